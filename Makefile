@@ -1,0 +1,34 @@
+# Everything a person does here. `make` alone says what there is.
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+
+.PHONY: help setup demo test lint format docs bench clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: .venv/.stamp ## Make .venv with raincheck and what its tests need
+
+.venv/.stamp: pyproject.toml scripts/setup
+	@./scripts/setup
+	@touch $@
+
+demo: .venv/.stamp ## Show the main job: a slow tool, a kill -9, and every result
+	@$(PY) -m raincheck demo
+
+test: .venv/.stamp ## Run all tests
+	@$(PY) -m pytest -q -n 2 --dist loadfile
+
+lint: .venv/.stamp ## Check style and types
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m basedpyright --level error
+
+format: .venv/.stamp ## Format the code
+	@$(PY) -m ruff check -q --fix . ; $(PY) -m ruff format .
+
+bench: .venv/.stamp ## Measure beside the floor and the rival; writes benchmarks/RESULTS.md
+	@$(PY) -m benchmarks
+
+clean: ## Remove what make made
+	@rm -rf .venv benchmarks/.venv-rival .pytest_cache .ruff_cache .hypothesis dist

@@ -1,0 +1,98 @@
+"""What can be run: an operation's declaration, its policy, and the port that its kinds implement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from raincheck.operations.context import TaskContext
+
+
+__all__ = ["Executor", "LostPolicy", "Mode", "Operation", "Policy", "WithoutTasks"]
+
+Mode = Literal["inline", "auto", "task"]
+WithoutTasks = Literal["ticket", "wait", "refuse"]
+LostPolicy = Literal["fail", "retry"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """How an operation is run and answered (docs/configuration.md explains each).
+
+    Attributes:
+        mode: "inline" (in the request, no task), "auto" (the result if it is there within `inline_wait_seconds`, else
+            a ticket) or "task" (always a ticket).
+        inline_wait_seconds: How long `auto` waits.
+        without_tasks: What a typed tool gives a client that declares no task surface: "ticket", "wait" or "refuse".
+        timeout_seconds: The bound on one attempt's run.
+        default_max_wait_seconds: The deadline, from acceptance, where the caller names none.
+        max_wait_ceiling_seconds: The longest deadline that a caller may ask for.
+        ttl_seconds: Retention, from settling.
+        on_worker_lost: "fail" or "retry", when the worker that ran it is lost.
+        max_attempts: Starts after which a task that loses its workers is given up.
+        retry_attempts: How often a failed attempt is run again, with backoff, within the same claim.
+        max_result_bytes: The largest result, as JSON.
+    """
+
+    mode: Mode = "auto"
+    inline_wait_seconds: float = 2.0
+    without_tasks: WithoutTasks = "ticket"
+    timeout_seconds: float = 120.0
+    default_max_wait_seconds: float = 3600.0
+    max_wait_ceiling_seconds: float = 86400.0
+    ttl_seconds: float = 86400.0
+    on_worker_lost: LostPolicy = "fail"
+    max_attempts: int = 3
+    retry_attempts: int = 0
+    max_result_bytes: int = 16 * 1024 * 1024
+
+
+class Executor(Protocol):
+    """The kind-specific half of an operation: checks its parameters and runs it."""
+
+    @property
+    def parameters_schema(self) -> Mapping[str, Any]:
+        """JSON Schema (2020-12) of the parameters: an object schema."""
+        ...
+
+    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments as they are to be stored: JSON values, checked, before a ticket is given.
+
+        Raises:
+            InvalidParameters: They do not fit; the message names the parameter and what is allowed.
+        """
+        ...
+
+    async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Any:
+        """Run one attempt and return its value: anything JSON-serialisable, or an `Outcome` to settle as it is.
+
+        Cancelling the coroutine is the order to stop: the executor ends what it started (process group, child
+        process, request) before it lets the `CancelledError` through. The runner bounds the time.
+
+        Raises:
+            TaskFailure: The attempt failed; `code`, `message`, `retryable` and `details` are for the caller.
+            Exception: The operation's own error: `operation_failed` with the exception's text.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operation:
+    """Something that can be run as a task.
+
+    Attributes:
+        operation_type: Its name, and that of its typed tool.
+        description: One or two sentences for the model that chooses tools.
+        executor: The kind-specific half.
+        policy: How it is run and answered.
+        title: A name for people.
+        output_schema: JSON Schema of the value, where known.
+    """
+
+    operation_type: str
+    description: str
+    executor: Executor
+    policy: Policy = field(default_factory=Policy)
+    title: str | None = None
+    output_schema: Mapping[str, Any] | None = None

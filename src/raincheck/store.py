@@ -1,0 +1,178 @@
+"""The store port: the authoritative task registry, and what every store promises.
+
+A store keeps `Task` records and decides races; it knows no rule of a task's life (`raincheck.transitions` does). An
+adapter maps its vendor's errors to `StoreUnavailable` (trying again may help) and `StoreUnusable` (it will not), in one
+place, and passes the contract suite in tests/stores/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from raincheck.task import Progress, Task, TaskStatus
+
+__all__ = ["Capabilities", "Cursor", "Inserted", "Listener", "TaskStore", "TaskSummary"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Capabilities:
+    """What a store can do, declared by its adapter.
+
+    Attributes:
+        durable: What was acknowledged survives the death of the process, and of the machine with default settings.
+        shared: Several processes may use it at once.
+        pushes: Changes made by other processes reach listeners without polling.
+    """
+
+    durable: bool
+    shared: bool
+    pushes: bool
+
+
+class Inserted(NamedTuple):
+    """What became of an insert: the task that now holds the idempotency key, and whether it is the new one."""
+
+    task: Task
+    created: bool
+
+
+class Cursor(NamedTuple):
+    """A place in a listing, newest first: what comes after this task."""
+
+    created_at: datetime
+    task_ref: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskSummary:
+    """A task in a listing: no arguments, no result, so that a page stays small whatever the tasks hold."""
+
+    task_ref: str
+    scope: str
+    operation_type: str
+    status: TaskStatus
+    created_at: datetime
+    updated_at: datetime
+    deadline_at: datetime
+    settled_at: datetime | None
+    attempt: int
+    worker_id: str | None
+    progress: Progress | None
+    error_code: str | None
+
+    @classmethod
+    def of(cls, task: Task) -> TaskSummary:
+        """The summary of a whole record."""
+        failed = task.outcome.error if task.outcome else None
+        return cls(
+            task_ref=task.task_ref,
+            scope=task.scope,
+            operation_type=task.operation_type,
+            status=task.status,
+            created_at=task.created_at,
+            updated_at=task.updated_at,
+            deadline_at=task.deadline_at,
+            settled_at=task.settled_at,
+            attempt=task.attempt,
+            worker_id=task.worker_id,
+            progress=task.progress,
+            error_code=failed.code if failed else None,
+        )
+
+
+Listener = Callable[[Task | None], None]
+"""Called on the store's event loop after a change is durable: with the task that this process inserted or replaced, or
+with None when another process changed something."""
+
+
+class TaskStore(Protocol):
+    """The task registry. Every verb but `renew` belongs to the event loop on which `open` was awaited.
+
+    Every verb raises `StoreUnavailable` or `StoreUnusable`, and then nothing was written. A write that returned is
+    durable as far as `capabilities` says. No verb's cost grows with the number of stored tasks.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this store can do."""
+        ...
+
+    async def open(self) -> None:
+        """Connect, and create or upgrade the schema. Opening twice is an error of the caller.
+
+        Raises:
+            StoreUnusable: The data is corrupt, foreign, or of a newer schema than this release knows.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish the writes under way and let go of every connection, thread and timer. Idempotent."""
+        ...
+
+    async def insert(self, task: Task) -> Inserted:
+        """Add a new task. Atomic on `(scope, idempotency_key)`, also between machines.
+
+        Where the key is taken by a task whose retention is not over at `task.created_at`, nothing is written and that
+        task is returned; where it is over, the old task is removed in the same step.
+        """
+        ...
+
+    async def get(self, task_ref: str) -> Task | None:
+        """The whole task as it is now, or None. Retention and scope are the registry's business."""
+        ...
+
+    async def replace(self, task: Task) -> bool:
+        """Write the next version: only if the stored version is `task.version - 1`. False when it is not, or when the
+        task is gone. The lease (`lease_until`) is written as the record has it."""
+        ...
+
+    def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
+        """Extend this worker's leases (task_ref -> fencing number), and return those it no longer holds.
+
+        Blocking, for any thread but the event loop's. Does not change versions. A lease is held as long as the stored
+        task is not terminal and has that worker and that fence, even if its time is over and nobody noticed.
+        """
+        ...
+
+    async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
+        """Pending tasks of these operations, oldest first. Claiming them is a `replace` that one caller wins."""
+        ...
+
+    async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
+        """Tasks not terminal whose deadline has passed or whose lease is over."""
+        ...
+
+    async def purge(self, now: datetime, limit: int) -> int:
+        """Remove up to `limit` terminal tasks whose `expires_at` has come; how many were removed."""
+        ...
+
+    async def list(
+        self,
+        *,
+        scope: str | None = None,
+        statuses: Collection[TaskStatus] = (),
+        operation_type: str | None = None,
+        after: Cursor | None = None,
+        limit: int = 50,
+    ) -> Sequence[TaskSummary]:
+        """A page of tasks, newest first by `(created_at, task_ref)`. None and an empty collection mean any."""
+        ...
+
+    async def count(self) -> Mapping[TaskStatus, int]:
+        """How many tasks there are in each status; every status is a key."""
+        ...
+
+    async def versions(self, task_refs: Collection[str]) -> Mapping[str, int]:
+        """The present version of each of these tasks that exists."""
+        ...
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` after changes; returns the function that ends it.
+
+        Changes of this process arrive at once and in order of commitment. Changes of other processes arrive as None,
+        soon where `capabilities.pushes`, else within `poll_interval` of the adapter while somebody is subscribed.
+        """
+        ...

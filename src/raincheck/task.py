@@ -1,0 +1,182 @@
+"""What a task is: its record, its status, its outcome, and how its id is made.
+
+Records are frozen; a change is a new record made by `raincheck.transitions`. Times are aware UTC datetimes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from raincheck.errors import RaincheckError
+
+__all__ = [
+    "TERMINAL",
+    "InputRequest",
+    "Outcome",
+    "Progress",
+    "Task",
+    "TaskError",
+    "TaskStatus",
+    "new_task_ref",
+    "utc_now",
+]
+
+
+class TaskStatus(StrEnum):
+    """Where a task is in its life (design.md §3)."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    INPUT_REQUIRED = "input_required"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a task in this status never changes again."""
+        return self in TERMINAL
+
+
+TERMINAL: frozenset[TaskStatus] = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskError:
+    """The structured error of a failed task: `{"code", "message", "retryable", "details"}` for the caller."""
+
+    code: str
+    message: str
+    retryable: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @classmethod
+    def from_exception(cls, error: RaincheckError) -> TaskError:
+        """The public form of an error of ours."""
+        return cls(code=error.code, message=error.message, retryable=error.retryable, details=error.details)
+
+    def public(self) -> dict[str, Any]:
+        """The four members that callers see."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "retryable": self.retryable,
+            "details": dict(self.details),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a task ended; all members are JSON values.
+
+    A completed task has a `value`, or the whole `mcp_result` where the operation was an MCP tool. A failed task has an
+    `error`; beside it stands `mcp_result` (with `isError: true`) where a tool ran and reported an error, and
+    `rpc_error` (`{"code", "message", "data"?}`) where it ended in a JSON-RPC error, since the task surfaces hand back
+    exactly what the call would have returned.
+    """
+
+    value: Any = None
+    mcp_result: Mapping[str, Any] | None = None
+    error: TaskError | None = None
+    rpc_error: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far a task is: `fraction` from 0 to 1, or None where only a `message` is known."""
+
+    fraction: float | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputRequest:
+    """One question that a task asks its caller.
+
+    Attributes:
+        key: Unique within the task, never reused.
+        method: The MCP request it stands for: `elicitation/create` or `sampling/createMessage`.
+        params: That request's params (for elicitation: `message` and `requestedSchema`).
+        response: The answer, None while it is outstanding.
+    """
+
+    key: str
+    method: str
+    params: Mapping[str, Any]
+    response: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """One run of an operation for one caller.
+
+    Attributes:
+        task_ref: Its id, at least 128 random bits; `taskId` on the wire.
+        scope: Whose task it is.
+        operation_type: Which operation runs.
+        arguments: The operation's parameters, validated; a JSON object.
+        version: Grows by one with every write (compare-and-set); lease renewals do not count.
+        created_at, updated_at: Acceptance, and the last change that a caller can see.
+        deadline_at: When it must be settled.
+        ttl_seconds: Retention once settled.
+        settled_at, expires_at: When it became terminal, and when it may be removed.
+        attempt: How many times a worker has started it.
+        max_attempts: After that many starts a lost worker ends it, even where it may run again.
+        retry_when_lost: Whether it may run again when its worker is lost (`on_worker_lost = "retry"`).
+        fence: The fencing number: grows with every claim. A writer with an older one is refused.
+        worker_id, lease_until, started_at: Who runs it, until when without renewal, since when; None unless claimed.
+        idempotency_key, fingerprint: The caller's key, and the digest of operation and arguments.
+        progress: The last report, None before the first.
+        inputs: Every question it asked, in order, answered or not.
+        outcome: How it ended, None before.
+    """
+
+    task_ref: str
+    scope: str
+    operation_type: str
+    arguments: Mapping[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    deadline_at: datetime
+    ttl_seconds: float
+    status: TaskStatus = TaskStatus.PENDING
+    version: int = 1
+    settled_at: datetime | None = None
+    expires_at: datetime | None = None
+    attempt: int = 0
+    max_attempts: int = 3
+    retry_when_lost: bool = False
+    fence: int = 0
+    worker_id: str | None = None
+    lease_until: datetime | None = None
+    started_at: datetime | None = None
+    idempotency_key: str | None = None
+    fingerprint: str = ""
+    progress: Progress | None = None
+    inputs: tuple[InputRequest, ...] = ()
+    outcome: Outcome | None = None
+
+    @property
+    def terminal(self) -> bool:
+        """Whether it never changes again."""
+        return self.status in TERMINAL
+
+    @property
+    def outstanding(self) -> tuple[InputRequest, ...]:
+        """The questions not yet answered."""
+        return tuple(request for request in self.inputs if request.response is None)
+
+
+def new_task_ref() -> str:
+    """A fresh id with 160 random bits, safe in URLs and headers."""
+    return secrets.token_urlsafe(20)
+
+
+def utc_now() -> datetime:
+    """The wall clock: for what is stored and shown, never for measuring intervals."""
+    return datetime.now(UTC)
