@@ -1,0 +1,1 @@
+"""The MCP surfaces: the only folder that imports the official SDK."""

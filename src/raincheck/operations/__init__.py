@@ -1,0 +1,1 @@
+"""What can be run: the declaration and its policy, and one module a kind."""

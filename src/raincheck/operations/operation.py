@@ -8,7 +8,6 @@ from typing import Any, Literal, Protocol
 
 from raincheck.operations.context import TaskContext
 
-
 __all__ = ["Executor", "LostPolicy", "Mode", "Operation", "Policy", "WithoutTasks"]
 
 Mode = Literal["inline", "auto", "task"]

@@ -1,0 +1,1 @@
+"""Where tasks are kept: one module a store, behind `raincheck.store`."""
