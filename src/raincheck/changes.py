@@ -1,0 +1,156 @@
+"""Who waits for a task's next change: one subscription to the store serves every waiter of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol
+
+from raincheck.errors import StoreError
+from raincheck.store import TaskStore
+from raincheck.task import Task
+
+__all__ = ["Changes", "Observer", "Watch"]
+
+logger = logging.getLogger(__name__)
+
+
+class Observer(Protocol):
+    """Hears of a task's changes.
+
+    Attributes:
+        task_ref: Which task.
+        version: The last version it knows; it is told of later ones only.
+    """
+
+    task_ref: str
+    version: int
+
+    def notify(self, task: Task) -> None:
+        """A later version is there."""
+        ...
+
+
+class Watch:
+    """A watch over one task, as a context manager: changes from its beginning on are not missed.
+
+    Enter it, read the task, then `await next_change`: what changed after the entering is there.
+    """
+
+    def __init__(self, changes: Changes, task_ref: str) -> None:
+        self._changes = changes
+        self.task_ref = task_ref
+        self.version = 0
+        self._latest: Task | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __enter__(self) -> Watch:
+        self._changes.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._changes.remove(self)
+
+    def seen(self, task: Task) -> None:
+        """The caller knows this version; only later ones are news."""
+        self.version = max(self.version, task.version)
+
+    async def next_change(self, seconds: float | None) -> Task | None:
+        """The task after its next change, or None when `seconds` went by without one."""
+        if (latest := self._take()) is not None:
+            return latest
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._waiter
+        except TimeoutError:
+            return None
+        finally:
+            self._waiter = None
+        return self._take()
+
+    def notify(self, task: Task) -> None:
+        """See `Observer.notify`."""
+        self._latest = task
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _take(self) -> Task | None:
+        latest, self._latest = self._latest, None
+        if latest is not None and latest.version > self.version:
+            self.version = latest.version
+            return latest
+        return None
+
+
+class Changes:
+    """The process's one listener to the store, and its distributor."""
+
+    def __init__(self, store: TaskStore) -> None:
+        self._store = store
+        self._watches: dict[str, list[Observer]] = {}
+        self._unsubscribe: Callable[[], None] | None = None
+        self._dirty = False
+        self._refresher: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to listen; the store is open."""
+        self._unsubscribe = self._store.subscribe(self._changed)
+
+    async def stop(self) -> None:
+        """Stop listening. Watches under way hear nothing more."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+        if self._refresher is not None:
+            self._refresher.cancel()
+            await asyncio.gather(self._refresher, return_exceptions=True)
+            self._refresher = None
+
+    def watch(self, task_ref: str) -> Watch:
+        """A watch over that task, to be entered."""
+        return Watch(self, task_ref)
+
+    def add(self, watch: Observer) -> None:
+        """Begin to tell this observer."""
+        self._watches.setdefault(watch.task_ref, []).append(watch)
+
+    def remove(self, watch: Observer) -> None:
+        """Tell it no more."""
+        watches = self._watches[watch.task_ref]
+        watches.remove(watch)
+        if not watches:
+            del self._watches[watch.task_ref]
+
+    def _changed(self, task: Task | None) -> None:
+        if task is not None:
+            for watch in tuple(self._watches.get(task.task_ref, ())):
+                if task.version > watch.version:
+                    watch.notify(task)
+        elif self._watches:
+            self._dirty = True
+            if self._refresher is None or self._refresher.done():
+                self._refresher = asyncio.create_task(self._refresh(), name="raincheck-changes")
+
+    async def _refresh(self) -> None:
+        while self._dirty:
+            self._dirty = False
+            try:
+                await self._refresh_once()
+            except StoreError as error:
+                logger.warning("cannot look for changes of other processes: %s", error.message)
+                self._dirty = True
+                await asyncio.sleep(1.0)
+
+    async def _refresh_once(self) -> None:
+        versions = await self._store.versions(list(self._watches))
+        for task_ref, version in versions.items():
+            if all(watch.version >= version for watch in self._watches.get(task_ref, ())):
+                continue
+            task = await self._store.get(task_ref)
+            if task is not None:
+                self._changed(task)

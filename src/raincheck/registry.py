@@ -1,0 +1,261 @@
+"""The use cases: submit a task, get it, wait for it, cancel it, answer it, list tasks.
+
+Every caller comes with its scope, and a task of another scope does not exist for it. `ANY_SCOPE` is the operator's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from raincheck.changes import Changes
+from raincheck.engine import Engine
+from raincheck.errors import (
+    IdempotencyConflict,
+    InvalidParameters,
+    PayloadTooLarge,
+    TaskNotFound,
+    UnknownOperation,
+)
+from raincheck.operations.operation import Operation
+from raincheck.store import Cursor, TaskStore, TaskSummary
+from raincheck.task import Task, TaskStatus, new_task_ref, utc_now
+from raincheck.transitions import Cancel, Event, ProvideInput, Refused, transition
+
+__all__ = ["ANY_SCOPE", "Registry", "Submission"]
+
+ANY_SCOPE: Final = "*"
+"""The scope of the person who runs the store (`raincheck tasks`): every task. No caller is ever given it."""
+
+_LONGEST_KEY = 255
+_LONGEST_REF = 128
+
+
+class Submission(NamedTuple):
+    """An accepted call: its task, and whether it was there before under the same idempotency key."""
+
+    task: Task
+    deduplicated: bool
+
+
+class Registry:
+    """The task registry as callers use it.
+
+    Args:
+        store: The open store.
+        operations: Looks up an operation by name.
+        names: Every operation's name, for messages.
+        engine: Told of each new task; None where this process only looks after tasks.
+        changes: Where waits hear of changes; None where nobody waits.
+        max_parameters_bytes: The largest parameters, as JSON.
+    """
+
+    def __init__(
+        self,
+        store: TaskStore,
+        operations: Callable[[str], Operation | None],
+        *,
+        names: Callable[[], Collection[str]] = tuple,
+        engine: Engine | None = None,
+        changes: Changes | None = None,
+        max_parameters_bytes: int = 1024 * 1024,
+        clock: Callable[[], datetime] = utc_now,
+        new_ref: Callable[[], str] = new_task_ref,
+    ) -> None:
+        self._store = store
+        self._operations = operations
+        self._names = names
+        self._engine = engine
+        self._changes = changes
+        self._max_parameters_bytes = max_parameters_bytes
+        self._clock = clock
+        self._new_ref = new_ref
+
+    def operation(self, operation_type: str) -> Operation:
+        """The operation of that name.
+
+        Raises:
+            UnknownOperation: There is none; the message names those that are.
+        """
+        operation = self._operations(operation_type)
+        if operation is None:
+            known = sorted(self._names())
+            raise UnknownOperation(
+                f"There is no operation {operation_type[:80]!r}. Known: {', '.join(known) or 'none'}.",
+                details={"known": known},
+            )
+        return operation
+
+    async def submit(
+        self,
+        operation_type: str,
+        arguments: Mapping[str, Any],
+        *,
+        scope: str,
+        max_wait_seconds: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> Submission:
+        """Accept a call: when this returns, its task is durable.
+
+        Args:
+            operation_type: The operation.
+            arguments: Its parameters, a JSON object.
+            scope: Whose task it is.
+            max_wait_seconds: The deadline from now; the operation's default where None.
+            idempotency_key: One key, one task, within the scope and the task's retention.
+
+        Raises:
+            UnknownOperation, InvalidParameters, PayloadTooLarge, IdempotencyConflict, StoreError: Nothing was written.
+        """
+        operation = self.operation(operation_type)
+        policy = operation.policy
+        wait = _checked_wait(max_wait_seconds, policy.max_wait_ceiling_seconds)
+        _check_key(idempotency_key)
+        self._check_size(arguments)
+        checked = operation.executor.validate(arguments)
+        now = self._clock()
+        task = Task(
+            task_ref=self._new_ref(),
+            scope=scope,
+            operation_type=operation_type,
+            arguments=checked,
+            created_at=now,
+            updated_at=now,
+            deadline_at=now + timedelta(seconds=wait or policy.default_max_wait_seconds),
+            ttl_seconds=policy.ttl_seconds,
+            max_attempts=policy.max_attempts,
+            retry_when_lost=policy.on_worker_lost == "retry",
+            idempotency_key=idempotency_key,
+            fingerprint=_fingerprint(operation_type, checked) if idempotency_key is not None else "",
+        )
+        stored, created = await self._store.insert(task)
+        if created:
+            if self._engine is not None:
+                await self._engine.deliver(stored)
+        elif stored.fingerprint != task.fingerprint:
+            raise IdempotencyConflict(
+                "This idempotency_key was used before for another operation or with other parameters. "
+                "Use a new key for a new piece of work."
+            )
+        return Submission(stored, not created)
+
+    async def get(self, task_ref: str, *, scope: str) -> Task:
+        """The task as it is now.
+
+        Raises:
+            TaskNotFound: Unknown, expired, or of another scope.
+        """
+        task = await self._store.get(task_ref) if len(task_ref) <= _LONGEST_REF else None
+        if task is None or scope not in (task.scope, ANY_SCOPE):
+            raise _not_found()
+        if task.expires_at is not None and task.expires_at <= self._clock():
+            raise _not_found()
+        return task
+
+    async def wait(self, task_ref: str, *, scope: str, seconds: float) -> Task:
+        """The task once it is terminal or waits for input, or as it is when `seconds` are over.
+
+        Raises:
+            TaskNotFound: As in `get`.
+        """
+        if self._changes is None or seconds <= 0:
+            return await self.get(task_ref, scope=scope)
+        with self._changes.watch(task_ref) as watch:
+            task = await self.get(task_ref, scope=scope)
+            watch.seen(task)
+            loop_time = asyncio.get_running_loop().time
+            until = loop_time() + seconds
+            while not (task.terminal or task.status is TaskStatus.INPUT_REQUIRED):
+                changed = await watch.next_change(until - loop_time())
+                if changed is None:
+                    break
+                task = changed
+        return task
+
+    async def cancel(self, task_ref: str, *, scope: str) -> Task:
+        """Cancel the task; a terminal one stays as it is. The worker hears of it and stops.
+
+        Raises:
+            TaskNotFound: As in `get`.
+        """
+        return await self._apply(task_ref, scope, Cancel())
+
+    async def provide_input(self, task_ref: str, responses: Mapping[str, Mapping[str, Any]], *, scope: str) -> Task:
+        """Answer a task's questions. Unknown and answered keys are ignored; a task that asks nothing stays as it is.
+
+        Raises:
+            TaskNotFound: As in `get`.
+        """
+        return await self._apply(task_ref, scope, ProvideInput(responses=responses))
+
+    async def list(
+        self,
+        *,
+        scope: str,
+        statuses: Collection[TaskStatus] = (),
+        operation_type: str | None = None,
+        after: Cursor | None = None,
+        limit: int = 50,
+    ) -> Sequence[TaskSummary]:
+        """A page of the scope's tasks, newest first."""
+        return await self._store.list(
+            scope=None if scope == ANY_SCOPE else scope,
+            statuses=statuses,
+            operation_type=operation_type,
+            after=after,
+            limit=limit,
+        )
+
+    async def _apply(self, task_ref: str, scope: str, event: Event) -> Task:
+        while True:
+            task = await self.get(task_ref, scope=scope)
+            try:
+                changed = transition(task, event, self._clock())
+            except Refused:
+                return task
+            if changed is task or await self._store.replace(changed):
+                return changed
+
+    def _check_size(self, arguments: Mapping[str, Any]) -> None:
+        try:
+            size = len(json.dumps(arguments, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidParameters(f"The parameters are not JSON: {error}") from error
+        if size > self._max_parameters_bytes:
+            raise PayloadTooLarge(
+                f"The parameters are {size} bytes as JSON; at most {self._max_parameters_bytes} are allowed "
+                "(max_parameters_bytes). Pass a reference to large data instead.",
+                details={"bytes": size, "max_parameters_bytes": self._max_parameters_bytes},
+            )
+
+
+def _not_found() -> TaskNotFound:
+    return TaskNotFound(
+        "There is no such task: the task_ref is wrong, the task has expired, or it belongs to somebody else."
+    )
+
+
+def _fingerprint(operation_type: str, arguments: Mapping[str, Any]) -> str:
+    text = json.dumps([operation_type, arguments], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_key(key: str | None) -> None:
+    if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isprintable()):
+        raise InvalidParameters(f"idempotency_key must be 1 to {_LONGEST_KEY} printable characters.")
+
+
+def _checked_wait(seconds: float | None, ceiling: float) -> float | None:
+    if seconds is None:
+        return None
+    if not (math.isfinite(seconds) and 0 < seconds <= ceiling):
+        raise InvalidParameters(
+            f"max_wait_seconds must be above 0 and at most {ceiling:g} for this operation; it was {seconds:g}.",
+            details={"max_wait_ceiling_seconds": ceiling},
+        )
+    return float(seconds)

@@ -1,0 +1,243 @@
+"""One task under way on this worker: what it reports, what it asks, and how it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Literal
+
+from raincheck.changes import Changes
+from raincheck.engine import Slot
+from raincheck.errors import StoreError
+from raincheck.operations.context import TaskContext
+from raincheck.operations.operation import Operation
+from raincheck.store import TaskStore
+from raincheck.task import InputRequest, Progress, Task, TaskStatus
+from raincheck.transitions import AskInput, Event, Refused, ReportProgress, transition
+
+__all__ = ["Interrupted", "Run", "StopReason"]
+
+logger = logging.getLogger(__name__)
+
+StopReason = Literal["settled", "lost", "timeout", "deadline", "shutdown"]
+"""Why a run was told to stop: the task was settled by somebody else (cancelled), its lease went to another worker, the
+attempt's timeout passed, the task's deadline passed, or the worker shuts down."""
+
+_PROGRESS_SECONDS = 0.25
+_STORE_RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class Interrupted(Exception):
+    """The run was told to stop.
+
+    Attributes:
+        reason: Why.
+    """
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason)
+        self.reason: StopReason = reason
+
+
+class Run:
+    """The worker's side of one claimed task: an observer of its changes and the backend of its `TaskContext`.
+
+    Attributes:
+        task: The latest record that this worker knows.
+        fence: The fencing number of this claim: what `task` has changed to since does not make it ours again.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        operation: Operation,
+        *,
+        store: TaskStore,
+        changes: Changes,
+        slot: Slot,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.task = task
+        self.task_ref = task.task_ref
+        self.version = task.version
+        self.fence = task.fence
+        self.operation = operation
+        self.loop = asyncio.get_running_loop()
+        self.context = TaskContext(
+            task_ref=task.task_ref,
+            operation_type=task.operation_type,
+            idempotency_key=task.idempotency_key,
+            attempt=task.attempt,
+            backend=self,
+            loop=self.loop,
+        )
+        self._store = store
+        self._changes = changes
+        self._slot = slot
+        self._clock = clock
+        self._stop: StopReason | None = None
+        self._stopped: asyncio.Future[None] = self.loop.create_future()
+        self._news: asyncio.Event | None = None
+        self._replayed = 0
+        self._unsaved: Progress | None = None
+        self._saver: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._remaining = 0.0
+        self._timer_since = 0.0
+
+    # How it is told to stop.
+
+    @property
+    def stop_reason(self) -> StopReason | None:
+        """Why it is to stop, None while it may go on."""
+        return self._stop
+
+    def interrupt(self, reason: StopReason) -> None:
+        """Tell the run to stop; the first reason stands, except that a timeout may be superseded."""
+        if self._stop is None or self._stop == "timeout":
+            self._stop = reason
+            self.context.mark_cancelled()
+        if not self._stopped.done():
+            self._stopped.set_result(None)
+
+    async def until_stopped(self, *others: asyncio.Task[Any], seconds: float | None = None) -> None:
+        """Wait for the order to stop, for one of `others`, or until `seconds` have gone by."""
+        await asyncio.wait({self._stopped, *others}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep between attempts; raises `Interrupted` when the run is told to stop."""
+        await self.until_stopped(seconds=seconds)
+        if self._stop is not None:
+            raise Interrupted(self._stop)
+
+    def notify(self, task: Task) -> None:
+        """The stored task changed: by this worker, or by somebody else (a cancel, a lost lease, an answer)."""
+        self.version = task.version
+        self.task = task
+        if task.fence != self.fence or task.status is TaskStatus.PENDING:
+            self.interrupt("lost")
+        elif task.terminal:
+            self.interrupt("settled")
+        elif self._news is not None:
+            self._news.set()
+
+    # The attempt's clock, which stands still while the task waits for its caller.
+
+    def start_timer(self, seconds: float) -> None:
+        """Begin an attempt: interrupt it when it has run for `seconds`."""
+        self._remaining = seconds
+        self._resume_timer()
+
+    def stop_timer(self) -> float:
+        """End the attempt; how many seconds it had left, negative when it overran."""
+        self._pause_timer()
+        if self._stop == "timeout":
+            self._stop = None
+            self._stopped = self.loop.create_future()
+        return self._remaining
+
+    def _resume_timer(self) -> None:
+        self._timer_since = self.loop.time()
+        self._timer = self.loop.call_later(self._remaining, self.interrupt, "timeout")
+
+    def _pause_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._remaining -= self.loop.time() - self._timer_since
+
+    # Writing: compare-and-set against whatever the stored task has become.
+
+    async def apply(self, event: Event) -> Task:
+        """Apply the event to the stored task, however often others write in between.
+
+        Raises:
+            Refused: The event does not apply any more: the lease is gone, or the task is settled.
+            StoreError: The store did not take it; nothing was written.
+        """
+        while True:
+            changed = transition(self.task, event, self._clock())
+            if changed is self.task or await self._store.replace(changed):
+                if changed.version > self.version:
+                    self.notify(changed)
+                return changed
+            stored = await self._store.get(self.task_ref)
+            if stored is None:
+                raise Refused(self.task, event, "terminal")
+            self.notify(stored)
+
+    async def apply_patiently(self, event: Event, *, tries: int | None = None) -> Task:
+        """`apply`, tried again while the store does not answer: an outcome must not be lost to a full disk.
+
+        Raises:
+            Refused: As in `apply`.
+            StoreError: Only where `tries` ran out.
+        """
+        tried = 0
+        while True:
+            try:
+                return await self.apply(event)
+            except StoreError as error:
+                tried += 1
+                if tries is not None and tried >= tries:
+                    raise
+                pause = _STORE_RETRY_SECONDS[min(tried, len(_STORE_RETRY_SECONDS)) - 1]
+                logger.warning(
+                    "cannot write %s, trying again in %g s: %s",
+                    type(event).__name__,
+                    pause,
+                    error.message,
+                    extra={"task_ref": self.task_ref, "operation": self.task.operation_type},
+                )
+                await asyncio.sleep(pause)
+
+    # The backend of the operation's context.
+
+    async def report(self, progress: Progress) -> None:
+        """See `ContextBackend.report`."""
+        self._unsaved = progress
+        if self._saver is None or self._saver.done():
+            self._saver = asyncio.create_task(self._save_progress())
+
+    async def _save_progress(self) -> None:
+        while self._unsaved is not None and self._stop is None:
+            progress, self._unsaved = self._unsaved, None
+            try:
+                await self.apply(ReportProgress(fence=self.fence, progress=progress))
+            except Refused:
+                return
+            except StoreError as error:
+                logger.warning("progress not stored: %s", error.message, extra={"task_ref": self.task_ref})
+            await asyncio.sleep(_PROGRESS_SECONDS)
+
+    async def end_reports(self) -> None:
+        """Stop storing progress: the outcome comes next."""
+        if self._saver is not None:
+            self._saver.cancel()
+            await asyncio.gather(self._saver, return_exceptions=True)
+
+    async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `ContextBackend.ask`. Answers given before a lost worker are given back in order."""
+        position, self._replayed = self._replayed, self._replayed + 1
+        if position < len(self.task.inputs):
+            earlier = self.task.inputs[position]
+            if earlier.response is not None and earlier.method == method:
+                return earlier.response
+        key = f"{self.task.attempt}-{position + 1}"
+        self._news = self._news or asyncio.Event()
+        await self.apply_patiently(
+            AskInput(fence=self.fence, requests=(InputRequest(key=key, method=method, params=dict(params)),))
+        )
+        self._pause_timer()
+        self._slot.release()
+        while (response := self._response(key)) is None:
+            self._news.clear()
+            await self._news.wait()
+        await self._slot.acquire()
+        self._resume_timer()
+        return response
+
+    def _response(self, key: str) -> Mapping[str, Any] | None:
+        return next((request.response for request in self.task.inputs if request.key == key), None)

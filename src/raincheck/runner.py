@@ -1,0 +1,300 @@
+"""One task's life on a worker: claim, run within its limits, settle.
+
+The operation's own code runs in an asyncio task of its own, so that code that will not stop cannot keep its task from
+being settled in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from raincheck.changes import Changes
+from raincheck.engine import Slot
+from raincheck.errors import (
+    InternalError,
+    OperationFailed,
+    RaincheckError,
+    ResultTooLarge,
+    StoreError,
+    TaskFailure,
+    TaskTimeout,
+)
+from raincheck.operations.operation import Operation
+from raincheck.run import Interrupted, Run
+from raincheck.store import TaskStore
+from raincheck.task import Outcome, Task, TaskError
+from raincheck.transitions import Claim, DeadlinePassed, Event, Refused, Release, Settle, transition
+
+__all__ = ["Runner"]
+
+logger = logging.getLogger(__name__)
+
+_STUBBORN_SECONDS = 10.0
+_LONGEST_MESSAGE = 2000
+
+
+class Runner:
+    """Runs tasks on this worker.
+
+    Args:
+        store: The registry of tasks.
+        operations: Looks up an operation by name; None where this process does not have it.
+        changes: Where cancels and answers are heard of.
+        worker_id: This worker's name in the store.
+        lease_seconds: How long a claim is good for without renewal.
+        clock: The wall clock.
+    """
+
+    def __init__(
+        self,
+        store: TaskStore,
+        operations: Callable[[str], Operation | None],
+        changes: Changes,
+        *,
+        worker_id: str,
+        lease_seconds: float,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._operations = operations
+        self._changes = changes
+        self._worker_id = worker_id
+        self._lease = timedelta(seconds=lease_seconds)
+        self._clock = clock
+        self._runs: dict[str, Run] = {}
+
+    @property
+    def leases(self) -> dict[str, int]:
+        """The tasks claimed here with their fencing numbers; safe to read from any thread."""
+        return {run.task_ref: run.fence for run in tuple(self._runs.values())}
+
+    def lost(self, task_refs: set[str]) -> None:
+        """These leases are gone: stop what runs under them."""
+        for task_ref in task_refs:
+            if (run := self._runs.get(task_ref)) is not None:
+                logger.warning(
+                    "lease lost, stopping", extra={"task_ref": task_ref, "operation": run.task.operation_type}
+                )
+                run.interrupt("lost")
+
+    def interrupt_all(self) -> None:
+        """The worker shuts down: stop everything, and give back what may run again."""
+        for run in tuple(self._runs.values()):
+            run.interrupt("shutdown")
+
+    async def run(self, task: Task, slot: Slot) -> None:
+        """Claim the task and see it to its end; returns at once where another worker has it. Raises nothing."""
+        operation = self._operations(task.operation_type)
+        if operation is None:
+            return
+        try:
+            claimed = await self._claim(task)
+        except StoreError as error:
+            logger.warning("cannot claim a task: %s", error.message, extra={"task_ref": task.task_ref})
+            return
+        if claimed is None:
+            return
+        run = Run(claimed, operation, store=self._store, changes=self._changes, slot=slot, clock=self._clock)
+        self._runs[task.task_ref] = run
+        self._changes.add(run)
+        deadline = run.loop.call_later(
+            max(0.0, (claimed.deadline_at - self._clock()).total_seconds()), run.interrupt, "deadline"
+        )
+        try:
+            await self._see_through(run)
+        except Exception:  # the boundary of one task: a bug here must not end the worker
+            logger.exception("the run of a task failed", extra={"task_ref": task.task_ref})
+        finally:
+            deadline.cancel()
+            self._changes.remove(run)
+            del self._runs[task.task_ref]
+
+    async def _claim(self, task: Task) -> Task | None:
+        now = self._clock()
+        try:
+            claimed = transition(task, Claim(worker_id=self._worker_id, lease_until=now + self._lease), now)
+        except Refused:
+            return None
+        return claimed if await self._store.replace(claimed) else None
+
+    async def _see_through(self, run: Run) -> None:
+        try:
+            outcome = await self._attempts(run)
+        except Interrupted as interrupted:
+            event = self._event_of(run, interrupted)
+        else:
+            event = Settle(fence=run.fence, outcome=outcome)
+        await run.end_reports()
+        if event is None:
+            return
+        try:
+            await run.apply_patiently(event, tries=5 if isinstance(event, Release) else None)
+        except Refused as refused:
+            logger.info(
+                "outcome discarded: %s",
+                refused.reason,
+                extra={"task_ref": run.task_ref, "operation": run.task.operation_type},
+            )
+
+    def _event_of(self, run: Run, interrupted: Interrupted) -> Event | None:
+        match interrupted.reason:
+            case "timeout":
+                return Settle(fence=run.fence, outcome=_failure(_timed_out(run)))
+            case "deadline":
+                return DeadlinePassed()
+            case "shutdown":
+                return Release(fence=run.fence)
+            case "settled" | "lost":
+                return None
+
+    async def _attempts(self, run: Run) -> Outcome:
+        """Run the operation until an attempt succeeds or there are none left.
+
+        Raises:
+            Interrupted: The run was told to stop, and has stopped (or would not).
+        """
+        policy = run.operation.policy
+        if not policy.retry_attempts:
+            return await self._attempt(run, last=True)
+        from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_exponential_jitter
+
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(policy.retry_attempts + 1),
+            wait=wait_exponential_jitter(initial=0.5, max=30, jitter=0.5),
+            retry=retry_if_result(_worth_retrying),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+            sleep=run.sleep,
+        )
+        tries = 0
+
+        async def attempt() -> Outcome:
+            nonlocal tries
+            tries += 1
+            return await self._attempt(run, last=tries > policy.retry_attempts)
+
+        return await retrying(attempt)
+
+    async def _attempt(self, run: Run, *, last: bool) -> Outcome:
+        operation = run.operation
+        body = asyncio.create_task(_guarded(operation, run), name=f"raincheck:{operation.operation_type}")
+        run.start_timer(operation.policy.timeout_seconds)
+        try:
+            if run.stop_reason is None:
+                await run.until_stopped(body)
+        except asyncio.CancelledError:
+            # The event loop ends under us, without a shutdown of ours: give back what may run again.
+            run.interrupt("shutdown")
+            await self._end(run, body)
+        reason = run.stop_reason
+        overran = run.stop_timer() < 0
+        if body.done() and not body.cancelled() and reason in (None, "timeout"):
+            outcome = body.result()
+            # A body that blocked the loop past its timeout comes back as if nothing were; the limit holds all the same.
+            return _failure(_timed_out(run)) if overran and outcome.error is None else outcome
+        assert reason is not None
+        if reason in ("settled", "deadline") or (reason == "timeout" and last):
+            # What it was is settled now; its end may take a little longer and nobody needs to wait for it.
+            await self._settle_then_end(run, body, reason)
+        ended = await self._end(run, body)
+        if reason == "timeout" and not last and ended:
+            return _failure(_timed_out(run))
+        if reason == "shutdown" and not ended:
+            # It still runs: the lease must run out before somebody else may start it.
+            raise Interrupted("lost")
+        raise Interrupted(reason)
+
+    async def _settle_then_end(self, run: Run, body: asyncio.Task[Outcome], reason: Any) -> None:
+        event = self._event_of(run, Interrupted(reason))
+        body.cancel()
+        if event is not None:
+            await run.end_reports()
+            try:
+                await run.apply_patiently(event)
+            except Refused:
+                logger.info("already settled by another", extra={"task_ref": run.task_ref})
+        await self._end(run, body)
+        raise Interrupted("settled")
+
+    async def _end(self, run: Run, body: asyncio.Task[Outcome]) -> bool:
+        """Cancel the operation's own code; whether it ended within the grace."""
+        run.context.mark_cancelled()
+        body.cancel()
+        done, _ = await asyncio.wait({body}, timeout=_STUBBORN_SECONDS)
+        if done:
+            return True
+        logger.error(
+            "an operation was told to stop and still runs after %g s",
+            _STUBBORN_SECONDS,
+            extra={"task_ref": run.task_ref, "operation": run.operation.operation_type},
+        )
+        return False
+
+
+async def _guarded(operation: Operation, run: Run) -> Outcome:
+    """The boundary between the operation's code and ours: whatever it does becomes an outcome."""
+    extra = {"task_ref": run.task_ref, "operation": operation.operation_type}
+    try:
+        value = await operation.executor.run(run.task.arguments, run.context)
+        return value if isinstance(value, Outcome) else _checked(operation, value)
+    except asyncio.CancelledError:
+        if run.stop_reason is None:
+            # The operation cancelled itself (a library's stray cancel scope): an error like any other.
+            return _failure(OperationFailed("The operation was cancelled from within."))
+        raise
+    except InternalError as error:
+        correlation = secrets.token_hex(8)
+        logger.exception("internal error %s", correlation, extra=extra)
+        return _failure(InternalError(error.message, details={"correlation_id": correlation}))
+    except RaincheckError as error:
+        return _failure(error if isinstance(error, TaskFailure) else _foreign(error))
+    except Exception as error:  # whatever an operation raises is its own error, and the caller's answer
+        logger.info("operation failed: %s", type(error).__name__, exc_info=True, extra=extra)
+        return _failure(_foreign(error))
+    except BaseException as error:  # noqa: BLE001  sys.exit in an operation must not end the server
+        logger.warning("an operation raised %s", type(error).__name__, extra=extra)
+        return _failure(OperationFailed(f"The operation tried to end the process ({type(error).__name__})."))
+
+
+def _checked(operation: Operation, value: Any) -> Outcome:
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        return _failure(OperationFailed(f"The operation returned something that JSON cannot hold: {error}"))
+    limit = operation.policy.max_result_bytes
+    if len(text) > limit or (len(text) * 4 > limit and len(text.encode()) > limit):
+        return _failure(
+            ResultTooLarge(
+                f"The result is larger than {limit} bytes (max_result_bytes).", details={"max_result_bytes": limit}
+            )
+        )
+    return Outcome(value=value)
+
+
+def _foreign(error: BaseException) -> OperationFailed:
+    text = str(error).strip() or type(error).__name__
+    return OperationFailed(text[:_LONGEST_MESSAGE], details={"type": type(error).__name__})
+
+
+def _failure(error: RaincheckError) -> Outcome:
+    return Outcome(error=TaskError.from_exception(error))
+
+
+def _timed_out(run: Run) -> TaskTimeout:
+    seconds = run.operation.policy.timeout_seconds
+    return TaskTimeout(
+        f"The operation ran longer than {seconds:g} s (timeout).",
+        details={"limit": "timeout", "phase": "processing", "seconds": seconds},
+    )
+
+
+def _worth_retrying(outcome: Outcome | None) -> bool:
+    error: TaskError | None = outcome.error if outcome else None
+    if error is None:
+        return False
+    return error.retryable or error.code == OperationFailed.code

@@ -1,0 +1,134 @@
+"""One process's share of the work: store, registry, engine, runner, heartbeat and sweeper, started and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from raincheck.changes import Changes
+from raincheck.engines.local import LocalEngine
+from raincheck.heartbeat import Heartbeat
+from raincheck.operations.operation import Operation
+from raincheck.registry import Registry
+from raincheck.runner import Runner
+from raincheck.store import TaskStore
+from raincheck.sweeper import Sweeper
+from raincheck.task import utc_now
+
+__all__ = ["Service", "ServiceSettings"]
+
+logger = logging.getLogger(__name__)
+
+_STOP_SECONDS = 15.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServiceSettings:
+    """How this process takes part.
+
+    Attributes:
+        max_concurrency: How many tasks run here at once; 0: it only accepts.
+        lease_seconds: How long a claim is good for without renewal; a dead worker's tasks are settled or run again
+            within about two of them.
+        drain_seconds: How long a clean shutdown waits for what runs.
+        max_parameters_bytes: The largest parameters, as JSON.
+    """
+
+    max_concurrency: int = 50
+    lease_seconds: float = 15.0
+    drain_seconds: float = 5.0
+    max_parameters_bytes: int = 1024 * 1024
+
+
+class Service:
+    """Accepts and runs tasks of the given operations on the given store.
+
+    Args:
+        store: Not yet opened; the service opens and closes it.
+        operations: Looks up an operation by name.
+        names: The names of the operations that this process can run.
+
+    Attributes:
+        registry: The use cases, once started.
+    """
+
+    def __init__(
+        self,
+        store: TaskStore,
+        operations: Callable[[str], Operation | None],
+        names: Callable[[], Collection[str]],
+        settings: ServiceSettings | None = None,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.settings = settings or ServiceSettings()
+        self.worker_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._store = store
+        self._changes = Changes(store)
+        lease = self.settings.lease_seconds
+        self._engine = LocalEngine(store, names, max_concurrency=self.settings.max_concurrency)
+        self._runner = Runner(
+            store, operations, self._changes, worker_id=self.worker_id, lease_seconds=lease, clock=clock
+        )
+        self._heartbeat = Heartbeat(
+            store,
+            self._runner,
+            worker_id=self.worker_id,
+            lease_seconds=lease,
+            clock=clock,
+            hang_seconds=max(60.0, 4 * lease),
+        )
+        self._sweeper = Sweeper(store, clock=clock, sweep_seconds=min(1.0, lease / 4), returned=self._engine.deliver)
+        self.registry = Registry(
+            store,
+            operations,
+            names=names,
+            engine=self._engine,
+            changes=self._changes,
+            max_parameters_bytes=self.settings.max_parameters_bytes,
+            clock=clock,
+        )
+        self._started = False
+
+    @property
+    def running(self) -> int:
+        """How many tasks are under way in this process."""
+        return self._engine.running
+
+    async def start(self) -> None:
+        """Open the store and begin: what was pending is taken up, what was orphaned is settled.
+
+        Raises:
+            StoreError: The store cannot be opened; nothing was started.
+        """
+        await self._store.open()
+        self._changes.start()
+        self._heartbeat.start()
+        self._sweeper.start()
+        await self._engine.start(self._runner.run)
+        self._started = True
+        logger.info("worker %s started, max_concurrency %d", self.worker_id, self.settings.max_concurrency)
+
+    async def stop(self, drain_seconds: float | None = None) -> None:
+        """Drain, stop what still runs, give back what may run again, and close the store. Idempotent."""
+        if not self._started:
+            return
+        self._started = False
+        await self._engine.stop(self.settings.drain_seconds if drain_seconds is None else drain_seconds)
+        self._runner.interrupt_all()
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._engine.join()
+        except TimeoutError:
+            logger.error("%d tasks would not stop; their leases will run out", self._engine.running)
+        await self._sweeper.stop()
+        await self._heartbeat.stop()
+        await self._changes.stop()
+        await self._store.close()
+        logger.info("worker %s stopped", self.worker_id)

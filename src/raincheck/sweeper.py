@@ -1,0 +1,113 @@
+"""The loop that settles what nobody else will: overdue tasks, those whose worker is lost, those past their retention."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+from raincheck.errors import StoreError
+from raincheck.store import TaskStore
+from raincheck.task import Task, TaskStatus
+from raincheck.transitions import DeadlinePassed, LeaseExpired, Refused, transition
+
+__all__ = ["Sweeper"]
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 200
+
+
+class Sweeper:
+    """Sweeps a store. Every process on a store runs one; compare-and-set decides between them.
+
+    Args:
+        sweep_seconds: How often to look for overdue and orphaned tasks.
+        purge_seconds: How often to remove expired ones.
+        returned: Called with each task that became pending again.
+    """
+
+    def __init__(
+        self,
+        store: TaskStore,
+        *,
+        clock: Callable[[], datetime],
+        sweep_seconds: float,
+        purge_seconds: float = 60.0,
+        returned: Callable[[Task], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._sweep_seconds = sweep_seconds
+        self._purge_seconds = purge_seconds
+        self._returned = returned
+        self._loop_task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to sweep, at once and then for ever."""
+        self._loop_task = asyncio.create_task(self._sweep_for_ever(), name="raincheck-sweeper")
+
+    async def stop(self) -> None:
+        """Stop sweeping."""
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+            await asyncio.gather(self._loop_task, return_exceptions=True)
+            self._loop_task = None
+
+    async def sweep(self) -> int:
+        """Settle or return every overdue and orphaned task there is; how many were changed."""
+        changed = 0
+        while True:
+            found = await self._store.overdue(self._clock(), _BATCH)
+            results = await asyncio.gather(*(self._sweep_one(task) for task in found))
+            changed += sum(results)
+            if len(found) < _BATCH or not any(results):
+                return changed
+
+    async def purge(self) -> int:
+        """Remove every task whose retention is over; how many were removed."""
+        removed = 0
+        while True:
+            count = await self._store.purge(self._clock(), _BATCH)
+            removed += count
+            if count < _BATCH:
+                return removed
+            await asyncio.sleep(0)
+
+    async def _sweep_one(self, task: Task) -> bool:
+        now = self._clock()
+        event = DeadlinePassed() if task.deadline_at <= now else LeaseExpired()
+        try:
+            swept = transition(task, event, now)
+        except Refused:
+            return False
+        if not await self._store.replace(swept):
+            return False
+        logger.info(
+            "%s: %s -> %s",
+            "deadline passed" if isinstance(event, DeadlinePassed) else "worker lost",
+            task.status,
+            swept.status,
+            extra={"task_ref": task.task_ref, "operation": task.operation_type},
+        )
+        if swept.status is TaskStatus.PENDING:
+            await self._returned(swept)
+        return True
+
+    async def _sweep_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        purge_at = loop.time()
+        while True:
+            try:
+                await self.sweep()
+                if loop.time() >= purge_at:
+                    await self.purge()
+                    purge_at = loop.time() + self._purge_seconds
+            except StoreError as error:
+                logger.warning("cannot sweep: %s", error.message)
+            except Exception:  # the loop must outlive a bug: without it overdue tasks are never settled
+                logger.exception("a sweep failed")
+            # Processes on one store that were started together need not sweep in step.
+            await asyncio.sleep(self._sweep_seconds * random.uniform(0.8, 1.2))  # noqa: S311  no secret
