@@ -1,0 +1,212 @@
+"""A Python function's parameters and result as schemas, by pydantic."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Annotated, Any, Union, cast, get_args, get_origin
+
+import pydantic_core
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticUserError
+from pydantic.json_schema import GenerateJsonSchema
+
+from raincheck.errors import ConfigurationError, InvalidParameters
+from raincheck.operations.context import TaskContext
+from raincheck.operations.problems import Problem, capped, invalid_parameters, named, not_json, shown
+from raincheck.task import Outcome
+
+__all__ = ["Signature", "function_name"]
+
+_MODEL_CONFIG = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=False)
+_VARIADIC = {
+    inspect.Parameter.VAR_POSITIONAL: "*{}",
+    inspect.Parameter.VAR_KEYWORD: "**{}",
+    inspect.Parameter.POSITIONAL_ONLY: "the positional-only {}",
+}
+
+
+class _Schema(GenerateJsonSchema):
+    """Without the titles that only repeat names: tool schemas sit in every conversation."""
+
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - as its base has it
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+class Signature:
+    """What a function takes and gives.
+
+    Attributes:
+        parameters_schema: JSON Schema of its parameters; unknown parameters are refused.
+        output_schema: JSON Schema of its result, where the return annotation is an object type.
+        output: The adapter for that annotation, else None.
+        context_parameter: The parameter that wants the `TaskContext`, if there is one.
+    """
+
+    def __init__(self, function: Callable[..., Any], operation_type: str) -> None:
+        self._operation_type = operation_type
+        signature = _signature(function)
+        hints = _hints(function, signature)
+        self.context_parameter: str | None = None
+        self._parameters: dict[str, str] = {}  # field of the model -> parameter of the function
+        fields: dict[str, Any] = {}
+        for index, parameter in enumerate(signature.parameters.values()):
+            if parameter.kind in _VARIADIC:
+                form = _VARIADIC[parameter.kind].format(parameter.name)
+                raise ConfigurationError(
+                    f"{function_name(function)}: {form} cannot be an operation's parameter; "
+                    "every parameter needs a name of its own"
+                )
+            annotation = hints.get(parameter.name, Any)
+            if _is_context(annotation):
+                self.context_parameter = parameter.name
+                continue
+            field, annotation = _field(index, parameter.name, annotation)
+            self._parameters[field] = parameter.name
+            fields[field] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
+        self._model = _model(function, fields)
+        self.parameters_schema: Mapping[str, Any] = _parameters_schema(function, self._model)
+        self.output, self.output_schema = _output(hints.get("return"))
+
+    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments as JSON values, as they were given: defaults stay out, a date stays its ISO string.
+
+        Raises:
+            InvalidParameters: They do not fit.
+        """
+        try:
+            text = pydantic_core.to_json(arguments)
+            stored: dict[str, Any] = pydantic_core.from_json(text, allow_inf_nan=False)
+            self._model.__pydantic_validator__.validate_json(text)
+        except ValidationError as error:
+            raise self._invalid(error) from None
+        except (pydantic_core.PydanticSerializationError, ValueError, RecursionError) as error:
+            raise not_json(self._operation_type, error) from None
+        return stored
+
+    def convert(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Stored arguments as the keyword arguments of the function, in its types, defaults filled in.
+
+        Raises:
+            InvalidParameters: They do not fit.
+        """
+        try:
+            model = self._model.__pydantic_validator__.validate_json(pydantic_core.to_json(arguments))
+        except ValidationError as error:
+            raise self._invalid(error) from None
+        return {parameter: getattr(model, field) for field, parameter in self._parameters.items()}
+
+    def _invalid(self, error: ValidationError) -> InvalidParameters:
+        problems: list[Problem] = []
+        for found in error.errors(include_url=False, include_context=False)[:10]:
+            where = ".".join(str(part) for part in found["loc"]) or "(all)"
+            match found["type"]:
+                case "missing":
+                    told = "required, and missing"
+                case "extra_forbidden" | "unexpected_keyword_argument":
+                    allowed = named(self.parameters_schema["properties"]) if len(found["loc"]) == 1 else ""
+                    told = "unknown parameter" + (f"; there are: {allowed}" if allowed else "")
+                case _:
+                    told = f"{found['msg']} (got {shown(found['input'])})"
+            problems.append(Problem(parameter=where, problem=told))
+        return invalid_parameters(self._operation_type, problems, error.error_count())
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """`module.name` of a function, for messages."""
+    while isinstance(function, partial):
+        function = cast("partial[Any]", function).func
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return f"{getattr(function, '__module__', None) or type(function).__module__}.{name}"
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError, NameError) as error:
+        raise ConfigurationError(f"{function_name(function)}: its parameters are unknown: {error}") from error
+
+
+def _hints(function: Callable[..., Any], signature: inspect.Signature) -> dict[str, Any]:
+    plain: Any = function
+    while isinstance(plain, partial):
+        plain = cast("partial[Any]", plain).func
+    plain = inspect.unwrap(plain)
+    if not hasattr(plain, "__globals__") and not hasattr(plain, "__func__"):
+        plain = type(plain).__call__
+    scope: dict[str, Any] = getattr(plain, "__globals__", {})
+    raw = {name: p.annotation for name, p in signature.parameters.items() if p.annotation is not p.empty}
+    if signature.return_annotation is not signature.empty:
+        raw["return"] = signature.return_annotation
+    hints: dict[str, Any] = {}
+    for name, annotation in raw.items():
+        holder = types.SimpleNamespace(__annotations__={name: annotation})
+        try:
+            # TaskContext is known even where it is imported for the type checker alone.
+            hints.update(
+                typing.get_type_hints(
+                    holder, globalns=scope, localns={"TaskContext": TaskContext} | scope, include_extras=True
+                )
+            )
+        except Exception as error:  # evaluating an annotation runs the user's code
+            raise ConfigurationError(
+                f"{function_name(function)}: the annotation of {name!r} cannot be read: "
+                f"{type(error).__name__}: {capped(str(error))}"
+            ) from error
+    return hints
+
+
+def _is_context(annotation: Any) -> bool:
+    if annotation is TaskContext:
+        return True
+    if get_origin(annotation) in (Annotated, Union, types.UnionType):
+        return any(_is_context(part) for part in get_args(annotation))
+    return False
+
+
+def _field(index: int, name: str, annotation: Any) -> tuple[str, Any]:
+    # A model takes no field that starts with "_" or is named as one of its own methods.
+    if name.startswith("_") or hasattr(BaseModel, name):
+        return f"field_{index}", Annotated[annotation, Field(alias=name)]
+    return name, annotation
+
+
+def _model(function: Callable[..., Any], fields: dict[str, Any]) -> type[BaseModel]:
+    try:
+        return create_model("Parameters", __config__=_MODEL_CONFIG, **fields)
+    except (PydanticUserError, pydantic_core.SchemaError, TypeError, NameError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigurationError(
+            f"{function_name(function)}: a parameter has a type without a schema: {capped(first)}"
+        ) from error
+
+
+def _parameters_schema(function: Callable[..., Any], model: type[BaseModel]) -> dict[str, Any]:
+    try:
+        schema = model.model_json_schema(schema_generator=_Schema)
+    except PydanticUserError as error:
+        first = str(error).splitlines()[0]
+        raise ConfigurationError(
+            f"{function_name(function)}: a parameter has a type that JSON Schema cannot tell: {capped(first)}"
+        ) from error
+    schema.pop("title", None)
+    schema.setdefault("properties", {})
+    return schema
+
+
+def _output(annotation: Any) -> tuple[TypeAdapter[Any] | None, dict[str, Any] | None]:
+    if annotation in (None, type(None), Any, inspect.Signature.empty) or annotation is Outcome:
+        return None, None
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        schema = adapter.json_schema(mode="serialization", schema_generator=_Schema)
+    except (PydanticUserError, pydantic_core.SchemaError, TypeError, NameError):
+        return None, None
+    if schema.get("type") != "object":
+        return None, None
+    return adapter, schema

@@ -1,0 +1,72 @@
+"""Run an executor as a runner would, with a context that records what the operation reports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from raincheck.operations.context import TaskContext
+from raincheck.operations.operation import Operation
+from raincheck.task import Progress
+
+
+class Recorder:
+    """A context backend that keeps the reports, and answers questions with what it was given."""
+
+    def __init__(self, answer: Mapping[str, Any] | None = None) -> None:
+        self.reports: list[Progress] = []
+        self.asked: list[tuple[str, Mapping[str, Any]]] = []
+        self.reported = asyncio.Event()
+        self.was_asked = asyncio.Event()
+        self._answer = answer
+
+    async def report(self, progress: Progress) -> None:
+        self.reports.append(progress)
+        self.reported.set()
+
+    async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.asked.append((method, params))
+        self.was_asked.set()
+        if self._answer is None:
+            await asyncio.Event().wait()
+        assert self._answer is not None
+        return self._answer
+
+
+def context_for(operation: Operation, backend: Recorder | None = None, *, key: str | None = None) -> TaskContext:
+    return TaskContext(
+        task_ref="task-1",
+        operation_type=operation.operation_type,
+        idempotency_key=key,
+        attempt=1,
+        backend=backend or Recorder(),
+        loop=asyncio.get_running_loop(),
+    )
+
+
+async def run(operation: Operation, backend: Recorder | None = None, **arguments: Any) -> Any:
+    """Validate and run, as for an accepted task."""
+    stored = operation.executor.validate(arguments)
+    return await operation.executor.run(stored, context_for(operation, backend))
+
+
+def start(operation: Operation, context: TaskContext, **arguments: Any) -> asyncio.Task[Any]:
+    """Run in a task, which the test cancels or awaits."""
+    return asyncio.create_task(_run(operation, context, arguments))
+
+
+async def _run(operation: Operation, context: TaskContext, arguments: Mapping[str, Any]) -> Any:
+    return await operation.executor.run(operation.executor.validate(arguments), context)
+
+
+async def soon(awaitable: Any) -> Any:
+    """Await it for at most 5 s."""
+    return await asyncio.wait_for(awaitable, 5)
+
+
+async def until(condition: Any) -> None:
+    """Wait until `condition()` is true, at most 5 s."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.01)
