@@ -1,4 +1,4 @@
-"""One process's share of the work: store, registry, engine, runner, heartbeat and sweeper, started and stopped together."""
+"""One process's share: store, registry, engine, runner, heartbeat and sweeper, started and stopped as one."""
 
 from __future__ import annotations
 

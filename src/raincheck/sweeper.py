@@ -1,4 +1,4 @@
-"""The loop that settles what nobody else will: overdue tasks, those whose worker is lost, those past their retention."""
+"""The loop that settles what nobody else will: overdue tasks, tasks of lost workers, expired tasks."""
 
 from __future__ import annotations
 

@@ -1,0 +1,75 @@
+"""How raincheck lives in an `MCPServer`: what it adds to `tools/list`, and when its service starts and stops."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mcp_types import ToolAnnotations
+
+from mcp.server.mcpserver import MCPServer
+from raincheck.mcp.handle_tools import HandleTool
+from raincheck.operations.operation import Operation
+
+__all__ = ["annotations_of", "constructing_server", "listed", "without_output_schema"]
+
+
+def constructing_server() -> MCPServer[Any] | None:
+    """The `MCPServer` whose constructor is asking for our tools, or None when somebody else asks.
+
+    The SDK hands an extension no server, yet operations declared after `MCPServer(extensions=[rc])` must be listed too,
+    and what was pending must be taken up at the first message. Where a later SDK asks differently, this finds nothing
+    and `lifespan=rc.lifespan` gives the server instead.
+    """
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    for _ in range(4):
+        if frame.f_back is None:
+            return None
+        frame = frame.f_back
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, MCPServer) and frame.f_code.co_name in ("__init__", "_apply_extension"):
+            return caller  # pyright: ignore[reportUnknownVariableType]
+    return None
+
+
+def annotations_of(tool: HandleTool) -> ToolAnnotations:
+    """Hints for clients: which tools change nothing and may be called without asking the user."""
+    return ToolAnnotations(
+        title=tool.title,
+        read_only_hint=tool.read_only,
+        destructive_hint=False if tool.name != "cancel_background_task" else None,
+        idempotent_hint=tool.name in ("resolve_task_status", "cancel_background_task", "list_background_tasks"),
+        open_world_hint=None,
+    )
+
+
+def listed(operation: Operation) -> dict[str, Any]:
+    """An operation's typed tool as `tools/list` shows it.
+
+    It shows an `outputSchema` only where every answer fits it, which a ticket does not.
+    """
+    tool: dict[str, Any] = {
+        "name": operation.operation_type,
+        "description": operation.description,
+        "inputSchema": dict(operation.executor.parameters_schema),
+    }
+    if operation.title:
+        tool["title"] = operation.title
+    if operation.output_schema is not None and not may_give_ticket(operation):
+        tool["outputSchema"] = dict(operation.output_schema)
+    return tool
+
+
+def may_give_ticket(operation: Operation) -> bool:
+    """Whether a call of the typed tool may be answered with a ticket."""
+    policy = operation.policy
+    return policy.mode != "inline" and policy.without_tasks == "ticket"
+
+
+def without_output_schema(tools: Sequence[Mapping[str, Any]], names: set[str]) -> list[dict[str, Any]]:
+    """The listed tools, where those of these names promise no schema of their answer: it may be a ticket."""
+    return [
+        {key: value for key, value in tool.items() if key != "outputSchema" or tool["name"] not in names}
+        for tool in tools
+    ]

@@ -1,0 +1,153 @@
+"""`raincheck serve`: a server without code, on stdio, streamable HTTP or SSE."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from raincheck.compose import make_operations
+
+from mcp.server.mcpserver import MCPServer
+from raincheck.config import Settings
+from raincheck.errors import StoreError
+from raincheck.logs import configure_logs
+from raincheck.mcp.extension import Raincheck
+from raincheck.operations.operation import Operation
+
+__all__ = ["make_server", "serve"]
+
+logger = logging.getLogger(__name__)
+
+INSTRUCTIONS = (
+    "Slow tools here answer with a ticket: a task_ref. Go on with other work, then call resolve_task_status with it "
+    "until `terminal` is true. Never start the same work again because it takes long."
+)
+
+
+def make_server(
+    settings: Settings, operations: Mapping[str, Operation] | None = None
+) -> tuple[MCPServer[Any], Raincheck]:
+    """The server that the settings describe, not yet running.
+
+    Raises:
+        ConfigurationError: An operation's declaration is wrong.
+    """
+    rc = Raincheck(settings=settings)
+    for operation in (make_operations(settings) if operations is None else operations).values():
+        rc.add(operation)
+    server = MCPServer[Any](
+        settings.server.name,
+        version=settings.server.version,
+        instructions=settings.server.instructions or INSTRUCTIONS,
+        extensions=[rc],
+        lifespan=rc.lifespan,
+        log_level="WARNING",
+    )
+    return server, rc
+
+
+def serve(settings: Settings) -> int:
+    """Serve until told to stop (SIGTERM, SIGINT, or the end of stdin on stdio); the exit code.
+
+    Raises:
+        ConfigurationError: An operation's declaration is wrong.
+    """
+    configure_logs(settings.observability.log_level)
+    server, rc = make_server(settings)
+    try:
+        code = asyncio.run(_serve(server, rc, settings))
+    except StoreError as error:
+        print(f"raincheck: {error.message}", file=sys.stderr)
+        return 1
+    if settings.server.transport == "stdio":
+        # The thread that reads stdin cannot be interrupted, and the interpreter would wait for it.
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+async def _serve(server: MCPServer[Any], rc: Raincheck, settings: Settings) -> int:
+    async with rc.running():
+        # The full collections of what was imported cost tens of milliseconds each (shared/figures.md).
+        gc.collect()
+        gc.freeze()
+        if settings.server.transport == "stdio":
+            return await _serve_stdio(server)
+        return await _serve_http(server, settings)
+
+
+async def _serve_stdio(server: MCPServer[Any]) -> int:
+    serving = asyncio.current_task()
+    assert serving is not None
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        serving.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    running = asyncio.create_task(server.run_stdio_async())
+    try:
+        await asyncio.wait({running})
+        running.result()
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
+        serving.uncancel()
+        logger.info("told to stop")
+        running.cancel()
+    return 0
+
+
+async def _serve_http(server: MCPServer[Any], settings: Settings) -> int:
+    import uvicorn
+
+    host, port = settings.server.host, settings.server.port
+    try:
+        listener = _listen(host, port)
+    except OSError as error:
+        print(f"raincheck: cannot listen on {host}:{port}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    if settings.server.transport == "sse":
+        app, path = server.sse_app(host=host), "/sse"
+    else:
+        app, path = server.streamable_http_app(host=host, json_response=True), "/mcp"
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=max(1, round(settings.execution.drain_seconds)),
+    )
+    bound = listener.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"raincheck: serving on http://{shown}:{bound}{path}", file=sys.stderr, flush=True)
+    try:
+        await uvicorn.Server(config).serve(sockets=[listener])
+    finally:
+        listener.close()
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,144 @@
+"""What stands on the wire: the JSON of tickets, statuses and tool results. MCP's camelCase lives here alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from raincheck.errors import RaincheckError
+from raincheck.store import TaskSummary
+from raincheck.task import Outcome, Task, TaskError
+
+__all__ = [
+    "call_error",
+    "json_result",
+    "outcome_result",
+    "plain_value",
+    "status_of",
+    "summary_of",
+    "ticket_of",
+    "timestamp",
+    "value_result",
+]
+
+NEXT_STEP = "Call resolve_task_status with this task_ref."
+
+
+def timestamp(at: datetime) -> str:
+    """ISO 8601 with milliseconds and `Z`."""
+    return f"{at.strftime('%Y-%m-%dT%H:%M:%S')}.{at.microsecond // 1000:03d}Z"
+
+
+def to_text(value: Any) -> str:
+    """Compact JSON, as it stands in text content."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def json_result(payload: Mapping[str, Any], *, is_error: bool = False) -> dict[str, Any]:
+    """A tool result: the payload as `structuredContent`, and the same JSON as text."""
+    return {
+        "content": [{"type": "text", "text": to_text(payload)}],
+        "structuredContent": payload,
+        "isError": is_error,
+    }
+
+
+def call_error(error: RaincheckError) -> dict[str, Any]:
+    """The result of a call that was wrong or refused: `{"error": …}` with `isError`."""
+    return json_result({"error": TaskError.from_exception(error).public()}, is_error=True)
+
+
+def ticket_of(task: Task, *, deduplicated: bool, poll_after_seconds: float, status: str) -> dict[str, Any]:
+    """The ticket: what a caller holds until the result is ready (design.md §4)."""
+    return {
+        "task_ref": task.task_ref,
+        "status": status,
+        "operation_type": task.operation_type,
+        "deduplicated": deduplicated,
+        "created_at": timestamp(task.created_at),
+        "deadline_at": timestamp(task.deadline_at),
+        "poll_after_seconds": poll_after_seconds,
+        "next_step": NEXT_STEP,
+    }
+
+
+def status_of(task: Task, *, poll_after_seconds: float | None) -> dict[str, Any]:
+    """The answer of `resolve_task_status` and `cancel_background_task` (design.md §4)."""
+    outcome = task.outcome
+    error = outcome.error if outcome else None
+    status: dict[str, Any] = {
+        "task_ref": task.task_ref,
+        "operation_type": task.operation_type,
+        "status": task.status.value,
+        "terminal": task.terminal,
+        "created_at": timestamp(task.created_at),
+        "updated_at": timestamp(task.updated_at),
+        "deadline_at": timestamp(task.deadline_at),
+        "progress": {"fraction": task.progress.fraction, "message": task.progress.message} if task.progress else None,
+        "poll_after_seconds": poll_after_seconds,
+        "result": plain_value(outcome) if outcome and error is None else None,
+        "error": error.public() if error else None,
+    }
+    if task.outstanding:
+        status["input_requests"] = {
+            request.key: {"method": request.method, "params": request.params} for request in task.outstanding
+        }
+        status["next_step"] = "Ask the user, then call provide_task_input with responses by these keys."
+    return status
+
+
+def summary_of(task: TaskSummary) -> dict[str, Any]:
+    """One row of `list_background_tasks`."""
+    return {
+        "task_ref": task.task_ref,
+        "operation_type": task.operation_type,
+        "status": task.status.value,
+        "created_at": timestamp(task.created_at),
+        "updated_at": timestamp(task.updated_at),
+        "deadline_at": timestamp(task.deadline_at),
+        "progress": {"fraction": task.progress.fraction, "message": task.progress.message} if task.progress else None,
+        "error_code": task.error_code,
+    }
+
+
+def plain_value(outcome: Outcome) -> Any:
+    """What the operation produced, without the envelope of a tool result: for the `result` of a status."""
+    result = outcome.mcp_result
+    if result is None:
+        return outcome.value
+    if (structured := result.get("structuredContent")) is not None:
+        return structured
+    content: list[dict[str, Any]] = result.get("content") or []
+    if len(content) == 1 and content[0].get("type") == "text":
+        return content[0].get("text")
+    return {"content": content}
+
+
+def value_result(value: Any) -> dict[str, Any]:
+    """A plain value as the result of its typed tool: text stays text, an object is also `structuredContent`."""
+    result: dict[str, Any] = {
+        "content": [{"type": "text", "text": value if isinstance(value, str) else to_text(value)}],
+        "isError": False,
+    }
+    if isinstance(value, dict):
+        result["structuredContent"] = value
+    return result
+
+
+def outcome_result(
+    outcome: Outcome, *, raise_rpc_error: Callable[[Mapping[str, Any]], Exception] | None = None
+) -> dict[str, Any]:
+    """What the call would have returned, had it waited: the whole result, or the error as the model can read it.
+
+    Raises:
+        Exception: What `raise_rpc_error` makes of a JSON-RPC error, where the operation ended in one.
+    """
+    if outcome.rpc_error is not None and raise_rpc_error is not None:
+        raise raise_rpc_error(outcome.rpc_error)
+    if outcome.mcp_result is not None:
+        return dict(outcome.mcp_result)
+    if outcome.error is not None:
+        return json_result({"error": outcome.error.public()}, is_error=True)
+    return value_result(outcome.value)
