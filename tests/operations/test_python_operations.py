@@ -213,26 +213,23 @@ class Page(BaseModel):
     colour: Colour = Field(default=Colour.RED, serialization_alias="hue")
 
 
-async def test_results_become_plain_json_values() -> None:
-    at = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-    for value, expected in (
-        (None, None),
-        (Point(1, at), {"x": 1, "at": "2026-01-01T00:00:00Z"}),
-        ([Page(number=1)], [{"number": 1, "hue": "red"}]),
-        ({Colour.RED, Colour.RED}, ["red"]),
-        (b"text", "text"),
-        ({1: (n for n in range(2))}, {"1": [0, 1]}),
-    ):
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: None, None),
+        (lambda: Point(1, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)), {"x": 1, "at": "2026-01-01T00:00:00Z"}),
+        (lambda: [Page(number=1)], [{"number": 1, "hue": "red"}]),
+        (lambda: {Colour.RED}, ["red"]),
+        (lambda: b"text", "text"),
+        (lambda: {1: (n for n in range(2))}, {"1": [0, 1]}),
+    ],
+)
+async def test_results_become_plain_json_values(make: Any, expected: Any) -> None:
+    async def later() -> Any:
+        return make()
 
-        def give(value: Any = value) -> Any:
-            return value
-
-        async def give_later(value: Any = value) -> Any:
-            return value if not hasattr(value, "__next__") else list(value)
-
-        assert await run(python_operation(give)) == expected
-        if not isinstance(value, dict):
-            assert await run(python_operation(give_later)) == expected
+    assert await run(python_operation(make, operation_type="make")) == expected
+    assert await run(python_operation(later)) == expected
 
 
 async def test_a_result_fits_its_return_annotation_and_its_output_schema() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Mapping
+from concurrent.futures import CancelledError, Future
 from typing import Any, Protocol, TypeVar
 
 from raincheck.task import Progress
@@ -64,6 +65,7 @@ class TaskContext:
         self._backend = backend
         self._loop = loop
         self._cancelled = threading.Event()
+        self._waiting: set[Future[Any]] = set()
 
     @property
     def cancelled(self) -> bool:
@@ -76,8 +78,10 @@ class TaskContext:
             raise TaskCancelled(self.task_ref)
 
     def mark_cancelled(self) -> None:
-        """Tell the operation to stop (for the runner). Thread-safe, idempotent."""
+        """Tell the operation to stop (for the runner), and wake its thread if it waits. Thread-safe, idempotent."""
         self._cancelled.set()
+        for future in tuple(self._waiting):
+            future.cancel()
 
     async def progress(self, fraction: float | None = None, message: str | None = None) -> None:
         """Report how far the task is: `fraction` from 0 to 1 (clamped), `message` one short line."""
@@ -114,4 +118,14 @@ class TaskContext:
         return self._call(self.elicit(message, schema))
 
     def _call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        self._waiting.add(future)
+        try:
+            if self._cancelled.is_set():  # told to stop before the future was in the set
+                future.cancel()
+            return future.result()
+        except CancelledError:
+            self.check_cancelled()
+            raise
+        finally:
+            self._waiting.discard(future)
