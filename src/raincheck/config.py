@@ -1,0 +1,410 @@
+"""Settings: what `raincheck.toml` may say, with types, bounds and defaults; frozen, validated once.
+
+`raincheck.config_sources.load_settings` fills them from the file, the environment and the flags. The descriptions are
+the texts of docs/configuration.md; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from raincheck._version import __version__
+from raincheck.errors import ConfigurationError
+from raincheck.operations.operation import LostPolicy, Mode, WithoutTasks
+
+__all__ = [
+    "OPERATION_MODELS",
+    "RESERVED_NAMES",
+    "SECTION_MODELS",
+    "CommandSettings",
+    "ExecutionSettings",
+    "HttpSettings",
+    "ObservabilitySettings",
+    "OperationSettings",
+    "PollingSettings",
+    "PythonSettings",
+    "Section",
+    "ServerSettings",
+    "Settings",
+    "StateSettings",
+    "table_name",
+    "user_state_folder",
+]
+
+RESERVED_NAMES = frozenset(
+    {
+        "initiate_background_task",
+        "resolve_task_status",
+        "cancel_background_task",
+        "provide_task_input",
+        "list_background_tasks",
+    }
+)
+"""The handle tools (design.md §4): no operation may take their names."""
+
+_OPERATION_TYPE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_TEN_YEARS = 315_360_000
+_HALF_GIB = 536_870_912
+
+Duration = Annotated[float, Field(gt=0, le=_TEN_YEARS)]
+Size = Annotated[int, Field(ge=1, le=_HALF_GIB)]
+Wait = Annotated[float, Field(ge=0, le=3600)]
+Retries = Annotated[int, Field(ge=0, le=100)]
+Retention = Annotated[float, Field(ge=1, le=_TEN_YEARS)]
+
+
+class Section(BaseModel):
+    """One table of the file. Values are taken as they are typed there: no text for a number, no boolean for either."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+
+
+class ServerSettings(Section):
+    """`[server]`: how clients reach it and what it says about itself."""
+
+    name: str = Field(default="raincheck", min_length=1, description="The server's name, as clients show it.")
+    version: str = Field(default=__version__, min_length=1, description="The version that clients are told.")
+    instructions: str | None = Field(
+        default=None, description="What the client's model is told about the whole server; unset: raincheck's own text."
+    )
+    host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on (not for stdio).")
+    port: int = Field(default=8000, ge=0, le=65535, description="The port to listen on (not for stdio); 0: any free.")
+    transport: Literal["stdio", "streamable-http", "sse"] = Field(
+        default="stdio", description="How clients speak to it; `streamable-http` answers at the path /mcp."
+    )
+
+
+class StateSettings(Section):
+    """`[state]`: where tasks are kept, and for how long."""
+
+    provider: Literal["sqlite", "memory"] = Field(
+        default="sqlite", description="The kind of store. `memory` forgets every task when the server ends."
+    )
+    url: str = Field(
+        default="",
+        description="For `sqlite` the path of the file, relative to the configuration file's folder; "
+        "empty: `raincheck/tasks.db` in the user's state folder.",
+    )
+    synchronous: Literal["full", "normal"] = Field(
+        default="full",
+        description="For `sqlite`: `full` survives a power cut, `normal` is faster and survives the death of the "
+        "process, but a power cut may take the last writes.",
+    )
+    ttl_seconds: Retention = Field(
+        default=86400, description="Retention: how long a task is kept, counted from its settling."
+    )
+    key_prefix: str = Field(
+        default="mcp_task:", min_length=1, description="Starts every key in a shared store; `sqlite` does not use it."
+    )
+
+    @field_validator("url", mode="after")
+    @classmethod
+    def _is_path(cls, value: str) -> str:
+        if "://" in value or "\0" in value or value.startswith(("file:", ":memory:")):
+            raise ValueError("it must be a file's path")
+        return value
+
+    @model_validator(mode="after")
+    def _memory_has_no_file(self) -> StateSettings:
+        if self.provider == "memory" and self.url:
+            raise ValueError("'url' must be empty for the provider \"memory\"")
+        return self
+
+
+class ExecutionSettings(Section):
+    """`[execution]`: how operations are run, unless their own table says otherwise."""
+
+    engine: Literal["local"] = Field(default="local", description="What brings tasks to workers.")
+    max_concurrency: int = Field(
+        default=50, ge=0, le=100_000, description="How many tasks run at once in this process; 0: it only accepts them."
+    )
+    default_timeout_seconds: Duration = Field(default=120, description="The timeout: the bound on one attempt's run.")
+    default_max_wait_seconds: Duration = Field(
+        default=3600, description="The deadline, counted from acceptance, where the caller names none."
+    )
+    max_wait_ceiling_seconds: Duration = Field(
+        default=86400, description="The longest deadline that a caller may ask for."
+    )
+    retry_attempts: Retries = Field(default=0, description="How often a failed attempt is run again, with backoff.")
+    max_attempts: int = Field(
+        default=3,
+        ge=1,
+        le=100,
+        description="How often a task is started before it is given up, where its workers are lost and "
+        '`on_worker_lost = "retry"`.',
+    )
+    inline_wait_seconds: Wait = Field(
+        default=2, description='How long a call of an operation with `mode = "auto"` waits before it gives a ticket.'
+    )
+    max_parameters_bytes: Size = Field(default=1024 * 1024, description="The largest parameters of a call, as JSON.")
+    max_result_bytes: Size = Field(default=16 * 1024 * 1024, description="The largest result, as JSON.")
+    lease_seconds: float = Field(
+        default=15,
+        ge=1,
+        le=3600,
+        description="A worker's right to a task, unless renewed; a lost worker is noticed within about two of these.",
+    )
+    drain_seconds: float = Field(
+        default=5, ge=0, le=3600, description="How long a server that is told to stop lets running tasks finish."
+    )
+
+    @model_validator(mode="after")
+    def _deadlines_fit(self) -> ExecutionSettings:
+        given = "default_max_wait_seconds" in self.model_fields_set
+        if given and self.default_max_wait_seconds > self.max_wait_ceiling_seconds:
+            raise ValueError(_too_long(self.default_max_wait_seconds, self.max_wait_ceiling_seconds))
+        return self
+
+
+class PollingSettings(Section):
+    """`[polling]`: how drivers poll, and the hints that the server gives."""
+
+    initial_interval_ms: int = Field(default=1000, ge=1, le=3_600_000, description="The first interval.")
+    max_interval_ms: int = Field(default=30000, ge=1, le=3_600_000, description="The longest interval.")
+    backoff_multiplier: float = Field(default=2.0, ge=1, le=100, description="What each interval is multiplied with.")
+    max_attempts: int = Field(default=20, ge=1, le=1_000_000, description="How often a driver asks before it gives up.")
+
+    @model_validator(mode="after")
+    def _intervals_fit(self) -> PollingSettings:
+        if self.initial_interval_ms > self.max_interval_ms:
+            raise ValueError(
+                f"initial_interval_ms ({self.initial_interval_ms}) is above max_interval_ms ({self.max_interval_ms})"
+            )
+        return self
+
+
+class ObservabilitySettings(Section):
+    """`[observability]`: logs and metrics."""
+
+    metrics_prefix: str = Field(
+        default="mcp_async", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Starts the name of every metric."
+    )
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
+        default="info", description="The least severe lines that are logged (to stderr)."
+    )
+    alert_on_failure_rate: float = Field(
+        default=0.05, ge=0, le=1, description="The share of failed tasks from which on an alert is logged."
+    )
+
+
+class _Operation(Section):
+    description: str = Field(
+        default="",
+        description="One or two sentences for the model that chooses tools; for `python` the docstring where unset.",
+    )
+    title: str | None = Field(default=None, min_length=1, description="A name for people.")
+    mode: Mode = Field(
+        default="auto",
+        description="`inline`: the call waits for the result, no task; `auto`: the result if it is there within "
+        "`inline_wait_seconds`, else a ticket; `task`: always a ticket.",
+    )
+    inline_wait_seconds: Wait | None = Field(default=None, description="As in [execution].")
+    without_tasks: WithoutTasks = Field(
+        default="ticket",
+        description="What a client that declares no task surface gets: a `ticket`, the result after a `wait`, "
+        "or an error (`refuse`).",
+    )
+    timeout_seconds: Duration | None = Field(
+        default=None, description="The timeout; unset: `default_timeout_seconds` of [execution]."
+    )
+    default_max_wait_seconds: Duration | None = Field(default=None, description="As in [execution].")
+    max_wait_ceiling_seconds: Duration | None = Field(default=None, description="As in [execution].")
+    ttl_seconds: Retention | None = Field(default=None, description="As in [state].")
+    on_worker_lost: LostPolicy = Field(
+        default="fail",
+        description="What becomes of a task whose worker is lost: `fail` (it never starts twice) or `retry` (it must "
+        "be harmless to run it again).",
+    )
+    retry_attempts: Retries | None = Field(default=None, description="As in [execution].")
+    max_result_bytes: Size | None = Field(default=None, description="As in [execution].")
+
+
+class PythonSettings(_Operation):
+    """An operation of kind "python": a function."""
+
+    kind: Literal["python"] = Field(description="A function, sync or async.")
+    target: str = Field(
+        pattern=r"^[^:\s]+:[^:\s]+$",
+        description='The function, as "module:function"; the configuration file\'s folder is importable.',
+    )
+    isolation: Literal["none", "process"] = Field(
+        default="none",
+        description="`process` runs each task in a process of its own, which can be killed; `none` runs async "
+        "functions on the event loop and sync ones in a thread.",
+    )
+
+
+_PARAMETERS = Field(
+    default_factory=dict[str, Any],
+    validate_default=True,
+    description='A JSON Schema of an object (it has `type = "object"`), or the short form: a table of each '
+    "parameter's name and schema, where those without a `default` are required.",
+)
+
+
+class _WithParameters(_Operation):
+    parameters: Mapping[str, Any] = _PARAMETERS
+
+    @field_validator("parameters", mode="after")
+    @classmethod
+    def _as_schema(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        if value.get("type") == "object":
+            return value
+        for name, schema in value.items():
+            if not isinstance(schema, Mapping):
+                raise ValueError(
+                    f"{name!r} is no table: the short form has a schema for each parameter, as in "
+                    '{size = {type = "integer"}}; a whole JSON Schema has type = "object"'
+                )
+        return {
+            "type": "object",
+            "properties": dict(value),
+            "required": [name for name, schema in value.items() if "default" not in schema],
+            "additionalProperties": False,
+        }
+
+
+class CommandSettings(_WithParameters):
+    """An operation of kind "command": a program, never through a shell."""
+
+    kind: Literal["command"] = Field(description="A program, started without a shell.")
+    argv: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        min_length=1, description="The program and its arguments; `{name}` is replaced by that parameter."
+    )
+    cwd: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The folder it runs in, relative to the configuration file's folder; unset: that folder.",
+    )
+    env: Mapping[str, str] = Field(
+        default_factory=dict[str, str], description="Environment variables, beside those of the server."
+    )
+    max_output_bytes: Size | None = Field(
+        default=None, description="The largest stdout; unset: the operation's `max_result_bytes`."
+    )
+
+
+class HttpSettings(_WithParameters):
+    """An operation of kind "http": a request to an HTTP API."""
+
+    kind: Literal["http"] = Field(description="A request to an HTTP API.")
+    url: str = Field(
+        pattern=r"^(https?://|\$\{)\S+$",
+        description="The address; `{name}` is replaced by that parameter, `${NAME}` by that environment variable.",
+    )
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"] = Field(
+        default="GET", description="The request's method."
+    )
+    headers: Mapping[str, str] = Field(
+        default_factory=dict[str, str], description="The request's headers, with the placeholders of `url`."
+    )
+    body: str | Mapping[str, Any] | list[Any] | None = Field(
+        default=None, description="The request's body: text, or a table or list sent as JSON; placeholders as in `url`."
+    )
+    max_response_bytes: Size | None = Field(
+        default=None, description="The largest response; unset: the operation's `max_result_bytes`."
+    )
+
+
+OperationSettings = PythonSettings | CommandSettings | HttpSettings
+"""One `[operations.NAME]` table, by its `kind`."""
+
+
+class Settings(Section):
+    """Everything that can be set, and where it came from.
+
+    Attributes:
+        folder: The configuration file's folder (the working folder without one): targets are imported from it, and
+            relative paths start there.
+        source: The file's name as messages show it, "the defaults" without one.
+        state_folder: The user's state folder, where the store's file is by default; None where there is no home.
+    """
+
+    server: ServerSettings = ServerSettings()
+    state: StateSettings = StateSettings()
+    execution: ExecutionSettings = ExecutionSettings()
+    polling: PollingSettings = PollingSettings()
+    observability: ObservabilitySettings = ObservabilitySettings()
+    operations: Mapping[str, Annotated[OperationSettings, Field(discriminator="kind")]] = Field(
+        default_factory=dict[str, OperationSettings]
+    )
+    folder: Path = Field(default_factory=Path.cwd)
+    source: str = "the defaults"
+    state_folder: Path | None = Field(default_factory=lambda: user_state_folder(os.environ))
+
+    @property
+    def database(self) -> Path:
+        """The file of the SQLite store, absolute.
+
+        Raises:
+            ConfigurationError: `state.url` is empty and there is no home folder.
+        """
+        if self.state.url:
+            return self.folder.absolute() / Path(self.state.url).expanduser()
+        if self.state_folder is None:
+            raise ConfigurationError("there is no home folder to keep tasks in: set 'url' in [state], a file's path")
+        return self.state_folder / "tasks.db"
+
+    @model_validator(mode="after")
+    def _whole_fits(self) -> Settings:
+        for name, operation in self.operations.items():
+            table = table_name("operations", name)
+            if not _OPERATION_TYPE.fullmatch(name):
+                raise ValueError(f"{table} is no valid tool name: 1 to 64 of the characters A-Z a-z 0-9 _ . -")
+            if name in RESERVED_NAMES:
+                raise ValueError(f"{table} has the name of a handle tool of raincheck; choose another one")
+            wished = operation.default_max_wait_seconds
+            own_ceiling = operation.max_wait_ceiling_seconds
+            ceiling = self.execution.max_wait_ceiling_seconds if own_ceiling is None else own_ceiling
+            if wished is not None and wished > ceiling:
+                raise ValueError(f"{_too_long(wished, ceiling)} in {table}")
+        return self
+
+
+SECTION_MODELS: Mapping[str, type[Section]] = {
+    "server": ServerSettings,
+    "state": StateSettings,
+    "execution": ExecutionSettings,
+    "polling": PollingSettings,
+    "observability": ObservabilitySettings,
+}
+"""The tables with fixed names; `[operations.NAME]` comes beside them."""
+
+OPERATION_MODELS: Mapping[str, type[Section]] = {
+    "python": PythonSettings,
+    "command": CommandSettings,
+    "http": HttpSettings,
+}
+"""The model of an operation's table, by its `kind`."""
+
+
+def user_state_folder(environ: Mapping[str, str], platform: str = sys.platform) -> Path | None:
+    """Where this platform keeps a user's state: raincheck's folder in it, or None where the user has no home."""
+    try:
+        if platform == "win32":
+            local = environ.get("LOCALAPPDATA")
+            return (Path(local) if local else Path.home() / "AppData" / "Local") / "raincheck"
+        if platform == "darwin":
+            return Path.home() / "Library" / "Application Support" / "raincheck"
+        # The XDG base directory specification: a relative path is to be ignored.
+        state = Path(environ.get("XDG_STATE_HOME") or "")
+        return (state if state.is_absolute() else Path.home() / ".local" / "state") / "raincheck"
+    except RuntimeError:
+        return None
+
+
+def table_name(*parts: str) -> str:
+    """A table's name as TOML writes it, in its brackets."""
+    quoted = (part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else f'"{ascii(part[:70])[1:-1]}"' for part in parts)
+    return f"[{'.'.join(quoted)}]"
+
+
+def _too_long(wished: float, ceiling: float) -> str:
+    return f"default_max_wait_seconds ({wished:g}) is above max_wait_ceiling_seconds ({ceiling:g})"

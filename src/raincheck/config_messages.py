@@ -1,0 +1,195 @@
+"""What is told about a wrong setting: one line with the table, the key, the value found and what is allowed.
+
+Values that may hold a secret (addresses, headers, environments, commands) are never repeated.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from raincheck.config import OPERATION_MODELS, SECTION_MODELS, Section, table_name
+
+__all__ = ["TABLES", "Origins", "allowed_values", "describe", "shorten", "suggestion", "value_kind", "wrong_value"]
+
+Origins = Mapping[tuple[str, ...], str]
+"""Where a key was set, if not in the file: `(section, key)` -> "the environment (…)" or "the command line (…)"."""
+
+TABLES = ", ".join([*(table_name(name) for name in SECTION_MODELS), "[operations.NAME]"])
+
+_SECRET_KEYS = frozenset({"argv", "body", "env", "headers", "url"})
+_LATER = {
+    "provider": frozenset({"postgres", "redis", "dynamodb"}),
+    "engine": frozenset({"celery", "dbos", "docket", "procrastinate", "pydocket", "taskiq"}),
+    "kind": frozenset({"mcp"}),
+}
+_PATTERNS = {
+    r"^[A-Za-z_][A-Za-z0-9_]*$": "letters, digits and _, not starting with a digit",
+    r"^[^:\s]+:[^:\s]+$": '"module:function"',
+    r"^(https?://|\$\{)\S+$": 'an address that starts with "http://", "https://" or "${NAME}"',
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Place:
+    """What pydantic's `loc` points at: a key of a table, or a table itself (no key)."""
+
+    table: tuple[str, ...]
+    key: str | None = None
+    model: type[Section] | None = None
+
+    @property
+    def name(self) -> str:
+        return table_name(*self.table)
+
+
+def describe(error: ValidationError, *, source: str, origins: Origins) -> str:
+    """The first mistake as one line, and how many more there are."""
+    mistakes: dict[_Place, Any] = {}
+    for found in error.errors(include_url=False):
+        mistakes.setdefault(_place(found["loc"]), found)
+    place, found = next(iter(mistakes.items()))
+    message = _line(place, found, origins.get((*place.table, place.key or ""), source))
+    return message if len(mistakes) == 1 else f"{message} (and {len(mistakes) - 1} more to correct)"
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`; did you mean …?` where a known word is close, else a full stop."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.7)
+    return f"; did you mean {close[0]}?" if close else "."
+
+
+def wrong_value(key: str, value: Any, *, table: str, source: str, field: FieldInfo) -> str:
+    """The line about a value that does not fit its key."""
+    allowed = allowed_values(field)
+    if isinstance(value, str) and value in _LATER.get(key, ()):
+        return f"{key} {value!r} in {table} of {source} is not in this release; allowed: {allowed}"
+    shown = "" if key in _SECRET_KEYS else f" {shorten(value)}"
+    return f"invalid value{shown} for {key!r} in {table} of {source}; allowed: {allowed}"
+
+
+def value_kind(field: FieldInfo) -> Literal["text", "integer", "number", "json"]:
+    """What a key's value is, and so how it is read from a text."""
+    plain = _alternatives(field.annotation)
+    if len(plain) == 1:
+        if plain[0] is int:
+            return "integer"
+        if plain[0] is float:
+            return "number"
+        if plain[0] is str or get_origin(plain[0]) is Literal:
+            return "text"
+    return "json"
+
+
+def allowed_values(field: FieldInfo) -> str:
+    """What a key may hold, in words."""
+    plain = _alternatives(field.annotation)
+    limits = _limits(field)
+    if len(plain) > 1:
+        return "a text, a table or a list"
+    if get_origin(plain[0]) is Literal:
+        return _either([f'"{value}"' for value in get_args(plain[0])])
+    if plain[0] in (int, float):
+        lowest = f"from {limits['ge']}" if "ge" in limits else f"above {limits['gt']}"
+        return f"a {'whole number' if plain[0] is int else 'number'} {lowest} up to {limits['le']}"
+    if "pattern" in limits:
+        return _PATTERNS[limits["pattern"]]
+    if plain[0] is str:
+        return "a text, not empty" if "min_length" in limits else "a text"
+    if get_origin(plain[0]) is tuple:
+        return "a list of texts, not empty"
+    return "a table of texts" if get_args(plain[0])[1] is str else "a table"
+
+
+def shorten(value: Any) -> str:
+    """A value as the file has it, in a few characters on one line."""
+    if isinstance(value, Mapping):
+        return "(a table)"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "(a list)"
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _place(loc: tuple[int | str, ...]) -> _Place:
+    path = [str(part) for part in loc]
+    if path and path[0] in SECTION_MODELS:
+        return _Place(table=(path[0],), key=path[1] if len(path) > 1 else None, model=SECTION_MODELS[path[0]])
+    if len(path) > 1 and path[0] == "operations":
+        model = OPERATION_MODELS[path[2]] if len(path) > 2 else None
+        return _Place(table=(path[0], path[1]), key=path[3] if len(path) > 3 else None, model=model)
+    return _Place(table=tuple(path[:1]))
+
+
+def _line(place: _Place, found: Mapping[str, Any], source: str) -> str:
+    kind, value = found["type"], found["input"]
+    if place.key is None or place.model is None:
+        return _line_on_table(place, kind, value, found.get("ctx", {}), source)
+    if kind == "extra_forbidden":
+        known = sorted(place.model.model_fields)
+        close = suggestion(place.key.lower(), known)
+        return f"unknown key {shorten(place.key)} in {place.name} of {source}{close} Allowed: {', '.join(known)}"
+    field = place.model.model_fields[place.key]
+    if kind == "missing":
+        return f"missing key {place.key!r} in {place.name} of {source}; allowed: {allowed_values(field)}"
+    if kind == "value_error":
+        return f"invalid value for {place.key!r} in {place.name} of {source}: {found['ctx']['error']}"
+    return wrong_value(place.key, value, table=place.name, source=source, field=field)
+
+
+def _line_on_table(place: _Place, kind: str, value: Any, context: Mapping[str, Any], source: str) -> str:
+    if kind == "value_error":
+        return f"{context['error']} in {place.name} of {source}" if place.table else f"{source}: {context['error']}"
+    if kind == "extra_forbidden":
+        return _unknown_table(place.table[0], value, source)
+    if kind.startswith("union_tag") and isinstance(value, Mapping):
+        return _wrong_operation_kind(cast("Mapping[str, Any]", value).get("kind"), place.name, source)
+    return f"{place.name} of {source} must be a table, found {shorten(value)}"
+
+
+def _unknown_table(name: str, value: Any, source: str) -> str:
+    if isinstance(value, Mapping):
+        close = suggestion(name.lower(), [*SECTION_MODELS, "operations"])
+        return f"unknown table {table_name(name)} in {source}{close} Allowed: {TABLES}"
+    homes = [table_name(table) for table, model in SECTION_MODELS.items() if name in model.model_fields]
+    hint = f"; it belongs into {' or '.join(homes)}" if homes else f". Allowed: {TABLES}"
+    return f"unknown key {shorten(name)} outside of any table in {source}{hint}"
+
+
+def _wrong_operation_kind(kind: Any, table: str, source: str) -> str:
+    allowed = _either([f'"{name}"' for name in OPERATION_MODELS])
+    if kind is None:
+        return f"missing key 'kind' in {table} of {source}; allowed: {allowed}"
+    if kind in _LATER["kind"]:
+        return f"kind {kind!r} in {table} of {source} is not in this release; allowed: {allowed}"
+    return f"invalid value {shorten(kind)} for 'kind' in {table} of {source}; allowed: {allowed}"
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return [plain for part in get_args(annotation) for plain in _alternatives(part)]
+    return [] if annotation is type(None) else [annotation]
+
+
+def _limits(field: FieldInfo) -> dict[str, Any]:
+    metadata = list(field.metadata)
+    for part in get_args(field.annotation):
+        # The bounds of `Duration | None` stand on the first half of the union.
+        if get_origin(part) is Annotated:
+            metadata += [inner for meta in get_args(part)[1:] for inner in cast("FieldInfo", meta).metadata]
+    names = ("ge", "gt", "le", "pattern", "min_length")
+    return {name: getattr(meta, name) for meta in metadata for name in names if getattr(meta, name, None) is not None}
+
+
+def _either(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

@@ -1,0 +1,173 @@
+"""Where settings come from: `raincheck.toml`, overridden by `RAINCHECK_SECTION__KEY`, overridden by flags."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from raincheck.config import OPERATION_MODELS, SECTION_MODELS, Section, Settings, table_name, user_state_folder
+from raincheck.config_messages import describe, shorten, suggestion, value_kind, wrong_value
+from raincheck.errors import ConfigurationError
+
+__all__ = ["DEFAULT_FILE", "load_settings"]
+
+DEFAULT_FILE = "raincheck.toml"
+"""What is read from the working folder where no file is named."""
+
+_PREFIX = "RAINCHECK_"
+_MAX_FILE_BYTES = 1024 * 1024
+_NOT_FROM_FILE = ("folder", "source", "state_folder")
+
+Tables = dict[str, dict[str, Any]]
+
+
+def load_settings(
+    path: Path | None, *, environ: Mapping[str, str], overrides: Mapping[str, Any] = MappingProxyType({})
+) -> Settings:
+    """Read and validate all settings.
+
+    Args:
+        path: The configuration file; None for `raincheck.toml` in the working folder, or the defaults without one.
+        environ: The environment; only names that start with `RAINCHECK_` and contain `__` count.
+        overrides: What flags say, as `"section.key"` -> typed value; None means that the flag was not given.
+
+    Raises:
+        ConfigurationError: The first mistake, in one line.
+    """
+    if path is None and Path(DEFAULT_FILE).is_file():
+        path = Path(DEFAULT_FILE)
+    source = shorten(str(path))[1:-1] if path else "the defaults"
+    data = _read(path, source) if path else {}
+    for name in _NOT_FROM_FILE:
+        if name in data:
+            raise ConfigurationError(f"unknown key {name!r} outside of any table in {source}")
+    origins: dict[tuple[str, ...], str] = {}
+    _apply_environment(data, environ, origins)
+    _apply_flags(data, overrides, origins)
+    try:
+        return Settings.model_validate(
+            {
+                **data,
+                "folder": path.absolute().parent if path else Path.cwd(),
+                "source": source,
+                "state_folder": user_state_folder(environ),
+            }
+        )
+    except ValidationError as error:
+        raise ConfigurationError(describe(error, source=source, origins=origins)) from None
+
+
+def _read(path: Path, source: str) -> dict[str, Any]:
+    if path.is_dir():
+        raise ConfigurationError(f"{source} is a folder; name the configuration file in it")
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigurationError(f"there is no configuration file {source}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigurationError(f"cannot read the configuration file {source}: {reason}") from None
+    if len(raw) > _MAX_FILE_BYTES:
+        raise ConfigurationError(f"{source} is larger than {_MAX_FILE_BYTES} bytes: is it a configuration file?")
+    try:
+        # Editors on Windows begin a file with a byte order mark, which TOML does not know.
+        text = raw.decode("utf-8-sig").rstrip()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"{source} is not UTF-8: line {line} holds byte 0x{raw[error.start]:02x}") from None
+    try:
+        return tomllib.loads(f"{text}\n")
+    except RecursionError:
+        raise ConfigurationError(f"{source} is no valid TOML: its tables or lists are nested too deeply") from None
+    except ValueError as error:
+        end = f"at line {text.count(chr(10)) + 1}, column {len(text) - text.rfind(chr(10))}, the end"
+        reason = " ".join(str(error).replace("at end of document", end).split())[:200]
+        raise ConfigurationError(f"{source} is no valid TOML: {reason}") from None
+
+
+def _apply_environment(data: dict[str, Any], environ: Mapping[str, str], origins: dict[tuple[str, ...], str]) -> None:
+    for name in sorted(environ):
+        if not name.startswith(_PREFIX) or "__" not in name:
+            continue
+        section, _, rest = name.removeprefix(_PREFIX).partition("__")
+        operation, _, key = rest.rpartition("__") if section.lower() == "operations" else ("", "", rest)
+        path = (section.lower(), _operation_named(operation, data, name)) if operation else (section.lower(),)
+        holder = _table_in(data, path) if operation or path[0] in SECTION_MODELS else {}
+        if holder is None:
+            continue
+        model = OPERATION_MODELS.get(str(holder.get("kind"))) if operation else SECTION_MODELS.get(path[0])
+        if model is None and operation:  # Its kind is wrong or missing: validation will say so.
+            continue
+        if model is None:
+            raise _unknown_variable(name, section, [*SECTION_MODELS, "operations"])
+        key = key.lower()
+        if key not in model.model_fields:
+            raise _unknown_variable(name, key, list(model.model_fields))
+        origin = f"the environment ({name})"
+        holder[key] = _from_text(model, key, environ[name], table_name(*path), origin)
+        origins[(*path, key)] = origin
+
+
+def _apply_flags(data: dict[str, Any], overrides: Mapping[str, Any], origins: dict[tuple[str, ...], str]) -> None:
+    for name, value in overrides.items():
+        if value is None:
+            continue
+        section, _, key = name.partition(".")
+        holder = _table_in(data, (section,))
+        if holder is not None:
+            holder[key] = value
+            flag = "--state-url" if name == "state.url" else f"--{key.replace('_', '-')}"
+            origins[section, key] = f"the command line ({flag})"
+
+
+def _table_in(data: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any] | None:
+    """The table to write into, made where it is missing; None where something else stands there (validation tells)."""
+    holder: Any = data
+    for part in path:
+        holder = cast("dict[str, Any]", holder).setdefault(part, {})
+        if not isinstance(holder, dict):
+            return None
+    return cast("dict[str, Any]", holder)
+
+
+def _operation_named(wanted: str, data: Mapping[str, Any], variable: str) -> str:
+    tables = data.get("operations")
+    names = list(cast("dict[str, Any]", tables)) if isinstance(tables, dict) else []
+    plain = wanted.lower().replace("-", "_").replace(".", "_")
+    found = [name for name in names if name.lower() == wanted.lower()]
+    found = found or [name for name in names if name.lower().replace("-", "_").replace(".", "_") == plain]
+    if len(found) != 1:
+        why = f"fits several operations: {', '.join(found)}" if found else "fits no operation in the configuration"
+        known = f". Operations: {', '.join(sorted(names)) or 'none'}" if not found else ""
+        raise ConfigurationError(f"the environment variable {shorten(variable)[1:-1]} {why}{known}")
+    return found[0]
+
+
+def _from_text(model: type[Section], key: str, text: str, table: str, origin: str) -> Any:
+    field = model.model_fields[key]
+    kind = value_kind(field)
+    try:
+        if kind == "integer":
+            return int(text)
+        if kind == "number":
+            return float(text)
+        return text if kind == "text" or key == "body" else json.loads(text)
+    except ValueError:
+        form = " (as JSON)" if kind == "json" else ""
+        line = wrong_value(key, text, table=table, source=origin, field=field)
+        raise ConfigurationError(f"{line}{form}") from None
+
+
+def _unknown_variable(name: str, wrong: str, known: list[str]) -> ConfigurationError:
+    names = [word.upper() for word in sorted(known)]
+    return ConfigurationError(
+        f"unknown environment variable {shorten(name)[1:-1]}: there is no {shorten(wrong.upper())[1:-1]}"
+        f"{suggestion(wrong.upper(), names)} Allowed: {', '.join(names)}"
+    )
