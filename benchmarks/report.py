@@ -103,7 +103,7 @@ def results_page(
         [
             "# Results",
             "",
-            f"Written by `make bench` on {now:%Y-%m-%d %H:%M} UTC: {rounds} rounds, {minutes:.0f} minutes. Do not edit.",
+            f"Written by `make bench` on {now:%Y-%m-%d %H:%M} UTC ({rounds} rounds, {minutes:.0f} minutes).",
             "",
             _machine(cores, redis),
             "",
