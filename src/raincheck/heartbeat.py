@@ -92,6 +92,6 @@ class Heartbeat:
         leases = self._runner.leases
         if not leases:
             return
-        held = self._store.renew(self._worker_id, leases, self._clock() + self._lease)
-        if lost := leases.keys() - held:
-            self._loop.call_soon_threadsafe(self._runner.lost, set(lost))
+        lost = self._store.renew(self._worker_id, leases, self._clock() + self._lease)
+        if lost:
+            self._loop.call_soon_threadsafe(self._runner.lost, lost)

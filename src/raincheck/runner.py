@@ -162,11 +162,11 @@ class Runner:
         policy = run.operation.policy
         if not policy.retry_attempts:
             return await self._attempt(run, last=True)
-        from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_exponential_jitter
+        from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_exponential, wait_random
 
         retrying = AsyncRetrying(
             stop=stop_after_attempt(policy.retry_attempts + 1),
-            wait=wait_exponential_jitter(initial=0.5, max=30, jitter=0.5),
+            wait=wait_exponential(multiplier=0.5, max=30) + wait_random(0, 0.5),
             retry=retry_if_result(_worth_retrying),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
             sleep=run.sleep,

@@ -1,0 +1,57 @@
+"""A running service on a real store, with operations made of plain coroutines."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from raincheck.operations.context import TaskContext
+from raincheck.operations.operation import Operation, Policy
+from raincheck.service import Service, ServiceSettings
+from raincheck.stores.sqlite import SqliteStore
+
+Body = Callable[[Mapping[str, Any], TaskContext], Awaitable[Any]]
+
+
+class BodyExecutor:
+    """An operation whose code is the test's own coroutine."""
+
+    parameters_schema: Mapping[str, Any] = {"type": "object"}
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+
+    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(arguments)
+
+    async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Any:
+        return await self._body(arguments, context)
+
+
+class Lab:
+    """Operations by name, and services that run them on one file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.operations: dict[str, Operation] = {}
+
+    def operation(self, name: str, **policy: Any) -> Callable[[Body], Body]:
+        def declare(body: Body) -> Body:
+            self.operations[name] = Operation(
+                operation_type=name, description=name, executor=BodyExecutor(body), policy=Policy(**policy)
+            )
+            return body
+
+        return declare
+
+    @asynccontextmanager
+    async def service(self, **settings: Any) -> AsyncIterator[Service]:
+        values: dict[str, Any] = {"lease_seconds": 1.0, "drain_seconds": 0.0, **settings}
+        service = Service(SqliteStore(self.path), self.operations.get, self.operations.keys, ServiceSettings(**values))
+        await service.start()
+        try:
+            yield service
+        finally:
+            await service.stop()
