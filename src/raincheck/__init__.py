@@ -1,0 +1,81 @@
+"""raincheck: slow tools for AI agents. A ticket now, the result when it is ready.
+
+Two lines make the tools of an MCP server background-capable::
+
+    rc = Raincheck(tools="slow_*")
+    mcp = MCPServer("reports", extensions=[rc], lifespan=rc.lifespan)
+
+Everything is imported on first use, so that `import raincheck` needs no SDK and costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from raincheck._version import __version__
+
+if TYPE_CHECKING:
+    from raincheck.config import Settings
+    from raincheck.config_sources import load_settings
+    from raincheck.errors import (
+        ConfigurationError,
+        MissingDependency,
+        OperationFailed,
+        RaincheckError,
+        TaskFailure,
+    )
+    from raincheck.mcp.extension import Raincheck
+    from raincheck.operations.context import TaskCancelled, TaskContext
+    from raincheck.operations.operation import Policy
+    from raincheck.task import Task, TaskStatus
+
+__all__ = [
+    "ConfigurationError",
+    "MissingDependency",
+    "OperationFailed",
+    "Policy",
+    "Raincheck",
+    "RaincheckError",
+    "Settings",
+    "Task",
+    "TaskCancelled",
+    "TaskContext",
+    "TaskFailure",
+    "TaskStatus",
+    "__version__",
+    "load_settings",
+]
+
+_HOMES = {
+    "ConfigurationError": "raincheck.errors",
+    "MissingDependency": "raincheck.errors",
+    "OperationFailed": "raincheck.errors",
+    "Policy": "raincheck.operations.operation",
+    "Raincheck": "raincheck.mcp.extension",
+    "RaincheckError": "raincheck.errors",
+    "Settings": "raincheck.config",
+    "Task": "raincheck.task",
+    "TaskCancelled": "raincheck.operations.context",
+    "TaskContext": "raincheck.operations.context",
+    "TaskFailure": "raincheck.errors",
+    "TaskStatus": "raincheck.task",
+    "load_settings": "raincheck.config_sources",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "Raincheck":
+        from raincheck.compose import require_server
+
+        require_server()
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,175 @@
+"""From settings to parts: names the adapters, and imports only the one that is wanted."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
+
+from raincheck.errors import ConfigurationError, MissingDependency
+
+if TYPE_CHECKING:
+    from raincheck.config import CommandSettings, HttpSettings, PythonSettings, Settings
+    from raincheck.operations.operation import Operation, Policy
+    from raincheck.store import TaskStore
+
+__all__ = ["default_policy", "make_operations", "make_store", "policy_of", "require_server"]
+
+_OLDEST_MCP = (2, 3)
+
+
+def make_store(settings: Settings) -> TaskStore:
+    """The task store that the settings name, not yet opened; the default folder is made if it is missing.
+
+    Raises:
+        ConfigurationError: There is no place for the store's file.
+    """
+    if settings.state.provider == "memory":
+        from raincheck.stores.memory import MemoryStore
+
+        return MemoryStore()
+    from raincheck.stores.sqlite import SqliteStore
+
+    path = settings.database
+    try:
+        if not settings.state.url:
+            # Tasks hold what callers sent: the folder is the user's alone.
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        elif not path.parent.is_dir():
+            raise ConfigurationError(f"'url' in [state] of {settings.source}: there is no folder {path.parent}")
+        if path.is_dir():
+            raise ConfigurationError(f"'url' in [state] of {settings.source}: {path} is a folder, not a file")
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot keep tasks in {path.parent}: {error.strerror}; set 'url' in [state]"
+        ) from None
+    return SqliteStore(path, synchronous=settings.state.synchronous)
+
+
+def make_operations(settings: Settings) -> dict[str, Operation]:
+    """Every operation of the file, ready to run: targets are imported, schemas compiled, programs looked for.
+
+    Raises:
+        ConfigurationError: A declaration is wrong; the message names its table and file.
+        MissingDependency: An operation's kind needs an extra that is not installed.
+    """
+    return {name: _make_operation(name, settings) for name in settings.operations}
+
+
+def default_policy(settings: Settings) -> Policy:
+    """The policy of an operation that says nothing of its own: [execution] and [state]."""
+    from raincheck.operations.operation import Policy
+
+    execution = settings.execution
+    return Policy(
+        inline_wait_seconds=execution.inline_wait_seconds,
+        timeout_seconds=execution.default_timeout_seconds,
+        default_max_wait_seconds=min(execution.default_max_wait_seconds, execution.max_wait_ceiling_seconds),
+        max_wait_ceiling_seconds=execution.max_wait_ceiling_seconds,
+        ttl_seconds=settings.state.ttl_seconds,
+        max_attempts=execution.max_attempts,
+        retry_attempts=execution.retry_attempts,
+        max_result_bytes=execution.max_result_bytes,
+    )
+
+
+def policy_of(settings: Settings, operation_type: str) -> Policy:
+    """The policy of a declared operation: its own table, and what it inherits."""
+    table = settings.operations[operation_type]
+    policy = default_policy(settings)
+    own = {field.name: getattr(table, field.name, None) for field in fields(policy)}
+    policy = replace(policy, **{name: value for name, value in own.items() if value is not None})
+    # A ceiling of its own also lowers the deadline that it inherits.
+    deadline = min(policy.default_max_wait_seconds, policy.max_wait_ceiling_seconds)
+    return replace(policy, default_max_wait_seconds=deadline)
+
+
+def require_server() -> None:
+    """Check that the MCP SDK is there, and new enough.
+
+    Raises:
+        MissingDependency: It is not; the message names the command that installs it.
+    """
+    try:
+        found = importlib.metadata.version("mcp")
+    except importlib.metadata.PackageNotFoundError:
+        found = ""
+    numbers = re.match(r"(\d+)\.(\d+)", found)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < _OLDEST_MCP:
+        raise MissingDependency('raincheck\'s server needs mcp 2.3 or newer: pip install "raincheck[server]"')
+
+
+def _make_operation(name: str, settings: Settings) -> Operation:
+    table, policy = settings.operations[name], policy_of(settings, name)
+    with _in_table(name, settings):
+        if table.kind == "python":
+            return _python(name, table, policy, settings)
+        if table.kind == "command":
+            return _command(name, table, policy, settings)
+        return _http(name, table, policy)
+
+
+def _python(name: str, table: PythonSettings, policy: Policy, settings: Settings) -> Operation:
+    from raincheck.operations.loading import load_target
+    from raincheck.operations.python import python_operation
+
+    return python_operation(
+        load_target(table.target, settings.folder),
+        operation_type=name,
+        description=table.description or None,
+        title=table.title,
+        policy=policy,
+        isolation=table.isolation,
+    )
+
+
+def _command(name: str, table: CommandSettings, policy: Policy, settings: Settings) -> Operation:
+    from raincheck.operations.command import command_operation
+
+    return command_operation(
+        name,
+        argv=table.argv,
+        parameters=table.parameters,
+        description=table.description,
+        policy=policy,
+        title=table.title,
+        cwd=str(settings.folder / (table.cwd or "")),
+        env=table.env,
+        max_output_bytes=policy.max_result_bytes if table.max_output_bytes is None else table.max_output_bytes,
+    )
+
+
+def _http(name: str, table: HttpSettings, policy: Policy) -> Operation:
+    try:
+        from raincheck.operations.http import http_operation
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("raincheck"):
+            raise
+        raise MissingDependency(f'kind "http" needs {error.name}: pip install "raincheck[server]"') from error
+    return http_operation(
+        name,
+        method=table.method,
+        url=table.url,
+        parameters=table.parameters,
+        headers=table.headers,
+        body=table.body,
+        description=table.description,
+        policy=policy,
+        title=table.title,
+        max_response_bytes=policy.max_result_bytes if table.max_response_bytes is None else table.max_response_bytes,
+    )
+
+
+@contextmanager
+def _in_table(name: str, settings: Settings) -> Generator[None]:
+    from raincheck.config import table_name
+
+    try:
+        yield
+    except ConfigurationError as error:
+        message = error.message.removeprefix(f"operation {name!r}: ")
+        table = table_name("operations", name)
+        raise ConfigurationError(f"{table} of {settings.source}: {message}", details=error.details) from error

@@ -1,0 +1,62 @@
+"""The façade: small, lazy, and clear about a missing or old MCP SDK."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import raincheck
+
+SOURCE = Path(raincheck.__file__).parents[1]
+
+
+def run(code: str, *paths: Path) -> str:
+    """What a bare interpreter prints: the standard library, our source, and `paths` before them."""
+    lines = [f"import sys; sys.path[:0] = {[str(path) for path in (*paths, SOURCE)]!r}", code]
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", "\n".join(lines)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_raincheck_imports_no_adapter_and_no_heavy_library() -> None:
+    code = "import raincheck; print(*sys.modules)"
+    imported = set(run(code).split())
+    assert "raincheck" in imported
+    assert not imported & {"mcp", "pydantic", "sqlite3", "click", "asyncio"}
+
+
+def test_every_name_of_the_facade_is_there_sorted_and_they_are_few() -> None:
+    assert raincheck.__all__ == sorted(raincheck.__all__)
+    assert len(raincheck.__all__) <= 15
+    assert set(raincheck.__all__) <= set(dir(raincheck))
+    for name in raincheck.__all__:
+        assert getattr(raincheck, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    assert not hasattr(raincheck, "Raincheque")
+
+
+REFUSED = """
+import raincheck
+try:
+    raincheck.Raincheck
+except raincheck.MissingDependency as error:
+    print(error)
+"""
+LINE = 'raincheck\'s server needs mcp 2.3 or newer: pip install "raincheck[server]"'
+
+
+def test_without_the_sdk_the_server_says_which_command_installs_it() -> None:
+    assert run(REFUSED) == LINE
+
+
+def test_with_an_old_sdk_the_server_says_which_command_installs_it(tmp_path: Path) -> None:
+    for version in ("1.26.0", "2.2.9"):
+        folder = tmp_path / version / f"mcp-{version}.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: mcp\nVersion: {version}\n")
+        assert run(REFUSED, folder.parent) == LINE
