@@ -6,16 +6,16 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from mcp_types import CallToolResult, Tool
-from pydantic import PrivateAttr
-from raincheck.operations.schema import SchemaValidator
-
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared.exceptions import MCPError
+from mcp_types import CallToolResult, Tool
+from pydantic import PrivateAttr
+
 from raincheck.errors import OperationFailed
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Operation, Policy
+from raincheck.operations.schema import ParameterSchema
 from raincheck.task import Outcome, TaskError
 
 __all__ = ["existing_tool_operation"]
@@ -47,16 +47,17 @@ class ExistingToolExecutor:
     def __init__(self, server: MCPServer[Any], tool: Tool) -> None:
         self._server = server
         self._name = tool.name
-        self._validator = SchemaValidator(tool.input_schema, where=f"tool {tool.name!r}")
+        # The SDK's tools pass over what they don't know, and stay as they are.
+        self._parameters = ParameterSchema({"additionalProperties": True, **tool.input_schema}, tool.name)
 
     @property
     def parameters_schema(self) -> Mapping[str, Any]:
         """See `Executor.parameters_schema`."""
-        return self._validator.schema
+        return self._parameters.schema
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """See `Executor.validate`."""
-        return self._validator.validate(arguments)
+        return self._parameters.validate(arguments)
 
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Outcome:
         """See `Executor.run`: the whole tool result is kept, and a JSON-RPC error as it is."""

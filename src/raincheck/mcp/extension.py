@@ -12,12 +12,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, overload
 
-from mcp_types import CallToolRequestParams
-from raincheck.compose import make_store
-
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension, ToolBinding
 from mcp.server.mcpserver import MCPServer
+from mcp_types import CallToolRequestParams
+
+from raincheck.compose import default_policy, make_store
 from raincheck.config import Settings
 from raincheck.errors import ConfigurationError
 from raincheck.mcp import hosting
@@ -241,7 +241,7 @@ class Raincheck(Extension):
     async def _listing(self, tools: Sequence[Mapping[str, Any]], scope: str) -> list[dict[str, Any]]:
         """The SDK's listing with our tools' exact schemas, and no promise that a ticket would break."""
         await self._adopt_all()
-        exact = {
+        exact = hosting.listed_handles(self._operations) | {
             name: hosting.listed(operation) for name, operation in self._operations.items() if name not in self._adopted
         }
         tickets = {name for name in self._adopted if hosting.may_give_ticket(self._operations[name])}
@@ -355,21 +355,6 @@ def _with_store_path(settings: Settings, store: TaskStore | str | os.PathLike[st
         return settings
     state = settings.state.model_copy(update={"provider": "sqlite", "url": str(Path(store).absolute())})
     return settings.model_copy(update={"state": state})
-
-
-def default_policy(settings: Settings) -> Policy:
-    """The policy that the settings give an operation which says nothing of its own."""
-    execution = settings.execution
-    return Policy(
-        inline_wait_seconds=execution.inline_wait_seconds,
-        timeout_seconds=execution.default_timeout_seconds,
-        default_max_wait_seconds=execution.default_max_wait_seconds,
-        max_wait_ceiling_seconds=execution.max_wait_ceiling_seconds,
-        ttl_seconds=settings.state.ttl_seconds,
-        max_attempts=execution.max_attempts,
-        retry_attempts=execution.retry_attempts,
-        max_result_bytes=execution.max_result_bytes,
-    )
 
 
 def checked_policy(base: Policy, given: Mapping[str, Any]) -> Policy:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from mcp.server.mcpserver import MCPServer
 from mcp_types import ToolAnnotations
 
-from mcp.server.mcpserver import MCPServer
-from raincheck.mcp.handle_tools import HandleTool
+from raincheck.mcp.handle_tools import HANDLE_TOOLS, HandleTool
 from raincheck.operations.operation import Operation
 
-__all__ = ["annotations_of", "constructing_server", "listed", "without_output_schema"]
+__all__ = [
+    "annotations_of",
+    "constructing_server",
+    "listed",
+    "listed_handles",
+    "may_give_ticket",
+    "without_output_schema",
+]
 
 
 def constructing_server() -> MCPServer[Any] | None:
@@ -42,6 +49,15 @@ def annotations_of(tool: HandleTool) -> ToolAnnotations:
         idempotent_hint=tool.name in ("resolve_task_status", "cancel_background_task", "list_background_tasks"),
         open_world_hint=None,
     )
+
+
+def listed_handles(operation_types: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The handle tools' exact schemas as `tools/list` shows them, with the operations that there are."""
+    shown = {tool.name: {"inputSchema": tool.input_schema()} for tool in HANDLE_TOOLS}
+    if operation_types:
+        properties = shown["initiate_background_task"]["inputSchema"]["properties"]
+        properties["operation_type"] = {**properties["operation_type"], "enum": list(operation_types)}
+    return shown
 
 
 def listed(operation: Operation) -> dict[str, Any]:

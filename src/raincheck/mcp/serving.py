@@ -12,9 +12,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from raincheck.compose import make_operations
-
 from mcp.server.mcpserver import MCPServer
+
+from raincheck.compose import make_operations
 from raincheck.config import Settings
 from raincheck.errors import StoreError
 from raincheck.logs import configure_logs

@@ -9,12 +9,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
-from mcp_types import MISSING_REQUIRED_CLIENT_CAPABILITY, CallToolResult
-from pydantic import Field, WithJsonSchema
-
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context
 from mcp.shared.exceptions import MCPError
+from mcp_types import MISSING_REQUIRED_CLIENT_CAPABILITY, CallToolResult
+from pydantic import Field, WithJsonSchema
+
 from raincheck.errors import OperationFailed, RaincheckError, TaskFailure, TaskTimeout
 from raincheck.mcp import wire
 from raincheck.mcp.handle_tools import HandleTools

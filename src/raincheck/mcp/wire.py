@@ -39,6 +39,7 @@ def to_text(value: Any) -> str:
 def json_result(payload: Mapping[str, Any], *, is_error: bool = False) -> dict[str, Any]:
     """A tool result: the payload as `structuredContent`, and the same JSON as text."""
     return {
+        "resultType": "complete",
         "content": [{"type": "text", "text": to_text(payload)}],
         "structuredContent": payload,
         "isError": is_error,
@@ -119,6 +120,7 @@ def plain_value(outcome: Outcome) -> Any:
 def value_result(value: Any) -> dict[str, Any]:
     """A plain value as the result of its typed tool: text stays text, an object is also `structuredContent`."""
     result: dict[str, Any] = {
+        "resultType": "complete",
         "content": [{"type": "text", "text": value if isinstance(value, str) else to_text(value)}],
         "isError": False,
     }
@@ -138,7 +140,7 @@ def outcome_result(
     if outcome.rpc_error is not None and raise_rpc_error is not None:
         raise raise_rpc_error(outcome.rpc_error)
     if outcome.mcp_result is not None:
-        return dict(outcome.mcp_result)
+        return {"resultType": "complete", **outcome.mcp_result}
     if outcome.error is not None:
         return json_result({"error": outcome.error.public()}, is_error=True)
     return value_result(outcome.value)

@@ -1,0 +1,271 @@
+"""The handle tools as a client of the official SDK sees them, to the letter of design.md §4."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from mcp.client import Client
+from mcp.server.mcpserver import MCPServer
+
+from raincheck.mcp.extension import Raincheck
+from raincheck.mcp.handle_tools import HANDLE_TOOLS
+from raincheck.operations.context import TaskContext
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+class Caller:
+    """Calls tools and hands back `(structured, is_error)`, having checked that the text says the same."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    async def __call__(self, tool: str, **arguments: Any) -> tuple[dict[str, Any], bool]:
+        result = await self.client.call_tool(tool, arguments)
+        assert json.loads(result.content[0].text) == result.structured_content  # pyright: ignore
+        return result.structured_content, result.is_error
+
+    async def ok(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        payload, is_error = await self(tool, **arguments)
+        assert not is_error, payload
+        return payload
+
+    async def error(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        payload, is_error = await self(tool, **arguments)
+        assert is_error, payload
+        assert set(payload["error"]) == {"code", "message", "retryable", "details"}
+        return payload["error"]
+
+
+@pytest.fixture
+def release() -> asyncio.Event:
+    return asyncio.Event()
+
+
+@pytest.fixture(params=["legacy", "auto"])
+async def call(
+    make_raincheck: Callable[..., Raincheck], release: asyncio.Event, request: pytest.FixtureRequest
+) -> AsyncIterator[Caller]:
+    rc = make_raincheck()
+    server = MCPServer[Any]("test", extensions=[rc], lifespan=rc.lifespan)
+
+    @rc.operation
+    async def report(quarter: int, context: TaskContext) -> dict[str, Any]:
+        """Build the quarterly report."""
+        await context.progress(0.4, "page 4 of 10")
+        await release.wait()
+        return {"quarter": quarter, "pages": 10}
+
+    @rc.operation(timeout_seconds=0.1)
+    async def endless() -> None:
+        await asyncio.sleep(60)
+
+    @rc.operation
+    async def ask(context: TaskContext) -> Any:
+        return await context.elicit("Which colour?", {"type": "object", "properties": {"colour": {"type": "string"}}})
+
+    ready: asyncio.Future[Caller] = asyncio.get_running_loop().create_future()
+    done = asyncio.Event()
+
+    async def connected() -> None:
+        # The client must be left by the task that entered it, which a fixture's two halves need not share.
+        async with Client(server, mode=request.param) as client:
+            ready.set_result(Caller(client))
+            await done.wait()
+
+    connection = asyncio.create_task(connected())
+    yield await ready
+    release.set()
+    done.set()
+    await connection
+
+
+async def test_the_ticket_has_the_members_that_the_contract_names(call: Caller) -> None:
+    ticket = await call.ok("initiate_background_task", operation_type="report", parameters={"quarter": 3})
+    assert set(ticket) == {
+        "task_ref",
+        "status",
+        "operation_type",
+        "deduplicated",
+        "created_at",
+        "deadline_at",
+        "poll_after_seconds",
+        "next_step",
+    }
+    assert ticket["status"] == "queued"
+    assert ticket["operation_type"] == "report"
+    assert ticket["deduplicated"] is False
+    assert ticket["poll_after_seconds"] == 1.0
+    assert TIME.fullmatch(ticket["created_at"])
+    assert TIME.fullmatch(ticket["deadline_at"])
+    assert len(ticket["task_ref"]) >= 22  # 128 bits in base64
+
+
+async def test_a_task_goes_from_ticket_to_result(call: Caller, release: asyncio.Event) -> None:
+    ticket = await call.ok("initiate_background_task", operation_type="report", parameters={"quarter": 3})
+    async with asyncio.timeout(5):
+        while True:
+            status = await call.ok("resolve_task_status", task_ref=ticket["task_ref"])
+            if status["progress"]:
+                break
+    assert set(status) == {
+        "task_ref",
+        "operation_type",
+        "status",
+        "terminal",
+        "created_at",
+        "updated_at",
+        "deadline_at",
+        "progress",
+        "poll_after_seconds",
+        "result",
+        "error",
+    }
+    assert status["status"] == "processing"
+    assert status["terminal"] is False
+    assert status["progress"] == {"fraction": 0.4, "message": "page 4 of 10"}
+    assert (status["result"], status["error"]) == (None, None)
+    release.set()
+    status = await call.ok("resolve_task_status", task_ref=ticket["task_ref"], wait_seconds=5)
+    assert (status["status"], status["terminal"]) == ("completed", True)
+    assert status["result"] == {"quarter": 3, "pages": 10}
+    assert (status["error"], status["poll_after_seconds"]) == (None, None)
+
+
+async def test_a_failed_task_is_a_successful_answer_about_a_failed_task(call: Caller) -> None:
+    ticket = await call.ok("initiate_background_task", operation_type="endless")
+    status = await call.ok("resolve_task_status", task_ref=ticket["task_ref"], wait_seconds=5)
+    assert (status["status"], status["terminal"], status["result"]) == ("failed", True, None)
+    assert status["error"]["code"] == "timeout"
+    assert status["error"]["details"]["limit"] == "timeout"
+
+
+async def test_a_key_used_again_gives_the_same_task_and_its_present_status(call: Caller) -> None:
+    given = {"operation_type": "report", "parameters": {"quarter": 1}, "idempotency_key": "Q1"}
+    first = await call.ok("initiate_background_task", **given)
+    await call.ok("cancel_background_task", task_ref=first["task_ref"])
+    second = await call.ok("initiate_background_task", **given)
+    assert second["task_ref"] == first["task_ref"]
+    assert (second["deduplicated"], second["status"]) == (True, "cancelled")
+    error = await call.error("initiate_background_task", **{**given, "parameters": {"quarter": 2}})
+    assert error["code"] == "idempotency_conflict"
+
+
+async def test_cancelling_is_idempotent_and_answers_with_the_status(call: Caller) -> None:
+    ticket = await call.ok("initiate_background_task", operation_type="report", parameters={"quarter": 3})
+    first = await call.ok("cancel_background_task", task_ref=ticket["task_ref"])
+    second = await call.ok("cancel_background_task", task_ref=ticket["task_ref"])
+    assert first == second
+    assert (first["status"], first["terminal"], first["result"], first["error"]) == ("cancelled", True, None, None)
+
+
+async def test_a_task_that_asks_gets_its_answer(call: Caller) -> None:
+    ticket = await call.ok("initiate_background_task", operation_type="ask")
+    status = await call.ok("resolve_task_status", task_ref=ticket["task_ref"], wait_seconds=5)
+    assert status["status"] == "input_required"
+    ((key, request),) = status["input_requests"].items()
+    assert request["method"] == "elicitation/create"
+    assert request["params"]["message"] == "Which colour?"
+    answer = {"action": "accept", "content": {"colour": "green"}}
+    await call.ok("provide_task_input", task_ref=ticket["task_ref"], responses={key: answer})
+    status = await call.ok("resolve_task_status", task_ref=ticket["task_ref"], wait_seconds=5)
+    assert status["result"] == answer
+
+
+async def test_a_lost_ticket_is_found_in_the_list(call: Caller) -> None:
+    ticket = await call.ok("initiate_background_task", operation_type="report", parameters={"quarter": 3})
+    await call.ok("initiate_background_task", operation_type="ask")
+    listed = (await call.ok("list_background_tasks", limit=10))["tasks"]
+    assert [task["operation_type"] for task in listed] == ["ask", "report"]
+    assert listed[1]["task_ref"] == ticket["task_ref"]
+    await call.ok("cancel_background_task", task_ref=ticket["task_ref"])
+    cancelled = (await call.ok("list_background_tasks", status="cancelled"))["tasks"]
+    assert [task["task_ref"] for task in cancelled] == [ticket["task_ref"]]
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "code"),
+    [
+        ("initiate_background_task", {}, "invalid_parameters"),
+        ("initiate_background_task", {"operation_type": "repotr"}, "unknown_operation"),
+        ("initiate_background_task", {"operation_type": "report"}, "invalid_parameters"),
+        (
+            "initiate_background_task",
+            {"operation_type": "report", "parameters": {"quarter": "x"}},
+            "invalid_parameters",
+        ),
+        ("initiate_background_task", {"operation_type": "report", "parameters": {"q": 1}}, "invalid_parameters"),
+        ("initiate_background_task", {"operation_type": "report", "parameters": [1]}, "invalid_parameters"),
+        ("initiate_background_task", {"operation_type": 7}, "invalid_parameters"),
+        ("initiate_background_task", {"operation_type": "ask", "max_wait_seconds": 0}, "invalid_parameters"),
+        ("initiate_background_task", {"operation_type": "ask", "max_wait_seconds": -5}, "invalid_parameters"),
+        ("initiate_background_task", {"operation_type": "ask", "max_wait_seconds": 1e15}, "invalid_parameters"),
+        ("initiate_background_task", {"operation_type": "ask", "max_wait_seconds": "10"}, "invalid_parameters"),
+        ("initiate_background_task", {"operation_type": "ask", "max_wait_seconds": True}, "invalid_parameters"),
+        ("initiate_background_task", {"operation_type": "ask", "idempotency_key": ""}, "invalid_parameters"),
+        ("initiate_background_task", {"operation_type": "ask", "idempotency_key": 5}, "invalid_parameters"),
+        ("initiate_background_task", {"operation_type": "ask", "surprise": 5}, "invalid_parameters"),
+        ("initiate_background_task", {"operation_type": "ask", "parameters": {"x": "y" * 2**21}}, "payload_too_large"),
+        ("resolve_task_status", {}, "invalid_parameters"),
+        ("resolve_task_status", {"task_ref": "unknown"}, "task_not_found"),
+        ("resolve_task_status", {"task_ref": ""}, "invalid_parameters"),
+        ("resolve_task_status", {"task_ref": None}, "invalid_parameters"),
+        ("resolve_task_status", {"task_ref": "\0" * 5000}, "task_not_found"),
+        ("resolve_task_status", {"task_ref": "x", "wait_seconds": -1}, "invalid_parameters"),
+        ("cancel_background_task", {"task_ref": "unknown"}, "task_not_found"),
+        ("provide_task_input", {"task_ref": "unknown", "responses": {}}, "task_not_found"),
+        ("provide_task_input", {"task_ref": "unknown", "responses": {"a": 1}}, "invalid_parameters"),
+        ("list_background_tasks", {"status": "sleeping"}, "invalid_parameters"),
+        ("list_background_tasks", {"limit": 0}, "invalid_parameters"),
+    ],
+)
+async def test_bad_input_gets_a_clear_error_and_leaves_no_trace(
+    call: Caller, tool: str, arguments: dict[str, Any], code: str
+) -> None:
+    error = await call.error(tool, **arguments)
+    assert error["code"] == code
+    assert "\n" not in error["message"]
+    assert len(error["message"]) < 500
+    assert (await call.ok("list_background_tasks"))["tasks"] == []
+
+
+async def test_the_handle_tools_are_listed_with_hints_and_are_short(call: Caller) -> None:
+    tools = {tool.name: tool for tool in (await call.client.list_tools()).tools}
+    assert {tool.name for tool in HANDLE_TOOLS} <= set(tools)
+    for tool in HANDLE_TOOLS:
+        shown = tools[tool.name]
+        expected = tool.input_schema()
+        if tool.name == "initiate_background_task":
+            expected["properties"]["operation_type"]["enum"] = ["report", "endless", "ask"]
+        assert shown.input_schema == expected
+        assert shown.output_schema is None
+        assert shown.annotations is not None
+        assert shown.annotations.read_only_hint is tool.read_only
+    size = sum(len(tools[tool.name].model_dump_json(exclude_none=True)) for tool in HANDLE_TOOLS)
+    assert size < 4000  # they sit in every conversation
+
+
+async def test_an_error_inside_tells_a_correlation_id_and_nothing_else(
+    make_raincheck: Callable[..., Raincheck], caplog: pytest.LogCaptureFixture
+) -> None:
+    rc = make_raincheck()
+    server = MCPServer[Any]("test", extensions=[rc], lifespan=rc.lifespan)
+
+    @rc.operation
+    async def quick() -> None: ...
+
+    def broken(arguments: Any) -> Any:
+        raise ZeroDivisionError("the secret inside")
+
+    rc.operations["quick"].executor.validate = broken  # pyright: ignore
+    async with Client(server) as client:
+        error = await Caller(client).error("initiate_background_task", operation_type="quick")
+    assert error["code"] == "internal"
+    assert "secret" not in json.dumps(error)
+    assert error["details"]["correlation_id"] in caplog.text
+    assert "the secret inside" in caplog.text

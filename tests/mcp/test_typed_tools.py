@@ -1,0 +1,238 @@
+"""Each operation as its own tool: inline, auto and task; existing tools by pattern; the library's two lines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from mcp.client import Client
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.shared.exceptions import MCPError
+
+from raincheck.errors import ConfigurationError
+from raincheck.mcp.extension import Raincheck
+from raincheck.operations.operation import Policy
+
+MakeRaincheck = Callable[..., Raincheck]
+
+
+async def resolve(client: Client, ticket: dict[str, Any]) -> dict[str, Any]:
+    arguments = {"task_ref": ticket["task_ref"], "wait_seconds": 10}
+    return (await client.call_tool("resolve_task_status", arguments)).structured_content
+
+
+async def test_auto_gives_the_plain_result_when_it_is_there_in_time_else_the_ticket(
+    make_raincheck: MakeRaincheck,
+) -> None:
+    rc = make_raincheck()
+    server = MCPServer[Any]("test", extensions=[rc], lifespan=rc.lifespan)
+    release = asyncio.Event()
+
+    @rc.operation(inline_wait_seconds=0.2)
+    async def work(wait: bool) -> dict[str, int]:
+        if wait:
+            await release.wait()
+        return {"answer": 42}
+
+    async with Client(server) as client:
+        quick = await client.call_tool("work", {"wait": False})
+        assert quick.structured_content == {"answer": 42}
+        slow = await client.call_tool("work", {"wait": True})
+        assert not slow.is_error
+        assert slow.structured_content["status"] == "processing"
+        release.set()
+        assert (await resolve(client, slow.structured_content))["result"] == {"answer": 42}
+
+
+async def test_task_mode_always_gives_a_ticket_and_inline_mode_never(make_raincheck: MakeRaincheck) -> None:
+    rc = make_raincheck()
+    server = MCPServer[Any]("test", extensions=[rc], lifespan=rc.lifespan)
+
+    @rc.operation(mode="task")
+    def always() -> str:
+        return "later"
+
+    @rc.operation(mode="inline")
+    def never() -> str:
+        return "now"
+
+    async with Client(server) as client:
+        ticket = (await client.call_tool("always", {})).structured_content
+        assert ticket["status"] == "queued"
+        assert (await resolve(client, ticket))["result"] == "later"
+        assert (await client.call_tool("never", {})).content[0].text == "now"  # pyright: ignore
+        tasks = (await client.call_tool("list_background_tasks", {})).structured_content["tasks"]
+        assert [task["operation_type"] for task in tasks] == ["always"]
+
+
+async def test_a_failure_is_the_tools_error_in_every_mode(make_raincheck: MakeRaincheck) -> None:
+    rc = make_raincheck()
+    server = MCPServer[Any]("test", extensions=[rc], lifespan=rc.lifespan)
+
+    def fail() -> str:
+        raise ValueError("no such quarter")
+
+    rc.operation(name="a", mode="auto")(fail)
+    rc.operation(name="b", mode="inline")(fail)
+    rc.operation(name="c", mode="task", without_tasks="wait")(fail)
+    async with Client(server) as client:
+        for name in "abc":
+            result = await client.call_tool(name, {})
+            assert result.is_error
+            assert result.structured_content["error"]["code"] == "operation_failed"
+            assert result.structured_content["error"]["message"] == "no such quarter"
+
+
+async def test_without_tasks_wait_blocks_and_refuse_refuses(make_raincheck: MakeRaincheck) -> None:
+    rc = make_raincheck()
+    server = MCPServer[Any]("test", extensions=[rc], lifespan=rc.lifespan)
+
+    @rc.operation(mode="task", without_tasks="wait")
+    async def waits() -> str:
+        await asyncio.sleep(0.3)
+        return "here it is"
+
+    @rc.operation(mode="task", without_tasks="refuse")
+    async def refuses() -> str:
+        return "never"
+
+    async with Client(server) as client:
+        assert (await client.call_tool("waits", {})).content[0].text == "here it is"  # pyright: ignore
+        with pytest.raises(MCPError) as caught:
+            await client.call_tool("refuses", {})
+    assert caught.value.code == -32021
+    assert caught.value.data == {"requiredCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}}}
+
+
+async def test_bad_parameters_of_a_typed_tool_are_refused_without_a_task(make_raincheck: MakeRaincheck) -> None:
+    rc = make_raincheck()
+    server = MCPServer[Any]("test", extensions=[rc], lifespan=rc.lifespan)
+
+    @rc.operation
+    def report(quarter: int) -> int:
+        return quarter
+
+    async with Client(server) as client:
+        result = await client.call_tool("report", {"quarter": "third"})
+        assert result.is_error
+        assert result.structured_content["error"]["code"] == "invalid_parameters"
+        assert "quarter" in result.structured_content["error"]["message"]
+        assert (await client.call_tool("list_background_tasks", {})).structured_content == {"tasks": []}
+
+
+@pytest.mark.parametrize("with_lifespan", [True, False])
+async def test_existing_tools_become_operations_by_name_pattern_unchanged(
+    make_raincheck: MakeRaincheck, with_lifespan: bool
+) -> None:
+    rc = make_raincheck(tools="slow_*", policy=Policy(inline_wait_seconds=0.1))
+    lifespan = {"lifespan": rc.lifespan} if with_lifespan else {}
+    server = MCPServer[Any]("test", extensions=[rc], **lifespan)
+    release = asyncio.Event()
+
+    @server.tool()
+    async def slow_report(quarter: int, ctx: Context[Any, Any]) -> dict[str, int]:
+        """Build a report."""
+        await ctx.report_progress(1, 4, "begun")
+        await release.wait()
+        return {"quarter": quarter}
+
+    @server.tool()
+    def quick(n: int) -> int:
+        return n
+
+    @server.tool()
+    def slow_failing() -> str:
+        raise RuntimeError("inside")
+
+    async with Client(server) as client:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+        # A client checks results against a promised schema, which a ticket would break.
+        assert tools["slow_report"].output_schema is None
+        assert tools["quick"].output_schema is not None
+        assert tools["slow_report"].description == "Build a report."
+        ticket = (await client.call_tool("slow_report", {"quarter": 3})).structured_content
+        status = (await client.call_tool("resolve_task_status", {"task_ref": ticket["task_ref"]})).structured_content
+        assert status["progress"] == {"fraction": 0.25, "message": "begun"}
+        release.set()
+        assert (await resolve(client, ticket))["result"] == {"quarter": 3}
+        assert (await client.call_tool("quick", {"n": 5})).structured_content == {"result": 5}
+        failed = await client.call_tool("slow_failing", {})
+        assert failed.is_error
+        assert "inside" not in failed.content[0].text  # pyright: ignore
+        bad = await client.call_tool("slow_report", {"quarter": "x"})
+        assert bad.structured_content["error"]["code"] == "invalid_parameters"
+
+
+async def test_the_extension_alone_lists_operations_declared_later(make_raincheck: MakeRaincheck) -> None:
+    rc = make_raincheck()
+    server = MCPServer[Any]("test", extensions=[rc])
+
+    @rc.operation(mode="task")
+    def later(n: int = 3) -> int:
+        """Declared after the server was made."""
+        return n
+
+    async with Client(server) as client:
+        tool = next(tool for tool in (await client.list_tools()).tools if tool.name == "later")
+        assert tool.description == "Declared after the server was made."
+        assert tool.input_schema["properties"]["n"]["default"] == 3
+        ticket = (await client.call_tool("later", {})).structured_content
+        assert (await resolve(client, ticket))["result"] == 3
+        # The lazily started service has no shutdown of its own in this form.
+    async with rc.running():
+        pass
+
+
+async def test_your_own_lifespan_goes_on_inside_ours(make_raincheck: MakeRaincheck) -> None:
+    rc = make_raincheck()
+
+    @asynccontextmanager
+    async def mine(server: MCPServer[Any]) -> Any:
+        yield {"pool": "open"}
+
+    server = MCPServer[Any]("test", extensions=[rc], lifespan=rc.around(mine))
+    seen: list[Any] = []
+
+    @server.tool()
+    def look(ctx: Context[Any, Any]) -> str:
+        seen.append(ctx.request_context.lifespan_context)
+        return "ok"
+
+    async with Client(server) as client:
+        await client.call_tool("look", {})
+    assert seen == [{"pool": "open"}]
+
+
+async def test_a_server_in_the_same_process_can_call_the_tools_directly(make_raincheck: MakeRaincheck) -> None:
+    rc = make_raincheck()
+    server = MCPServer[Any]("test", extensions=[rc])
+
+    @rc.operation
+    def add(a: int, b: int = 2) -> int:
+        return a + b
+
+    assert "add" in {tool.name for tool in await server.list_tools()}
+
+
+def test_a_name_is_taken_once(make_raincheck: MakeRaincheck) -> None:
+    rc = make_raincheck()
+
+    @rc.operation
+    def report() -> None: ...
+
+    with pytest.raises(ConfigurationError, match="report"):
+        rc.operation(name="report")(report)
+    with pytest.raises(ConfigurationError, match="resolve_task_status"):
+        rc.operation(name="resolve_task_status")(report)
+    with pytest.raises(ConfigurationError, match="timout_seconds"):
+        rc.operation(name="other", timout_seconds=3)(report)  # pyright: ignore
+
+
+async def test_a_raincheck_serves_one_server(make_raincheck: MakeRaincheck) -> None:
+    rc = make_raincheck()
+    MCPServer[Any]("one", extensions=[rc])
+    with pytest.raises(ConfigurationError, match="another server"):
+        MCPServer[Any]("two", extensions=[rc])
