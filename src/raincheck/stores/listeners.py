@@ -33,7 +33,7 @@ class Listeners:
         for listener in tuple(self._listeners.values()):
             try:
                 listener(task)
-            except Exception:  # noqa: BLE001 - boundary: one listener's bug must not take a change from the others
+            except Exception:  # boundary: one listener's bug must not take a change from the others
                 logger.exception("a listener to the task store failed")
 
     def clear(self) -> None:

@@ -1,0 +1,187 @@
+"""The SQLite file: how it is made, connected to, and brought to the present schema."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from raincheck.errors import StoreUnavailable, StoreUnusable
+from raincheck.stores.sqlite_errors import is_locked
+from raincheck.stores.statements import read_sql
+
+__all__ = [
+    "APPLICATION_ID",
+    "Migration",
+    "connect_reader",
+    "connect_writer",
+    "create_file",
+    "migrate",
+    "packaged_migrations",
+    "patiently",
+    "pause",
+]
+
+APPLICATION_ID = 0x7261696E
+"""`rain` in ASCII: in the file's header, so that `file` and we know whose it is."""
+
+_T = TypeVar("_T")
+_FACTS = """
+SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
+    (SELECT count(*) FROM sqlite_master)
+"""
+_MIGRATION = re.compile(r"sqlite_(\d{3})_\w+\.sql")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Migration:
+    """One step of the schema: its number, from 1 without gaps, and its SQL."""
+
+    version: int
+    sql: str
+
+    def statements(self) -> Iterator[str]:
+        """One statement after the other (`executescript` would end the transaction)."""
+        statement = ""
+        for line in self.sql.splitlines(keepends=True):
+            statement += line
+            if sqlite3.complete_statement(statement):
+                yield statement
+                statement = ""
+
+
+def packaged_migrations() -> tuple[Migration, ...]:
+    """The steps of this release, in order."""
+    names = sorted(entry.name for entry in (files("raincheck.stores") / "sql").iterdir())
+    found = ((int(match[1]), name) for name in names if (match := _MIGRATION.fullmatch(name)))
+    return tuple(Migration(version=version, sql=read_sql(name)) for version, name in found)
+
+
+def pause() -> None:
+    """Wait a moment for another process's lock; of random length, so that waiting processes do not meet again."""
+    time.sleep(random.uniform(0.0005, 0.003))  # noqa: S311 - not for secrets
+
+
+def patiently(action: Callable[[], _T], seconds: float) -> _T:
+    """Do it, again and again while another process has it locked, for that long at most. Blocking."""
+    give_up_at = time.monotonic() + seconds
+    while True:
+        try:
+            return action()
+        except sqlite3.Error as error:
+            if not is_locked(error) or time.monotonic() > give_up_at:
+                raise
+            pause()
+
+
+def create_file(path: str) -> None:
+    """Make the file if it is not there, readable for its owner only; its folder too.
+
+    Raises:
+        StoreUnavailable: The file or its folder cannot be made.
+    """
+    try:
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # An existing file is never opened here: closing it would drop this process's locks on it (POSIX).
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise StoreUnavailable(f"The task store {path} cannot be created: {error.strerror}.") from error
+
+
+def connect_writer(path: str, *, synchronous: Literal["full", "normal"], busy_seconds: float) -> sqlite3.Connection:
+    """A connection that writes, in WAL mode.
+
+    Raises:
+        StoreUnusable: The file is another program's, or lies where SQLite cannot share memory.
+        sqlite3.Error: As SQLite has it.
+    """
+    connection = _connect(path)
+    try:
+        patiently(lambda: _refuse_foreign(connection, path), busy_seconds)
+        mode = patiently(lambda: connection.execute("PRAGMA journal_mode = wal").fetchall(), busy_seconds)
+        if mode != [("wal",)]:
+            raise StoreUnusable(f"The task store {path} cannot be used in WAL mode: put it on a local file system.")
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        # What a burst made of the WAL is given back at the next checkpoint.
+        connection.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
+        connection.execute(f"PRAGMA cache_size = -{8 * 1024}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_reader(path: str) -> sqlite3.Connection:
+    """A connection that reads; readers of a WAL do not wait for its writer.
+
+    Raises:
+        sqlite3.Error: As SQLite has it.
+    """
+    connection = _connect(path)
+    try:
+        connection.execute("PRAGMA query_only = on")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def migrate(connection: sqlite3.Connection, path: str, migrations: Sequence[Migration], *, busy_seconds: float) -> None:
+    """Bring the file to the last of these versions, in one transaction; whoever else starts meanwhile waits.
+
+    Raises:
+        StoreUnusable: The file is of a newer version, or another program's.
+        sqlite3.Error: As SQLite has it; the file is as it was.
+    """
+    latest = migrations[-1].version
+    if patiently(lambda: _version(connection, path, latest), busy_seconds) == latest:
+        return
+    patiently(lambda: connection.execute("BEGIN IMMEDIATE"), busy_seconds)
+    try:
+        _refuse_foreign(connection, path)
+        present = _version(connection, path, latest)
+        for migration in migrations[present:]:
+            for statement in migration.statements():
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {latest}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    # Waiting for locks is ours (`patiently`): SQLite's own waits grow to 100 ms.
+    # A file that went away is not made again here: it would have no owner's mode and no schema.
+    uri = f"{Path(path).absolute().as_uri()}?mode=rw"
+    return sqlite3.connect(
+        uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=64
+    )
+
+
+def _refuse_foreign(connection: sqlite3.Connection, path: str) -> None:
+    # One statement, one snapshot: another process may be creating the schema.
+    owner, version, tables = connection.execute(_FACTS).fetchall()[0]
+    if owner != APPLICATION_ID and (owner or version or tables):
+        raise StoreUnusable(f"The task store {path} is the database of another program.")
+
+
+def _version(connection: sqlite3.Connection, path: str, latest: int) -> int:
+    present: int = connection.execute("PRAGMA user_version").fetchall()[0][0]
+    if present > latest:
+        raise StoreUnusable(
+            f"The task store {path} has schema version {present}, this raincheck knows versions up to {latest}: "
+            "upgrade raincheck."
+        )
+    return present

@@ -1,0 +1,274 @@
+"""The one writer of a SQLite store: a thread that commits everything that waits in one transaction (group commit)."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from raincheck.errors import StoreError, StoreUnavailable
+from raincheck.stores.sqlite_errors import is_locked, needs_new_connection, store_error
+from raincheck.stores.sqlite_schema import Migration, connect_writer, create_file, migrate, patiently
+from raincheck.stores.sqlite_writes import Transaction, Write
+
+__all__ = ["Done", "SqliteWriter", "WriterSettings", "resolve"]
+
+logger = logging.getLogger(__name__)
+
+# Bounds how long the first of a burst waits for the last.
+_LARGEST_BATCH = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WriterSettings:
+    """What a writer needs to know.
+
+    Attributes:
+        path: The file.
+        synchronous: "full" (durable against power loss) or "normal" (against the death of the process).
+        poll_interval: Seconds between looks for commits of other processes.
+        busy_seconds: How long to wait for another process's lock.
+        migrations: The steps of the schema.
+    """
+
+    path: str
+    synchronous: Literal["full", "normal"]
+    poll_interval: float
+    busy_seconds: float
+    migrations: Sequence[Migration]
+
+
+class Done(NamedTuple):
+    """A write that is over: committed, with its result, or rolled back, with the error."""
+
+    write: Write
+    result: Any
+    error: Exception | None
+
+
+class SqliteWriter:
+    """The writing thread, from `start` to the end of `stop`.
+
+    Args:
+        settings: What it needs to know.
+        deliver: Called on the event loop with what is over, in order of commitment, and whether another process has
+            committed something before.
+    """
+
+    def __init__(
+        self,
+        settings: WriterSettings,
+        loop: asyncio.AbstractEventLoop,
+        deliver: Callable[[Sequence[Done], bool], None],
+    ) -> None:
+        self.watching = False
+        self._settings = settings
+        self._loop = loop
+        self._deliver = deliver
+        self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
+        self._gate = threading.Lock()
+        self._stopping = False
+        self._connection: sqlite3.Connection | None = None
+        self._data_version = -1
+        self._foreign = False
+        self._blind = False
+        self._started: asyncio.Future[None] = loop.create_future()
+        self._stopped: asyncio.Future[None] = loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="raincheck-sqlite-writer", daemon=True)
+
+    async def start(self) -> None:
+        """Open the file, make or upgrade it.
+
+        Raises:
+            StoreUnusable: It is damaged, foreign, or of a newer version.
+            StoreUnavailable: It cannot be opened now.
+        """
+        self._thread.start()
+        await asyncio.shield(self._started)
+
+    async def stop(self) -> None:
+        """Write what waits, then let go of the file and of the thread."""
+        with self._gate:
+            self._stopping = True
+        self._queue.put(None)
+        await asyncio.shield(self._stopped)
+        self._thread.join()
+
+    def put(self, write: Write) -> None:
+        """Add something to be written. From any thread.
+
+        Raises:
+            StoreUnavailable: The writer is stopping.
+        """
+        with self._gate:
+            if self._stopping:
+                raise StoreUnavailable("The task store is closed.")
+            self._queue.put(write)
+
+    def watch(self, watching: bool) -> None:
+        """Look for commits of other processes every `poll_interval` seconds, or stop looking."""
+        self.watching = watching
+        self._queue.put(None)
+
+    def _run(self) -> None:
+        try:
+            self._open()
+        except Exception as error:  # noqa: BLE001 - boundary: the opener gets whatever it is
+            self._call(resolve, self._started, None, error)
+        else:
+            self._call(resolve, self._started, None, None)
+            while self._serve():
+                pass
+        finally:
+            self._disconnect()
+            self._call(resolve, self._stopped, None, None)
+
+    def _open(self) -> None:
+        settings = self._settings
+        create_file(settings.path)
+        try:
+            connection = self._connected()
+            migrate(connection, settings.path, settings.migrations, busy_seconds=settings.busy_seconds)
+        except sqlite3.Error as error:
+            raise store_error(error, settings.path) from error
+
+    def _serve(self) -> bool:
+        try:
+            batch = self._waiting()
+            done = self._commit(batch) if batch else []
+        except queue.Empty:
+            done = []
+            self._look_in_passing()
+        self._finish(done)
+        return not self._stopping or not self._queue.empty()
+
+    def _waiting(self) -> list[Write]:
+        first = self._queue.get(timeout=self._settings.poll_interval if self.watching else None)
+        batch = [] if first is None else [first]
+        with contextlib.suppress(queue.Empty):
+            while len(batch) < _LARGEST_BATCH:
+                write = self._queue.get_nowait()
+                if write is not None:
+                    batch.append(write)
+        return batch
+
+    def _commit(self, batch: list[Write]) -> list[Done]:
+        try:
+            return self._attempt(batch)
+        except Exception as error:  # noqa: BLE001 - boundary: it goes to the callers
+            self._roll_back(error)
+            if len(batch) == 1 or _concerns_all(error):
+                return [self._failed(write, error) for write in batch]
+        # One of them cannot be written: each by itself, so that the others can.
+        done: list[Done] = []
+        for index, write in enumerate(batch):
+            try:
+                done += self._attempt([write])
+            except Exception as error:  # noqa: BLE001 - boundary: it goes to the caller
+                self._roll_back(error)
+                if _concerns_all(error):
+                    return [*done, *(self._failed(each, error) for each in batch[index:])]
+                done.append(self._failed(write, error))
+        return done
+
+    def _attempt(self, batch: list[Write]) -> list[Done]:
+        connection = self._connected()
+        patiently(lambda: connection.execute("BEGIN IMMEDIATE"), self._settings.busy_seconds)
+        if self.watching:
+            self._look(connection)
+        transaction = Transaction(connection)
+        done = [Done(write, write.apply(transaction), None) for write in batch]
+        transaction.finish()
+        connection.execute("COMMIT")
+        return done
+
+    def _failed(self, write: Write, error: Exception) -> Done:
+        if isinstance(error, sqlite3.Error):
+            mapped = store_error(error, self._settings.path)
+            mapped.__cause__ = error
+            return Done(write, None, mapped)
+        return Done(write, None, error)
+
+    def _roll_back(self, error: Exception) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._disconnect()
+        else:
+            if isinstance(error, sqlite3.Error) and needs_new_connection(error):
+                self._disconnect()
+
+    def _look(self, connection: sqlite3.Connection) -> None:
+        # Of the writing connection, so that our own commits do not count.
+        data_version = connection.execute("PRAGMA data_version").fetchall()[0][0]
+        if data_version != self._data_version:
+            self._data_version = data_version
+            self._foreign = True
+
+    def _look_in_passing(self) -> None:
+        try:
+            self._look(self._connected())
+        except (sqlite3.Error, StoreError) as error:
+            if isinstance(error, sqlite3.Error) and is_locked(error):
+                return
+            self._disconnect()
+            if not self._blind:
+                logger.warning("cannot look for changes of other processes: %s", error)
+            self._blind = True
+        else:
+            self._blind = False
+
+    def _finish(self, done: list[Done]) -> None:
+        foreign, self._foreign = self._foreign, False
+        for write, result, error in done:
+            if isinstance(write.done, concurrent.futures.Future):
+                resolve(write.done, result, error)
+        if foreign or done:
+            self._call(self._deliver, done, foreign)
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            settings = self._settings
+            self._connection = connect_writer(
+                settings.path, synchronous=settings.synchronous, busy_seconds=settings.busy_seconds
+            )
+            self._data_version = -1
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        # A loop that was closed without closing the store has nobody to be told.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+
+def resolve(future: asyncio.Future[Any] | concurrent.futures.Future[Any], result: Any, error: Exception | None) -> None:
+    """Give the result or the error to whoever still waits for it."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+def _concerns_all(error: Exception) -> bool:
+    return isinstance(error, StoreError) or (
+        isinstance(error, sqlite3.Error) and (is_locked(error) or needs_new_connection(error))
+    )
