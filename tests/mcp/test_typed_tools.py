@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -128,8 +128,7 @@ async def test_existing_tools_become_operations_by_name_pattern_unchanged(
     make_raincheck: MakeRaincheck, with_lifespan: bool
 ) -> None:
     rc = make_raincheck(tools="slow_*", policy=Policy(inline_wait_seconds=0.1))
-    lifespan = {"lifespan": rc.lifespan} if with_lifespan else {}
-    server = MCPServer[Any]("test", extensions=[rc], **lifespan)
+    server = MCPServer[Any]("test", extensions=[rc], lifespan=rc.lifespan if with_lifespan else None)
     release = asyncio.Event()
 
     @server.tool()
@@ -190,7 +189,7 @@ async def test_your_own_lifespan_goes_on_inside_ours(make_raincheck: MakeRainche
     rc = make_raincheck()
 
     @asynccontextmanager
-    async def mine(server: MCPServer[Any]) -> Any:
+    async def mine(server: MCPServer[Any]) -> AsyncGenerator[dict[str, str]]:
         yield {"pool": "open"}
 
     server = MCPServer[Any]("test", extensions=[rc], lifespan=rc.around(mine))
