@@ -8,14 +8,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
-from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed
+from raincheck.errors import ConfigurationError, OperationFailed
 from raincheck.operations.context import TaskCancelled, TaskContext
+from raincheck.operations.isolated import IsolatedExecutor
 from raincheck.operations.operation import Executor, Operation, Policy
 from raincheck.operations.signature import Signature, function_name
 from raincheck.operations.threads import THREADS
 from raincheck.operations.values import json_value
 
-__all__ = ["Isolation", "PythonExecutor", "python_operation"]
+__all__ = ["Isolation", "PythonExecutor", "is_async", "python_operation", "stopped"]
 
 Isolation = Literal["none", "process"]
 
@@ -50,9 +51,9 @@ def python_operation(
     signature = Signature(function, name)
     executor: Executor
     if isolation == "process":
-        from raincheck.operations.isolated import IsolatedExecutor
-
-        executor = IsolatedExecutor(function, operation_type=name, max_result_bytes=policy.max_result_bytes)
+        executor = IsolatedExecutor(
+            function, operation_type=name, signature=signature, max_result_bytes=policy.max_result_bytes
+        )
     elif isolation == "none":
         executor = PythonExecutor(function, operation_type=name, signature=signature)
     else:
@@ -80,7 +81,7 @@ class PythonExecutor:
         self._function = function
         self._operation_type = operation_type
         self._signature = signature or Signature(function, operation_type)
-        self._is_async = _is_async(function)
+        self._is_async = is_async(function)
 
     @property
     def parameters_schema(self) -> Mapping[str, Any]:
@@ -93,13 +94,7 @@ class PythonExecutor:
 
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Any:
         """See `Executor`. `sys.exit` in the function ends the attempt, never the server."""
-        try:
-            keywords = self._signature.convert(arguments)
-        except InvalidParameters as error:
-            raise OperationFailed(f"the stored parameters do not fit the operation as it is now: {error}") from None
-        if self._signature.context_parameter is not None:
-            keywords[self._signature.context_parameter] = context
-        call = partial(self._function, **keywords)
+        call = partial(self._function, **self._signature.keywords(arguments, context))
         try:
             return await (self._await(call) if self._is_async else self._in_thread(call))
         except asyncio.CancelledError as error:
@@ -119,7 +114,7 @@ class PythonExecutor:
         except (Exception, asyncio.CancelledError, TaskCancelled):
             raise
         except BaseException as error:
-            raise _stopped(error) from error
+            raise stopped(error) from error
 
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
         value = await THREADS.run(partial(self._called, call), name=self._operation_type)
@@ -138,16 +133,18 @@ class PythonExecutor:
         except (Exception, asyncio.CancelledError, TaskCancelled):
             raise
         except BaseException as error:
-            raise _stopped(error) from error
+            raise stopped(error) from error
 
 
-def _stopped(error: BaseException) -> OperationFailed:
+def stopped(error: BaseException) -> OperationFailed:
+    """The failure of an operation that tried to end the process."""
     if isinstance(error, SystemExit):
         return OperationFailed(f"the operation called sys.exit({error.code!r:.80}); it must return or raise instead")
     return OperationFailed(f"the operation raised {type(error).__name__}")
 
 
-def _is_async(function: Callable[..., Any]) -> bool:
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine."""
     while isinstance(function, partial):
         function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     if inspect.iscoroutinefunction(function):

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 
-from raincheck.errors import ConfigurationError, InvalidParameters
+from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed
 from raincheck.operations.context import TaskContext
-from raincheck.operations.problems import Problem, capped, invalid_parameters, named, not_json, shown
+from raincheck.operations.problems import Problem, capped, invalid_parameters, named, shown
+from raincheck.operations.values import stored_parameters
 from raincheck.task import Outcome
 
 __all__ = ["Signature", "function_name"]
@@ -79,27 +80,29 @@ class Signature:
         Raises:
             InvalidParameters: They do not fit.
         """
+        stored, text = stored_parameters(self._operation_type, arguments)
         try:
-            text = pydantic_core.to_json(arguments)
-            stored: dict[str, Any] = pydantic_core.from_json(text, allow_inf_nan=False)
             self._model.__pydantic_validator__.validate_json(text)
         except ValidationError as error:
             raise self._invalid(error) from None
-        except (pydantic_core.PydanticSerializationError, ValueError, RecursionError) as error:
-            raise not_json(self._operation_type, error) from None
         return stored
 
-    def convert(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Stored arguments as the keyword arguments of the function, in its types, defaults filled in.
+    def keywords(self, arguments: Mapping[str, Any], context: TaskContext) -> dict[str, Any]:
+        """Stored arguments as the keyword arguments of the function, in its types, with defaults and context.
 
         Raises:
-            InvalidParameters: They do not fit.
+            OperationFailed: They do not fit any more: the function has changed since the task was accepted.
         """
         try:
             model = self._model.__pydantic_validator__.validate_json(pydantic_core.to_json(arguments))
         except ValidationError as error:
-            raise self._invalid(error) from None
-        return {parameter: getattr(model, field) for field, parameter in self._parameters.items()}
+            raise OperationFailed(
+                f"the stored parameters do not fit the operation as it is now: {self._invalid(error)}"
+            ) from None
+        keywords = {parameter: getattr(model, field) for field, parameter in self._parameters.items()}
+        if self.context_parameter is not None:
+            keywords[self.context_parameter] = context
+        return keywords
 
     def _invalid(self, error: ValidationError) -> InvalidParameters:
         problems: list[Problem] = []

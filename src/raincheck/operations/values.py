@@ -1,20 +1,34 @@
-"""What an operation may return: anything that JSON can hold, made plain here once."""
+"""JSON in and out: parameters as they are stored, and results, which may be anything that JSON can hold."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pydantic_core
 from pydantic import TypeAdapter, ValidationError
 
 from raincheck.errors import OperationFailed
-from raincheck.operations.problems import capped
+from raincheck.operations.problems import capped, not_json
 from raincheck.task import Outcome
 
-__all__ = ["json_bytes", "json_value"]
+__all__ = ["json_bytes", "json_value", "stored_parameters"]
 
 _UNKNOWN = re.compile(r"Unable to serialize unknown type: <class '([^']+)'>")
+
+
+def stored_parameters(operation_type: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """The arguments as plain JSON values, and as JSON text.
+
+    Raises:
+        InvalidParameters: JSON cannot hold them.
+    """
+    try:
+        text = pydantic_core.to_json(arguments)
+        return pydantic_core.from_json(text, allow_inf_nan=False), text
+    except (pydantic_core.PydanticSerializationError, ValueError, RecursionError) as error:
+        raise not_json(operation_type, error) from None
 
 
 def json_value(value: Any, adapter: TypeAdapter[Any] | None = None) -> Any:

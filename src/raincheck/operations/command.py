@@ -1,0 +1,271 @@
+"""Operations of kind command: a program in a process group of its own, never a shell."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pydantic_core
+
+from raincheck.errors import ConfigurationError, OperationFailed, ResultTooLarge
+from raincheck.operations.context import TaskContext
+from raincheck.operations.operation import Operation, Policy
+from raincheck.operations.problems import Problem, invalid_parameters
+from raincheck.operations.processes import (
+    ProcessGroup,
+    cannot_start,
+    exit_details,
+    exit_text,
+    refuse_without_process_groups,
+)
+from raincheck.operations.schema import ParameterSchema
+from raincheck.operations.templates import Template
+
+__all__ = ["CommandExecutor", "command_operation"]
+
+_STDERR_TAIL_BYTES = 4096
+_LINE_BYTES = 4096
+_PIPES_SECONDS = 1.0
+_PROGRESS = re.compile(rb"raincheck-progress:\s*(?:([0-9]*\.?[0-9]+)(?:\s+|$))?(.*)")
+
+
+def command_operation(
+    operation_type: str,
+    *,
+    argv: Sequence[str],
+    parameters: Mapping[str, Any],
+    description: str,
+    policy: Policy | None = None,
+    title: str | None = None,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    max_output_bytes: int = 16 * 1024 * 1024,
+    grace_seconds: float = 2.0,
+) -> Operation:
+    """An operation that runs a program.
+
+    `{parameter}` in an argument is replaced by its value: one argument stays one argument, whatever the value holds.
+    Numbers, booleans, arrays and objects stand as JSON shows them. An argument that uses a parameter which is absent
+    or null is left out whole, so write `"--quality={quality}"`, not `"-q", "{quality}"`, for an optional one.
+
+    A value must not turn into an option (`-rf`, `--output=…`). Where an argument begins with a placeholder, a text
+    that makes it begin with `-` is refused, unless an earlier argument is `--` or the parameter's schema lists the
+    value (`enum`, `const`). Numbers may be negative. `"./{file}"` and `"--name={name}"` take any value.
+
+    The program's stdout is the result: JSON where it parses as such, else the text without one trailing newline. A
+    non-zero exit fails the task with `details`: `exit_code` or `signal`, and `stderr_tail` (the last 4 KiB). A line
+    `raincheck-progress: 0.4 page 4 of 10` on stderr is its progress. It finds `RAINCHECK_TASK_REF` and
+    `RAINCHECK_IDEMPOTENCY_KEY` in its environment, which is otherwise the server's without `RAINCHECK_*`. Its stdin is
+    empty. When it ends, is cancelled, or the server dies, what it started ends too.
+
+    Args:
+        operation_type: Its name.
+        argv: The program (no placeholder) and its arguments.
+        parameters: JSON Schema of the parameters, an object; unknown ones are refused unless it allows them.
+        description: For the model that chooses tools.
+        policy: How it is run and answered.
+        title: A name for people.
+        cwd: Its working folder, by default the server's.
+        env: Variables in addition to the environment.
+        max_output_bytes: The bound on stdout; beyond it the task fails with `result_too_large`.
+        grace_seconds: From SIGTERM to SIGKILL.
+
+    Raises:
+        ConfigurationError: A placeholder that names no parameter, a schema that is none, and the like.
+    """
+    executor = CommandExecutor(
+        operation_type,
+        argv=argv,
+        parameters=parameters,
+        cwd=cwd,
+        env=env,
+        max_output_bytes=max_output_bytes,
+        grace_seconds=grace_seconds,
+    )
+    return Operation(
+        operation_type=operation_type,
+        description=description,
+        executor=executor,
+        policy=policy or Policy(),
+        title=title,
+    )
+
+
+class CommandExecutor:
+    """Runs the program; see `command_operation`."""
+
+    def __init__(
+        self,
+        operation_type: str,
+        *,
+        argv: Sequence[str],
+        parameters: Mapping[str, Any],
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        max_output_bytes: int = 16 * 1024 * 1024,
+        grace_seconds: float = 2.0,
+    ) -> None:
+        place = f"operation {operation_type!r}: argv"
+        refuse_without_process_groups(f"operation {operation_type!r}: kind command")
+        if isinstance(argv, str) or not argv or not argv[0]:
+            raise ConfigurationError(
+                f'{place}: allowed: a list that begins with a program, as ["ffmpeg", "-i", "{{input}}"]'
+            )
+        self._operation_type = operation_type
+        self._schema = ParameterSchema(parameters, operation_type)
+        self._argv = tuple(Template.parse(part, place=place, parameters=self._schema.properties) for part in argv)
+        if self._argv[0].names:
+            raise ConfigurationError(f"{place}: the program {argv[0]!r} must not come from a parameter")
+        self._program = self._argv[0].render({})
+        self._cwd = cwd
+        self._env = dict(env or {})
+        self._max_output_bytes = max_output_bytes
+        self._grace_seconds = grace_seconds
+
+    @property
+    def parameters_schema(self) -> Mapping[str, Any]:
+        """See `Executor`."""
+        return self._schema.schema
+
+    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Executor`."""
+        stored = self._schema.validate(arguments)
+        self._arguments(stored)
+        return stored
+
+    def check(self) -> list[str]:
+        """What would keep it from running on this machine, one line each."""
+        if self._cwd is not None and not Path(self._cwd).is_dir():
+            return [f"working folder not found: {self._cwd}"]
+        program = self._program
+        if os.sep in program and self._cwd is not None:
+            program = str(Path(self._cwd) / program)
+        path = self._env.get("PATH", os.environ.get("PATH"))
+        return [] if shutil.which(program, path=path) else [f"command not found: {self._program}"]
+
+    async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Any:
+        """See `Executor`."""
+        argv = [self._program, *self._arguments(arguments)]
+        try:
+            group = await ProcessGroup.start(
+                argv, cwd=self._cwd, env=self._environment(context), stdout=True, stderr=True
+            )
+        except OSError as error:
+            raise cannot_start(self._program, error, self._cwd) from error
+        except ValueError as error:  # a NUL byte in the environment
+            raise OperationFailed(f"command {self._program} cannot be started: {error}") from error
+        assert group.stdout is not None
+        assert group.stderr is not None
+        tail = bytearray()
+        output = asyncio.create_task(self._read_result(group.stdout))
+        pipes = asyncio.gather(output, _listen(group.stderr, tail, context))
+        exited = asyncio.create_task(group.wait())
+        try:
+            status = await _finish(group, exited, pipes)
+        except asyncio.CancelledError:
+            context.mark_cancelled()
+            raise
+        finally:
+            await group.stop(self._grace_seconds)
+            await _end(pipes, exited)
+        if status != 0:
+            raise OperationFailed(
+                f"command {self._program} {exit_text(status)}",
+                details={**exit_details(status), "stderr_tail": tail.decode("utf-8", "replace")},
+            )
+        return _result(output.result())
+
+    async def _read_result(self, stdout: asyncio.StreamReader) -> bytes:
+        output = bytearray()
+        while chunk := await stdout.read(65536):
+            output += chunk
+            if len(output) > self._max_output_bytes:
+                raise ResultTooLarge(
+                    f"the output of command {self._program} is larger than {self._max_output_bytes} bytes"
+                )
+        return bytes(output)
+
+    def _arguments(self, values: Mapping[str, Any]) -> list[str]:
+        present = {name: value for name, value in values.items() if value is not None}
+        rendered: list[str] = []
+        options_over = False
+        for template in self._argv[1:]:
+            if not template.names <= present.keys():
+                continue
+            argument = template.render(present)
+            if "\0" in argument:
+                raise self._refused(template, "must not hold a NUL character")
+            if not options_over and argument.startswith("-") and self._could_be_option(template, present):
+                raise self._refused(template, 'must not begin with "-" here: the command would take it for an option')
+            options_over = options_over or template.source == "--"
+            rendered.append(argument)
+        return rendered
+
+    def _could_be_option(self, template: Template, values: Mapping[str, Any]) -> bool:
+        if not template.begins_with_placeholder:
+            return False
+        if template.only is None:
+            return True
+        value = values[template.only]
+        schema = self._schema.properties[template.only]
+        listed = isinstance(schema, dict) and ("enum" in schema or "const" in schema)
+        return isinstance(value, str) and not listed
+
+    def _refused(self, template: Template, problem: str) -> Exception:
+        return invalid_parameters(
+            self._operation_type, [Problem(parameter=name, problem=problem) for name in sorted(template.names)]
+        )
+
+    def _environment(self, context: TaskContext) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAINCHECK_")}
+        return {
+            **inherited,
+            **self._env,
+            "RAINCHECK_TASK_REF": context.task_ref,
+            "RAINCHECK_IDEMPOTENCY_KEY": context.idempotency_key,
+        }
+
+
+async def _finish(group: ProcessGroup, exited: asyncio.Task[int], pipes: asyncio.Future[Any]) -> int:
+    await asyncio.wait({exited, pipes}, return_when=asyncio.FIRST_COMPLETED)
+    if not pipes.done():
+        await asyncio.wait({pipes}, timeout=_PIPES_SECONDS)
+    if not pipes.done():
+        # What the command left in the background holds its pipes open; it ends with the command.
+        await group.stop(0)
+    await pipes
+    return await exited
+
+
+async def _end(*futures: asyncio.Future[Any]) -> None:
+    for future in futures:
+        future.cancel()
+    await asyncio.gather(*futures, return_exceptions=True)
+
+
+async def _listen(stderr: asyncio.StreamReader, tail: bytearray, context: TaskContext) -> None:
+    pending = b""
+    while chunk := await stderr.read(65536):
+        tail += chunk
+        del tail[:-_STDERR_TAIL_BYTES]
+        *lines, pending = (pending + chunk).split(b"\n")
+        pending = pending[:_LINE_BYTES]
+        matches = [match for line in lines if (match := _PROGRESS.match(line))]
+        if matches:  # only the last report counts
+            fraction, message = matches[-1].groups()
+            await context.progress(
+                float(fraction) if fraction else None, message.decode("utf-8", "replace").strip() or None
+            )
+
+
+def _result(output: bytes) -> Any:
+    try:
+        return pydantic_core.from_json(output, allow_inf_nan=False)
+    except ValueError:
+        text = output.decode("utf-8", "replace")
+        return text[:-1].removesuffix("\r") if text.endswith("\n") else text

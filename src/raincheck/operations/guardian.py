@@ -1,0 +1,118 @@
+"""Ends the process groups of a server that died without ending them itself (`kill -9`, a crash, out of memory).
+
+One small shell, started with the first group: it holds the reading end of a pipe whose writing end only this process
+has. The kernel closes that end when the process dies, however it dies, and the shell then ends every group it was told
+of. Chosen over PR_SET_PDEATHSIG, which reaches the direct child alone, is tied to the thread that started it, needs
+Python code between fork and exec, and exists on Linux only.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import subprocess
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+
+__all__ = ["GUARDIAN", "Guardian"]
+
+_logger = logging.getLogger(__name__)
+
+# It ignores the signals that a terminal or a supervisor sends to everything: it has to outlive the server.
+_SCRIPT = """
+trap '' HUP INT TERM
+groups=' '
+while read -r verb group; do
+  case $verb in
+    watch) groups="$groups$group " ;;
+    forget) groups="${groups%% $group *} ${groups#* $group }" ;;
+  esac
+done
+for group in $groups; do kill -s TERM -- "-$group" 2>/dev/null; done
+[ "$groups" = ' ' ] || sleep 1
+for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
+exit 0
+"""
+
+
+class Guardian:
+    """The shell and what it watches. Thread-safe; not shared with forked copies of the process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._groups: set[int] = set()
+        self._shell: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the shell, None before the first group."""
+        return self._shell.pid if self._shell else None
+
+    @contextmanager
+    def watching(self, group: int) -> Generator[None]:
+        """Have this process group ended, SIGTERM first and SIGKILL a second later, if this process dies meanwhile."""
+        with self._lock:
+            self._groups.add(group)
+            self._tell(f"watch {group}\n")
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._groups.discard(group)
+                self._tell(f"forget {group}\n")
+
+    def close(self) -> None:
+        """End the shell. What it watches is no longer guarded."""
+        with self._lock:
+            shell, self._shell = self._shell, None
+        if shell is not None:
+            shell.kill()
+            if shell.stdin is not None:
+                shell.stdin.close()
+            shell.wait()
+
+    def _tell(self, line: str) -> None:
+        try:
+            if self._shell is not None and self._shell.stdin is not None and self._shell.poll() is None:
+                self._shell.stdin.write(line.encode())
+                return
+            self._start()
+        except OSError:
+            # The work itself is sound without a guardian; only a later crash of the server would leave it running.
+            _logger.exception("no guardian for child processes: they would outlive a crash of this server")
+
+    def _start(self) -> None:
+        if self._shell is not None and self._shell.stdin is not None:
+            self._shell.stdin.close()
+        self._shell = subprocess.Popen(  # noqa: S603 - a constant
+            ["/bin/sh", "-c", _SCRIPT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,
+            cwd="/",
+        )
+        assert self._shell.stdin is not None
+        for group in self._groups:
+            self._shell.stdin.write(f"watch {group}\n".encode())
+
+
+GUARDIAN = Guardian()
+"""The guardian of this process."""
+
+atexit.register(GUARDIAN.close)
+
+
+def _forked() -> None:
+    # The copy must neither speak to its parent's shell nor hold its pipe open.
+    shell = GUARDIAN._shell  # pyright: ignore[reportPrivateUsage]
+    GUARDIAN.__init__()
+    if shell is not None and shell.stdin is not None:
+        shell.stdin.close()
+        shell.returncode = 0
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,199 @@
+"""Python operations with a process of their own: `isolation = "process"`.
+
+Each attempt starts a fresh interpreter (`raincheck.operations.child`), which imports the function by its name. Not
+`multiprocessing`: that would import the server's main module again, keeps a resource tracker, and leaves its workers
+behind after `kill -9`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from raincheck.errors import ConfigurationError, OperationFailed, ResultTooLarge, TaskFailure
+from raincheck.operations.channel import MessageTooLarge, packed, read_message
+from raincheck.operations.context import TaskContext
+from raincheck.operations.processes import (
+    ProcessGroup,
+    cannot_start,
+    exit_details,
+    exit_text,
+    refuse_without_process_groups,
+)
+from raincheck.operations.signature import Signature, function_name
+
+__all__ = ["IsolatedExecutor"]
+
+# What a message needs beside the result in it.
+_ENVELOPE_BYTES = 64 * 1024
+# The child leaves as soon as it has said its result.
+_LEAVING_SECONDS = 1.0
+# -P: a module of the working folder must not shadow the standard library before sys.path is that of the server.
+_BOOTSTRAP = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from raincheck.operations.child import main; main()"
+)
+
+
+class IsolatedExecutor:
+    """Runs a function in a child process, which is killed with all it started when the task must stop.
+
+    On cancel the child gets SIGTERM: `TaskCancelled` is raised in a synchronous function, `CancelledError` in an async
+    one, so that `finally` blocks run; what is left after `grace_seconds` gets SIGKILL. What the function prints goes
+    to the server's stderr.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        operation_type: str,
+        signature: Signature | None = None,
+        max_result_bytes: int = 16 * 1024 * 1024,
+        grace_seconds: float = 1.0,
+    ) -> None:
+        """Prepare a function.
+
+        Raises:
+            ConfigurationError: Another process cannot import it by its name.
+        """
+        refuse_without_process_groups(f'{function_name(function)}: isolation = "process"')
+        self._reference = _reference(function)
+        self._operation_type = operation_type
+        self._signature = signature or Signature(function, operation_type)
+        self._max_result_bytes = max_result_bytes
+        self._grace_seconds = grace_seconds
+
+    @property
+    def parameters_schema(self) -> Mapping[str, Any]:
+        """See `Executor`."""
+        return self._signature.parameters_schema
+
+    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Executor`."""
+        return self._signature.validate(arguments)
+
+    async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Any:
+        """See `Executor`."""
+        call = packed(
+            {
+                **self._reference,
+                "arguments": arguments,
+                "task_ref": context.task_ref,
+                "operation_type": self._operation_type,
+                "idempotency_key": context.idempotency_key,
+                "attempt": context.attempt,
+                "max_result_bytes": self._max_result_bytes,
+            }
+        )
+        try:
+            group = await ProcessGroup.start(
+                [sys.executable, "-P", "-c", _BOOTSTRAP, json.dumps(sys.path)], stdin=True, stdout=True
+            )
+        except OSError as error:
+            raise cannot_start(sys.executable, error) from error
+        try:
+            assert group.stdin is not None
+            group.stdin.write(call)
+            end = await self._converse(group, context)
+            if end is None:
+                raise _died(await group.wait())
+            await _left(group)
+        except asyncio.CancelledError:
+            context.mark_cancelled()
+            raise
+        finally:
+            await group.stop(self._grace_seconds)
+        return _result(end)
+
+    async def _converse(self, group: ProcessGroup, context: TaskContext) -> dict[str, Any] | None:
+        """Serve the child's context until it says how it ended; None where it never does."""
+        assert group.stdout is not None
+        asking: set[asyncio.Task[None]] = set()
+        try:
+            while message := await read_message(group.stdout, self._max_result_bytes + _ENVELOPE_BYTES):
+                match message:
+                    case {"progress": [fraction, text]}:
+                        await context.progress(fraction, text)
+                    case {"ask": number, "method": method, "params": params}:
+                        task = asyncio.create_task(_ask(group, context, number, method, params))
+                        asking.add(task)
+                        task.add_done_callback(asking.discard)
+                    case _:
+                        return message
+            return None
+        except MessageTooLarge:
+            raise _too_large(self._max_result_bytes) from None
+        finally:
+            for task in asking:
+                task.cancel()
+
+
+async def _ask(group: ProcessGroup, context: TaskContext, number: int, method: str, params: dict[str, Any]) -> None:
+    if method == "elicitation/create":
+        answer = await context.elicit(params["message"], params["requestedSchema"])
+    else:
+        answer = await context.sample(params)
+    if group.stdin is not None:
+        group.stdin.write(packed({"answer": number, "value": dict(answer)}))
+
+
+async def _left(group: ProcessGroup) -> None:
+    leaving = asyncio.ensure_future(group.wait())
+    try:
+        await asyncio.wait({leaving}, timeout=_LEAVING_SECONDS)
+    finally:
+        leaving.cancel()
+
+
+def _result(end: dict[str, Any]) -> Any:
+    match end:
+        case {"result": value}:
+            return value
+        case {"too_large": limit}:
+            raise _too_large(limit)
+        case {"failed": {"code": code, "message": message, "retryable": retryable, "details": details}}:
+            raise _failure_class(code)(message, retryable=retryable, details=details)
+        case _:
+            raise OperationFailed("the operation's process sent something unknown")
+
+
+def _died(status: int) -> OperationFailed:
+    return OperationFailed(
+        f"the operation's process {exit_text(status)} without a result", details=exit_details(status)
+    )
+
+
+def _too_large(limit: int) -> ResultTooLarge:
+    return ResultTooLarge(f"the result is larger than {limit} bytes", details={"max_result_bytes": limit})
+
+
+def _failure_class(code: str) -> type[TaskFailure]:
+    for failure in TaskFailure.__subclasses__():
+        if failure.code == code:
+            return failure
+    return OperationFailed
+
+
+def _reference(function: Callable[..., Any]) -> dict[str, str | None]:
+    name = function_name(function)
+    qualname = getattr(function, "__qualname__", "")
+    if isinstance(function, functools.partial) or not inspect.isfunction(function) or "<" in qualname:
+        raise ConfigurationError(
+            f'{name}: isolation = "process" needs a function at the top level of a module, '
+            "which another process can import by its name"
+        )
+    if function.__module__ != "__main__":
+        return {"module": function.__module__, "qualname": qualname, "file": None}
+    main = sys.modules["__main__"]
+    if main.__spec__ is not None:  # python -m package.module
+        return {"module": main.__spec__.name, "qualname": qualname, "file": None}
+    file = getattr(main, "__file__", None)
+    if file is None or not Path(file).is_file():
+        raise ConfigurationError(f'{name}: isolation = "process" needs a function in a file; this one was typed in')
+    return {"module": "__main__", "qualname": qualname, "file": str(Path(file).resolve())}

@@ -1,0 +1,377 @@
+"""Operations of kind command: arguments, results, failures, and process groups that end whole."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from operations.running import Recorder, alive, context_for, run, soon, start, until
+
+from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed, ResultTooLarge
+from raincheck.operations.command import CommandExecutor, command_operation
+from raincheck.operations.operation import Operation
+
+SHOW_ARGUMENTS = [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))"]
+
+
+def command(argv: list[str], properties: dict[str, Any] | None = None, **options: Any) -> Operation:
+    required = options.pop("required", [])
+    schema = {"type": "object", "properties": properties or {}, "required": required}
+    return command_operation("work", argv=argv, parameters=schema, description="Works.", **options)
+
+
+def shell(script: str, **options: Any) -> Operation:
+    braces = textwrap.dedent(script).replace("{", "{{").replace("}", "}}")
+    return command(["/bin/sh", "-c", braces], None, **options)
+
+
+async def arguments_of(argv: list[str], properties: dict[str, Any], /, **arguments: Any) -> list[str]:
+    return await run(command([*SHOW_ARGUMENTS, *argv], properties), **arguments)
+
+
+async def test_one_placeholder_is_one_argument_and_never_a_shell() -> None:
+    nasty = "a b; $(touch /nowhere) | `x` \"'\n{other}"
+
+    shown = await arguments_of(["{text}", "in={text}.txt"], {"text": {"type": "string"}}, text=nasty)
+
+    assert shown == [nasty, f"in={nasty}.txt"]
+
+
+async def test_values_other_than_text_stand_as_json_shows_them() -> None:
+    shown = await arguments_of(
+        ["{n}", "{x}", "{yes}", "{many}", "{{literal}}"],
+        {"n": {"type": "integer"}, "x": {"type": "number"}, "yes": {"type": "boolean"}, "many": {"type": "array"}},
+        n=-3,
+        x=0.5,
+        yes=True,
+        many=["ä", None],
+    )
+
+    assert shown == ["-3", "0.5", "true", '["ä",null]', "{literal}"]
+
+
+async def test_an_argument_of_an_absent_parameter_is_left_out_and_defaults_are_filled_in() -> None:
+    properties = {
+        "name": {"type": ["string", "null"]},
+        "size": {"type": "integer"},
+        "kind": {"type": "string", "default": "short"},
+    }
+    argv = ["first", "{name}", "--size={size}", "--kind={kind}"]
+
+    assert await arguments_of(argv, properties) == ["first", "--kind=short"]
+    assert await arguments_of(argv, properties, name=None, size=2) == ["first", "--size=2", "--kind=short"]
+
+
+@pytest.mark.parametrize("argv", [["{text}"], ["{text}.txt"], ["{empty}{text}"], ["{empty}-x"]])
+def test_a_value_cannot_become_an_option(argv: list[str]) -> None:
+    operation = command(["cat", *argv], {"text": {"type": "string"}, "empty": {"type": "string"}})
+
+    with pytest.raises(InvalidParameters, match='must not begin with "-" here'):
+        operation.executor.validate({"text": "-rf", "empty": ""})
+
+
+@pytest.mark.parametrize("argv", [["--", "{text}"], ["./{text}"], ["--name={text}"], ["{listed}"]])
+async def test_a_value_may_begin_with_a_dash_where_it_is_no_option_or_is_listed(argv: list[str]) -> None:
+    properties = {"text": {"type": "string"}, "listed": {"enum": ["-v"]}}
+
+    shown = await arguments_of(argv, properties, text="-v", listed="-v")
+
+    assert shown[-1].endswith("-v")
+
+
+def test_parameters_are_checked_before_the_ticket() -> None:
+    operation = command(
+        ["cat", "{page}"],
+        {
+            "page": {"type": "integer", "minimum": 1},
+            "day": {"type": "string", "format": "date"},
+            "z": {"type": "string"},
+        },
+        required=["page"],
+    )
+
+    for arguments, told in (
+        ({}, "page: required, and missing"),
+        ({"page": 0}, "page: should be at least 1 (got 0)"),
+        ({"page": "x" * 100_000}, 'page: should be of type "integer" (got "xxx'),
+        ({"page": 1, "colour": 2}, "colour: unknown parameter; there are: page, day, z"),
+        ({"page": 1, "day": "tomorrow"}, 'day: should be in the format "date" (got "tomorrow")'),
+        ({"page": float("nan")}, "NaN"),
+    ):
+        with pytest.raises(InvalidParameters) as caught:
+            operation.executor.validate(arguments)
+        assert told in caught.value.message
+        assert len(caught.value.message) < 400
+        assert caught.value.details["errors"]
+    with pytest.raises(InvalidParameters, match="NUL"):
+        command(["cat", "x{z}"], {"z": {"type": "string"}}).executor.validate({"z": "\0"})
+
+
+@pytest.mark.parametrize(
+    ("argv", "schema", "told"),
+    [
+        (["cat", "{pgae}"], {}, "names no parameter by {pgae}; parameters: page"),
+        (["{page}"], {}, "must not come from a parameter"),
+        (["cat", "{"], {}, "write '{{' for a literal brace"),
+        ([], {}, "begins with a program"),
+        ("cat {page}", {}, "begins with a program"),
+        (["cat"], {"type": "array"}, 'allowed: "object"'),
+        (["cat"], {"properties": {"page": {"type": "integr"}}}, "parameters.properties.page.type"),
+        (["cat"], {"properties": {"page": {"$ref": "https://example.com/x"}}}, "leads nowhere"),
+    ],
+)
+def test_a_wrong_declaration_stops_the_start_with_one_line(argv: Any, schema: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        command_operation(
+            "work", argv=argv, parameters={"properties": {"page": {"type": "integer"}}, **schema}, description=""
+        )
+    assert told in caught.value.message
+    assert caught.value.message.startswith("operation 'work'")
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("script", "value"),
+    [
+        ("echo '{\"pages\": 3}'", {"pages": 3}),
+        ("echo 42", 42),
+        ("printf 'two\\nlines\\n\\n'", "two\nlines\n"),
+        ("true", ""),
+        ("printf '\\377'", "\ufffd"),
+        ("echo NaN", "NaN"),
+        ("cat; echo over", "over"),
+    ],
+)
+async def test_stdout_is_the_result(script: str, value: Any) -> None:
+    assert await run(shell(script)) == value
+
+
+async def test_a_failing_command_tells_its_exit_status_and_the_end_of_stderr() -> None:
+    operation = shell("head -c 10000 /dev/zero | tr '\\0' x >&2; echo 'no such page' >&2; echo half; exit 3")
+
+    with pytest.raises(OperationFailed) as caught:
+        await run(operation)
+
+    assert caught.value.message == "command /bin/sh exited with status 3"
+    assert caught.value.details["exit_code"] == 3
+    assert caught.value.details["stderr_tail"].endswith("no such page\n")
+    assert len(caught.value.details["stderr_tail"]) == 4096
+
+
+async def test_a_command_that_a_signal_ends_tells_which() -> None:
+    with pytest.raises(OperationFailed, match="was ended by SIGKILL") as caught:
+        await run(shell("kill -9 $$"))
+    assert caught.value.details["signal"] == "SIGKILL"
+
+
+async def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
+    plain = tmp_path / "plain.txt"
+    plain.write_text("no program")
+    cases: list[tuple[list[str], dict[str, Any], str]] = [
+        (["no-such-program"], {}, "command not found: no-such-program"),
+        ([str(plain)], {}, f"command not executable: {plain}"),
+        (["cat"], {"cwd": str(tmp_path / "gone")}, f"working folder not found: {tmp_path / 'gone'}"),
+    ]
+    for argv, options, told in cases:
+        operation = command(argv, **options)
+        with pytest.raises(OperationFailed) as caught:
+            await run(operation)
+        assert caught.value.message == told
+    assert CommandExecutor("x", argv=["cat"], parameters={}, cwd=str(tmp_path / "gone")).check() == [
+        f"working folder not found: {tmp_path / 'gone'}"
+    ]
+    assert CommandExecutor("x", argv=["no-such-program"], parameters={}).check() == [
+        "command not found: no-such-program"
+    ]
+    assert CommandExecutor("x", argv=["sh"], parameters={}).check() == []
+
+
+async def test_an_argument_that_the_system_refuses_fails_the_task() -> None:
+    with pytest.raises(OperationFailed, match="Argument list too long"):
+        await arguments_of(["{text}"], {"text": {"type": "string"}}, text="x" * 1_000_000)
+
+
+async def test_more_output_than_allowed_ends_the_command() -> None:
+    operation = shell("echo $$ >&2; exec cat /dev/zero", max_output_bytes=100_000)
+
+    with pytest.raises(ResultTooLarge, match="larger than 100000 bytes"):
+        await soon(run(operation))
+
+
+async def test_progress_lines_on_stderr_reach_the_task() -> None:
+    backend = Recorder()
+    operation = shell(
+        """
+        echo 'noise' >&2
+        echo 'raincheck-progress: 0.4 page 4 of 10' >&2
+        sleep 0.2
+        echo 'raincheck-progress: warming up' >&2
+        """
+    )
+
+    await run(operation, backend)
+
+    assert [(p.fraction, p.message) for p in backend.reports] == [(0.4, "page 4 of 10"), (None, "warming up")]
+
+
+async def test_the_environment_is_the_servers_without_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAINCHECK_STATE__URL", "secret")
+    monkeypatch.setenv("PLAIN", "1")
+    show = (
+        "import json, os; print(json.dumps({k: v for k, v in os.environ.items() if k[:4] in ('RAIN', 'PLAI', 'MORE')}))"
+    )
+    operation = command([sys.executable, "-c", show.replace("{", "{{").replace("}", "}}")], env={"MORE": "2"})
+
+    shown = await operation.executor.run({}, context_for(operation, key="key-1"))
+
+    assert shown == {
+        "PLAIN": "1",
+        "MORE": "2",
+        "RAINCHECK_TASK_REF": "task-1",
+        "RAINCHECK_IDEMPOTENCY_KEY": "key-1",
+    }
+
+
+FAMILY = """
+    sh -c 'trap "" TERM; echo $$ >> {file}; while :; do sleep 0.05; done' &
+    (trap '' TERM; sh -c 'trap "" TERM; echo $$ >> {file}; while :; do sleep 0.05; done') &
+    echo $$ >> {file}
+    {last}
+"""
+
+
+def family(tmp_path: Path, last: str, **options: Any) -> tuple[Operation, Path]:
+    """A command with a child and a grandchild that ignore SIGTERM; each writes its process id."""
+    file = tmp_path / "pids"
+    script = textwrap.dedent(FAMILY).format(file=file, last=last)
+    path = tmp_path / "family.sh"
+    path.write_text(script)
+    return command(["/bin/sh", str(path)], **options), file
+
+
+def pids(file: Path) -> list[int]:
+    return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+
+async def test_cancelling_ends_the_whole_group_before_it_goes_through(tmp_path: Path) -> None:
+    operation, file = family(tmp_path, "wait", grace_seconds=0.2)
+    context = context_for(operation)
+    task = start(operation, context)
+    await until(lambda: len(pids(file)) == 3)
+    family_pids = pids(file)
+    assert all(alive(pid) for pid in family_pids)
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(task)
+
+    assert [pid for pid in family_pids if alive(pid)] == []
+    assert context.cancelled
+
+
+async def test_a_second_cancellation_does_not_leave_the_group_behind(tmp_path: Path) -> None:
+    operation, file = family(tmp_path, "wait", grace_seconds=0.3)
+    task = start(operation, context_for(operation))
+    await until(lambda: len(pids(file)) == 3)
+
+    task.cancel()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(task)
+
+    assert [pid for pid in pids(file) if alive(pid)] == []
+
+
+async def test_a_command_that_listens_to_sigterm_may_clean_up(tmp_path: Path) -> None:
+    ready, cleaned = tmp_path / "ready", tmp_path / "cleaned"
+    operation = shell(f"trap 'touch {cleaned}; exit 0' TERM; touch {ready}; while :; do sleep 0.05; done")
+    task = start(operation, context_for(operation))
+    await until(ready.exists)
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(task)
+
+    assert cleaned.exists()
+
+
+async def test_what_a_finished_command_left_in_the_background_ends_with_it(tmp_path: Path) -> None:
+    operation, file = family(
+        tmp_path, f"while [ $(wc -l < {tmp_path / 'pids'}) -lt 3 ]; do sleep 0.02; done; echo done", grace_seconds=0.1
+    )
+
+    assert await soon(run(operation)) == "done"
+
+    assert len(pids(file)) == 3
+    assert [pid for pid in pids(file) if alive(pid)] == []
+
+
+async def test_a_loop_that_closes_down_leaves_no_group(tmp_path: Path) -> None:
+    operation, file = family(tmp_path, "wait", grace_seconds=0.1)
+
+    async def main() -> None:
+        task = start(operation, context_for(operation))
+        await until(lambda: len(pids(file)) == 3)
+        del task
+
+    # asyncio.run cancels what is left, as a server does that ends by an exception.
+    await asyncio.to_thread(asyncio.run, main())
+
+    await until(lambda: not any(alive(pid) for pid in pids(file)))
+
+
+async def test_killing_the_server_ends_its_commands(tmp_path: Path) -> None:
+    file = tmp_path / "pids"
+    script = tmp_path / "family.sh"
+    script.write_text(textwrap.dedent(FAMILY).format(file=file, last="wait"))
+    server = tmp_path / "server.py"
+    server.write_text(
+        textwrap.dedent(f"""
+            import asyncio, sys
+            sys.path[:0] = {[path for path in sys.path if path.endswith("tests")]!r}
+            from operations.running import run
+            from raincheck.operations.command import command_operation
+
+            work = command_operation("work", argv=["/bin/sh", {str(script)!r}], parameters={{}}, description="")
+            asyncio.run(run(work))
+        """)
+    )
+    process = subprocess.Popen([sys.executable, str(server)])
+    try:
+        await until(lambda: len(pids(file)) == 3)
+        os.kill(process.pid, signal.SIGKILL)
+        await until(lambda: not any(alive(pid) for pid in pids(file)))
+    finally:
+        process.kill()
+        process.wait()
+        for pid in pids(file):
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+async def test_many_commands_at_once_all_come_back_and_leave_no_descriptor() -> None:
+    operation = command([*SHOW_ARGUMENTS, "{n}"], {"n": {"type": "integer"}})
+    await run(operation, n=0)
+    before = set(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else set[str]()
+
+    results = await asyncio.gather(*(run(operation, n=n) for n in range(20)))
+
+    assert results == [[str(n)] for n in range(20)]
+    await asyncio.sleep(0)
+    if before:
+        assert set(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_secret_in_the_environment_is_not_in_a_repr() -> None:
+    operation = command(["cat"], env={"TOKEN": "hunter2"})
+    assert "hunter2" not in repr(operation)
+    assert "hunter2" not in json.dumps(operation.executor.parameters_schema)
