@@ -1,0 +1,163 @@
+"""`raincheck check`: everything that `serve` would need, loaded and shown, and nothing served."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from raincheck.cli.options import json_option, settings_from, state_url_option
+from raincheck.cli.tables import clean, document, print_table, span
+from raincheck.errors import RaincheckError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from raincheck.config import Settings
+    from raincheck.operations.operation import Operation
+
+__all__ = ["check", "warnings"]
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PATIENCE_SECONDS = 60
+
+
+@click.command()
+@click.argument("config", required=False)
+@state_url_option
+@json_option
+def check(config: str | None, state_url: str | None, as_json: bool) -> int:
+    """Load everything that CONFIG names, and show what would be served.
+
+    Imports the functions, compiles the schemas, looks for the programs, and opens the store (which makes its file).
+    Exit code 0: `raincheck serve` would start; 2: it would not, and one line says why.
+
+    \b
+    Examples:
+      raincheck check
+      raincheck check reports.toml --json
+    """
+    try:
+        # What an imported module prints must not get between the output.
+        with contextlib.redirect_stdout(sys.stderr):
+            settings = settings_from(config, state_url=state_url)
+            report = _report(settings)
+    except RaincheckError as error:
+        if as_json:
+            document({"ok": False, "error": error.message})
+        click.echo(f"raincheck: {clean(error.message)}", err=True)
+        return 2
+    if as_json:
+        document(report)
+    else:
+        _print(report)
+    return 0
+
+
+def warnings(settings: Settings, operations: Mapping[str, Operation]) -> list[str]:
+    """What is allowed, but perhaps not meant."""
+    found: list[str] = []
+    server = settings.server
+    if not operations:
+        found.append(
+            f"{settings.source} declares no operation: clients would find the handle tools and no work for them"
+        )
+    if server.transport != "stdio" and server.host not in _LOOPBACK:
+        found.append(f"[server] host {server.host}: whoever reaches this address may call every operation")
+    if settings.state.provider == "memory":
+        found.append('[state] provider "memory": every task is lost when the server ends')
+    if settings.execution.max_concurrency == 0:
+        found.append("[execution] max_concurrency 0: this server accepts tasks and runs none")
+    for name, operation in operations.items():
+        policy = operation.policy
+        if not operation.description.strip():
+            found.append(f"operation {name} has no description: a model would not know when to use it")
+        if policy.timeout_seconds > policy.default_max_wait_seconds:
+            found.append(
+                f"operation {name}: its deadline ({policy.default_max_wait_seconds:g} s) comes before its timeout "
+                f"({policy.timeout_seconds:g} s); raise default_max_wait_seconds"
+            )
+        if policy.mode == "inline" and policy.timeout_seconds > _PATIENCE_SECONDS:
+            found.append(
+                f'operation {name}: mode "inline" with a timeout of {policy.timeout_seconds:g} s is longer than most '
+                'clients wait; use "auto"'
+            )
+    return found
+
+
+def _report(settings: Settings) -> dict[str, Any]:
+    from raincheck.compose import make_operations, require_server
+
+    require_server()
+    from raincheck.mcp.handle_tools import HANDLE_TOOLS
+
+    operations = make_operations(settings)
+    kept = asyncio.run(_stored_tasks(settings))
+    memory = settings.state.provider == "memory"
+    return {
+        "ok": True,
+        "source": settings.source,
+        "server": settings.server.model_dump(include={"name", "version", "transport", "host", "port"}),
+        "state": {
+            "provider": settings.state.provider,
+            "file": None if memory else str(settings.database),
+            "tasks": kept,
+        },
+        "operations": [
+            {
+                "operation_type": name,
+                "kind": settings.operations[name].kind,
+                "title": operation.title,
+                "description": operation.description,
+                "parameters": operation.executor.parameters_schema,
+                **asdict(operation.policy),
+            }
+            for name, operation in operations.items()
+        ],
+        "handle_tools": [tool.name for tool in HANDLE_TOOLS],
+        "warnings": warnings(settings, operations),
+    }
+
+
+async def _stored_tasks(settings: Settings) -> int:
+    from raincheck.compose import make_store
+
+    store = make_store(settings)
+    await store.open()
+    try:
+        return sum((await store.count()).values())
+    finally:
+        await store.close()
+
+
+def _print(report: Mapping[str, Any]) -> None:
+    server, state = report["server"], report["state"]
+    where = "stdio" if server["transport"] == "stdio" else f"{server['transport']} on {server['host']}:{server['port']}"
+    click.echo(f"{clean(report['source'])}: {clean(server['name'])} {clean(server['version'])} over {clean(where)}")
+    kept = f"{state['tasks']} task{'s' * (state['tasks'] != 1)} kept"
+    click.echo(f"store: {state['provider']} {clean(state['file'] or '')} ({kept})\n")
+    columns = ["OPERATION", "KIND", "MODE", "TIMEOUT", "DEADLINE", "KEPT", "WORKER LOST", "DESCRIPTION"]
+    if report["operations"]:
+        print_table(columns, [_row(operation) for operation in report["operations"]])
+        click.echo()
+    click.echo(f"handle tools: {', '.join(report['handle_tools'])}")
+    for warning in report["warnings"]:
+        click.echo(f"warning: {clean(warning)}")
+
+
+def _row(operation: Mapping[str, Any]) -> list[str]:
+    description = " ".join(operation["description"].split())
+    return [
+        operation["operation_type"],
+        operation["kind"],
+        operation["mode"],
+        span(operation["timeout_seconds"]),
+        span(operation["default_max_wait_seconds"]),
+        span(operation["ttl_seconds"]),
+        operation["on_worker_lost"],
+        description if len(description) <= 60 else f"{description[:59]}…",
+    ]

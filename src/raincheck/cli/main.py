@@ -1,0 +1,106 @@
+"""The command `raincheck`: its sub-commands, imported when they are called, and what becomes of their errors.
+
+Exit codes: 0, 1 (failed), 2 (usage or configuration). Errors are one line on stderr.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from raincheck._version import __version__
+from raincheck.errors import ConfigurationError, MissingDependency, RaincheckError
+
+__all__ = ["cli", "main"]
+
+_COMMANDS = {
+    "serve": "raincheck.cli.serve:serve",
+    "check": "raincheck.cli.check:check",
+    "tasks": "raincheck.cli.tasks:tasks",
+    "demo": "raincheck.cli.main:demo",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a sub-command's module when it is asked for; lists them in the order in which people meet them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="raincheck")
+def cli() -> None:
+    """Slow tools for AI agents: a ticket now, the result when it is ready.
+
+    \b
+    See it work:            raincheck demo
+    Declare operations:     write raincheck.toml (docs/configuration.md)
+    Look before you serve:  raincheck check
+    Serve them over MCP:    raincheck serve
+    Follow the tasks:       raincheck tasks list
+    """
+
+
+@click.command()
+def demo() -> int:
+    """Show slow tools, a kill -9 in mid-work, and every result.
+
+    \b
+    Example:
+      raincheck demo
+    """
+    from raincheck.cli import demo as story
+
+    return story.main()
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A task may hold any text; a terminal that cannot show it must not end the command.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+    try:
+        code = cli.main(args, prog_name="raincheck", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        return _usage(error)
+    except (ConfigurationError, MissingDependency) as error:
+        return _say(error.message, 2)
+    except RaincheckError as error:
+        return _say(error.message, 1)
+    except click.Abort:
+        return _say("stopped", 1)
+    except BrokenPipeError:
+        # Who read our output has gone (`| head`); the interpreter must not complain at its end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: click.ClickException) -> int:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if type(error).__name__ == "NoArgsIsHelpError":  # Of click 8.2 and newer.
+        error.show()
+        return 2
+    help_of = f" (see {context.command_path} --help)" if context else ""
+    return _say(f"{error.format_message()}{help_of}", 2)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"raincheck: {' '.join(message.split())}", file=sys.stderr)
+    return code

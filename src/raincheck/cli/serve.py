@@ -1,0 +1,58 @@
+"""`raincheck serve`."""
+
+from __future__ import annotations
+
+import click
+
+from raincheck.cli.options import settings_from, state_url_option
+
+__all__ = ["serve"]
+
+
+@click.command()
+@click.argument("config", required=False)
+@click.option(
+    "--transport",
+    type=click.Choice(["stdio", "streamable-http", "sse"]),
+    help="How clients speak to it; default: stdio. HTTP answers at /mcp.",
+)
+@click.option("--host", help="The address to listen on, for HTTP; default: 127.0.0.1.")
+@click.option("--port", type=int, help="The port to listen on, for HTTP; default: 8000; 0: any free one.")
+@state_url_option
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error", "critical"]),
+    help="The least severe lines that are logged, to stderr; default: info.",
+)
+def serve(
+    config: str | None,
+    transport: str | None,
+    host: str | None,
+    port: int | None,
+    state_url: str | None,
+    log_level: str | None,
+) -> int:
+    """Serve the operations of CONFIG to MCP clients.
+
+    CONFIG is a file as in docs/configuration.md; by default raincheck.toml in this folder, if it is there. A client
+    that starts its servers itself runs this command; on stdio nothing but MCP goes to stdout.
+
+    \b
+    Examples:
+      raincheck serve
+      raincheck serve reports.toml --transport streamable-http --port 8080
+    """
+    settings = settings_from(
+        config,
+        state_url=state_url,
+        server__transport=transport,
+        server__host=host,
+        server__port=port,
+        observability__log_level=log_level,
+    )
+    from raincheck.compose import require_server
+
+    require_server()
+    from raincheck.mcp import serving
+
+    return serving.serve(settings)

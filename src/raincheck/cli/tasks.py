@@ -1,0 +1,207 @@
+"""`raincheck tasks`: look after the tasks in a store, also while servers run on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from raincheck.cli.options import config_option, duration, json_option, settings_from, state_url_option
+from raincheck.cli.tables import document
+from raincheck.errors import ConfigurationError, RaincheckError
+
+if TYPE_CHECKING:
+    from raincheck.cli.desk import Desk
+    from raincheck.config import Settings
+
+__all__ = ["tasks"]
+
+_T = TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_STATUSES = ("pending", "processing", "input_required", "completed", "failed", "cancelled")
+# A task_ref may begin with a dash: it must not be taken for an option.
+_REF_SETTINGS = {"ignore_unknown_options": True}
+_LONGEST_LIST = 100_000
+
+
+def _common(command: _F) -> _F:
+    return json_option(config_option(state_url_option(command)))
+
+
+@click.group()
+def tasks() -> None:
+    """List, show, cancel, retry and remove tasks.
+
+    Works on the store of the configuration, also while servers run on it. Where a TASK_REF is asked for, its first
+    characters do, as long as no other task begins with them.
+
+    \b
+    Examples:
+      raincheck tasks list --status failed
+      raincheck tasks show 8Zr1x
+      raincheck tasks list --json | jq '.[].task_ref'
+    """
+
+
+@tasks.command("list")
+@click.option("--status", "statuses", multiple=True, type=click.Choice(_STATUSES), help="Only these; repeatable.")
+@click.option("--operation", help="Only tasks of this operation.")
+@click.option("--scope", help="Only tasks of this scope.")
+@click.option("--limit", type=click.IntRange(1, _LONGEST_LIST), default=50, show_default=True, help="How many at most.")
+@_common
+def list_(
+    statuses: tuple[str, ...],
+    operation: str | None,
+    scope: str | None,
+    limit: int,
+    as_json: bool,
+    config: str | None,
+    state_url: str | None,
+) -> None:
+    """List tasks, newest first.
+
+    \b
+    Example:
+      raincheck tasks list --status pending --status processing
+    """
+    from raincheck.cli import task_views
+
+    found = _at_desk(
+        settings_from(config, state_url=state_url),
+        lambda desk: desk.newest(statuses=statuses, operation_type=operation, scope=scope, limit=limit),
+    )
+    if as_json:
+        document([task_views.summary_json(summary) for summary in found])
+    else:
+        task_views.print_summaries(found, limit=limit)
+
+
+@tasks.command(context_settings=_REF_SETTINGS)
+@click.argument("task_ref")
+@click.option("--full", is_flag=True, help="Arguments and result whole, however long.")
+@_common
+def show(task_ref: str, full: bool, as_json: bool, config: str | None, state_url: str | None) -> None:
+    """Show all of one task: times, progress, arguments, result or error.
+
+    \b
+    Example:
+      raincheck tasks show 8Zr1x --full
+    """
+    from raincheck.cli import task_views
+
+    task = _at_desk(settings_from(config, state_url=state_url), lambda desk: desk.find(task_ref))
+    if as_json:
+        document(task_views.task_json(task))
+    else:
+        task_views.print_task(task, full=full)
+
+
+@tasks.command(context_settings=_REF_SETTINGS)
+@click.argument("task_ref")
+@_common
+def cancel(task_ref: str, as_json: bool, config: str | None, state_url: str | None) -> None:
+    """Cancel a task: a server that runs it stops it. One that has ended stays as it is.
+
+    \b
+    Example:
+      raincheck tasks cancel 8Zr1x
+    """
+    from raincheck.cli import task_views
+
+    task, changed = _at_desk(settings_from(config, state_url=state_url), lambda desk: desk.cancel(task_ref))
+    if as_json:
+        document(task_views.task_json(task))
+    elif changed:
+        click.echo(f"{task.task_ref} is cancelled")
+    else:
+        click.echo(f"{task.task_ref} had ended before: {task.status}")
+
+
+@tasks.command(context_settings=_REF_SETTINGS)
+@click.argument("task_ref")
+@_common
+def retry(task_ref: str, as_json: bool, config: str | None, state_url: str | None) -> None:
+    """Run an ended task's work once more: a new task with its operation and arguments. Prints the new task_ref.
+
+    A server on the same store takes it up, now or when it starts.
+
+    \b
+    Example:
+      raincheck tasks retry 8Zr1x
+    """
+    from raincheck.cli import task_views
+
+    task = _at_desk(settings_from(config, state_url=state_url), lambda desk: desk.retry(task_ref))
+    if as_json:
+        document(task_views.task_json(task))
+    else:
+        click.echo(task.task_ref)
+
+
+@tasks.command()
+@click.option("--expired", is_flag=True, help="Remove ended tasks whose retention is over (the default).")
+@click.option(
+    "--settled-before", callback=duration, metavar="DURATION", help="Remove tasks that ended so long ago, as in 12h."
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_common
+def purge(
+    expired: bool,
+    settled_before: float | None,
+    yes: bool,
+    as_json: bool,
+    config: str | None,
+    state_url: str | None,
+) -> None:
+    """Remove ended tasks for good. Tasks that have not ended are never removed.
+
+    Without options: those whose retention is over, which a running server also removes by itself.
+
+    \b
+    Example:
+      raincheck tasks purge --settled-before 30d --yes
+    """
+    if expired and settled_before is not None:
+        raise click.UsageError("--expired and --settled-before exclude each other")
+    settings = settings_from(config, state_url=state_url)
+    if settled_before is None:
+        removed = _at_desk(settings, lambda desk: desk.purge_expired())
+    else:
+        age = timedelta(seconds=settled_before)
+        if not yes:
+            number = _at_desk(settings, lambda desk: desk.count_settled_before(age))
+            click.confirm(f"Remove {number} ended tasks for good?", abort=True, err=True)
+        removed = _at_desk(settings, lambda desk: desk.purge_settled_before(age))
+    if as_json:
+        document({"removed": removed})
+    else:
+        click.echo(f"{removed} tasks removed")
+
+
+def _at_desk(settings: Settings, work: Callable[[Desk], Awaitable[_T]]) -> _T:
+    from raincheck.cli.desk import Desk
+    from raincheck.compose import make_store
+
+    if settings.state.provider == "memory":
+        raise ConfigurationError(
+            f"'provider' in [state] of {settings.source} is \"memory\": its tasks exist inside the server only"
+        )
+    if not settings.database.exists():
+        raise RaincheckError(
+            f"there is no task store at {settings.database}: no server has run with these settings yet "
+            "(--config and --state-url name others)"
+        )
+
+    async def run() -> _T:
+        store = make_store(settings)
+        await store.open()
+        try:
+            return await work(Desk(store))
+        finally:
+            await store.close()
+
+    return asyncio.run(run())
