@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.stores.sqlite_errors import is_locked, needs_new_connection, store_error
@@ -45,12 +45,8 @@ class WriterSettings:
     migrations: Sequence[Migration]
 
 
-class Done(NamedTuple):
-    """A write that is over: committed, with its result, or rolled back, with the error."""
-
-    write: Write
-    result: Any
-    error: Exception | None
+Done = tuple[Write, Any, Exception | None]
+"""A write that is over: committed, with its result, or rolled back, with the error."""
 
 
 class SqliteWriter:
@@ -184,7 +180,7 @@ class SqliteWriter:
         if self.watching:
             self._look(connection)
         transaction = Transaction(connection)
-        done = [Done(write, write.apply(transaction), None) for write in batch]
+        done: list[Done] = [(write, write.apply(transaction), None) for write in batch]
         transaction.finish()
         connection.execute("COMMIT")
         return done
@@ -193,8 +189,8 @@ class SqliteWriter:
         if isinstance(error, sqlite3.Error):
             mapped = store_error(error, self._settings.path)
             mapped.__cause__ = error
-            return Done(write, None, mapped)
-        return Done(write, None, error)
+            return write, None, mapped
+        return write, None, error
 
     def _roll_back(self, error: Exception) -> None:
         connection = self._connection

@@ -37,7 +37,8 @@ class Transaction:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
-        self.execute = connection.execute
+        # One cursor for all: making one costs a tenth of an insert. Read its rows before the next statement.
+        self.execute = connection.cursor().execute
         self._counts: dict[str, int] = {}
 
     def count(self, status: str, number: int) -> None:
@@ -93,9 +94,10 @@ class Insert:
             if held is not None:
                 return Inserted(held, created=False)
             cursor = transaction.execute(_INSERT, self._row)
+        task_id = cursor.lastrowid
         transaction.count(str(self._task.status), 1)
         for part, body in self._parts:
-            transaction.execute(_PUT_PART, (cursor.lastrowid, part, body))
+            transaction.execute(_PUT_PART, (task_id, part, body))
         return Inserted(self._task, created=True)
 
     def changed(self, result: Inserted) -> Task | None:
