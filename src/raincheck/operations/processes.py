@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
@@ -91,12 +91,7 @@ class ProcessGroup:
         )
         group = cls(process)
         try:
-            group.stdout = await group._reader(process.stdout)
-            group.stderr = await group._reader(process.stderr)
-            if process.stdin is not None:
-                group.stdin, _ = await asyncio.get_running_loop().connect_write_pipe(
-                    asyncio.BaseProtocol, process.stdin
-                )
+            await _uninterrupted(group._connect())
         except BaseException:
             await group.stop(0)
             raise
@@ -114,16 +109,15 @@ class ProcessGroup:
         """
         if self._closed:  # by now the number may be that of another group
             return
-        stopping = asyncio.ensure_future(self._stop(grace_seconds))
-        interrupted: asyncio.CancelledError | None = None
-        while not stopping.done():
-            try:
-                await asyncio.shield(stopping)
-            except asyncio.CancelledError as error:
-                interrupted = error
-        if interrupted is not None:
-            raise interrupted
-        stopping.result()
+        await _uninterrupted(self._stop(grace_seconds))
+
+    async def _connect(self) -> None:
+        self.stdout = await self._reader(self._process.stdout)
+        self.stderr = await self._reader(self._process.stderr)
+        if self._process.stdin is not None:
+            self.stdin, _ = await asyncio.get_running_loop().connect_write_pipe(
+                asyncio.BaseProtocol, self._process.stdin
+            )
 
     async def _stop(self, grace_seconds: float) -> None:
         try:
@@ -137,6 +131,8 @@ class ProcessGroup:
             raise
         finally:
             self._close()
+        # The event loop closes the pipes in its next round.
+        await asyncio.sleep(0)
 
     async def _gone(self, seconds: float) -> bool:
         loop = asyncio.get_running_loop()
@@ -181,7 +177,7 @@ class ProcessGroup:
 
     def _close(self) -> None:
         self._closed = True
-        if self.stdin is not None:
+        if self.stdin is not None and not self.stdin.is_closing():
             self.stdin.abort()
         self._resources.close()
 
@@ -205,6 +201,20 @@ class ProcessGroup:
             loop.call_soon_threadsafe(self._exited.set)
         except RuntimeError:
             _logger.debug("the event loop closed before process %d ended", self.pid)
+
+
+async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work to its end; a cancellation that comes meanwhile goes through afterwards."""
+    working = asyncio.ensure_future(work)
+    interrupted: asyncio.CancelledError | None = None
+    while not working.done():
+        try:
+            await asyncio.shield(working)
+        except asyncio.CancelledError as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
+    working.result()
 
 
 def _all_zombies(group: int) -> bool:

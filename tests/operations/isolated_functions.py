@@ -1,0 +1,92 @@
+"""Functions that tests run in a process of their own: a child imports this module by its name."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from raincheck.errors import UpstreamError
+from raincheck.operations.context import TaskContext
+
+
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+def where(day: datetime.date) -> dict[str, Any]:
+    print("printed on stdout")
+    subprocess.run(["echo", "from a grandchild"], check=True)
+    return {"pid": os.getpid(), "year": day.year, "stdin": sys.stdin.read()}
+
+
+async def where_async() -> dict[str, Any]:
+    await asyncio.sleep(0)
+    return {"pid": os.getpid()}
+
+
+def talk(context: TaskContext) -> dict[str, Any]:
+    context.progress_sync(0.5, "half")
+    answer = context.elicit_sync("Which?", {"type": "object"})
+    return {"answer": dict(answer), "key": context.idempotency_key, "attempt": context.attempt}
+
+
+async def talk_async(context: TaskContext) -> dict[str, Any]:
+    await context.progress(0.5, "half")
+    both = await asyncio.gather(context.elicit("Which?", {}), context.sample({"messages": []}))
+    return {"answers": [dict(answer) for answer in both]}
+
+
+def fail(how: str) -> Any:
+    match how:
+        case "raise":
+            raise ValueError("no such page")
+        case "upstream":
+            raise UpstreamError("the shop is closed", retryable=True, details={"status": 503})
+        case "exit":
+            return sys.exit(3)
+        case "os_exit":
+            return os._exit(7)
+        case "kill":
+            return os.kill(os.getpid(), signal.SIGKILL)
+        case "nan":
+            return float("nan")
+        case "object":
+            return object()
+        case _:
+            return "x" * int(how)
+
+
+def sleep_politely(folder: str) -> None:
+    try:
+        Path(folder, "pids").write_text(f"{os.getpid()}\n")
+        time.sleep(60)
+    finally:
+        Path(folder, "cleaned").touch()
+
+
+async def sleep_politely_async(folder: str) -> None:
+    try:
+        Path(folder, "pids").write_text(f"{os.getpid()}\n")
+        await asyncio.sleep(60)
+    finally:
+        Path(folder, "cleaned").touch()
+
+
+def deaf(folder: str) -> None:
+    """Ignores SIGTERM, and so does its child."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    Path(folder, "part").write_text(f"{os.getpid()}\n{child.pid}\n")
+    Path(folder, "part").rename(Path(folder, "pids"))
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            continue
