@@ -12,10 +12,10 @@ import click
 
 from raincheck.cli.options import json_option, settings_from, state_url_option
 from raincheck.cli.tables import clean, document, print_table, span
-from raincheck.errors import RaincheckError
+from raincheck.errors import ConfigurationError, RaincheckError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from raincheck.config import Settings
     from raincheck.operations.operation import Operation
@@ -34,7 +34,7 @@ def check(config: str | None, state_url: str | None, as_json: bool) -> int:
     """Load everything that CONFIG names, and show what would be served.
 
     Imports the functions, compiles the schemas, looks for the programs, and opens the store (which makes its file).
-    Exit code 0: `raincheck serve` would start; 2: it would not, and one line says why.
+    Exit code 0: all of it can be served; 2: it cannot, and one line says why.
 
     \b
     Examples:
@@ -96,6 +96,7 @@ def _report(settings: Settings) -> dict[str, Any]:
     from raincheck.mcp.handle_tools import HANDLE_TOOLS
 
     operations = make_operations(settings)
+    _check_machine(settings, operations)
     kept = asyncio.run(_stored_tasks(settings))
     memory = settings.state.provider == "memory"
     return {
@@ -121,6 +122,16 @@ def _report(settings: Settings) -> dict[str, Any]:
         "handle_tools": [tool.name for tool in HANDLE_TOOLS],
         "warnings": warnings(settings, operations),
     }
+
+
+def _check_machine(settings: Settings, operations: Mapping[str, Operation]) -> None:
+    """Ask the kinds that depend on the machine (programs, folders) whether it has what they need."""
+    from raincheck.config import table_name
+
+    for name, operation in operations.items():
+        look: Callable[[], list[str]] | None = getattr(operation.executor, "check", None)
+        for problem in look() if look else []:
+            raise ConfigurationError(f"{table_name('operations', name)} of {settings.source}: {problem}")
 
 
 async def _stored_tasks(settings: Settings) -> int:

@@ -1,0 +1,32 @@
+"""A command line to call, and the store that it finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raincheck.cli.main import main
+from support.command_line import CommandLine, Said, Tasks
+
+
+@pytest.fixture
+def raincheck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """Call the command line in an empty folder, with an empty user state folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+    def call(*args: str) -> Said:
+        code = main(list(args))
+        captured = capsys.readouterr()
+        return Said(code=code, out=captured.out, err=captured.err)
+
+    return call
+
+
+@pytest.fixture
+def tasks(raincheck: CommandLine, tmp_path: Path) -> Tasks:
+    """The store that the command line finds by default."""
+    folder = tmp_path / "state" / "raincheck"
+    folder.mkdir(parents=True, exist_ok=True)
+    return Tasks(folder / "tasks.db")

@@ -1,0 +1,93 @@
+"""What a call of the command line did, and a store's file with tasks in every state."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from raincheck.stores.sqlite import SqliteStore
+from raincheck.task import Outcome, Progress, Task, TaskError, new_task_ref, utc_now
+from raincheck.transitions import Claim, Event, ReportProgress, Settle, transition
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Said:
+    """What one call of the command line did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+CommandLine = Callable[..., Said]
+
+
+class Tasks:
+    """A store's file, and the tasks that a test puts there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def at_store(self, work: Callable[[SqliteStore], Awaitable[_T]]) -> _T:
+        async def run() -> _T:
+            store = SqliteStore(self.path)
+            await store.open()
+            try:
+                return await work(store)
+            finally:
+                await store.close()
+
+        return asyncio.run(run())
+
+    def add(self, *events: Event, ref: str | None = None, age: timedelta = timedelta(0), **fields: Any) -> Task:
+        """A task accepted `age` ago, after the events."""
+        at = utc_now() - age
+        new: dict[str, Any] = {
+            "task_ref": ref or new_task_ref(),
+            "scope": "ada",
+            "operation_type": "report",
+            "arguments": {"quarter": "Q3"},
+            "created_at": at,
+            "updated_at": at,
+            "deadline_at": at + timedelta(hours=1),
+            "ttl_seconds": 86400.0,
+        }
+
+        async def insert(store: SqliteStore) -> Task:
+            task = (await store.insert(Task(**{**new, **fields}))).task
+            for event in events:
+                task = transition(task, event, at)
+                assert await store.replace(task)
+            return task
+
+        return self.at_store(insert)
+
+    def get(self, ref: str) -> Task | None:
+        return self.at_store(lambda store: store.get(ref))
+
+
+def claimed() -> Claim:
+    return Claim(worker_id="worker-1", lease_until=utc_now() + timedelta(seconds=30))
+
+
+def progressed() -> tuple[Event, ...]:
+    return claimed(), ReportProgress(fence=1, progress=Progress(fraction=0.4, message="page 4 of 10"))
+
+
+def completed(value: Any) -> tuple[Event, ...]:
+    return claimed(), Settle(fence=1, outcome=Outcome(value=value))
+
+
+def failed(code: str, message: str) -> tuple[Event, ...]:
+    return claimed(), Settle(fence=1, outcome=Outcome(error=TaskError(code=code, message=message)))
