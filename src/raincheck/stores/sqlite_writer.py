@@ -180,8 +180,11 @@ class SqliteWriter:
         if self.watching:
             self._look(connection)
         transaction = Transaction(connection)
-        done: list[Done] = [(write, write.apply(transaction), None) for write in batch]
-        transaction.finish()
+        try:
+            done: list[Done] = [(write, write.apply(transaction), None) for write in batch]
+            transaction.finish()
+        finally:
+            transaction.close()
         connection.execute("COMMIT")
         return done
 

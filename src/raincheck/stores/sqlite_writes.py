@@ -38,7 +38,8 @@ class Transaction:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         # One cursor for all: making one costs a tenth of an insert. Read its rows before the next statement.
-        self.execute = connection.cursor().execute
+        self._cursor = connection.cursor()
+        self.execute = self._cursor.execute
         self._counts: dict[str, int] = {}
 
     def count(self, status: str, number: int) -> None:
@@ -57,6 +58,10 @@ class Transaction:
         for status, number in self._counts.items():
             if number:
                 self.execute(SQL["add_to_count"], (number, status))
+
+    def close(self) -> None:
+        """Let go of the connection: a cursor that an exception's traceback keeps would keep the file open."""
+        self._cursor.close()
 
 
 class Write(Protocol):

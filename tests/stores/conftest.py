@@ -1,0 +1,86 @@
+"""Stores for the tests: made, opened, closed, and nothing of them left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from stores.backends import BACKENDS, Backend
+
+from raincheck.store import TaskStore
+from raincheck.stores.sqlite import SqliteStore
+
+OpenStore = Callable[[], Awaitable[TaskStore]]
+
+
+def _open_files(folder: Path) -> list[str]:
+    links: list[str] = []
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            links.append(os.readlink(f"/proc/self/fd/{number}"))
+        except FileNotFoundError:
+            continue
+    return [link for link in links if link.startswith(str(folder))]
+
+
+@pytest.fixture(autouse=True)
+def _no_leaked_thread_or_file(tmp_path: Path) -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert [thread.name for thread in threading.enumerate() if thread not in before] == []
+    if os.path.isdir("/proc/self/fd"):
+        assert _open_files(tmp_path) == []
+
+
+@pytest.fixture(autouse=True)
+async def _no_leaked_task(_no_leaked_thread_or_file: None) -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    assert asyncio.all_tasks() - before - {asyncio.current_task()} == set()
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each store in turn."""
+    return request.param
+
+
+@pytest.fixture
+async def open_store(backend: Backend, tmp_path: Path, _no_leaked_task: None) -> AsyncIterator[OpenStore]:
+    """Opens a further store over the same place; all are closed at the end."""
+    opened: list[TaskStore] = []
+
+    async def open_one() -> TaskStore:
+        store = backend.make(tmp_path)
+        opened.append(store)
+        await store.open()
+        return store
+
+    yield open_one
+    for store in opened:
+        await store.close()
+
+
+@pytest.fixture
+async def store(open_store: OpenStore) -> TaskStore:
+    """An open, empty store."""
+    return await open_store()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the SQLite tests have their file."""
+    return tmp_path / "tasks.db"
+
+
+@pytest.fixture
+async def sqlite(path: Path, _no_leaked_task: None) -> AsyncIterator[SqliteStore]:
+    """An open, empty SQLite store."""
+    store = SqliteStore(path)
+    await store.open()
+    yield store
+    await store.close()
