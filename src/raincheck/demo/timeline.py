@@ -1,0 +1,106 @@
+"""What the demo prints: one line for each thing that happened, and at the end bars of who ran when.
+
+Plain ASCII, so that it reads the same in every terminal and log; colours only on a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, TextIO
+
+__all__ = ["Lane", "Timeline"]
+
+Tone = Literal["plain", "good", "bad", "loud", "quiet"]
+Mark = Literal["=", ".", " "]
+
+_COLOURS: dict[Tone, str] = {"plain": "", "good": "32", "bad": "31;1", "loud": "1", "quiet": "2"}
+_WIDTH = 60
+
+
+@dataclass(kw_only=True)
+class Lane:
+    """One row of the bars: from when on what was drawn, and the one moment that gets a sign of its own.
+
+    Attributes:
+        name: Who.
+        changes: `(seconds, mark)`: "=" works, "." waits, " " is not there.
+        signs: `(seconds, sign)`.
+    """
+
+    name: str
+    changes: list[tuple[float, Mark]] = field(default_factory=list[tuple[float, Mark]])
+    signs: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
+
+
+class Timeline:
+    """Prints the story, with the time since its start.
+
+    Args:
+        out: Where to.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, out: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._out = out
+        self._clock = clock
+        self._start = clock()
+        self._lanes: dict[str, Lane] = {}
+        self._coloured = out.isatty() and "NO_COLOR" not in os.environ
+
+    @property
+    def now(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._start
+
+    def say(self, who: str, what: str, *, tone: Tone = "plain") -> None:
+        """One line: when, who, what."""
+        self.line(f"{self.now:6.1f} s  {who:<7} {what}", tone=tone)
+
+    def line(self, text: str = "", *, tone: Tone = "plain") -> None:
+        """A line without a time."""
+        colour = _COLOURS[tone] if self._coloured else ""
+        print(f"\x1b[{colour}m{text}\x1b[0m" if colour else text, file=self._out, flush=True)
+
+    def mark(self, lane: str, mark: Mark) -> None:
+        """From now on `lane` works, waits or is not there; saying it again changes nothing."""
+        changes = self._lanes.setdefault(lane, Lane(name=lane)).changes
+        if not changes or changes[-1][1] != mark:
+            changes.append((self.now, mark))
+
+    def sign(self, lane: str, sign: str) -> None:
+        """One character on `lane` for what happened now."""
+        self._lanes.setdefault(lane, Lane(name=lane)).signs.append((self.now, sign))
+
+    def draw(self) -> None:
+        """The bars."""
+        end = max(self.now, 1.0)
+        self.line("         " + _scale(end), tone="quiet")
+        for lane in self._lanes.values():
+            self.line(f"{lane.name:>8} {_bar(lane, end)}")
+        self.line("         = works   . waits   X killed   v done   ! failed, as it should", tone="quiet")
+
+
+def _column(seconds: float, end: float) -> int:
+    return min(_WIDTH - 1, int(seconds / end * _WIDTH))
+
+
+def _scale(end: float) -> str:
+    cells = [" "] * (_WIDTH + 4)
+    for second in range(0, int(end) + 1, 5):
+        label = f"{second}s"
+        cells[_column(second, end) : _column(second, end) + len(label)] = label
+    return "".join(cells).rstrip()
+
+
+def _bar(lane: Lane, end: float) -> str:
+    cells = [" "] * _WIDTH
+    for index, (at, mark) in enumerate(lane.changes):
+        until = lane.changes[index + 1][0] if index + 1 < len(lane.changes) else end
+        first, last = _column(at, end), _column(until, end)
+        cells[first : last + 1] = [mark] * (last + 1 - first)
+    for at, sign in lane.signs:
+        cells[_column(at, end)] = sign
+    return "".join(cells).rstrip()
