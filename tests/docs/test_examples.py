@@ -1,0 +1,165 @@
+"""The examples run as the pages show them: over stdio with the SDK's client, and the commands as typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docs.pages import DOCS, EXAMPLES, blocks
+from mcp import Client, StdioServerParameters
+
+BIN = Path(sys.executable).parent
+CLIENTS = EXAMPLES / "clients"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """A user of their own, with raincheck on the PATH and no settings."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAINCHECK_")}
+    return inherited | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+    }
+
+
+class Agent:
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    async def call(self, tool: str, **arguments: Any) -> Any:
+        result = await self.client.call_tool(tool, arguments)
+        assert not result.is_error, result.content
+        if result.structured_content is not None:
+            return result.structured_content
+        (block,) = result.content
+        assert block.type == "text"
+        return block.text
+
+    async def end_of(self, task_ref: str) -> dict[str, Any]:
+        return await self.call("resolve_task_status", task_ref=task_ref, wait_seconds=5)
+
+
+@asynccontextmanager
+async def agent_of(
+    environment: dict[str, str], command: str, *arguments: str, folder: Path | None = None
+) -> AsyncGenerator[Agent]:
+    server = StdioServerParameters(command=command, args=list(arguments), env=environment, cwd=folder)
+    async with Client(server, read_timeout_seconds=20) as client:
+        yield Agent(client)
+
+
+async def test_the_two_lines_give_an_existing_tool_a_background(environment: dict[str, str]) -> None:
+    async with agent_of(environment, sys.executable, str(EXAMPLES / "two_lines.py")) as agent:
+        assert await agent.call("slow_report", topic="rain") == {"result": "Everything about rain."}
+        ticket = await agent.call(
+            "initiate_background_task", operation_type="slow_report", parameters={"topic": "snow"}
+        )
+        task = await agent.end_of(ticket["task_ref"])
+        assert task["result"] == {"result": "Everything about snow."}
+
+
+async def test_the_operations_example_reports_asks_stops_and_answers(environment: dict[str, str]) -> None:
+    async with agent_of(environment, sys.executable, str(EXAMPLES / "operations.py")) as agent:
+        assert await agent.call("opening_hours", day="Sunday") == "closed"
+
+        summary = await agent.call("summarise", pages=["a slow tool", "a ticket"])
+        assert (await agent.end_of(summary["task_ref"]))["result"] == {"pages": 2, "words": 5}
+
+        question = await agent.call("publish", title="Rain")
+        asking = await agent.end_of(question["task_ref"])
+        assert asking["status"] == "input_required"
+        (key,) = asking["input_requests"]
+        await agent.call(
+            "provide_task_input", task_ref=question["task_ref"], responses={key: {"action": "accept", "content": {}}}
+        )
+        assert (await agent.end_of(question["task_ref"]))["result"] == "published"
+
+        count = await agent.call("count_down", start=600)
+        cancelled = await agent.call("cancel_background_task", task_ref=count["task_ref"])
+        assert cancelled["status"] == "cancelled"
+
+
+def test_the_quickstart_works_as_typed(tmp_path: Path, environment: dict[str, str]) -> None:
+    shutil.copytree(EXAMPLES / "serve", tmp_path / "office")
+    commands = [
+        line.removeprefix("$ ")
+        for block in blocks(DOCS / "quickstart.md")
+        if block.marker == "run"
+        for line in block.code.splitlines()
+    ]
+    assert len(commands) >= 3
+    said = ""
+    for command in commands:
+        done = subprocess.run(
+            shlex.split(command),
+            cwd=tmp_path / "office",
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        said += done.stdout
+    assert "completed: {'topic': 'rain', 'pages': 3}" in said
+    assert (tmp_path / "office" / "tasks.db").exists()
+
+
+async def test_the_served_command_gives_a_checksum(tmp_path: Path, environment: dict[str, str]) -> None:
+    folder = tmp_path / "office"
+    shutil.copytree(EXAMPLES / "serve", folder)
+    async with agent_of(environment, str(BIN / "raincheck"), "serve", "raincheck.toml", folder=folder) as agent:
+        assert "reports.py" in await agent.call("checksum", file="reports.py")
+
+
+@pytest.mark.parametrize("name", ["cursor.mcp.json", "vscode.mcp.json"])
+async def test_a_clients_configuration_starts_the_server(
+    name: str, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    shutil.copytree(EXAMPLES / "serve", tmp_path / "office")
+    configuration = json.loads((CLIENTS / name).read_text(encoding="utf-8"))
+    servers = configuration["servers" if name.startswith("vscode") else "mcpServers"]
+    server = servers["reports"]
+    arguments = [each.replace("/path/to", str(tmp_path / "office")) for each in server["args"]]
+    command = BIN / server["command"]
+    assert command.exists()
+    async with agent_of(environment, str(command), *arguments) as agent:
+        tools = {tool.name for tool in (await agent.client.list_tools()).tools}
+        assert {"report", "checksum", "initiate_background_task"} <= tools
+
+
+def test_the_commands_for_claude_code_start_the_same_server() -> None:
+    lines = (CLIENTS / "claude-code.sh").read_text(encoding="utf-8").splitlines()
+    commands = [shlex.split(line) for line in lines if line and not line.startswith("#")]
+    started = json.loads((CLIENTS / "cursor.mcp.json").read_text(encoding="utf-8"))["mcpServers"]["reports"]
+    for command in commands:
+        assert command[:3] == ["claude", "mcp", "add"]
+    assert commands[0][3:] == ["reports", "--", started["command"], *started["args"]]
+    assert commands[1][3:6] == ["--transport", "http", "reports"]
+    assert re.fullmatch(r"http://127\.0\.0\.1:8000/mcp", commands[1][6])
+
+
+def test_the_example_of_a_test_passes(tmp_path: Path, environment: dict[str, str]) -> None:
+    for name in ("operations.py", "test_office.py"):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto", "-p", "no:cacheprovider", "test_office.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout

@@ -1,0 +1,100 @@
+"""docs/handle-tools.md says what the tools take, give and refuse: no more and no less."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from docs.pages import DOCS, block, table
+
+from raincheck import errors
+from raincheck.errors import ERROR_CODES, CallError, RaincheckError, TaskFailure
+from raincheck.mcp import wire
+from raincheck.mcp.handle_tools import HANDLE_TOOLS, HandleTool
+from raincheck.store import TaskSummary
+from raincheck.task import InputRequest, Progress, Task, TaskError, TaskStatus, utc_now
+
+PAGE = DOCS / "handle-tools.md"
+NOW = utc_now()
+TASK = Task(
+    task_ref="ref",
+    scope="local",
+    operation_type="report",
+    arguments={},
+    created_at=NOW,
+    updated_at=NOW,
+    deadline_at=NOW + timedelta(hours=1),
+    ttl_seconds=60,
+    progress=Progress(fraction=0.4, message="page 4 of 10"),
+)
+ASKING = InputRequest(key="1", method="elicitation/create", params={})
+
+
+def _parameters(tool: HandleTool) -> dict[str, list[str]]:
+    return table(PAGE, f"## {tool.name}")
+
+
+def _fields(heading: str) -> set[str]:
+    section = PAGE.read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
+    fields = section.split("| field | meaning |\n")[1]
+    return {name for line in fields.splitlines()[1:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+
+
+@pytest.mark.parametrize("tool", HANDLE_TOOLS, ids=lambda tool: tool.name)
+def test_a_tools_parameters_are_those_of_its_schema(tool: HandleTool) -> None:
+    rows = _parameters(tool)
+    assert set(rows) == set(tool.properties)
+    for name, (kind, *_) in rows.items():
+        assert kind.startswith(tool.properties[name]["type"])
+        assert ("required" in kind) == (name in tool.required)
+
+
+def test_the_page_has_a_section_for_every_handle_tool() -> None:
+    sections = re.findall(r"^## (\w+_\w+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sections == [tool.name for tool in HANDLE_TOOLS]
+
+
+def test_the_ticket_is_documented_field_by_field() -> None:
+    ticket = wire.ticket_of(TASK, deduplicated=False, poll_after_seconds=1.0, status="queued")
+    shown: dict[str, Any] = json.loads(block(PAGE, "answer of initiate_background_task").code)
+    assert list(shown) == list(ticket)
+    assert _fields("initiate_background_task") == set(ticket)
+    assert shown["next_step"] == ticket["next_step"]
+
+
+def test_the_status_is_documented_field_by_field() -> None:
+    status = wire.status_of(TASK, poll_after_seconds=2.0)
+    asking = wire.status_of(replace(TASK, inputs=(ASKING,)), poll_after_seconds=2.0)
+    shown: dict[str, Any] = json.loads(block(PAGE, "answer of resolve_task_status").code)
+    assert list(shown) == list(status)
+    documented = _fields("resolve_task_status")
+    assert set(asking) <= documented
+    statuses = PAGE.read_text(encoding="utf-8").split("| `status` |")[2].split("\n")[0]
+    assert set(re.findall(r"`(\w+)`", statuses)) == {status.value for status in TaskStatus}
+
+
+def test_a_row_of_the_list_is_documented() -> None:
+    section = PAGE.read_text(encoding="utf-8").split("## list_background_tasks\n")[1].split("\n## ")[0]
+    assert set(wire.summary_of(TaskSummary.of(TASK))) <= set(re.findall(r"`(\w+)`", section))
+
+
+def test_every_error_code_is_documented_where_it_belongs_and_as_retryable_as_it_is() -> None:
+    calls, tasks = table(PAGE, "### The call was wrong or refused"), table(PAGE, "### The task failed")
+    assert set(calls) | set(tasks) == set(ERROR_CODES)
+    for name in errors.__all__:
+        cls = getattr(errors, name)
+        if not (isinstance(cls, type) and issubclass(cls, RaincheckError)) or cls in (CallError, TaskFailure):
+            continue
+        for base, documented in ((CallError, calls), (TaskFailure, tasks)):
+            if issubclass(cls, base):
+                told = documented[cls.code][0]
+                assert told in ({"yes"} if cls.default_retryable else {"no", "can be"}), cls.code
+
+
+def test_the_shown_error_has_the_members_of_an_error() -> None:
+    shown = json.loads(block(PAGE, "error").code)
+    assert list(shown) == list(TaskError(code="timeout", message="m").public())
