@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -12,7 +11,7 @@ import pytest
 
 from raincheck import __version__
 from raincheck.cli.main import cli
-from support.command_line import CommandLine
+from support.command_line import CommandLine, commands
 
 REPORTS = '''
 print("what a module prints")
@@ -34,16 +33,6 @@ description = "Say it again."
 parameters = {text = {type = "string"}}
 mode = "task"
 """
-
-
-def commands(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    yield path, command
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            child = command.get_command(context, name)
-            assert child is not None
-            yield from commands(child, *path, name)
 
 
 @pytest.fixture

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+
+import click
 
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import Outcome, Progress, Task, TaskError, new_task_ref, utc_now
@@ -91,3 +93,14 @@ def completed(value: Any) -> tuple[Event, ...]:
 
 def failed(code: str, message: str) -> tuple[Event, ...]:
     return claimed(), Settle(fence=1, outcome=Outcome(error=TaskError(code=code, message=message)))
+
+
+def commands(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """The command and all under it, each with its path."""
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            yield from commands(child, *path, name)

@@ -6,7 +6,6 @@ Exit codes: 0, 1 (failed), 2 (usage or configuration). Errors are one line on st
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -76,7 +75,6 @@ def main(args: Sequence[str] | None = None) -> int:
             reconfigure(errors="backslashreplace")
     try:
         code = cli.main(args, prog_name="raincheck", standalone_mode=False)
-        sys.stdout.flush()
     except click.ClickException as error:
         return _usage(error)
     except (ConfigurationError, MissingDependency) as error:
@@ -85,10 +83,6 @@ def main(args: Sequence[str] | None = None) -> int:
         return _say(error.message, 1)
     except click.Abort:
         return _say("stopped", 1)
-    except BrokenPipeError:
-        # Who read our output has gone (`| head`); the interpreter must not complain at its end either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     return code if isinstance(code, int) else 0
 
 
