@@ -22,12 +22,13 @@ from benchmarks.rows import Book
 
 ROUNDS = 5
 RESULTS = HERE / "RESULTS.md"
+FAILED = "failed"
 _started = time.monotonic()
 
 
 def progress(text: str) -> None:
     """A line on stderr, with the time since the start."""
-    print(f"[{time.monotonic() - _started:5.0f} s] {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"[{time.monotonic() - _started:5.0f} s] {text}\n")
 
 
 def _arguments() -> argparse.Namespace:
@@ -79,7 +80,7 @@ def _attempt(section: Section, contestant: Contestant, book: Book, scale: Scale,
     except BenchmarkError as error:
         progress(f"  failed: {error}")
         for row in section.rows:
-            book.add(row, contestant.key, None, "failed")
+            book.add(row, contestant.key, None, FAILED)
 
 
 def _together(section: Section, groups: Sequence[Sequence[Contestant]], book: Book, scale: Scale) -> None:
@@ -144,7 +145,9 @@ def main() -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps(book.as_json(), indent=1))
     print(summary(book, contestants))
-    return int(any("failed" in str(cell) for row in book.as_json().values() for cell in row.values()))
+    # What a rival cannot do is a result, not a failure of the benchmark.
+    ours = (book.cell(row, key) for section in SECTIONS for row in section.rows for key in ("floor", "raincheck"))
+    return int(any(cell.note == FAILED for cell in ours))
 
 
 if __name__ == "__main__":

@@ -148,6 +148,9 @@ class Rival(Contestant):
     def environment(self, concurrency: int | None) -> dict[str, str]:
         url = f"redis://127.0.0.1:{self._redis_port}/0" if self._redis else "memory://"
         chosen = {} if concurrency is None else {"FASTMCP_DOCKET_CONCURRENCY": str(concurrency)}
+        if concurrency and self._redis:
+            # Its pool of connections is smaller than its concurrency may be, and it fails when they run out.
+            url += f"?max_connections={4 * concurrency}"
         return {"FASTMCP_DOCKET_URL": url, "FASTMCP_CHECK_FOR_UPDATES": "off", **chosen}
 
     @contextlib.contextmanager

@@ -26,8 +26,8 @@ class Scale:
     """How much is measured: of the repeated rows, and how long the bounded waits of the long ones are."""
 
     calls: int = 300
-    seconds: float = 1.5
-    patience: float = 60.0
+    seconds: float = 1.2
+    patience: float = 45.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

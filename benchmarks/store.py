@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
-from raincheck.stores.sqlite import SQLiteStore
+from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import Outcome, Task, TaskStatus, new_task_ref, utc_now
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
@@ -42,7 +42,7 @@ def _task(*, settled: bool) -> Task:
     )
 
 
-async def _fill(store: SQLiteStore, wanted: int, stored: int) -> str:
+async def _fill(store: SqliteStore, wanted: int, stored: int) -> str:
     """Add settled tasks until there are `wanted`; a task_ref from among them."""
     ref = ""
     while stored < wanted:
@@ -71,7 +71,7 @@ async def _per_second(verb: Callable[[], Awaitable[object]]) -> float:
     return 1000 / (time.perf_counter() - started)
 
 
-async def _measure(store: SQLiteStore, ref: str) -> list[float]:
+async def _measure(store: SqliteStore, ref: str) -> list[float]:
     new: list[Task] = []
 
     async def insert() -> None:
@@ -120,7 +120,7 @@ async def _run(largest: int) -> None:
     heads = ("tasks", "insert µs", "inserts/s at 50", "get µs", "gets/s at 50", "claimable", "overdue", "purge", "list")
     print("| " + " | ".join([*heads, "count"]) + " |\n|" + " ---: |" * (len(heads) + 1))
     with tempfile.TemporaryDirectory(prefix="bench-store-") as folder:
-        store = SQLiteStore(Path(folder) / "tasks.db")
+        store = SqliteStore(Path(folder) / "tasks.db")
         await store.open()
         try:
             stored = 0
