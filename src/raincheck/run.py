@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from raincheck.changes import Changes
@@ -58,6 +59,7 @@ class Run:
         changes: Changes,
         slot: Slot,
         clock: Callable[[], datetime],
+        lease: timedelta,
     ) -> None:
         self.task = task
         self.task_ref = task.task_ref
@@ -77,6 +79,7 @@ class Run:
         self._changes = changes
         self._slot = slot
         self._clock = clock
+        self._lease = lease
         self._stop: StopReason | None = None
         self._stopped: asyncio.Future[None] = self.loop.create_future()
         self._news: asyncio.Event | None = None
@@ -158,7 +161,11 @@ class Run:
             StoreError: The store did not take it; nothing was written.
         """
         while True:
-            changed = transition(self.task, event, self._clock())
+            now = self._clock()
+            changed = transition(self.task, event, now)
+            if changed is not self.task and changed.lease_until is not None:
+                # Heartbeats leave the version alone, so the record here may hold a lease that was renewed since.
+                changed = replace(changed, lease_until=max(changed.lease_until, now + self._lease))
             if changed is self.task or await self._store.replace(changed):
                 if changed.version > self.version:
                     self.notify(changed)

@@ -100,7 +100,15 @@ class Runner:
             return
         if claimed is None:
             return
-        run = Run(claimed, operation, store=self._store, changes=self._changes, slot=slot, clock=self._clock)
+        run = Run(
+            claimed,
+            operation,
+            store=self._store,
+            changes=self._changes,
+            slot=slot,
+            clock=self._clock,
+            lease=self._lease,
+        )
         self._runs[task.task_ref] = run
         self._changes.add(run)
         deadline = run.loop.call_later(
