@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from mcp.server.mcpserver import MCPServer
 
@@ -20,6 +21,9 @@ from raincheck.errors import StoreError
 from raincheck.logs import configure_logs
 from raincheck.mcp.extension import Raincheck
 from raincheck.operations.operation import Operation
+
+if TYPE_CHECKING:
+    import uvicorn
 
 __all__ = ["make_server", "serve"]
 
@@ -132,11 +136,28 @@ async def _serve_http(server: MCPServer[Any], settings: Settings) -> int:
     bound = listener.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     print(f"raincheck: serving on http://{shown}:{bound}{path}", file=sys.stderr, flush=True)
+    web = _web_server(config)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, web.handle_exit, number, None)
     try:
-        await uvicorn.Server(config).serve(sockets=[listener])
+        await web.serve(sockets=[listener])
     finally:
         listener.close()
     return 0
+
+
+def _web_server(config: uvicorn.Config) -> uvicorn.Server:
+    import uvicorn
+
+    class Web(uvicorn.Server):
+        """Leaves signals to us: uvicorn raises them again when it has stopped, and the process would end undrained."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Generator[None]:
+            yield
+
+    return Web(config)
 
 
 def _listen(host: str, port: int) -> socket.socket:
