@@ -161,13 +161,15 @@ class SqliteStore:
         named = None if operation_type is None else storable(operation_type)
 
         def page(connection: sqlite3.Connection) -> list[TaskSummary]:
-            ranges = [
-                (*within, str(status), each, *before, limit)
-                for status in set(statuses or TaskStatus)
-                for each in ([named] if named is not None else _operations(connection, str(status), within))
-            ]
             statement = SQL[f"list_{'scope' if within else 'all'}{'_after' if before else ''}"]
-            return [summary_from(row) for row in _merged(connection, statement, ranges, limit, newest_first=True)]
+            # Of one moment: a task that changes its status between two ranges would be missed, or seen twice.
+            with _snapshot(connection):
+                ranges = [
+                    (*within, str(status), each, *before, limit)
+                    for status in set(statuses or TaskStatus)
+                    for each in ([named] if named is not None else _operations(connection, str(status), within))
+                ]
+                return [summary_from(row) for row in _merged(connection, statement, ranges, limit, newest_first=True)]
 
         return await self._read(page)
 
