@@ -116,8 +116,8 @@ class Runner:
         )
         try:
             await self._see_through(run)
-        except Exception:  # the boundary of one task: a bug here must not end the worker
-            logger.exception("the run of a task failed", extra={"task_ref": task.task_ref})
+        except Exception:  # noqa: BLE001  the boundary of one task: a bug here must not end the worker
+            await self._settle_as_internal(run)
         finally:
             deadline.cancel()
             self._changes.remove(run)
@@ -130,6 +130,17 @@ class Runner:
         except Refused:
             return None
         return claimed if await self._store.replace(claimed) else None
+
+    async def _settle_as_internal(self, run: Run) -> None:
+        """The run broke in our own code, or with an outcome that no store can hold; in an exception's handler."""
+        correlation = secrets.token_hex(8)
+        extra = {"task_ref": run.task_ref, "operation": run.task.operation_type}
+        logger.exception("internal error %s", correlation, extra=extra)
+        error = InternalError("Something went wrong in the worker.", details={"correlation_id": correlation})
+        try:
+            await run.apply_patiently(Settle(fence=run.fence, outcome=_failure(error)), tries=5)
+        except (Refused, StoreError) as refused:
+            logger.warning("the task is left to the sweeper: %s", refused, extra=extra)
 
     async def _see_through(self, run: Run) -> None:
         try:
@@ -285,7 +296,11 @@ def _checked(operation: Operation, value: Any) -> Outcome:
 
 
 def _foreign(error: BaseException) -> OperationFailed:
-    text = str(error).strip() or type(error).__name__
+    try:
+        text = str(error).strip()
+    except Exception:  # noqa: BLE001  the operation's own code, and its error has to be told all the same
+        text = ""
+    text = text or type(error).__name__
     return OperationFailed(text[:_LONGEST_MESSAGE], details={"type": type(error).__name__})
 
 

@@ -275,9 +275,15 @@ def _number(arguments: Mapping[str, Any], key: str) -> float | None:
     value = arguments.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidParameters(f"{key} must be a number of seconds; it was {_kind(value)}.")
-    return float(value)
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not math.isfinite(seconds):
+        raise InvalidParameters(f"{key} must be a finite number of seconds.")
+    return seconds
 
 
 def _statuses(arguments: Mapping[str, Any]) -> Collection[TaskStatus]:

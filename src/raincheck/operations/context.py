@@ -14,6 +14,8 @@ __all__ = ["ContextBackend", "TaskCancelled", "TaskContext"]
 
 _T = TypeVar("_T")
 
+_LONGEST_MESSAGE = 500
+
 
 class TaskCancelled(BaseException):
     """Raised by `TaskContext.check_cancelled` in a synchronous operation that was told to stop.
@@ -84,9 +86,11 @@ class TaskContext:
             future.cancel()
 
     async def progress(self, fraction: float | None = None, message: str | None = None) -> None:
-        """Report how far the task is: `fraction` from 0 to 1 (clamped), `message` one short line."""
+        """Report how far the task is: `fraction` from 0 to 1 (clamped), `message` one short line (cut at 500)."""
         if fraction is not None:
             fraction = min(1.0, max(0.0, float(fraction)))
+        if message is not None:
+            message = str(message)[:_LONGEST_MESSAGE]
         await self._backend.report(Progress(fraction=fraction, message=message))
 
     async def elicit(self, message: str, schema: Mapping[str, Any]) -> Mapping[str, Any]:
