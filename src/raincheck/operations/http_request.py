@@ -1,0 +1,246 @@
+"""The request of an operation of kind http: templates of URL, headers and body, filled in without surprises."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+from urllib.parse import quote, urlsplit
+
+from raincheck.errors import ConfigurationError, InvalidParameters
+from raincheck.operations.problems import Problem, capped, invalid_parameters
+from raincheck.operations.templates import Template, formatted
+
+__all__ = ["PreparedRequest", "RequestTemplate"]
+
+_ORIGIN = re.compile(r"(https?)://([^/?#\s]+)", re.IGNORECASE)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+# The client writes these from the body and the connection; a second truth about them splits messages.
+_OURS = frozenset({"content-length", "transfer-encoding", "connection"})
+_IN_QUERY = frozenset({"GET", "DELETE", "HEAD", "OPTIONS"})
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_SHORTEST_SECRET = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedRequest:
+    """What goes over the wire. May hold secrets, so its `repr` does not show them."""
+
+    method: str
+    url: str = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    content: bytes | None = field(repr=False)
+
+
+class RequestTemplate:
+    """A declared request.
+
+    Attributes:
+        host: Where it goes, as messages name it.
+    """
+
+    def __init__(
+        self,
+        operation_type: str,
+        *,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Any,
+        parameters: Mapping[str, Any],
+        always_present: frozenset[str],
+    ) -> None:
+        """Parse the declaration.
+
+        Args:
+            operation_type: Whose request it is.
+            method, url, headers, body: See `http_operation`.
+            parameters: The names of the parameters.
+            always_present: Those that are required or have a default.
+
+        Raises:
+            ConfigurationError: See `http_operation`.
+        """
+        self._operation_type = operation_type
+        self._parameters = parameters
+        self._secrets: set[str] = set()
+        self.method = method.upper()
+        path, _, query = url.partition("#")[0].partition("?")
+        self._path = self._template(path, "url")
+        self.host = self._checked_host(always_present)
+        self._query = [self._template(pair, "url") for pair in query.split("&") if pair]
+        self._headers = {name: self._header(name, value) for name, value in headers.items()}
+        self._header_names = {name.lower() for name in headers}
+        self._body = None if body is None else self._compiled(body)
+        self._body_is_text = isinstance(body, str)
+        used = self._path.names.union(
+            *(pair.names for pair in self._query),
+            *(header.names for header in self._headers.values()),
+            _names(self._body),
+        )
+        self._rest = [name for name in parameters if name not in used]
+        if self._rest and body is not None and self.method not in _IN_QUERY:
+            raise ConfigurationError(
+                f"{self._place('body')}: parameter {self._rest[0]!r} is used nowhere; "
+                "use it in url, headers or body, or leave body out to send the parameters as JSON"
+            )
+
+    def prepare(self, values: Mapping[str, Any], idempotency_key: str | None = None) -> PreparedRequest:
+        """Fill in the values.
+
+        Raises:
+            InvalidParameters: A value that would change the meaning of the request around it.
+        """
+        present = {name: value for name, value in values.items() if value is not None}
+        headers = {name: self._header_value(template, present) for name, template in self._headers.items()}
+        headers = {name: value for name, value in headers.items() if value is not None}
+        if idempotency_key is not None and self.method not in _SAFE and "idempotency-key" not in self._header_names:
+            headers["Idempotency-Key"] = quote(idempotency_key, safe="!#$&'()*+,/:;=?@[]")
+        content, content_type = self._content(values, present)
+        if content_type is not None and "content-type" not in self._header_names:
+            headers["Content-Type"] = content_type
+        return PreparedRequest(
+            method=self.method, url=self._url(present), headers=tuple(headers.items()), content=content
+        )
+
+    def redacted(self, text: str) -> str:
+        """The text without the values that came from the environment: an upstream may echo its request."""
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
+
+    def _place(self, key: str) -> str:
+        return f"operation {self._operation_type!r}: {key}"
+
+    def _template(self, text: str, key: str) -> Template:
+        template = Template.parse(text, place=self._place(key), parameters=self._parameters, environment=True)
+        for name in _ENVIRONMENT.findall(text):
+            if len(os.environ[name]) >= _SHORTEST_SECRET:
+                self._secrets.add(os.environ[name])
+        return template
+
+    def _checked_host(self, always_present: frozenset[str]) -> str:
+        start = self._path.parts[0] if self._path.parts else ""
+        origin = _ORIGIN.match(start) if isinstance(start, str) else None
+        if origin is None:
+            raise ConfigurationError(
+                f"{self._place('url')}: it must begin with http:// or https:// and a host, none of it from a parameter"
+            )
+        if isinstance(start, str) and origin.end() == len(start) and len(self._path.parts) > 1:
+            raise ConfigurationError(f"{self._place('url')}: a parameter must not change the host; put a / before it")
+        for name in sorted(self._path.names - always_present):
+            raise ConfigurationError(
+                f"{self._place('url')}: parameter {name!r} is in the path, so it must be required or have a default"
+            )
+        try:
+            parts = urlsplit(origin[0])
+            host = parts.hostname or ""
+            return f"{host}:{parts.port}" if parts.port is not None else host
+        except ValueError:
+            raise ConfigurationError(f"{self._place('url')}: its host or port is not valid") from None
+
+    def _header(self, name: str, value: str) -> Template:
+        place = f"headers.{capped(name, 40)}"
+        if not _HEADER_NAME.fullmatch(name):
+            raise ConfigurationError(f"{self._place(place)}: not a header's name")
+        if name.lower() in _OURS:
+            raise ConfigurationError(f"{self._place(place)}: raincheck writes this header itself")
+        template = self._template(value, place)
+        if any(isinstance(part, str) and _CONTROL.search(part) for part in template.parts):
+            raise ConfigurationError(f"{self._place(place)}: a header must not hold a line break or control character")
+        return template
+
+    def _header_value(self, template: Template, present: Mapping[str, Any]) -> str | None:
+        if not template.names <= present.keys():
+            return None
+        value = template.render(present).strip()
+        if _CONTROL.search(value):
+            raise self._refused(
+                template.names, "must not hold a line break or control character, being part of a header"
+            )
+        return value
+
+    def _url(self, present: Mapping[str, Any]) -> str:
+        for name in self._path.names:
+            if formatted(present.get(name, "")) == "":
+                raise self._refused([name], "must not be empty, being part of a path")
+        url = self._path.render(present, encode=lambda text: quote(text, safe=""))
+        if self._path.names and {".", ".."} & set(url.split("/")[3:]):
+            raise self._refused(self._path.names, 'must not be "." or "..", being part of a path')
+        query = [
+            pair.render(present, encode=lambda text: quote(text, safe=""))
+            for pair in self._query
+            if pair.names <= present.keys()
+        ]
+        if self.method in _IN_QUERY:
+            query += [pair for name in self._rest if name in present for pair in _pairs(name, present[name])]
+        if not query:
+            return url
+        return f"{url}{'&' if '?' in url else '?'}{'&'.join(query)}"
+
+    def _content(self, values: Mapping[str, Any], present: Mapping[str, Any]) -> tuple[bytes | None, str | None]:
+        if self._body is not None and self._body_is_text:
+            text = cast("Template", self._body).render(present)
+            return text.encode(), "text/plain; charset=utf-8"
+        if self._body is not None:
+            return _json(_filled(self._body, values)), "application/json"
+        if self.method in _IN_QUERY or not (self._rest or self._parameters):
+            return None, None
+        return _json({name: values[name] for name in self._rest if name in values}), "application/json"
+
+    def _compiled(self, body: Any) -> Any:
+        if isinstance(body, str):
+            return self._template(body, "body")
+        if isinstance(body, Mapping):
+            members = cast("Mapping[str, Any]", body)
+            return {str(name): self._compiled(value) for name, value in members.items()}
+        if isinstance(body, Sequence):
+            return [self._compiled(value) for value in cast("Sequence[Any]", body)]
+        return body
+
+    def _refused(self, names: frozenset[str] | list[str], problem: str) -> InvalidParameters:
+        return invalid_parameters(
+            self._operation_type, [Problem(parameter=name, problem=problem) for name in sorted(names)]
+        )
+
+
+_ABSENT = object()
+
+
+def _filled(body: Any, values: Mapping[str, Any]) -> Any:
+    """A JSON body with its values; members and items that use an absent parameter are left out."""
+    if isinstance(body, Template):
+        if not body.names <= values.keys():
+            return _ABSENT
+        return values[body.only] if body.only is not None else body.render(values)
+    if isinstance(body, dict):
+        members = {name: _filled(value, values) for name, value in cast("dict[str, Any]", body).items()}
+        return {name: value for name, value in members.items() if value is not _ABSENT}
+    if isinstance(body, list):
+        return [value for item in cast("list[Any]", body) if (value := _filled(item, values)) is not _ABSENT]
+    return body
+
+
+def _names(body: Any) -> frozenset[str]:
+    if isinstance(body, Template):
+        return body.names
+    parts: Iterator[Any] = iter(())
+    if isinstance(body, dict):
+        parts = iter(cast("dict[str, Any]", body).values())
+    elif isinstance(body, list):
+        parts = iter(cast("list[Any]", body))
+    return frozenset[str]().union(*(_names(part) for part in parts))
+
+
+def _pairs(name: str, value: Any) -> list[str]:
+    values = cast("list[Any]", value) if isinstance(value, list) else [value]
+    return [f"{quote(name, safe='')}={quote(formatted(item), safe='')}" for item in values]
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
