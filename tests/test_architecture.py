@@ -1,0 +1,131 @@
+"""The direction of imports (design.md §6), read from the source: rooms import downwards only."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src"
+
+_DOMAIN = {"errors", "task", "transitions", "logs", "_version"}
+_PORTS = {"store", "engine"}
+_CORE = {"registry", "runner", "run", "heartbeat", "sweeper", "changes", "service"}
+
+FACADE = "__init__"
+
+ALLOWED: dict[str, set[str]] = {
+    "_version": set(),
+    "errors": set(),
+    "logs": set(),
+    "task": {"errors"},
+    "transitions": {"errors", "task"},
+    "store": {"errors", "task", "transitions"},
+    "engine": {"errors", "task", "transitions", "store"},
+    "operations": _DOMAIN,
+    "stores": _DOMAIN | {"store"},
+    "engines": _DOMAIN | _PORTS,
+    "client": _DOMAIN,
+    "config": {"errors", "operations", "_version"},
+    "config_messages": {"config"},
+    "config_sources": {"config", "config_messages", "errors"},
+    # The composition root names the adapters.
+    "compose": _DOMAIN | {"config", "operations", "store", "stores"},
+    **{name: _DOMAIN | _PORTS | _CORE | {"operations"} for name in _CORE},
+    # One process's share is put together here; the embedded engine is its default.
+    "service": _DOMAIN | _PORTS | _CORE | {"operations", "engines"},
+    "mcp": _DOMAIN | _PORTS | _CORE | {"operations", "config", "compose"},
+    "cli": _DOMAIN | _PORTS | _CORE | {"operations", "config", "config_sources", "compose", "mcp", "demo"},
+    # The demo's operations are written as a user would write them.
+    "demo": _DOMAIN | {"mcp", FACADE},
+    FACADE: {"_version", "compose"},
+    "__main__": {"cli"},
+}
+"""What each room of the package may import, beside itself. Imports for type checkers only do not count."""
+
+SDK = {"mcp", "mcp_types"}
+HOMES_OF_THE_SDK = {"mcp", "demo"}
+FORBIDDEN_IN_THE_CORE = {"click", "httpx", "httpx2", "pydantic", "rich", "sqlite3", "starlette", "uvicorn"}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported when the code runs, at whatever depth."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for other in node.orelse:
+                yield from imports(other)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            assert node.module is not None
+            # `from raincheck.mcp import wire` imports a module of that room.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        else:
+            yield from imports(node)
+
+
+def rooms() -> Iterator[tuple[str, Path]]:
+    package = SOURCE / "raincheck"
+    for path in sorted(package.rglob("*.py")):
+        yield path.relative_to(package).with_suffix("").parts[0], path
+
+
+def imported_rooms(path: Path) -> set[str]:
+    found = set(imports(ast.parse(path.read_text(encoding="utf-8"))))
+    ours = {name.partition(".")[2].split(".")[0] for name in found if name.split(".")[0] == "raincheck"}
+    return {name if name in ALLOWED else FACADE for name in ours}
+
+
+def libraries(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(ast.parse(path.read_text(encoding="utf-8")))} - {"raincheck"}
+
+
+MODULES = [pytest.param(room, path, id=str(path.relative_to(SOURCE))) for room, path in rooms()]
+
+
+@pytest.mark.parametrize(("room", "path"), MODULES)
+def test_a_room_imports_only_what_is_below_it(room: str, path: Path) -> None:
+    assert room in ALLOWED, f"{room} is a new room: say here what it may import"
+    upwards = imported_rooms(path) - ALLOWED[room] - {room}
+    assert not upwards
+
+
+@pytest.mark.parametrize(("room", "path"), MODULES)
+def test_only_the_mcp_room_imports_the_sdk(room: str, path: Path) -> None:
+    assert room in HOMES_OF_THE_SDK or not libraries(path) & SDK
+
+
+@pytest.mark.parametrize(("room", "path"), [each for each in MODULES if each.values[0] in _DOMAIN | _PORTS | _CORE])
+def test_the_core_knows_no_vendor(room: str, path: Path) -> None:
+    assert not libraries(path) & FORBIDDEN_IN_THE_CORE
+    if room in _DOMAIN | _PORTS:
+        assert libraries(path) <= set(sys.stdlib_module_names)
+
+
+def test_the_arrows_form_no_circle() -> None:
+    seen: list[str] = []
+
+    def visit(room: str, above: tuple[str, ...]) -> None:
+        assert room not in above, " imports ".join((*above, room))
+        if room not in seen:
+            for below in sorted(ALLOWED[room] - {room} - (_CORE if room in _CORE else set())):
+                visit(below, (*above, room))
+            seen.append(room)
+
+    for room in ALLOWED:
+        visit(room, ())
+    assert set(seen) == set(ALLOWED)
+
+
+def test_stores_and_engines_never_know_each_other_and_the_client_loads_no_store() -> None:
+    assert "engines" not in ALLOWED["stores"]
+    assert "stores" not in ALLOWED["engines"]
+    assert not {"store", "stores", "engine", "engines", "mcp"} & ALLOWED["client"]
+
+
+def test_no_room_is_listed_that_is_not_there() -> None:
+    assert {room for room, _ in rooms()} == set(ALLOWED)
