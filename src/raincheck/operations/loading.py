@@ -26,7 +26,8 @@ def load_target(target: str, folder: Path | None = None) -> Callable[..., Any]:
         ConfigurationError: There is no such function, or its module cannot be imported; one line says which and why.
     """
     module_name, colon, path = target.partition(":")
-    if not (colon and module_name and path) or not all(part.isidentifier() for part in path.split(".")):
+    named = colon and all(module_name.split(".")) and all(part.isidentifier() for part in path.split("."))
+    if not named:
         raise ConfigurationError(f'target = "{capped(target)}" is no function\'s name; allowed: "module:function"')
     if folder is not None and str(folder.resolve()) not in sys.path[:1]:
         sys.path.insert(0, str(folder.resolve()))
