@@ -18,7 +18,7 @@ __all__ = ["main"]
 _INTRODUCTION = """\
 An agent orders five pieces of slow work from one MCP server and gets a ticket for each at once.
 The server is killed with kill -9 in mid-work and started again. Every ticket must still lead to its result.
-The agent, the server and the slow API are separate processes; nothing here is simulated. About 25 seconds.
+The agent, the server and the slow API are separate processes; nothing here is simulated. About 20 seconds.
 """
 
 _NEXT = """\
@@ -54,9 +54,10 @@ def main(settings: DemoSettings | None = None) -> int:
 
 
 async def _interruptible(show: Timeline, folder: Path, settings: DemoSettings) -> None:
-    """SIGTERM ends the demo as Ctrl-C does: with its processes."""
+    """SIGTERM and a closed terminal end the demo as Ctrl-C does: with its processes."""
     story = asyncio.current_task()
     assert story is not None
-    with contextlib.suppress(NotImplementedError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, story.cancel)
+    with contextlib.suppress(NotImplementedError, AttributeError):
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, story.cancel)
     await tell(show, folder, settings)

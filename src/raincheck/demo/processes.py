@@ -107,6 +107,8 @@ async def child(
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        # Ctrl-C in the terminal is for the demo, which ends its processes in order.
+        process_group=0,
     )
     running = Child(name, process)
     try:

@@ -56,6 +56,7 @@ class _Errand:
     max_wait_seconds: float | None = None
     ticket: dict[str, Any] = field(default_factory=dict[str, Any])
     status: dict[str, Any] = field(default_factory=dict[str, Any])
+    updated_before_the_kill: str = ""
 
     @property
     def task_ref(self) -> str:
@@ -157,8 +158,7 @@ class _Story:
             await self._same_key_again(agent)
             await self._until(agent, "the deadline to pass", lambda: self._hurried.status["terminal"])
             self._tell_end(self._hurried)
-            at_work = (self._report, self._video, self._summary, self._payment)
-            await self._until(agent, "all work to be under way", lambda: all(_processing(each) for each in at_work))
+            await self._until(agent, "all work to be under way", self._all_at_work)
         await self._kill()
 
     async def after_the_kill(self, stack: AsyncExitStack) -> None:
@@ -190,6 +190,13 @@ class _Story:
                 show.line(f"  ok   {promise}", tone="good")
         except DemoFailed as failed:
             raise DemoFailed(str(failed), log=log) from None
+
+    def _all_at_work(self) -> bool:
+        at_work = (self._report, self._video, self._summary, self._payment)
+        for errand in at_work:
+            if errand.status["terminal"]:
+                raise self._failed(f"{errand.lane} ended before the kill: {errand.error['code']}")
+        return all(errand.status["status"] == "processing" for errand in at_work)
 
     # What they are made of.
 
@@ -252,6 +259,7 @@ class _Story:
         self._show.line()
         for errand in self._errands:
             if not errand.status["terminal"]:
+                errand.updated_before_the_kill = errand.status["updated_at"]
                 self._show.mark(errand.lane, " ")
         self._show.mark("server", " ")
         self._show.sign("server", "X")
@@ -273,7 +281,9 @@ class _Story:
 
     def _draw(self, errand: _Errand) -> None:
         marks: dict[str, Mark] = {"pending": ".", "processing": "="}
-        self._show.mark(errand.lane, marks.get(errand.status["status"], " "))
+        # The record of a dead worker's task still says processing; nobody works on it.
+        orphaned = errand.status["updated_at"] == errand.updated_before_the_kill
+        self._show.mark(errand.lane, "." if orphaned else marks.get(errand.status["status"], " "))
         if errand.status["terminal"]:
             self._show.sign(errand.lane, "v" if errand.status["status"] == "completed" else "!")
 
@@ -348,10 +358,6 @@ def _leaf(error: Exception) -> Exception:
     if not isinstance(error, ExceptionGroup):
         return error
     return _leaf(cast("ExceptionGroup[Exception]", error).exceptions[0])
-
-
-def _processing(errand: _Errand) -> bool:
-    return errand.status["status"] == "processing"
 
 
 def _furnish(folder: Path) -> None:
