@@ -143,12 +143,8 @@ def _command(name: str, table: CommandSettings, policy: Policy, settings: Settin
 
 
 def _http(name: str, table: HttpSettings, policy: Policy) -> Operation:
-    try:
-        from raincheck.operations.http import http_operation
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("raincheck"):
-            raise
-        raise MissingDependency(f'kind "http" needs {error.name}: pip install "raincheck[server]"') from error
+    from raincheck.operations.http import http_operation
+
     return http_operation(
         name,
         method=table.method,
