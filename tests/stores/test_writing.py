@@ -329,6 +329,20 @@ async def test_a_lease_does_not_reach_beyond_the_deadline(store: TaskStore) -> N
     assert [each.task_ref for each in await store.overdue(after(3600), 10)] == [task.task_ref]
 
 
+async def test_a_deadline_before_the_end_of_the_lease_counts_after_every_report(store: TaskStore) -> None:
+    task = await apply(store, await stored(store, deadline_at=after(20)), Claim(worker_id="w", lease_until=after(30)))
+    task = await apply(store, task, ReportProgress(fence=1, progress=Progress(fraction=0.5)))
+    assert list(await store.overdue(after(19), 10)) == []
+    assert list(await store.overdue(after(20), 10)) == [task]
+
+
+async def test_a_task_that_was_renewed_many_times_is_overdue_once(store: TaskStore) -> None:
+    task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30)))
+    for number in range(200):
+        await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(31 + number % 7))
+    assert [each.task_ref for each in await store.overdue(after(40), 10)] == [task.task_ref]
+
+
 async def test_no_leases_no_losses(store: TaskStore) -> None:
     assert await asyncio.to_thread(store.renew, "w", {}, after(30)) == set()
 
@@ -369,6 +383,16 @@ async def test_a_large_purge_removes_all(store: TaskStore) -> None:
     assert await store.purge(after(60), 10_000) == 450
     assert sum((await store.count()).values()) == 0
     assert list(await store.list()) == []
+
+
+async def test_a_removed_ref_may_be_used_again(store: TaskStore) -> None:
+    live = [await stored(store, created_at=after(number)) for number in range(5)]
+    gone = await cancelled(store)
+    assert await store.purge(after(60), 10) == 1
+    again = await stored(store, task_ref=gone.task_ref)
+    expected = sorted([*live, again], key=lambda task: (task.created_at, task.task_ref), reverse=True)
+    assert [each.task_ref for each in await store.list()] == [task.task_ref for task in expected]
+    assert await store.get(gone.task_ref) == again
 
 
 # Callers that go away, and the end.

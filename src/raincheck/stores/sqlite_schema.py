@@ -97,16 +97,18 @@ def create_file(path: str) -> None:
         raise StoreUnavailable(f"The task store {path} cannot be created: {error.strerror}.") from error
 
 
-def connect_writer(path: str, *, synchronous: Literal["full", "normal"], busy_seconds: float) -> sqlite3.Connection:
-    """A connection that writes, in WAL mode.
+def connect_writer(
+    path: str, *, latest: int, synchronous: Literal["full", "normal"], busy_seconds: float
+) -> sqlite3.Connection:
+    """A connection that writes, in WAL mode; `latest` is the schema version that is known.
 
     Raises:
-        StoreUnusable: The file is another program's, or lies where SQLite cannot share memory.
+        StoreUnusable: The file is another program's, of a newer version, or lies where SQLite cannot share memory.
         sqlite3.Error: As SQLite has it.
     """
     connection = _connect(path)
     try:
-        patiently(lambda: _refuse_foreign(connection, path), busy_seconds)
+        patiently(lambda: _version(connection, path, latest), busy_seconds)
         mode = patiently(lambda: connection.execute("PRAGMA journal_mode = wal").fetchall(), busy_seconds)
         if mode != [("wal",)]:
             raise StoreUnusable(f"The task store {path} cannot be used in WAL mode: put it on a local file system.")
@@ -149,7 +151,6 @@ def migrate(connection: sqlite3.Connection, path: str, migrations: Sequence[Migr
         return
     patiently(lambda: connection.execute("BEGIN IMMEDIATE"), busy_seconds)
     try:
-        _refuse_foreign(connection, path)
         present = _version(connection, path, latest)
         for migration in migrations[present:]:
             for statement in migration.statements():
@@ -172,15 +173,11 @@ def _connect(path: str) -> sqlite3.Connection:
     )
 
 
-def _refuse_foreign(connection: sqlite3.Connection, path: str) -> None:
-    # One statement, one snapshot: another process may be creating the schema.
-    owner, version, tables = connection.execute(_FACTS).fetchall()[0]
-    if owner != APPLICATION_ID and (owner or version or tables):
-        raise StoreUnusable(f"The task store {path} is the database of another program.")
-
-
 def _version(connection: sqlite3.Connection, path: str, latest: int) -> int:
-    present: int = connection.execute("PRAGMA user_version").fetchall()[0][0]
+    # One statement, one snapshot: another process may be creating the schema.
+    owner, present, tables = connection.execute(_FACTS).fetchall()[0]
+    if owner != APPLICATION_ID and (owner or present or tables):
+        raise StoreUnusable(f"The task store {path} is the database of another program.")
     if present > latest:
         raise StoreUnusable(
             f"The task store {path} has schema version {present}, this raincheck knows versions up to {latest}: "

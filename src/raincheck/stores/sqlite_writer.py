@@ -240,7 +240,10 @@ class SqliteWriter:
         if self._connection is None:
             settings = self._settings
             self._connection = connect_writer(
-                settings.path, synchronous=settings.synchronous, busy_seconds=settings.busy_seconds
+                settings.path,
+                latest=settings.migrations[-1].version,
+                synchronous=settings.synchronous,
+                busy_seconds=settings.busy_seconds,
             )
             self._data_version = -1
         return self._connection
