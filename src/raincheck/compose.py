@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
@@ -116,8 +117,11 @@ def _python(name: str, table: PythonSettings, policy: Policy, settings: Settings
     from raincheck.operations.loading import load_target
     from raincheck.operations.python import python_operation
 
+    # What a module prints while it is imported must not get between the messages of the stdio transport.
+    with redirect_stdout(sys.stderr):
+        function = load_target(table.target, settings.folder)
     return python_operation(
-        load_target(table.target, settings.folder),
+        function,
         operation_type=name,
         description=table.description or None,
         title=table.title,

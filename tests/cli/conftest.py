@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from raincheck.cli.main import main
-from support.command_line import CommandLine, Said, Tasks
+from support.command_line import CommandLine, Said, Tasks, own_imports
 
 
 @pytest.fixture
-def raincheck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+def raincheck(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[CommandLine]:
     """Call the command line in an empty folder, with an empty user state folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -21,7 +24,8 @@ def raincheck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         captured = capsys.readouterr()
         return Said(code=code, out=captured.out, err=captured.err)
 
-    return call
+    with own_imports():
+        yield call
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,16 @@ from raincheck.config_sources import load_settings
 from raincheck.errors import ConfigurationError, MissingDependency
 from raincheck.operations.operation import Policy
 from raincheck.stores.memory import MemoryStore
+from support.command_line import own_imports
 
 HTTP = '[operations.page]\nkind = "http"\nurl = "http://127.0.0.1:9/"\n'
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    with own_imports():
+        yield tmp_path
 
 
 def settings(text: str) -> Settings:
@@ -62,6 +65,12 @@ def test_every_kind_of_operation_is_made_with_its_policy() -> None:
     assert operations["report"].description == "Build it."
     assert operations["say"].executor.validate({"word": "x"}) == {"word": "x"}
     assert operations["page"].executor.parameters_schema["type"] == "object"
+
+
+def test_what_a_module_prints_while_it_is_imported_goes_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("loud_reports.py").write_text("print('loud')\ndef build() -> str: return ''\n")
+    make_operations(settings('[operations.a]\nkind = "python"\ntarget = "loud_reports:build"'))
+    assert capfd.readouterr() == ("", "loud\n")
 
 
 def test_a_wrong_declaration_names_its_table_and_file() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -104,3 +107,16 @@ def commands(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ..
             child = command.get_command(context, name)
             assert child is not None
             yield from commands(child, *path, name)
+
+
+@contextmanager
+def own_imports() -> Generator[None]:
+    """Whatever the block imports, and wherever it looks for modules, is forgotten at its end."""
+    modules, path = set(sys.modules), list(sys.path)
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(tempfile.gettempdir()):
+                del sys.modules[name]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +40,7 @@ def check(config: str | None, state_url: str | None, as_json: bool) -> int:
       raincheck check reports.toml --json
     """
     try:
-        # What an imported module prints must not get between the output.
-        with contextlib.redirect_stdout(sys.stderr):
-            settings = settings_from(config, state_url=state_url)
-            report = _report(settings)
+        report = _report(settings_from(config, state_url=state_url))
     except RaincheckError as error:
         if as_json:
             document({"ok": False, "error": error.message})
