@@ -1,4 +1,4 @@
-"""`raincheck demo`: real work behind tickets, with a `kill -9` in the middle; about half a minute."""
+"""`raincheck demo`: real work behind tickets, with a `kill -9` in the middle; about twenty seconds."""
 
 from __future__ import annotations
 
