@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from operations import isolated_functions as functions
 from operations.running import Recorder, alive, context_for, run, soon, start, until
@@ -136,6 +137,13 @@ async def test_cancelling_while_the_process_starts_leaves_none() -> None:
         await soon(task)
 
 
+def end(file: Path) -> None:
+    """Kill what a failed test left running."""
+    for pid in file.read_text().split() if file.exists() else []:
+        if alive(int(pid)):
+            os.kill(int(pid), signal.SIGKILL)
+
+
 SERVER = """
     import asyncio, sys
     sys.path[:0] = {tests!r}
@@ -160,6 +168,24 @@ async def test_killing_the_server_ends_the_process_and_its_children(function: st
     finally:
         server.kill()
         server.wait()
+        end(tmp_path / "pids")
+
+
+async def test_the_process_notices_by_itself_that_its_server_is_gone(tmp_path: Path) -> None:
+    tests = [path for path in sys.path if path.endswith("tests")]
+    program = textwrap.dedent(SERVER).format(tests=tests, function="deaf", folder=str(tmp_path))
+    server = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        await until((tmp_path / "pids").exists)
+        pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+        (guardian,) = [child for child in psutil.Process(server.pid).children() if child.pid != pids[0]]
+        guardian.kill()
+        server.send_signal(signal.SIGKILL)
+        await until(lambda: not any(alive(pid) for pid in pids))
+    finally:
+        server.kill()
+        server.wait()
+        end(tmp_path / "pids")
 
 
 SCRIPT = """
