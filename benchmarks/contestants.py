@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -69,7 +69,7 @@ class Contestant:
         return {}
 
     @contextlib.contextmanager
-    def backing(self, folder: Path) -> Iterator[None]:
+    def backing(self, folder: Path) -> Generator[None]:
         """What must run beside it."""
         yield
 
@@ -154,7 +154,7 @@ class Rival(Contestant):
         return {"FASTMCP_DOCKET_URL": url, "FASTMCP_CHECK_FOR_UPDATES": "off", **chosen}
 
     @contextlib.contextmanager
-    def backing(self, folder: Path) -> Iterator[None]:
+    def backing(self, folder: Path) -> Generator[None]:
         if self._redis is None:
             yield
             return

@@ -74,9 +74,10 @@ class TasksExtension:
     def state(self, result: Mapping[str, Any]) -> State:
         status = result["status"]
         terminal = status in {"completed", "failed", "cancelled"}
-        value = None
+        value: Any = None
         if status == "completed":
-            value = (result["result"].get("structuredContent") or {}).get("result")
+            structured: dict[str, Any] = result["result"].get("structuredContent") or {}
+            value = structured.get("result")
         return State(status, terminal, value, result.get("pollIntervalMs", 1000) / 1000)
 
 

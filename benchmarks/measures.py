@@ -17,7 +17,7 @@ __all__ = ["SECTIONS", "Scale", "Section"]
 
 # A rival's client that asks at its hint (seconds) would measure the hint; this is its best of 0, 0.02, 0.1 and 0.3.
 RIVAL_PAUSE = 0.1
-NAPS_BEHIND = {"operation": "nap", "parameters": {"seconds": 30}}
+NAPS_BEHIND: dict[str, Any] = {"operation": "nap", "parameters": {"seconds": 30}}
 SEED = 20260728
 
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -80,8 +81,6 @@ async def _measure(store: SqliteStore, ref: str) -> list[float]:
 
     async def settle_new() -> None:
         """Leave nothing pending behind: the sizes are those of a store that keeps settled tasks."""
-        from dataclasses import replace
-
         now = utc_now()
         for start in range(0, len(new), BATCH):
             await asyncio.gather(

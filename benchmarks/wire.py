@@ -32,7 +32,7 @@ class Call:
 
 def envelope(call: Call, request_id: int = 1) -> dict[str, Any]:
     """The JSON-RPC request, with the `_meta` that protocol 2026-07-28 asks of every request."""
-    meta = {
+    meta: dict[str, Any] = {
         "io.modelcontextprotocol/protocolVersion": PROTOCOL,
         "io.modelcontextprotocol/clientInfo": {"name": "benchmarks", "version": "1"},
         "io.modelcontextprotocol/clientCapabilities": {"extensions": {TASKS: {}}} if call.declares_tasks else {},
