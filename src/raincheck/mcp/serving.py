@@ -20,6 +20,7 @@ from raincheck.config import Settings
 from raincheck.errors import StoreError
 from raincheck.logs import configure_logs
 from raincheck.mcp.extension import Raincheck
+from raincheck.mcp.stdio import Wire, run_on, take_wire
 from raincheck.operations.operation import Operation
 
 if TYPE_CHECKING:
@@ -64,30 +65,38 @@ def serve(settings: Settings) -> int:
         ConfigurationError: An operation's declaration is wrong.
     """
     configure_logs(settings.observability.log_level)
-    server, rc = make_server(settings)
     try:
-        code = asyncio.run(_serve(server, rc, settings))
-    except StoreError as error:
-        print(f"raincheck: {error.message}", file=sys.stderr)
+        # Before any task is taken up: a server that nobody can reach is to run none.
+        door = take_wire() if settings.server.transport == "stdio" else _listen(settings)
+    except OSError as error:
+        print(f"raincheck: cannot listen on {_where(settings)}: {error.strerror or error}", file=sys.stderr)
         return 1
-    if settings.server.transport == "stdio":
+    with door if isinstance(door, socket.socket) else contextlib.nullcontext():
+        server, rc = make_server(settings)
+        try:
+            code = asyncio.run(_serve(server, rc, settings, door))
+        except StoreError as error:
+            print(f"raincheck: {error.message}", file=sys.stderr)
+            return 1
+    if isinstance(door, Wire):
         # The thread that reads stdin cannot be interrupted, and the interpreter would wait for it.
-        sys.stderr.flush()
+        if sys.stderr:
+            sys.stderr.flush()
         os._exit(code)
     return code
 
 
-async def _serve(server: MCPServer[Any], rc: Raincheck, settings: Settings) -> int:
+async def _serve(server: MCPServer[Any], rc: Raincheck, settings: Settings, door: Wire | socket.socket) -> int:
     async with rc.running():
         # The full collections of what was imported cost tens of milliseconds each (shared/figures.md).
         gc.collect()
         gc.freeze()
-        if settings.server.transport == "stdio":
-            return await _serve_stdio(server)
-        return await _serve_http(server, settings)
+        if isinstance(door, Wire):
+            return await _serve_stdio(server, door)
+        return await _serve_http(server, settings, door)
 
 
-async def _serve_stdio(server: MCPServer[Any]) -> int:
+async def _serve_stdio(server: MCPServer[Any], wire: Wire) -> int:
     serving = asyncio.current_task()
     assert serving is not None
     stopped = False
@@ -100,7 +109,7 @@ async def _serve_stdio(server: MCPServer[Any]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    running = asyncio.create_task(server.run_stdio_async())
+    running = asyncio.create_task(run_on(wire, server))
     try:
         await asyncio.wait({running})
         running.result()
@@ -113,15 +122,10 @@ async def _serve_stdio(server: MCPServer[Any]) -> int:
     return 0
 
 
-async def _serve_http(server: MCPServer[Any], settings: Settings) -> int:
+async def _serve_http(server: MCPServer[Any], settings: Settings, listener: socket.socket) -> int:
     import uvicorn
 
-    host, port = settings.server.host, settings.server.port
-    try:
-        listener = _listen(host, port)
-    except OSError as error:
-        print(f"raincheck: cannot listen on {host}:{port}: {error.strerror or error}", file=sys.stderr)
-        return 1
+    host = settings.server.host
     if settings.server.transport == "sse":
         app, path = server.sse_app(host=host), "/sse"
     else:
@@ -140,10 +144,7 @@ async def _serve_http(server: MCPServer[Any], settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, web.handle_exit, number, None)
-    try:
-        await web.serve(sockets=[listener])
-    finally:
-        listener.close()
+    await web.serve(sockets=[listener])
     return 0
 
 
@@ -160,7 +161,8 @@ def _web_server(config: uvicorn.Config) -> uvicorn.Server:
     return Web(config)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.server.host, settings.server.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named, asyncio switches Nagle's delay off (40 ms an answer).
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -173,3 +175,8 @@ def _listen(host: str, port: int) -> socket.socket:
         raise
     listener.setblocking(False)
     return listener
+
+
+def _where(settings: Settings) -> str:
+    server = settings.server
+    return "stdin and stdout" if server.transport == "stdio" else f"{server.host}:{server.port}"
