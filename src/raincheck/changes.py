@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from raincheck.errors import StoreError
 from raincheck.store import TaskStore
 from raincheck.task import Task
 
-__all__ = ["Changes", "Observer", "Watch"]
+__all__ = ["Changes", "Feed", "Observer", "Watch"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,54 @@ class Watch:
         return None
 
 
+class _Follower:
+    """One task's place in a feed."""
+
+    def __init__(self, feed: Feed, task_ref: str) -> None:
+        self._feed = feed
+        self.task_ref = task_ref
+        self.version = 0
+
+    def notify(self, task: Task) -> None:
+        self.version = task.version
+        self._feed.put(task)
+
+
+class Feed:
+    """The changes of several tasks, as a context manager; what is not taken in time is replaced by what is newer."""
+
+    def __init__(self, changes: Changes, task_refs: Collection[str]) -> None:
+        self._changes = changes
+        self._followers = [_Follower(self, task_ref) for task_ref in dict.fromkeys(task_refs)]
+        self._news: dict[str, Task] = {}
+        self._arrived = asyncio.Event()
+
+    def __enter__(self) -> Feed:
+        for follower in self._followers:
+            self._changes.add(follower)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for follower in self._followers:
+            self._changes.remove(follower)
+
+    def put(self, task: Task) -> None:
+        """News of a task; older than what waits already, it is dropped."""
+        waiting = self._news.get(task.task_ref)
+        if waiting is None or waiting.version < task.version:
+            self._news[task.task_ref] = task
+            self._arrived.set()
+
+    async def next(self) -> Task:
+        """The next task that changed."""
+        while not self._news:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._news.pop(next(iter(self._news)))
+
+
 class Changes:
     """The process's one listener to the store, and its distributor."""
 
@@ -114,6 +162,10 @@ class Changes:
     def watch(self, task_ref: str) -> Watch:
         """A watch over that task, to be entered."""
         return Watch(self, task_ref)
+
+    def feed(self, task_refs: Collection[str]) -> Feed:
+        """A feed of those tasks' changes, to be entered."""
+        return Feed(self, task_refs)
 
     def add(self, watch: Observer) -> None:
         """Begin to tell this observer."""

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -24,7 +24,7 @@ from raincheck.errors import (
 )
 from raincheck.operations.operation import Operation
 from raincheck.store import Cursor, TaskStore, TaskSummary
-from raincheck.task import Task, TaskStatus, new_task_ref, utc_now
+from raincheck.task import InputRequest, Task, TaskStatus, new_task_ref, utc_now
 from raincheck.transitions import Cancel, Event, ProvideInput, Refused, transition
 
 __all__ = ["ANY_SCOPE", "Registry", "Submission"]
@@ -99,6 +99,8 @@ class Registry:
         scope: str,
         max_wait_seconds: float | None = None,
         idempotency_key: str | None = None,
+        ttl_seconds: float | None = None,
+        inputs: tuple[InputRequest, ...] = (),
     ) -> Submission:
         """Accept a call: when this returns, its task is durable.
 
@@ -108,6 +110,8 @@ class Registry:
             scope: Whose task it is.
             max_wait_seconds: The deadline from now; the operation's default where None.
             idempotency_key: One key, one task, within the scope and the task's retention.
+            ttl_seconds: The retention the caller wishes, bounded by the operation's; None is the operation's.
+            inputs: Questions that were asked and answered before the task (`Operation.ask_first`).
 
         Raises:
             UnknownOperation, InvalidParameters, PayloadTooLarge, IdempotencyConflict, StoreError: Nothing was written.
@@ -127,11 +131,12 @@ class Registry:
             created_at=now,
             updated_at=now,
             deadline_at=now + timedelta(seconds=wait or policy.default_max_wait_seconds),
-            ttl_seconds=policy.ttl_seconds,
+            ttl_seconds=policy.ttl_seconds if ttl_seconds is None else min(ttl_seconds, policy.ttl_seconds),
             max_attempts=policy.max_attempts,
             retry_when_lost=policy.on_worker_lost == "retry",
             idempotency_key=idempotency_key,
             fingerprint=_fingerprint(operation_type, checked) if idempotency_key is not None else "",
+            inputs=inputs,
         )
         stored, created = await self._store.insert(task)
         if created:
@@ -176,6 +181,42 @@ class Registry:
                     break
                 task = changed
         return task
+
+    async def wait_for_change(self, seen: Task, *, scope: str, seconds: float) -> Task:
+        """The task once it is another version than `seen`, or as it is when `seconds` are over.
+
+        Raises:
+            TaskNotFound: As in `get`.
+        """
+        if self._changes is None:
+            return await self.get(seen.task_ref, scope=scope)
+        with self._changes.watch(seen.task_ref) as watch:
+            task = await self.get(seen.task_ref, scope=scope)
+            if task.version != seen.version:
+                return task
+            watch.seen(task)
+            return await watch.next_change(seconds) or task
+
+    async def follow(self, task_refs: Collection[str], *, scope: str) -> AsyncGenerator[Task]:
+        """Each of these tasks as it is now, then after every change, until all are terminal.
+
+        Changes that come faster than they are taken are merged: the last one wins. Unknown tasks, and those of other
+        scopes, are passed over.
+        """
+        assert self._changes is not None, "nobody follows a registry that hears of no changes"
+        with self._changes.feed(task_refs) as feed:
+            open_refs = set(task_refs)
+            for task_ref in task_refs:
+                try:
+                    feed.put(await self.get(task_ref, scope=scope))
+                except TaskNotFound:
+                    open_refs.discard(task_ref)
+            while open_refs:
+                task = await feed.next()
+                if task.task_ref in open_refs:
+                    if task.terminal:
+                        open_refs.discard(task.task_ref)
+                    yield task
 
     async def cancel(self, task_ref: str, *, scope: str) -> Task:
         """Cancel the task; a terminal one stays as it is. The worker hears of it and stops.

@@ -18,7 +18,7 @@ from raincheck.store import TaskStore
 from raincheck.task import InputRequest, Progress, Task, TaskStatus
 from raincheck.transitions import AskInput, Event, Refused, ReportProgress, transition
 
-__all__ = ["Interrupted", "Run", "StopReason"]
+__all__ = ["Interrupted", "Run", "StopReason", "input_key"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,8 @@ class Run:
         self._stop: StopReason | None = None
         self._stopped: asyncio.Future[None] = self.loop.create_future()
         self._news: asyncio.Event | None = None
-        self._replayed = 0
+        self._asked = 0
+        self._parked = 0
         self._unsaved: Progress | None = None
         self._saver: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -225,26 +226,55 @@ class Run:
             self._saver.cancel()
             await asyncio.gather(self._saver, return_exceptions=True)
 
-    async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        """See `ContextBackend.ask`. Answers given before a lost worker are given back in order."""
-        position, self._replayed = self._replayed, self._replayed + 1
-        if position < len(self.task.inputs):
-            earlier = self.task.inputs[position]
-            if earlier.response is not None and earlier.method == method:
+    async def ask_first(self) -> None:
+        """Put the questions of `Operation.ask_first` that were not answered before the task."""
+        for name, params in self.operation.ask_first.items():
+            self.context.answers[name] = await self.ask("elicitation/create", params, name=name)
+
+    async def ask(self, method: str, params: Mapping[str, Any], *, name: str | None = None) -> Mapping[str, Any]:
+        """See `ContextBackend.ask`. Answers given before a lost worker are given back in order (or by `name`)."""
+        if name is None:
+            self._asked += 1
+            name = str(self._asked)
+        for earlier in self.task.inputs:
+            if earlier.response is not None and earlier.method == method and identity(earlier.key) == name:
                 return earlier.response
-        key = f"{self.task.attempt}-{position + 1}"
+        # With the attempt in it, a key that was withdrawn with a lost worker is never used again.
+        key = input_key(self.task.attempt, name)
         self._news = self._news or asyncio.Event()
         await self.apply_patiently(
             AskInput(fence=self.fence, requests=(InputRequest(key=key, method=method, params=dict(params)),))
         )
-        self._pause_timer()
-        self._slot.release()
+        self._park()
         while (response := self._response(key)) is None:
+            # Cleared by whoever waits next; a waiter that was woken looks again, so none misses its answer.
             self._news.clear()
             await self._news.wait()
-        await self._slot.acquire()
-        self._resume_timer()
+        await self._unpark()
         return response
+
+    def _park(self) -> None:
+        self._parked += 1
+        if self._parked == 1:
+            self._pause_timer()
+            self._slot.release()
+
+    async def _unpark(self) -> None:
+        # Of several questions that wait side by side, the last one to be answered takes the place again.
+        self._parked -= 1
+        if self._parked == 0:
+            await self._slot.acquire()
+            self._resume_timer()
 
     def _response(self, key: str) -> Mapping[str, Any] | None:
         return next((request.response for request in self.task.inputs if request.key == key), None)
+
+
+def input_key(attempt: int, name: str) -> str:
+    """The key of a question: the attempt that asked it (0: before the task), and which question of the operation."""
+    return f"{attempt}-{name}"
+
+
+def identity(key: str) -> str:
+    """Which question of the operation a key stands for, whatever attempt asked it."""
+    return key.partition("-")[2]

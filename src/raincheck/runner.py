@@ -259,6 +259,8 @@ async def _guarded(operation: Operation, run: Run) -> Outcome:
     """The boundary between the operation's code and ours: whatever it does becomes an outcome."""
     extra = {"task_ref": run.task_ref, "operation": operation.operation_type}
     try:
+        if operation.ask_first:
+            await run.ask_first()
         value = await operation.executor.run(run.task.arguments, run.context)
         return value if isinstance(value, Outcome) else _checked(operation, value)
     except asyncio.CancelledError:

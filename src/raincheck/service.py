@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -70,6 +70,8 @@ class Service:
         self.settings = settings or ServiceSettings()
         self.worker_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._store = store
+        self._operations = operations
+        self._names = names
         self._changes = Changes(store)
         lease = self.settings.lease_seconds
         self._engine = LocalEngine(store, names, max_concurrency=self.settings.max_concurrency)
@@ -127,8 +129,16 @@ class Service:
                 await self._engine.join()
         except TimeoutError:
             logger.error("%d tasks would not stop; their leases will run out", self._engine.running)
+        await self._close_executors()
         await self._sweeper.stop()
         await self._heartbeat.stop()
         await self._changes.stop()
         await self._store.close()
         logger.info("worker %s stopped", self.worker_id)
+
+    async def _close_executors(self) -> None:
+        for name in tuple(self._names()):
+            operation = self._operations(name)
+            close: Callable[[], Awaitable[None]] | None = getattr(operation and operation.executor, "aclose", None)
+            if close is not None:
+                await close()

@@ -13,6 +13,7 @@ from mcp_types import CallToolResult, Tool
 from pydantic import PrivateAttr
 
 from raincheck.errors import OperationFailed
+from raincheck.mcp.protocol_errors import protocol_error_outcome
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.schema import ParameterSchema
@@ -64,10 +65,7 @@ class ExistingToolExecutor:
         try:
             result = await self._server.call_tool(self._name, dict(arguments), BackgroundContext(self._server, context))
         except MCPError as error:
-            return Outcome(
-                error=TaskError(code=OperationFailed.code, message=error.message, details={"rpc_code": error.code}),
-                rpc_error=error.error.model_dump(mode="json", exclude_none=True),
-            )
+            return protocol_error_outcome(error)
         except ToolError as error:
             if error.__cause__ is not None:
                 logger.info("tool failed", exc_info=error.__cause__, extra={"task_ref": context.task_ref})

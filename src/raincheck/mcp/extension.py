@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, overload
 
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
-from mcp.server.extension import Extension, ToolBinding
+from mcp.server.extension import Extension, MethodBinding, ToolBinding
 from mcp.server.mcpserver import MCPServer
-from mcp_types import CallToolRequestParams
+from mcp.shared.exceptions import MCPError
+from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams
 
 from raincheck.compose import default_policy, make_store
 from raincheck.config import Settings
@@ -23,7 +24,11 @@ from raincheck.errors import ConfigurationError
 from raincheck.mcp import hosting
 from raincheck.mcp.existing_tools import existing_tool_operation
 from raincheck.mcp.handle_tools import HANDLE_TOOLS, HandleTools, answer_errors
+from raincheck.mcp.protocol_errors import KeepsProtocolErrors
 from raincheck.mcp.scopes import ANONYMOUS, scope_of
+from raincheck.mcp.surfaces import CORE_TASKS_VERSION, TASKS_EXTENSION
+from raincheck.mcp.task_methods import TaskMethods, task_bindings
+from raincheck.mcp.task_stream import listen
 from raincheck.mcp.typed_tools import TypedTools, tool_function
 from raincheck.operations.operation import LostPolicy, Mode, Operation, Policy, WithoutTasks
 from raincheck.registry import Registry
@@ -59,7 +64,7 @@ class Raincheck(Extension):
         ConfigurationError: A setting or a declaration is wrong.
     """
 
-    identifier = "io.github.raincheck/handles"
+    identifier = TASKS_EXTENSION
 
     def __init__(
         self,
@@ -80,6 +85,7 @@ class Raincheck(Extension):
         self._starting: asyncio.Lock | None = None
         self._holders = 0
         self._handles: HandleTools | None = None
+        self._methods: TaskMethods | None = None
         self._typed: TypedTools | None = None
         self._adopted: set[str] = set()
 
@@ -96,6 +102,7 @@ class Raincheck(Extension):
         title: str | None = None,
         description: str | None = None,
         isolation: Any = "none",
+        ask_first: Mapping[str, Mapping[str, Any]] | None = None,
         mode: Mode | None = None,
         inline_wait_seconds: float | None = None,
         without_tasks: WithoutTasks | None = None,
@@ -114,12 +121,14 @@ class Raincheck(Extension):
         title: str | None = None,
         description: str | None = None,
         isolation: Any = "none",
+        ask_first: Mapping[str, Mapping[str, Any]] | None = None,
         **policy: Any,
     ) -> Any:
         """Declare a function as an operation; the function itself stays as it is.
 
         Sync or async; a parameter annotated `TaskContext` is injected. Every member of `Policy` may be given by name;
-        the others come from the settings. `isolation="process"` runs each task in a process of its own.
+        the others come from the settings. `isolation="process"` runs each task in a process of its own; `ask_first` are
+        questions to the user before the work, by name (`Operation.ask_first`).
 
         Raises:
             ConfigurationError: The name is taken, or the signature cannot be a schema.
@@ -128,16 +137,15 @@ class Raincheck(Extension):
 
         def declare(fn: Callable[..., Any]) -> Callable[..., Any]:
             given = {key: value for key, value in policy.items() if value is not None}
-            self.add(
-                python_operation(
-                    fn,
-                    operation_type=name,
-                    title=title,
-                    description=description,
-                    policy=checked_policy(self._default_policy, given),
-                    isolation=isolation,
-                )
+            operation = python_operation(
+                fn,
+                operation_type=name,
+                title=title,
+                description=description,
+                policy=checked_policy(self._default_policy, given),
+                isolation=isolation,
             )
+            self.add(replace(operation, ask_first=ask_first) if ask_first else operation)
             return fn
 
         return declare if function is None else declare(function)
@@ -151,7 +159,7 @@ class Raincheck(Extension):
         name = operation.operation_type
         if name in self._operations or name in _HANDLE_NAMES:
             raise ConfigurationError(f"There is already an operation or a handle tool named {name!r}.")
-        self._operations[name] = operation
+        operation = self._operations[name] = replace(operation, executor=KeepsProtocolErrors(operation.executor))
         if self._server is not None:
             self._register(self._server, operation)
 
@@ -208,6 +216,10 @@ class Raincheck(Extension):
         ]
         return bindings if server is not None else [*bindings, *map(self._operation_binding, self._operations.values())]
 
+    def methods(self) -> Sequence[MethodBinding]:
+        """See `Extension.methods`: those of the tasks extension, and of the core tasks of 2025-11-25."""
+        return task_bindings(self._task_methods)
+
     async def intercept_tool_call(
         self, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any], call_next: CallNext
     ) -> HandlerResult:
@@ -221,35 +233,64 @@ class Raincheck(Extension):
         operation = self._operations.get(name) or await self._adopt(name)
         if operation is None:
             return await call_next(ctx)
-        return await self._call(operation, params.arguments or {}, ctx)
+        return await self._call(operation, params, ctx)
 
     async def _call(
-        self, operation: Operation, arguments: Mapping[str, Any], ctx: ServerRequestContext[Any, Any]
+        self, operation: Operation, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any]
     ) -> dict[str, Any]:
         await self._started()
         assert self._typed is not None
-        return await answer_errors(self._typed.call(operation, arguments, scope_of(ctx), ctx))
+        return await answer_errors(self._typed.call(operation, params, ctx))
+
+    async def _task_methods(self) -> TaskMethods:
+        await self._started()
+        assert self._methods is not None
+        return self._methods
 
     async def _middleware(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         if self._service is None:
             await self._started()
+        if ctx.method == "tools/call":
+            # The SDK has no shape for a nested CreateTaskResult of 2025-11-25, so such a call is answered up here.
+            if ctx.protocol_version == CORE_TASKS_VERSION and (ctx.params or {}).get("task") is not None:
+                return await self._call_as_core_task(ctx)
+            return await call_next(ctx)
+        if ctx.method == "subscriptions/listen" and "taskIds" in ((ctx.params or {}).get("notifications") or {}):
+            return await listen(ctx, await self._task_methods(), scope_of(ctx))
         result = await call_next(ctx)
         if ctx.method == "tools/list" and isinstance(result, dict):
-            result = {**result, "tools": await self._listing(result["tools"], scope_of(ctx))}
+            return {**result, "tools": await self._listing(result["tools"], ctx)}
+        if ctx.method == "initialize" and isinstance(result, dict):
+            return hosting.with_core_tasks(result)
         return result
 
-    async def _listing(self, tools: Sequence[Mapping[str, Any]], scope: str) -> list[dict[str, Any]]:
+    async def _call_as_core_task(self, ctx: ServerRequestContext[Any, Any]) -> dict[str, Any]:
+        params = CallToolRequestParams.model_validate(ctx.params, by_name=False)
+        operation = self._operations.get(params.name) or await self._adopt(params.name)
+        if operation is None:
+            raise MCPError(METHOD_NOT_FOUND, f"Tool {params.name} does not support task-augmented execution")
+        return await self._call(operation, params, ctx)
+
+    async def _listing(
+        self, tools: Sequence[Mapping[str, Any]], ctx: ServerRequestContext[Any, Any]
+    ) -> list[dict[str, Any]]:
         """The SDK's listing with our tools' exact schemas, and no promise that a ticket would break."""
         await self._adopt_all()
         exact = hosting.listed_handles(self._operations) | {
             name: hosting.listed(operation) for name, operation in self._operations.items() if name not in self._adopted
         }
         tickets = {name for name in self._adopted if hosting.may_give_ticket(self._operations[name])}
-        return [
+        hidden = {"list_background_tasks"} if scope_of(ctx) == ANONYMOUS else set[str]()
+        listing = [
             {**tool, **exact.get(tool["name"], {})}
             for tool in hosting.without_output_schema(tools, tickets)
-            if scope != ANONYMOUS or tool["name"] != "list_background_tasks"
+            if tool["name"] not in hidden
         ]
+        return (
+            hosting.with_task_support(listing, self._operations)
+            if ctx.protocol_version == CORE_TASKS_VERSION
+            else listing
+        )
 
     def _attach(self, server: MCPServer[Any]) -> None:
         if self._server is server:
@@ -325,7 +366,8 @@ class Raincheck(Extension):
                 await service.start()
                 self._service = service
                 self._handles = HandleTools(service.registry, self._settings.polling)
-                self._typed = TypedTools(service.registry, self._handles)
+                self._methods = TaskMethods(service.registry, self._handles)
+                self._typed = TypedTools(service.registry, self._handles, self._methods)
         return self._service
 
     def _new_service(self) -> Service:

@@ -10,6 +10,8 @@ from mcp.server.mcpserver import MCPServer
 from mcp_types import ToolAnnotations
 
 from raincheck.mcp.handle_tools import HANDLE_TOOLS, HandleTool
+from raincheck.mcp.surfaces import CORE_TASKS_VERSION
+from raincheck.mcp.typed_tools import task_support
 from raincheck.operations.operation import Operation
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "listed",
     "listed_handles",
     "may_give_ticket",
+    "with_core_tasks",
+    "with_task_support",
     "without_output_schema",
 ]
 
@@ -75,6 +79,27 @@ def listed(operation: Operation) -> dict[str, Any]:
     if operation.output_schema is not None and not may_give_ticket(operation):
         tool["outputSchema"] = dict(operation.output_schema)
     return tool
+
+
+def with_task_support(tools: Sequence[Mapping[str, Any]], operations: Mapping[str, Operation]) -> list[dict[str, Any]]:
+    """The listed tools, each saying whether it may be called as a core task (2025-11-25)."""
+    return [
+        {
+            **tool,
+            "execution": {
+                "taskSupport": task_support(operations[tool["name"]]) if tool["name"] in operations else "forbidden"
+            },
+        }
+        for tool in tools
+    ]
+
+
+def with_core_tasks(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The `initialize` result, with the capability of core tasks where that version was negotiated."""
+    if result.get("protocolVersion") != CORE_TASKS_VERSION:
+        return dict(result)
+    tasks: dict[str, Any] = {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}
+    return {**result, "capabilities": {**result["capabilities"], "tasks": tasks}}
 
 
 def may_give_ticket(operation: Operation) -> bool:

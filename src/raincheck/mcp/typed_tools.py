@@ -12,52 +12,79 @@ from typing import Annotated, Any
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context
 from mcp.shared.exceptions import MCPError
-from mcp_types import MISSING_REQUIRED_CLIENT_CAPABILITY, CallToolResult
-from pydantic import Field, WithJsonSchema
+from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams, CallToolResult
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from raincheck.errors import OperationFailed, RaincheckError, TaskFailure, TaskTimeout
 from raincheck.mcp import wire
 from raincheck.mcp.handle_tools import HandleTools
+from raincheck.mcp.scopes import scope_of
+from raincheck.mcp.surfaces import (
+    CORE_TASKS_VERSION,
+    TASKS_EXTENSION,
+    Surface,
+    missing_capability,
+    rpc_error,
+    surface_of,
+)
+from raincheck.mcp.task_methods import TaskMethods
 from raincheck.operations.context import TaskContext
-from raincheck.operations.operation import Operation
-from raincheck.registry import Registry
-from raincheck.task import Outcome, Progress, TaskError, new_task_ref
+from raincheck.operations.operation import Operation, Policy
+from raincheck.registry import Registry, Submission
+from raincheck.run import input_key
+from raincheck.task import InputRequest, Outcome, Progress, TaskError, new_task_ref
 
-__all__ = ["TASKS_EXTENSION", "TypedTools", "rpc_error", "tool_function"]
+__all__ = ["TypedTools", "task_support", "tool_function"]
 
 logger = logging.getLogger(__name__)
 
-TASKS_EXTENSION = "io.modelcontextprotocol/tasks"
-"""The extension that a client of a tool which cannot be served without a task must declare (SEP-2663)."""
-
 
 class TypedTools:
-    """Answers calls of the typed tools.
+    """Answers calls of the typed tools, each on the surface that its request negotiated.
 
     Args:
         registry: The use cases.
         handles: Makes the tickets.
+        methods: Makes the handles of the task protocols.
     """
 
-    def __init__(self, registry: Registry, handles: HandleTools) -> None:
+    def __init__(self, registry: Registry, handles: HandleTools, methods: TaskMethods) -> None:
         self._registry = registry
         self._handles = handles
+        self._methods = methods
 
     async def call(
-        self, operation: Operation, arguments: Mapping[str, Any], scope: str, ctx: ServerRequestContext[Any, Any]
+        self, operation: Operation, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any]
     ) -> dict[str, Any]:
-        """The plain result, or the ticket.
+        """The plain result, the questions to ask first, or the handle of the surface.
 
         Raises:
             CallError, StoreError: The call was wrong or cannot be taken; nothing was written.
-            MCPError: The operation ended in a JSON-RPC error, or refuses clients without tasks (-32021).
+            MCPError: The operation ended in a JSON-RPC error, or the client's surface and the policy don't fit.
         """
-        policy = operation.policy
+        surface, policy, arguments = surface_of(params, ctx), operation.policy, params.arguments or {}
+        check_support(operation, surface, ctx)
         if policy.mode == "inline":
             return await self._run_inline(operation, arguments, ctx)
-        if policy.without_tasks == "refuse":
-            raise _refused(operation)
-        submission = await self._registry.submit(operation.operation_type, arguments, scope=scope)
+        operation.executor.validate(arguments)
+        answers = ask_first(operation, params, ctx)
+        if isinstance(answers, dict):
+            return answers
+        submission = await self._registry.submit(
+            operation.operation_type,
+            arguments,
+            scope=scope_of(ctx),
+            ttl_seconds=params.task.ttl / 1000 if params.task is not None and params.task.ttl else None,
+            inputs=answers,
+        )
+        if surface is Surface.EXTENSION:
+            return self._methods.created(submission.task)
+        if surface is Surface.CORE:
+            return {"task": self._methods.core(submission.task)}
+        return await self._without_tasks(policy, submission, scope_of(ctx))
+
+    async def _without_tasks(self, policy: Policy, submission: Submission, scope: str) -> dict[str, Any]:
         task = submission.task
         if policy.without_tasks == "wait":
             while not task.terminal:
@@ -119,17 +146,61 @@ class _RequestBackend:
         raise OperationFailed("An inline operation cannot ask its caller; use mode auto or task.")
 
 
-def rpc_error(error: Mapping[str, Any]) -> MCPError:
-    """The stored JSON-RPC error as the SDK raises it."""
-    return MCPError(code=error["code"], message=error["message"], data=error.get("data"))
+def check_support(operation: Operation, surface: Surface, ctx: ServerRequestContext[Any, Any]) -> None:
+    """Check that the operation may be called on this surface.
+
+    Raises:
+        MCPError: A task was asked for and is forbidden (-32601), or is needed and not asked for (-32021; -32601 in
+            2025-11-25).
+    """
+    support = task_support(operation)
+    name = operation.operation_type
+    if surface is Surface.CORE and support == "forbidden":
+        raise MCPError(METHOD_NOT_FOUND, f"Tool {name} does not support task-augmented execution")
+    if surface is Surface.HANDLES and support == "required":
+        if ctx.protocol_version == CORE_TASKS_VERSION:
+            raise MCPError(METHOD_NOT_FOUND, f"Tool {name} requires task-augmented execution")
+        raise missing_capability(f"{name} needs a client with the {TASKS_EXTENSION} extension")
 
 
-def _refused(operation: Operation) -> MCPError:
-    return MCPError(
-        code=MISSING_REQUIRED_CLIENT_CAPABILITY,
-        message=f"{operation.operation_type} needs a client with the {TASKS_EXTENSION} extension",
-        data={"requiredCapabilities": {"extensions": {TASKS_EXTENSION: {}}}},
+def task_support(operation: Operation) -> str:
+    """`execution.taskSupport` of the operation's typed tool (2025-11-25)."""
+    if operation.policy.mode == "inline":
+        return "forbidden"
+    return "required" if operation.policy.without_tasks == "refuse" else "optional"
+
+
+def ask_first(
+    operation: Operation, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any]
+) -> tuple[InputRequest, ...] | dict[str, Any]:
+    """What was answered before the task; or the `input_required` result that asks, for a client that can be asked so.
+
+    The multi-round-trip flow of 2026-07-28 (SEP-2322): the call is repeated with `inputResponses`. Any other client is
+    asked inside the task.
+    """
+    capabilities = ctx.session.client_capabilities
+    if not operation.ask_first or ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+        return ()
+    if capabilities is None or capabilities.elicitation is None:
+        return ()
+    given = {key: _plain(response) for key, response in (params.input_responses or {}).items()}
+    keys = {name: input_key(0, name) for name in operation.ask_first}
+    missing = {name: question for name, question in operation.ask_first.items() if keys[name] not in given}
+    if missing:
+        asked = {
+            keys[name]: {"method": "elicitation/create", "params": dict(question)} for name, question in missing.items()
+        }
+        return {"resultType": "input_required", "inputRequests": asked}
+    return tuple(
+        InputRequest(key=keys[name], method="elicitation/create", params=question, response=given[keys[name]])
+        for name, question in operation.ask_first.items()
     )
+
+
+def _plain(response: Any) -> dict[str, Any]:
+    if isinstance(response, BaseModel):
+        return response.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return dict(response)
 
 
 def tool_function(

@@ -48,6 +48,7 @@ class TaskContext:
         idempotency_key: The caller's key, or the `task_ref` where it gave none: hand it on to what you call, so that
             a second run does not take effect twice.
         attempt: 1 for the first start, more after a lost worker.
+        answers: What the caller answered to the operation's `ask_first`, by name, each `{"action", "content"}`.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class TaskContext:
         self.operation_type = operation_type
         self.idempotency_key = idempotency_key or task_ref
         self.attempt = attempt
+        self.answers: dict[str, Mapping[str, Any]] = {}
         self._backend = backend
         self._loop = loop
         self._cancelled = threading.Event()

@@ -87,6 +87,8 @@ class Operation:
         policy: How it is run and answered.
         title: A name for people.
         output_schema: JSON Schema of the value, where known.
+        ask_first: Questions to the caller's user before the work, by name: the params of `elicitation/create`. A client
+            that can is asked before there is a task, every other one inside it; see `TaskContext.answers`.
     """
 
     operation_type: str
@@ -95,3 +97,4 @@ class Operation:
     policy: Policy = field(default_factory=Policy)
     title: str | None = None
     output_schema: Mapping[str, Any] | None = None
+    ask_first: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])

@@ -1,0 +1,51 @@
+"""An operation that raises the SDK's `MCPError` ends in that JSON-RPC error, as the call itself would have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mcp.shared.exceptions import MCPError
+
+from raincheck.errors import OperationFailed
+from raincheck.operations.context import TaskContext
+from raincheck.operations.operation import Executor
+from raincheck.task import Outcome, TaskError
+
+__all__ = ["KeepsProtocolErrors", "protocol_error_outcome"]
+
+
+def protocol_error_outcome(error: MCPError) -> Outcome:
+    """The outcome of a task that ended in a JSON-RPC error."""
+    return Outcome(
+        error=TaskError(code=OperationFailed.code, message=error.message, details={"rpc_code": error.code}),
+        rpc_error=error.error.model_dump(mode="json", exclude_none=True),
+    )
+
+
+class KeepsProtocolErrors:
+    """An executor whose JSON-RPC errors are kept as they are; everything else is the inner one's."""
+
+    def __init__(self, inner: Executor) -> None:
+        self.inner = inner
+
+    @property
+    def parameters_schema(self) -> Mapping[str, Any]:
+        """See `Executor.parameters_schema`."""
+        return self.inner.parameters_schema
+
+    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Executor.validate`."""
+        return self.inner.validate(arguments)
+
+    async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Any:
+        """See `Executor.run`."""
+        try:
+            return await self.inner.run(arguments, context)
+        except MCPError as error:
+            return protocol_error_outcome(error)
+
+    async def aclose(self) -> None:
+        """Let the inner one let go of what it holds, if anything."""
+        if (close := getattr(self.inner, "aclose", None)) is not None:
+            await close()

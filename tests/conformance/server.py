@@ -1,0 +1,82 @@
+"""The server that the official conformance suite is run against: the fixture tools its scenarios ask for.
+
+Run: `python tests/conformance/server.py PORT` (`make conformance-server PORT=N`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from mcp.server.mcpserver import MCPServer
+from mcp.shared.exceptions import MCPError
+from mcp_types import INTERNAL_ERROR
+
+from raincheck import OperationFailed, TaskContext
+from raincheck.mcp.extension import Raincheck
+
+NAME = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+
+
+def make_server(store: Path) -> MCPServer[Any]:
+    """A server with the tasks fixtures."""
+    rc = Raincheck(store=store)
+    server = MCPServer[Any]("raincheck-conformance", version="1", extensions=[rc], lifespan=rc.lifespan)
+
+    @server.tool()
+    def greet(name: str = "world") -> str:
+        """Sync only."""
+        return f"Hello, {name}!"
+
+    @rc.operation
+    async def slow_compute(seconds: float = 1.0, label: str = "") -> str:
+        """Sleeps, then gives a result."""
+        await asyncio.sleep(seconds)
+        return f"computed {label} after {seconds:g} s"
+
+    @rc.operation(mode="task", without_tasks="refuse")
+    async def failing_job() -> str:
+        """Always ends in a tool error."""
+        await asyncio.sleep(1)
+        raise OperationFailed("this job always fails")
+
+    @rc.operation(mode="task")
+    async def protocol_error_job() -> Any:
+        """Always ends in a JSON-RPC error."""
+        await asyncio.sleep(0.2)
+        raise MCPError(INTERNAL_ERROR, "this job ends in a protocol error")
+
+    @rc.operation(mode="task")
+    async def confirm_delete(context: TaskContext, filename: str = "file") -> str:
+        """Asks once."""
+        schema = {"type": "object", "properties": {"confirm": {"type": "boolean"}}, "required": ["confirm"]}
+        answer = await context.elicit(f"Delete {filename}?", schema)
+        return f"deleted {filename}: {answer}"
+
+    @rc.operation(mode="task")
+    async def multi_input(context: TaskContext) -> str:
+        """Asks two questions at once."""
+        answers = await asyncio.gather(context.elicit("First name?", NAME), context.elicit("Last name?", NAME))
+        return f"answers: {answers}"
+
+    @rc.operation(mode="task", ask_first={"user_name": {"mode": "form", "message": "Who?", "requestedSchema": NAME}})
+    async def test_tool_with_task(context: TaskContext) -> str:
+        """Asks before it becomes a task."""
+        return f"Hello, {context.answers['user_name'].get('content', {}).get('name')}!"
+
+    return server
+
+
+async def main(port: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        server = make_server(Path(folder, "tasks.db"))
+        config = uvicorn.Config(server.streamable_http_app(), port=port, log_level="warning")
+        await uvicorn.Server(config).serve()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))
