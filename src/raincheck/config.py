@@ -6,6 +6,7 @@ the texts of docs/configuration.md; a test holds the two together.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
@@ -34,6 +35,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "StateSettings",
+    "file_name",
     "table_name",
     "user_state_folder",
 ]
@@ -90,7 +92,7 @@ class StateSettings(Section):
     url: str = Field(
         default="",
         description="For `sqlite` the path of the file, relative to the configuration file's folder; "
-        "empty: `raincheck/tasks.db` in the user's state folder.",
+        "empty: a file of this configuration's own in the folder `raincheck` of the user's state folder.",
     )
     synchronous: Literal["full", "normal"] = Field(
         default="full",
@@ -350,7 +352,15 @@ class Settings(Section):
             return self.folder.absolute() / Path(self.state.url).expanduser()
         if self.state_folder is None:
             raise ConfigurationError("there is no home folder to keep tasks in: set 'url' in [state], a file's path")
-        return self.state_folder / "tasks.db"
+        return self.state_folder / f"{self._database_name}.db"
+
+    @property
+    def _database_name(self) -> str:
+        # One file each: servers on one file run each other's tasks, which fits only where they are one server.
+        if self.source == "the defaults":
+            return "tasks"
+        place = str(self.folder.absolute() / Path(self.source).name)
+        return f"{file_name(self.server.name)}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
 
     @model_validator(mode="after")
     def _whole_fits(self) -> Settings:
@@ -398,6 +408,11 @@ def user_state_folder(environ: Mapping[str, str], platform: str = sys.platform) 
         return (state if state.is_absolute() else Path.home() / ".local" / "state") / "raincheck"
     except RuntimeError:
         return None
+
+
+def file_name(name: str) -> str:
+    """A server's name as it may stand in a file's name."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "server"
 
 
 def table_name(*parts: str) -> str:

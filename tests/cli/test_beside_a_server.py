@@ -40,9 +40,11 @@ def eventually(look: Callable[[], Any], seconds: float = 5) -> Any:
 
 
 @pytest.fixture
-def server(raincheck: CommandLine, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def server(raincheck: CommandLine, tasks: Tasks, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     Path("reports.py").write_text(SLOW)
-    Path("raincheck.toml").write_text('[operations.report]\nkind = "python"\ntarget = "reports:build"\n')
+    Path("raincheck.toml").write_text(
+        '[state]\nurl = "state/raincheck/tasks.db"\n[operations.report]\nkind = "python"\ntarget = "reports:build"\n'
+    )
     command = [sys.executable, "-m", "raincheck", "serve", "--transport", "streamable-http", "--port", "0"]
     environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ)

@@ -87,12 +87,19 @@ def test_a_missing_extra_names_the_command_that_installs_it(monkeypatch: pytest.
         make_operations(settings(HTTP))
 
 
+def test_two_configurations_do_not_share_a_default_store(folder: Path, tmp_path: Path) -> None:
+    here = settings("")
+    elsewhere = here.model_copy(update={"folder": tmp_path / "elsewhere"})
+    assert here.database != elsewhere.database
+    assert here.database.parent == elsewhere.database.parent
+
+
 async def test_the_default_store_is_a_file_in_a_folder_of_the_users_own(folder: Path) -> None:
     store = make_store(settings(""))
     await store.open()
     await store.close()
     state = folder / "state" / "raincheck"
-    assert (state / "tasks.db").exists()
+    assert [file.name[:10] for file in state.iterdir() if file.suffix == ".db"] == ["raincheck-"]
     if sys.platform != "win32":
         assert stat.S_IMODE(state.stat().st_mode) == 0o700
 

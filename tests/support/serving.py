@@ -23,6 +23,8 @@ from typing import Any
 
 import psutil
 
+from raincheck.config_sources import load_settings
+
 __all__ = [
     "Caller",
     "HttpCaller",
@@ -333,7 +335,7 @@ class StdioServer(Process, Caller):
 
 
 class Workplace:
-    """A folder with a raincheck.toml and the Python functions that it names, in a user's home of its own.
+    """A folder with a raincheck.toml and the Python functions that it names, and its state file.
 
     Args:
         folder: An empty folder.
@@ -343,14 +345,19 @@ class Workplace:
 
     def __init__(self, folder: Path, toml: str, functions: str = "") -> None:
         self.folder = folder
-        self.database = folder / "state" / "raincheck" / "tasks.db"
         self.history = folder / "history.jsonl"
         (folder / "raincheck.toml").write_text(toml)
         (folder / "ops.py").write_text(functions)
 
+    @property
+    def database(self) -> Path:
+        """Where the server keeps its tasks on default settings."""
+        settings = load_settings(self.folder / "raincheck.toml", environ={"XDG_STATE_HOME": str(self.folder / "state")})
+        return settings.database
+
     def environment(self, **more: str) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAINCHECK", "PYTEST"))}
-        own = {"XDG_STATE_HOME": str(self.folder / "state"), "HISTORY": str(self.history), _MARK: uuid.uuid4().hex}
+        own = {"RAINCHECK_STATE__URL": str(self.database), "HISTORY": str(self.history), _MARK: uuid.uuid4().hex}
         return {**clean, **own, **more}
 
     @asynccontextmanager

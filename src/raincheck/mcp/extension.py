@@ -19,7 +19,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams
 
 from raincheck.compose import default_policy, make_store
-from raincheck.config import Settings
+from raincheck.config import Settings, file_name
 from raincheck.errors import ConfigurationError
 from raincheck.mcp import hosting
 from raincheck.mcp.existing_tools import existing_tool_operation
@@ -373,7 +373,7 @@ class Raincheck(Extension):
     def _new_service(self) -> Service:
         execution = self._settings.execution
         return Service(
-            self._given_store or make_store(self._settings),
+            self._given_store or make_store(self._settings_of_server()),
             self._operations.get,
             self._names,
             ServiceSettings(
@@ -383,6 +383,16 @@ class Raincheck(Extension):
                 max_parameters_bytes=execution.max_parameters_bytes,
             ),
         )
+
+    def _settings_of_server(self) -> Settings:
+        """Where nothing says where tasks are kept, each server has a file of its own, by its name."""
+        settings, server = self._settings, self._server
+        unsaid = settings.source == Settings().source and settings.state.provider == "sqlite" and not settings.state.url
+        if server is None or not unsaid or settings.state_folder is None:
+            return settings
+        path = settings.state_folder / f"{file_name(server.name)}.db"
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _with_store_path(settings, path)
 
     def _names(self) -> Collection[str]:
         return self._operations.keys()
