@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class Lab:
         return declare
 
     @asynccontextmanager
-    async def service(self, **settings: Any) -> AsyncIterator[Service]:
+    async def service(self, **settings: Any) -> AsyncGenerator[Service]:
         values: dict[str, Any] = {"lease_seconds": 1.0, "drain_seconds": 0.0, **settings}
         service = Service(SqliteStore(self.path), self.operations.get, self.operations.keys, ServiceSettings(**values))
         await service.start()
