@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sqlite3
 import statistics
@@ -87,7 +88,8 @@ def _machine(cores: int, redis: str) -> str:
     rival.append(f"Redis {redis}" if redis else "no redis-server on this machine")
     return "\n".join(
         [
-            f"- {cores} cores, {_processor()}, {platform.system()} {platform.machine()}",
+            f"- {cores} cores, {_processor()}, {platform.system()} {platform.machine()}; load average at the end "
+            f"{os.getloadavg()[2]:.1f} over 15 minutes (1 to 2 is the benchmark's own)",
             f"- Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {versions}",
             f"- rival: {', '.join(rival).replace('==', ' ')}",
         ]
