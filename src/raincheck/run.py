@@ -50,6 +50,31 @@ class Run:
         fence: The fencing number of this claim: what `task` has changed to since does not make it ours again.
     """
 
+    __slots__ = (
+        "_asked",
+        "_changes",
+        "_clock",
+        "_lease",
+        "_news",
+        "_parked",
+        "_remaining",
+        "_saver",
+        "_slot",
+        "_stop",
+        "_store",
+        "_timer",
+        "_timer_since",
+        "_unsaved",
+        "_waiter",
+        "context",
+        "fence",
+        "loop",
+        "operation",
+        "task",
+        "task_ref",
+        "version",
+    )
+
     def __init__(
         self,
         task: Task,
@@ -81,7 +106,7 @@ class Run:
         self._clock = clock
         self._lease = lease
         self._stop: StopReason | None = None
-        self._stopped: asyncio.Future[None] = self.loop.create_future()
+        self._waiter: asyncio.Future[None] | None = None
         self._news: asyncio.Event | None = None
         self._asked = 0
         self._parked = 0
@@ -103,12 +128,27 @@ class Run:
         if self._stop is None or self._stop == "timeout":
             self._stop = reason
             self.context.mark_cancelled()
-        if not self._stopped.done():
-            self._stopped.set_result(None)
+        self._wake()
 
-    async def until_stopped(self, *others: asyncio.Task[Any], seconds: float | None = None) -> None:
-        """Wait for the order to stop, for one of `others`, or until `seconds` have gone by."""
-        await asyncio.wait({self._stopped, *others}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    async def until_stopped(self, body: asyncio.Task[Any] | None = None, *, seconds: float | None = None) -> None:
+        """Wait for the order to stop, for the end of `body`, or until `seconds` have gone by."""
+        if self._stop is not None:
+            return
+        # `asyncio.wait` would do; it keeps more than a kilobyte for every task that waits.
+        self._waiter = self.loop.create_future()
+        if body is not None:
+            body.add_done_callback(self._wake)
+        timer = None if seconds is None else self.loop.call_later(seconds, self._wake)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self, ended: asyncio.Task[Any] | None = None) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def sleep(self, seconds: float) -> None:
         """Sleep between attempts; raises `Interrupted` when the run is told to stop."""
@@ -139,7 +179,6 @@ class Run:
         self._pause_timer()
         if self._stop == "timeout":
             self._stop = None
-            self._stopped = self.loop.create_future()
         return self._remaining
 
     def _resume_timer(self) -> None:

@@ -204,8 +204,7 @@ class Runner:
         body = asyncio.create_task(_guarded(operation, run), name=f"raincheck:{operation.operation_type}")
         run.start_timer(operation.policy.timeout_seconds)
         try:
-            if run.stop_reason is None:
-                await run.until_stopped(body)
+            await run.until_stopped(body)
         except asyncio.CancelledError:
             # The event loop ends under us, without a shutdown of ours: give back what may run again.
             run.interrupt("shutdown")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import CancelledError, Future
 from typing import Any, Protocol, TypeVar
@@ -68,23 +67,23 @@ class TaskContext:
         self.answers: dict[str, Mapping[str, Any]] = {}
         self._backend = backend
         self._loop = loop
-        self._cancelled = threading.Event()
-        self._waiting: set[Future[Any]] = set()
+        self._cancelled = False
+        self._waiting: tuple[Future[Any], ...] = ()
 
     @property
     def cancelled(self) -> bool:
         """Whether the task was told to stop (cancelled, timed out, or its worker shuts down)."""
-        return self._cancelled.is_set()
+        return self._cancelled
 
     def check_cancelled(self) -> None:
         """Raise `TaskCancelled` if the task was told to stop: call it in the loops of a synchronous operation."""
-        if self._cancelled.is_set():
+        if self._cancelled:
             raise TaskCancelled(self.task_ref)
 
     def mark_cancelled(self) -> None:
         """Tell the operation to stop (for the runner), and wake its thread if it waits. Thread-safe, idempotent."""
-        self._cancelled.set()
-        for future in tuple(self._waiting):
+        self._cancelled = True
+        for future in self._waiting:
             future.cancel()
 
     async def progress(self, fraction: float | None = None, message: str | None = None) -> None:
@@ -125,13 +124,13 @@ class TaskContext:
 
     def _call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        self._waiting.add(future)
+        self._waiting = (*self._waiting, future)
         try:
-            if self._cancelled.is_set():  # told to stop before the future was in the set
+            if self._cancelled:  # told to stop before the future was in the set
                 future.cancel()
             return future.result()
         except CancelledError:
             self.check_cancelled()
             raise
         finally:
-            self._waiting.discard(future)
+            self._waiting = tuple(each for each in self._waiting if each is not future)
