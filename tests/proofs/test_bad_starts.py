@@ -87,7 +87,6 @@ async def make_store(place: Workplace) -> None:
 
 async def test_a_corrupt_state_file_stops_the_start_and_is_left_as_it_is(tmp_path: Path) -> None:
     place = Workplace(tmp_path, TOML, FUNCTIONS)
-    place.database.parent.mkdir(parents=True)
     for junk in (os.urandom(20_000), b"SQLite format 3\0" + os.urandom(20_000), b"not a database\n"):
         place.database.write_bytes(junk)
         for command in (("serve",), ("tasks", "list")):
@@ -113,7 +112,6 @@ async def test_a_state_file_that_is_corrupt_within_gives_clear_errors(tmp_path: 
             assert "damaged" in refused.value.message
             assert refused.value.error["retryable"] is False
         assert "Traceback" not in server.log
-        assert len(server.log.splitlines()) < 100
     code, out, err = await place.raincheck("tasks", "list")
     assert (code, out) == (FAILED, "")
     assert "damaged" in only_line(err)
@@ -134,7 +132,6 @@ async def test_a_state_file_of_a_newer_version_is_refused_and_left_as_it_is(tmp_
 
 async def test_an_sqlite_file_of_somebody_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     place = Workplace(tmp_path, TOML, FUNCTIONS)
-    place.database.parent.mkdir(parents=True)
     connection = sqlite3.connect(place.database)
     connection.execute("CREATE TABLE recipes (name TEXT)")
     connection.close()
@@ -169,7 +166,6 @@ async def test_a_port_in_use_stops_the_start_before_any_task_is_taken_up(tmp_pat
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Generator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("only root can mount a small file system")

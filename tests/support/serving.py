@@ -23,8 +23,6 @@ from typing import Any
 
 import psutil
 
-from raincheck.config_sources import load_settings
-
 __all__ = [
     "Caller",
     "HttpCaller",
@@ -345,15 +343,11 @@ class Workplace:
 
     def __init__(self, folder: Path, toml: str, functions: str = "") -> None:
         self.folder = folder
+        self.database = folder / "state" / "tasks.db"
+        self.database.parent.mkdir()
         self.history = folder / "history.jsonl"
         (folder / "raincheck.toml").write_text(toml)
         (folder / "ops.py").write_text(functions)
-
-    @property
-    def database(self) -> Path:
-        """Where the server keeps its tasks on default settings."""
-        settings = load_settings(self.folder / "raincheck.toml", environ={"XDG_STATE_HOME": str(self.folder / "state")})
-        return settings.database
 
     def environment(self, **more: str) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAINCHECK", "PYTEST"))}
