@@ -1,0 +1,318 @@
+"""What every host shares: operations are declared, existing tools adopted, one service started and stopped.
+
+A host (`raincheck.mcp.extension` for the official SDK's `MCPServer`, `raincheck.mcp.fastmcp_host` for FastMCP) adds how
+its server lists tools and brings calls here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, overload
+
+from mcp.server.context import ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams
+
+from raincheck.compose import default_policy, make_store
+from raincheck.config import Settings, file_name
+from raincheck.errors import ConfigurationError
+from raincheck.mcp.handle_tools import HANDLE_TOOLS, HandleTools, answer_errors
+from raincheck.mcp.protocol_errors import KeepsProtocolErrors
+from raincheck.mcp.scopes import scope_of
+from raincheck.mcp.task_methods import TaskMethods
+from raincheck.mcp.typed_tools import TypedTools
+from raincheck.operations.operation import LostPolicy, Mode, Operation, Policy, WithoutTasks
+from raincheck.registry import Registry
+from raincheck.service import Service, ServiceSettings
+from raincheck.store import TaskStore
+
+__all__ = ["HANDLE_NAMES", "Workshop", "checked_policy"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+HANDLE_NAMES = frozenset(tool.name for tool in HANDLE_TOOLS)
+
+
+class Workshop:
+    """Operations and the service that runs them, for one server.
+
+    Args:
+        tools: Name patterns (`fnmatch`) of the server's own tool functions that become operations, unchanged.
+        store: Where tasks are kept: a path (SQLite), a store, or None for the settings' one.
+        policy: How those tools are run and answered.
+        settings: All settings at once (`raincheck.load_settings`); their operations are declared by `serve` only.
+
+    Raises:
+        ConfigurationError: A setting or a declaration is wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        tools: str | Sequence[str] = (),
+        store: TaskStore | str | os.PathLike[str] | None = None,
+        policy: Policy | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self._settings = _with_store_path(settings or Settings(), store)
+        self._patterns = (tools,) if isinstance(tools, str) else tuple(tools)
+        self._default_policy = policy or default_policy(self._settings)
+        self._given_store = store if store is not None and not isinstance(store, str | os.PathLike) else None
+        self._operations: dict[str, Operation] = {}
+        self._adopted: set[str] = set()
+        self._service: Service | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting: asyncio.Lock | None = None
+        self._holders = 0
+        self._handles: HandleTools | None = None
+        self._methods: TaskMethods | None = None
+        self._typed: TypedTools | None = None
+
+    # What a host says of its server.
+
+    def _server_name(self) -> str | None:
+        """The server's name, None before there is one."""
+        raise NotImplementedError
+
+    def _register(self, operation: Operation) -> None:
+        """Make the operation a tool of the server, if there is one yet."""
+        raise NotImplementedError
+
+    async def _existing_tools(self) -> Mapping[str, Callable[[Policy], Operation]]:
+        """The server's tools by name, each with what makes an operation of it."""
+        raise NotImplementedError
+
+    # Declaring operations.
+
+    @overload
+    def operation(self, function: Callable[_P, _R], /) -> Callable[_P, _R]: ...
+    @overload
+    def operation(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        isolation: Any = "none",
+        ask_first: Mapping[str, Mapping[str, Any]] | None = None,
+        mode: Mode | None = None,
+        inline_wait_seconds: float | None = None,
+        without_tasks: WithoutTasks | None = None,
+        timeout_seconds: float | None = None,
+        default_max_wait_seconds: float | None = None,
+        ttl_seconds: float | None = None,
+        on_worker_lost: LostPolicy | None = None,
+        retry_attempts: int | None = None,
+    ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]: ...
+    def operation(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        title: str | None = None,
+        description: str | None = None,
+        isolation: Any = "none",
+        ask_first: Mapping[str, Mapping[str, Any]] | None = None,
+        **policy: Any,
+    ) -> Any:
+        """Declare a function as an operation; the function itself stays as it is.
+
+        Sync or async; a parameter annotated `TaskContext` is injected. Every member of `Policy` may be given by name;
+        the others come from the settings. `isolation="process"` runs each task in a process of its own; `ask_first` are
+        questions to the user before the work, by name (`Operation.ask_first`).
+
+        Raises:
+            ConfigurationError: The name is taken, or the signature cannot be a schema.
+        """
+        from raincheck.operations.python import python_operation
+
+        def declare(fn: Callable[..., Any]) -> Callable[..., Any]:
+            given = {key: value for key, value in policy.items() if value is not None}
+            operation = python_operation(
+                fn,
+                operation_type=name,
+                title=title,
+                description=description,
+                policy=checked_policy(self._default_policy, given),
+                isolation=isolation,
+            )
+            self.add(replace(operation, ask_first=ask_first) if ask_first else operation)
+            return fn
+
+        return declare if function is None else declare(function)
+
+    def add(self, operation: Operation) -> None:
+        """Add an operation of any kind.
+
+        Raises:
+            ConfigurationError: The name is taken.
+        """
+        name = operation.operation_type
+        if name in self._operations or name in HANDLE_NAMES:
+            raise ConfigurationError(f"There is already an operation or a handle tool named {name!r}.")
+        operation = self._operations[name] = replace(operation, executor=KeepsProtocolErrors(operation.executor))
+        self._register(operation)
+
+    @property
+    def operations(self) -> Mapping[str, Operation]:
+        """The operations by name; existing tools are among them once the server has listed or called them."""
+        return dict(self._operations)
+
+    async def adopt(self, name: str) -> Operation | None:
+        """The operation of that name; of an existing tool where a pattern names it, None for any other tool."""
+        if (known := self._operations.get(name)) is not None:
+            return known
+        if name in HANDLE_NAMES or not any(fnmatchcase(name, each) for each in self._patterns):
+            return None
+        return self._adopted_from(await self._existing_tools(), name)
+
+    async def adopt_all(self) -> None:
+        """Make operations of all existing tools that a pattern names."""
+        if self._patterns:
+            existing = await self._existing_tools()
+            for name in existing:
+                if name not in HANDLE_NAMES and any(fnmatchcase(name, each) for each in self._patterns):
+                    self._adopted_from(existing, name)
+
+    def _adopted_from(self, existing: Mapping[str, Callable[[Policy], Operation]], name: str) -> Operation | None:
+        if name not in self._operations and (make := existing.get(name)) is not None:
+            self._operations[name] = make(self._default_policy)
+            self._adopted.add(name)
+        return self._operations.get(name)
+
+    # Answering.
+
+    async def answer(self, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any]) -> dict[str, Any] | None:
+        """The result of a call of a handle tool or an operation, None where the tool is neither.
+
+        Raises:
+            MCPError: The operation ended in a JSON-RPC error, or the client's surface and the policy don't fit.
+        """
+        if params.name in HANDLE_NAMES:
+            if self._handles is None or self._loop is not asyncio.get_running_loop():
+                await self.started()
+            assert self._handles is not None
+            return await self._handles.call(params.name, params.arguments or {}, scope_of(ctx))
+        operation = await self.adopt(params.name)
+        if operation is None:
+            return None
+        await self.started()
+        assert self._typed is not None
+        return await answer_errors(self._typed.call(operation, params, ctx))
+
+    async def core_operation(self, params: CallToolRequestParams) -> Operation:
+        """The operation that a core task (2025-11-25) is asked for.
+
+        Raises:
+            MCPError: The tool is no operation (-32601).
+        """
+        operation = await self.adopt(params.name)
+        if operation is None:
+            raise MCPError(METHOD_NOT_FOUND, f"Tool {params.name} does not support task-augmented execution")
+        return operation
+
+    async def task_methods(self) -> TaskMethods:
+        """The task methods of the started service."""
+        await self.started()
+        assert self._methods is not None
+        return self._methods
+
+    # The service.
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[Registry]:
+        """Run the service while the block runs; blocks may overlap, the last one to end stops it.
+
+        Raises:
+            StoreError: The store cannot be opened.
+        """
+        service = await self.started()
+        self._holders += 1
+        try:
+            yield service.registry
+        finally:
+            self._holders -= 1
+            if self._holders == 0:
+                self._service = None
+                await service.stop()
+
+    async def started(self) -> Service:
+        """The service, started at the first call.
+
+        Raises:
+            StoreError: The store cannot be opened.
+        """
+        loop = asyncio.get_running_loop()
+        if self._service is not None and self._loop is loop:
+            return self._service
+        if self._loop is not loop:
+            # A service that was started lazily ended with its event loop.
+            self._loop, self._service, self._starting, self._holders = loop, None, asyncio.Lock(), 0
+        assert self._starting is not None
+        async with self._starting:
+            if self._service is None:
+                await self.adopt_all()
+                service = self._new_service()
+                await service.start()
+                self._service = service
+                self._handles = HandleTools(service.registry, self._settings.polling)
+                self._methods = TaskMethods(service.registry, self._handles)
+                self._typed = TypedTools(service.registry, self._handles, self._methods)
+        return self._service
+
+    def _new_service(self) -> Service:
+        execution = self._settings.execution
+        return Service(
+            self._given_store or make_store(self._settings_of_server()),
+            self._operations.get,
+            self._names,
+            ServiceSettings(
+                max_concurrency=execution.max_concurrency,
+                lease_seconds=execution.lease_seconds,
+                drain_seconds=execution.drain_seconds,
+                max_parameters_bytes=execution.max_parameters_bytes,
+            ),
+        )
+
+    def _settings_of_server(self) -> Settings:
+        """Where nothing says where tasks are kept, each server has a file of its own, by its name."""
+        settings, name = self._settings, self._server_name()
+        unsaid = settings.source == Settings().source and settings.state.provider == "sqlite" and not settings.state.url
+        if name is None or not unsaid or settings.state_folder is None:
+            return settings
+        path = settings.state_folder / f"{file_name(name)}.db"
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _with_store_path(settings, path)
+
+    def _names(self) -> Collection[str]:
+        return self._operations.keys()
+
+
+def _with_store_path(settings: Settings, store: TaskStore | str | os.PathLike[str] | None) -> Settings:
+    if not isinstance(store, str | os.PathLike):
+        return settings
+    state = settings.state.model_copy(update={"provider": "sqlite", "url": str(Path(store).absolute())})
+    return settings.model_copy(update={"state": state})
+
+
+def checked_policy(base: Policy, given: Mapping[str, Any]) -> Policy:
+    """`base` with the given members.
+
+    Raises:
+        ConfigurationError: There is no such member.
+    """
+    try:
+        return replace(base, **given)
+    except TypeError:
+        unknown = ", ".join(sorted(set(given) - set(Policy.__dataclass_fields__)))
+        allowed = ", ".join(Policy.__dataclass_fields__)
+        raise ConfigurationError(f"An operation has no setting {unknown}. Allowed: {allowed}.") from None
