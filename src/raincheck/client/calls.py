@@ -1,0 +1,135 @@
+"""Calls of the handle tools, each tried again where its connection is lost or the server is busy.
+
+That is safe for every one of them: a submission has its idempotency key, the others may be repeated by their nature.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from raincheck.client.answers import Session, call_tool, read_ticket, read_view, refusal
+from raincheck.client.connection import backoff, lost_connection, timed_out
+from raincheck.client.errors import BadAnswer, ConnectionLost, passing, retry_after
+from raincheck.client.policy import LONGEST_HOLD, PollingPolicy
+from raincheck.client.records import TaskHandle, TaskView
+from raincheck.errors import CallError, InternalError, TaskNotFound
+
+__all__ = ["HandleCalls", "NotHeld"]
+
+logger = logging.getLogger(__name__)
+
+
+class NotHeld(Exception):
+    """The server, or something on the way to it, does not let an answer be held."""
+
+
+class HandleCalls:
+    """Calls the handle tools of one server.
+
+    Args:
+        session: Calls its tools.
+        policy: How long an answer may take, and how often a call is tried again.
+    """
+
+    def __init__(self, session: Session, policy: PollingPolicy) -> None:
+        self._session = session
+        self._policy = policy
+
+    async def submit(
+        self,
+        operation_type: str,
+        parameters: Mapping[str, Any],
+        *,
+        idempotency_key: str,
+        max_wait_seconds: float | None,
+    ) -> tuple[TaskHandle, float | None]:
+        """The handle of the accepted task, and when the server wants to be asked."""
+        arguments: dict[str, Any] = {
+            "operation_type": operation_type,
+            "parameters": dict(parameters),
+            "idempotency_key": idempotency_key,
+        }
+        if max_wait_seconds is not None:
+            arguments["max_wait_seconds"] = max_wait_seconds
+        payload = await self._call("initiate_background_task", arguments)
+        return read_ticket(payload, idempotency_key=idempotency_key)
+
+    async def status(self, handle: TaskHandle, *, hold: float = 0.0) -> TaskView:
+        """The task as it is, or as it is when it ends or asks something within `hold` seconds.
+
+        Raises:
+            NotHeld: It was to be held, and cannot be. Without `hold` it may well be answered.
+        """
+        arguments: dict[str, Any] = {"task_ref": handle.task_ref}
+        if not hold:
+            return read_view(await self._call("resolve_task_status", arguments, handle), handle)
+        arguments["wait_seconds"] = round(min(hold, LONGEST_HOLD), 3)
+        try:
+            payload = await self._call("resolve_task_status", arguments, handle, hold=hold)
+        except TaskNotFound:
+            raise
+        except CallError as error:
+            # Another server's handle tools may know no wait_seconds.
+            raise NotHeld from error
+        return read_view(payload, handle)
+
+    async def cancel(self, handle: TaskHandle) -> TaskView:
+        """End the task; as it is then."""
+        payload = await self._call("cancel_background_task", {"task_ref": handle.task_ref}, handle)
+        return read_view(payload, handle)
+
+    async def provide(self, handle: TaskHandle, responses: Mapping[str, Mapping[str, Any]]) -> TaskView:
+        """Answer its questions by their keys; the task as it is then."""
+        given = {key: dict(response) for key, response in responses.items()}
+        arguments = {"task_ref": handle.task_ref, "responses": given}
+        return read_view(await self._call("provide_task_input", arguments, handle), handle)
+
+    async def _call(
+        self, name: str, arguments: dict[str, Any], handle: TaskHandle | None = None, *, hold: float = 0.0
+    ) -> Mapping[str, Any]:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                async with asyncio.timeout(self._policy.answer_seconds + hold):
+                    return await self._payload(name, arguments, handle)
+            except Exception as error:
+                last = attempt > self._policy.call_retries
+                pause = self._pause(error, attempt, last=last)
+                if pause is None:
+                    raise
+                if hold and timed_out(error):
+                    raise NotHeld from error
+                if last:
+                    message = f"{name} got no answer in {attempt} tries; the last one: {_named(error)}."
+                    raise ConnectionLost(message, handle=handle) from error
+                logger.info("%s is tried again in %.1f s: %s", name, pause, type(error).__name__)
+            await asyncio.sleep(pause)
+
+    async def _payload(self, name: str, arguments: dict[str, Any], handle: TaskHandle | None) -> Mapping[str, Any]:
+        answer = await call_tool(self._session, name, arguments)
+        refused = refusal(answer)
+        if refused is not None:
+            raise refused
+        payload = answer.payload()
+        if payload is None:
+            raise BadAnswer(f"{name} answered without a JSON object", handle=handle)
+        return payload
+
+    def _pause(self, error: Exception, attempt: int, *, last: bool) -> float | None:
+        """How long to wait before the next try; None where the error is the answer."""
+        if isinstance(error, ConnectionLost):
+            return None  # the session has tried long enough itself
+        if isinstance(error, CallError | InternalError):
+            return max(backoff(attempt), retry_after(error) or 0.0) if passing(error) and not last else None
+        if isinstance(error, BadAnswer):
+            return None if last else backoff(attempt)
+        return backoff(attempt) if lost_connection(error) else None
+
+
+def _named(error: Exception) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -1,0 +1,201 @@
+"""The driver for the handle tools: submits, waits, answers and cancels over any session that can call tools."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from raincheck.client.answers import Session, inline_result, is_ticket, read_answer, read_ticket
+from raincheck.client.callbacks import settled
+from raincheck.client.calls import HandleCalls, NotHeld
+from raincheck.client.policy import PollingPolicy
+from raincheck.client.records import (
+    InputCallback,
+    ProgressCallback,
+    SubmittedCallback,
+    TaskHandle,
+    TaskResult,
+    TaskView,
+)
+from raincheck.client.wait import Wait
+
+__all__ = ["TaskPoller", "new_idempotency_key"]
+
+
+def new_idempotency_key() -> str:
+    """A key that nobody else has."""
+    return f"rc-{secrets.token_urlsafe(18)}"
+
+
+class TaskPoller:
+    """Runs operations through the handle tools and does the polling, so that neither model nor program has to.
+
+    One poller serves any number of sessions and tasks at once; it keeps no connection. A wait that ends early, by its
+    bounds, by cancellation or with its process, leaves the task running: `cancel` alone ends it.
+
+    Args:
+        policy: How often to ask, and the bounds.
+        on_progress, on_input, on_submitted: What every call below uses where it is given none of its own.
+    """
+
+    def __init__(
+        self,
+        policy: PollingPolicy | None = None,
+        *,
+        on_progress: ProgressCallback | None = None,
+        on_input: InputCallback | None = None,
+        on_submitted: SubmittedCallback | None = None,
+    ) -> None:
+        self._policy = policy or PollingPolicy()
+        self._on_progress = on_progress
+        self._on_input = on_input
+        self._on_submitted = on_submitted
+
+    async def run(
+        self,
+        session: Session,
+        operation_type: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+        max_wait_seconds: float | None = None,
+        on_progress: ProgressCallback | None = None,
+        on_input: InputCallback | None = None,
+        on_submitted: SubmittedCallback | None = None,
+    ) -> TaskResult:
+        """Submit an operation and wait for its result.
+
+        Args:
+            session: Calls the server's tools.
+            operation_type: Which operation.
+            parameters: Its own parameters.
+            idempotency_key: One made for this run where there is none, so that its own retries do the work once.
+            max_wait_seconds: The task's deadline, from acceptance, kept by the server.
+            on_progress: Called when status or progress has changed.
+            on_input: Answers what the task asks; without it, a question raises `InputNeeded`.
+            on_submitted: Called with the handle before the wait.
+
+        Raises:
+            CallError: The server refused the call; no task was made.
+            TaskFailure: The task failed: the class that belongs to its code.
+            TaskWasCancelled, WaitTimedOut, InputNeeded, ConnectionLost, BadAnswer: See `raincheck.client.errors`.
+        """
+        handle, hint = await self._calls(session).submit(
+            operation_type,
+            parameters or {},
+            idempotency_key=idempotency_key or new_idempotency_key(),
+            max_wait_seconds=max_wait_seconds,
+        )
+        submitted = on_submitted or self._on_submitted
+        if submitted is not None:
+            await settled(submitted(handle))
+        return await self._follow(session, handle, hint, on_progress, on_input)
+
+    async def submit(
+        self,
+        session: Session,
+        operation_type: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+        max_wait_seconds: float | None = None,
+    ) -> TaskHandle:
+        """Submit an operation; its handle, once the task is durable. Raises as `run` does."""
+        handle, _ = await self._calls(session).submit(
+            operation_type,
+            parameters or {},
+            idempotency_key=idempotency_key or new_idempotency_key(),
+            max_wait_seconds=max_wait_seconds,
+        )
+        return handle
+
+    async def resume(
+        self,
+        session: Session,
+        task: TaskHandle | str,
+        *,
+        on_progress: ProgressCallback | None = None,
+        on_input: InputCallback | None = None,
+    ) -> TaskResult:
+        """Wait for a task that was submitted before, by this process or another one; a `task_ref` is enough.
+
+        Raises:
+            TaskNotFound: Unknown, expired, or somebody else's.
+            RaincheckError: As `run` does.
+        """
+        return await self._follow(session, _handle(task), None, on_progress, on_input)
+
+    async def result(self, session: Session, task: TaskHandle | str) -> TaskResult:
+        """`resume` without callbacks of its own: the task's result, waited for where it is not there yet."""
+        return await self.resume(session, task)
+
+    async def status(self, session: Session, task: TaskHandle | str, *, wait_seconds: float = 0.0) -> TaskView:
+        """The task as it is, or as it is when it ends or asks something within `wait_seconds` (at most 25)."""
+        try:
+            return await self._calls(session).status(_handle(task), hold=wait_seconds)
+        except NotHeld:
+            return await self._calls(session).status(_handle(task))
+
+    async def cancel(self, session: Session, task: TaskHandle | str) -> TaskView:
+        """End the task; a settled one stays as it is. The task as it is then."""
+        return await self._calls(session).cancel(_handle(task))
+
+    async def answer(
+        self, session: Session, task: TaskHandle | str, responses: Mapping[str, Mapping[str, Any]]
+    ) -> TaskView:
+        """Answer what the task asks, by the keys of its requests. The task as it is then."""
+        return await self._calls(session).provide(_handle(task), responses)
+
+    async def resolve_if_ticket(
+        self,
+        session: Session,
+        result: Any,
+        *,
+        on_progress: ProgressCallback | None = None,
+        on_input: InputCallback | None = None,
+        on_submitted: SubmittedCallback | None = None,
+    ) -> TaskResult:
+        """What a typed tool's call comes to: its result as it stands, or, where it is a ticket, the task's result.
+
+        Args:
+            session: The session that the tool was called on.
+            result: What `call_tool` returned, of any SDK.
+            on_progress, on_input, on_submitted: As in `run`.
+
+        Raises:
+            RaincheckError: As `run` does.
+        """
+        answer = read_answer(result)
+        payload = answer.payload()
+        if payload is None or not is_ticket(answer):
+            return inline_result(answer)
+        handle, hint = read_ticket(payload)
+        submitted = on_submitted or self._on_submitted
+        if submitted is not None:
+            await settled(submitted(handle))
+        return await self._follow(session, handle, hint, on_progress, on_input)
+
+    async def _follow(
+        self,
+        session: Session,
+        handle: TaskHandle,
+        hint: float | None,
+        on_progress: ProgressCallback | None,
+        on_input: InputCallback | None,
+    ) -> TaskResult:
+        wait = Wait(
+            self._calls(session),
+            handle,
+            self._policy,
+            on_progress=on_progress or self._on_progress,
+            on_input=on_input or self._on_input,
+        )
+        return await wait.result(hint)
+
+    def _calls(self, session: Session) -> HandleCalls:
+        return HandleCalls(session, self._policy)
+
+
+def _handle(task: TaskHandle | str) -> TaskHandle:
+    return TaskHandle(task_ref=task) if isinstance(task, str) else task
