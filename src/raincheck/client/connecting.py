@@ -1,0 +1,100 @@
+"""Connects to a server by address or command. Needs mcp 2.x, as all that is imported here on use."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from raincheck.client.answers import Session
+from raincheck.client.connection import Connect, ReconnectingSession
+from raincheck.errors import MissingDependency
+
+__all__ = ["Server", "connect", "connector"]
+
+Server = str | Sequence[str] | Connect
+"""An address (`http…`), a command line, a command's words, or what opens a connection itself."""
+
+
+def connect(
+    server: Server,
+    *,
+    headers: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    outage_seconds: float = 60.0,
+) -> AbstractAsyncContextManager[ReconnectingSession]:
+    """A session for `TaskPoller` that connects anew after each loss, and starts a stdio server again that died.
+
+    Args:
+        server: An `http(s)` address, a command line such as `"raincheck serve"`, its words as a list, or a function
+            that opens a connection (with mcp 1.x, say).
+        headers: For an address: sent with every request, such as `Authorization`.
+        env: For a command: added to the few variables that the SDK hands on.
+        cwd: For a command: where it runs.
+        outage_seconds: How long a call waits for a server that does not come back.
+
+    Raises:
+        MissingDependency: mcp 2.x is not installed, and `server` is no function.
+        ValueError: The command line is empty, or its quotes are not closed.
+    """
+    return _reconnecting(connector(server, headers=headers, env=env, cwd=cwd), outage_seconds)
+
+
+def connector(
+    server: Server,
+    *,
+    headers: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+) -> Connect:
+    """What opens one connection to the server, for `ReconnectingSession`. Arguments and errors as of `connect`."""
+    if callable(server):
+        return server
+    if importlib.util.find_spec("mcp_types") is None:
+        raise MissingDependency("Connecting needs the mcp SDK 2.x: pip install 'raincheck[server]'")
+    if isinstance(server, str) and server.startswith(("http://", "https://")):
+        return _over_http(server, dict(headers or {}))
+    words = shlex.split(server) if isinstance(server, str) else list(server)
+    if not words:
+        raise ValueError("the server's command is empty")
+    return _over_stdio(words, env, cwd)
+
+
+@asynccontextmanager
+async def _reconnecting(connect_once: Connect, outage_seconds: float) -> AsyncGenerator[ReconnectingSession]:
+    async with ReconnectingSession(connect_once, outage_seconds=outage_seconds) as session:
+        yield session
+
+
+def _over_http(url: str, headers: Mapping[str, str]) -> Callable[[], AbstractAsyncContextManager[Session]]:
+    from mcp import Client
+
+    from raincheck.client.http import steady_http
+
+    # The short outage is the session's to bridge: it can also begin a protocol session anew.
+    return lambda: _client(Client(steady_http(url, headers=headers, outage_seconds=0.0), cache=None))
+
+
+def _over_stdio(
+    words: Sequence[str], env: Mapping[str, str] | None, cwd: str | os.PathLike[str] | None
+) -> Callable[[], AbstractAsyncContextManager[Session]]:
+    from mcp import Client, StdioServerParameters
+
+    server = StdioServerParameters(
+        command=words[0],
+        args=list(words[1:]),
+        env=None if env is None else dict(env),
+        cwd=None if cwd is None else Path(cwd),
+    )
+    return lambda: _client(Client(server, cache=None))
+
+
+@asynccontextmanager
+async def _client(client: Any) -> AsyncGenerator[Session]:
+    async with client as connected:
+        yield connected

@@ -1,0 +1,163 @@
+"""The messages of the tasks extension (SEP-2663) as a client sends and reads them. Needs mcp 2.x."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+from mcp_types import CallToolResult, ErrorData, InputRequest, Request, RequestParams, Result
+from pydantic import Field, TypeAdapter, ValidationError
+
+from raincheck.client.errors import BadAnswer
+from raincheck.client.records import TaskHandle, TaskView
+from raincheck.task import InputRequest as Question
+from raincheck.task import Progress, TaskStatus
+
+__all__ = [
+    "TASKS_EXTENSION",
+    "Acknowledged",
+    "CancelTask",
+    "CreatedTask",
+    "DetailedTask",
+    "GetTask",
+    "UpdateTask",
+    "call_error",
+    "call_result",
+    "request_of",
+    "view_of",
+]
+
+TASKS_EXTENSION = "io.modelcontextprotocol/tasks"
+
+_WireStatus = Literal["working", "input_required", "completed", "failed", "cancelled"]
+_STATUSES = {
+    "working": TaskStatus.PROCESSING,
+    "input_required": TaskStatus.INPUT_REQUIRED,
+    "completed": TaskStatus.COMPLETED,
+    "failed": TaskStatus.FAILED,
+    "cancelled": TaskStatus.CANCELLED,
+}
+_REQUESTS: TypeAdapter[InputRequest] = TypeAdapter(InputRequest)
+
+
+class TaskParams(RequestParams):
+    """Names the task."""
+
+    task_id: str = Field(alias="taskId")
+
+
+class UpdateParams(TaskParams):
+    """Names the task, and answers its questions."""
+
+    input_responses: dict[str, dict[str, Any]] = Field(alias="inputResponses")
+
+
+class GetTask(Request[TaskParams, Literal["tasks/get"]]):
+    """`tasks/get`."""
+
+    name_param = "taskId"
+    method: Literal["tasks/get"] = "tasks/get"
+    params: TaskParams
+
+
+class UpdateTask(Request[UpdateParams, Literal["tasks/update"]]):
+    """`tasks/update`."""
+
+    name_param = "taskId"
+    method: Literal["tasks/update"] = "tasks/update"
+    params: UpdateParams
+
+
+class CancelTask(Request[TaskParams, Literal["tasks/cancel"]]):
+    """`tasks/cancel`."""
+
+    name_param = "taskId"
+    method: Literal["tasks/cancel"] = "tasks/cancel"
+    params: TaskParams
+
+
+class Acknowledged(Result):
+    """The answer of `tasks/update` and `tasks/cancel`."""
+
+    result_type: str = Field(default="complete", alias="resultType")
+
+
+class _Task(Result):
+    task_id: str = Field(alias="taskId", min_length=1)
+    status: _WireStatus
+    status_message: str | None = Field(default=None, alias="statusMessage")
+    poll_interval_ms: float | None = Field(default=None, alias="pollIntervalMs")
+
+
+class CreatedTask(_Task):
+    """`CreateTaskResult`: the call became a task."""
+
+    result_type: Literal["task"] = Field(default="task", alias="resultType")
+
+
+class DetailedTask(_Task):
+    """The answer of `tasks/get`: the whole task."""
+
+    result: dict[str, Any] | None = None
+    error: ErrorData | None = None
+    # As it comes: one question that this client does not understand must not hide the others.
+    requests: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]], alias="inputRequests")
+
+
+def view_of(task: _Task, handle: TaskHandle) -> TaskView:
+    """The task in the words of the handle tools.
+
+    Raises:
+        BadAnswer: It is another task.
+    """
+    if task.task_id != handle.task_ref:
+        raise BadAnswer("the server answered with another task", handle=handle)
+    asked = task.requests if isinstance(task, DetailedTask) else {}
+    return TaskView(
+        handle=handle,
+        status=_STATUSES[task.status],
+        progress=None if task.status_message is None else Progress(message=task.status_message),
+        poll_after_seconds=None if task.poll_interval_ms is None else task.poll_interval_ms / 1000,
+        requests=tuple(_question(key, request) for key, request in asked.items()),
+    )
+
+
+def call_result(task: DetailedTask, handle: TaskHandle) -> CallToolResult:
+    """What the call would have returned.
+
+    Raises:
+        BadAnswer: That is no tool result.
+    """
+    try:
+        return CallToolResult.model_validate(task.result, by_name=False)
+    except ValidationError as error:
+        raise BadAnswer("the task is completed, and its result is no tool result", handle=handle) from error
+
+
+def call_error(task: DetailedTask, handle: TaskHandle) -> ErrorData:
+    """The JSON-RPC error that the call would have been answered with.
+
+    Raises:
+        BadAnswer: There is none.
+    """
+    if task.error is None:
+        raise BadAnswer("the task failed, and the server does not say why", handle=handle)
+    return task.error
+
+
+def request_of(question: Question, handle: TaskHandle) -> InputRequest:
+    """A question of the task as the request that it stands for.
+
+    Raises:
+        BadAnswer: It is no elicitation, sampling or roots request.
+    """
+    try:
+        return _REQUESTS.validate_python({"method": question.method, "params": dict(question.params)}, by_name=False)
+    except ValidationError as error:
+        raise BadAnswer(f"the task asks by {question.method!r}, which is no input request", handle=handle) from error
+
+
+def _question(key: str, request: Mapping[str, Any]) -> Question:
+    params = request.get("params")
+    given = cast("dict[str, Any]", params) if isinstance(params, dict) else {}
+    return Question(key=key, method=str(request.get("method")), params=given)
