@@ -63,9 +63,15 @@ def fail(how: str) -> Any:
             return "x" * int(how)
 
 
+def started(folder: str, *pids: int) -> None:
+    # Renamed when whole, so that a test never reads half of it.
+    Path(folder, "part").write_text("".join(f"{pid}\n" for pid in pids))
+    Path(folder, "part").rename(Path(folder, "pids"))
+
+
 def sleep_politely(folder: str) -> None:
     try:
-        Path(folder, "pids").write_text(f"{os.getpid()}\n")
+        started(folder, os.getpid())
         time.sleep(60)
     finally:
         Path(folder, "cleaned").touch()
@@ -73,7 +79,7 @@ def sleep_politely(folder: str) -> None:
 
 async def sleep_politely_async(folder: str) -> None:
     try:
-        Path(folder, "pids").write_text(f"{os.getpid()}\n")
+        started(folder, os.getpid())
         await asyncio.sleep(60)
     finally:
         Path(folder, "cleaned").touch()
@@ -83,8 +89,7 @@ def deaf(folder: str) -> None:
     """Ignores SIGTERM, and so does its child."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    Path(folder, "part").write_text(f"{os.getpid()}\n{child.pid}\n")
-    Path(folder, "part").rename(Path(folder, "pids"))
+    started(folder, os.getpid(), child.pid)
     while True:
         try:
             time.sleep(60)

@@ -9,9 +9,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from operations.running import Recorder, alive, context_for, run, soon, start, until
 
@@ -237,6 +240,7 @@ async def test_the_environment_is_the_servers_without_its_settings(monkeypatch: 
         "MORE": "2",
         "RAINCHECK_TASK_REF": "task-1",
         "RAINCHECK_IDEMPOTENCY_KEY": "key-1",
+        "RAINCHECK_GUARDIAN": shown["RAINCHECK_GUARDIAN"],
     }
 
 
@@ -275,6 +279,18 @@ async def test_cancelling_ends_the_whole_group_before_it_goes_through(tmp_path: 
 
     assert [pid for pid in family_pids if alive(pid)] == []
     assert context.cancelled
+
+
+async def test_cancelling_while_the_command_starts_ends_it_too() -> None:
+    operation = command(["sleep", "4321"])
+    context = context_for(operation)
+    task = start(operation, context)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(task)
+    assert context.cancelled
+    assert [child for child in psutil.Process().children() if "4321" in child.cmdline()] == []
 
 
 async def test_a_second_cancellation_does_not_leave_the_group_behind(tmp_path: Path) -> None:
@@ -329,33 +345,51 @@ async def test_a_loop_that_closes_down_leaves_no_group(tmp_path: Path) -> None:
     await until(lambda: not any(alive(pid) for pid in pids(file)))
 
 
-async def test_killing_the_server_ends_its_commands(tmp_path: Path) -> None:
-    file = tmp_path / "pids"
-    script = tmp_path / "family.sh"
-    script.write_text(textwrap.dedent(FAMILY).format(file=file, last="wait"))
-    server = tmp_path / "server.py"
-    server.write_text(
-        textwrap.dedent(f"""
-            import asyncio, sys
-            sys.path[:0] = {[path for path in sys.path if path.endswith("tests")]!r}
-            from operations.running import run
-            from raincheck.operations.command import command_operation
+SERVER = """
+    import asyncio, sys
+    sys.path[:0] = {tests!r}
+    from operations.running import run
+    from raincheck.operations.command import command_operation
 
-            work = command_operation("work", argv=["/bin/sh", {str(script)!r}], parameters={{}}, description="")
-            asyncio.run(run(work))
-        """)
-    )
-    process = subprocess.Popen([sys.executable, str(server)])
+    work = command_operation("work", argv={argv!r}, parameters={{}}, description="")
+    asyncio.run(run(work))
+"""
+
+
+@contextmanager
+def server_running(argv: list[str], file: Path) -> Generator[subprocess.Popen[bytes]]:
+    """A process of its own that runs the command; what is left of the command afterwards is killed."""
+    tests = [path for path in sys.path if path.endswith("tests")]
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(SERVER).format(tests=tests, argv=argv)])
     try:
-        await until(lambda: len(pids(file)) == 3)
-        os.kill(process.pid, signal.SIGKILL)
-        await until(lambda: not any(alive(pid) for pid in pids(file)))
+        yield process
     finally:
         process.kill()
         process.wait()
         for pid in pids(file):
             if alive(pid):
                 os.kill(pid, signal.SIGKILL)
+
+
+async def test_killing_the_server_ends_its_commands(tmp_path: Path) -> None:
+    file, script = tmp_path / "pids", tmp_path / "family.sh"
+    script.write_text(textwrap.dedent(FAMILY).format(file=file, last="wait"))
+    with server_running(["/bin/sh", str(script)], file) as server:
+        await until(lambda: len(pids(file)) == 3)
+        server.send_signal(signal.SIGKILL)
+        await until(lambda: not any(alive(pid) for pid in pids(file)))
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+async def test_killing_the_server_ends_even_what_left_the_group_or_was_not_yet_told_of(tmp_path: Path) -> None:
+    file = tmp_path / "pids"
+    leave = f"import os, time; os.setsid(); print(os.getpid(), file=open({str(file)!r}, 'w')); time.sleep(60)"
+    script = tmp_path / "leave.sh"
+    script.write_text(f'{sys.executable} -c "{leave}" & wait\n')
+    with server_running(["/bin/sh", str(script)], file) as server:
+        await until(lambda: len(pids(file)) == 1)
+        server.send_signal(signal.SIGKILL)
+        await until(lambda: not any(alive(pid) for pid in pids(file)))
 
 
 async def test_many_commands_at_once_all_come_back_and_leave_no_descriptor() -> None:

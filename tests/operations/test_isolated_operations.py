@@ -130,11 +130,16 @@ async def test_a_deaf_function_is_killed_with_its_children(tmp_path: Path) -> No
 
 async def test_cancelling_while_the_process_starts_leaves_none() -> None:
     operation = isolated(functions.add)
-    task = start(operation, context_for(operation), a=1)
+    context = context_for(operation)
+    task = start(operation, context, a=1)
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await soon(task)
+    assert context.cancelled
+    assert [
+        child for child in psutil.Process().children() if "raincheck.operations.child" in str(child.cmdline())
+    ] == []
 
 
 def end(file: Path) -> None:

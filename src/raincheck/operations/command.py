@@ -12,7 +12,7 @@ from typing import Any
 
 import pydantic_core
 
-from raincheck.errors import ConfigurationError, OperationFailed, ResultTooLarge
+from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed, ResultTooLarge
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.problems import Problem, invalid_parameters
@@ -150,15 +150,32 @@ class CommandExecutor:
 
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Any:
         """See `Executor`."""
-        argv = [self._program, *self._arguments(arguments)]
         try:
-            group = await ProcessGroup.start(
-                argv, cwd=self._cwd, env=self._environment(context), stdout=True, stderr=True
+            argv = [self._program, *self._arguments(arguments)]
+        except InvalidParameters as error:
+            raise OperationFailed(f"the stored parameters do not fit the operation as it is now: {error}") from None
+        try:
+            return await self._result_of(await self._started(argv, context), context)
+        except asyncio.CancelledError:
+            context.mark_cancelled()
+            raise
+
+    async def _started(self, argv: list[str], context: TaskContext) -> ProcessGroup:
+        try:
+            return await ProcessGroup.start(
+                argv,
+                cwd=self._cwd,
+                env=self._environment(context),
+                stdout=True,
+                stderr=True,
+                grace_seconds=self._grace_seconds,
             )
         except OSError as error:
             raise cannot_start(self._program, error, self._cwd) from error
         except ValueError as error:  # a NUL byte in the environment
             raise OperationFailed(f"command {self._program} cannot be started: {error}") from error
+
+    async def _result_of(self, group: ProcessGroup, context: TaskContext) -> Any:
         assert group.stdout is not None
         assert group.stderr is not None
         tail = bytearray()
@@ -167,9 +184,6 @@ class CommandExecutor:
         exited = asyncio.create_task(group.wait())
         try:
             status = await _finish(group, exited, pipes)
-        except asyncio.CancelledError:
-            context.mark_cancelled()
-            raise
         finally:
             await group.stop(self._grace_seconds)
             await _end(pipes, exited)
@@ -216,7 +230,7 @@ class CommandExecutor:
         listed = isinstance(schema, dict) and ("enum" in schema or "const" in schema)
         return isinstance(value, str) and not listed
 
-    def _refused(self, template: Template, problem: str) -> Exception:
+    def _refused(self, template: Template, problem: str) -> InvalidParameters:
         return invalid_parameters(
             self._operation_type, [Problem(parameter=name, problem=problem) for name in sorted(template.names)]
         )

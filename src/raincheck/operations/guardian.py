@@ -1,9 +1,10 @@
-"""Ends the process groups of a server that died without ending them itself (`kill -9`, a crash, out of memory).
+"""Ends the child processes of a server that died without ending them itself (`kill -9`, a crash, out of memory).
 
-One small shell, started with the first group: it holds the reading end of a pipe whose writing end only this process
+One small shell, started before the first child: it holds the reading end of a pipe whose writing end only this process
 has. The kernel closes that end when the process dies, however it dies, and the shell then ends every group it was told
-of. Chosen over PR_SET_PDEATHSIG, which reaches the direct child alone, is tied to the thread that started it, needs
-Python code between fork and exec, and exists on Linux only.
+of. A child that was started a moment before, too late to be told of, is found by a mark in its environment (where there
+is a /proc); so is one that left its group. Chosen over PR_SET_PDEATHSIG, which reaches the direct child alone, is tied
+to the thread that started it, needs Python code between fork and exec, and exists on Linux only.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import secrets
 import subprocess
 import threading
 from collections.abc import Generator
@@ -23,6 +25,7 @@ _logger = logging.getLogger(__name__)
 # It ignores the signals that a terminal or a supervisor sends to everything: it has to outlive the server.
 _SCRIPT = """
 trap '' HUP INT TERM
+read -r mark
 groups=' '
 while read -r verb group; do
   case $verb in
@@ -30,11 +33,19 @@ while read -r verb group; do
     forget) groups="${groups%% $group *} ${groups#* $group }" ;;
   esac
 done
-for group in $groups; do kill -s TERM -- "-$group" 2>/dev/null; done
-[ "$groups" = ' ' ] || sleep 1
-for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
+end() {
+  for group in $groups; do kill -s "$1" -- "-$group"; done
+  for found in $(grep -ls "$mark" /proc/[0-9]*/environ); do
+    found=${found#/proc/}
+    kill -s "$1" "${found%/environ}"
+  done
+} 2>/dev/null
+end TERM
+sleep 1
+end KILL
 exit 0
 """
+_MARK = "RAINCHECK_GUARDIAN"
 
 
 class Guardian:
@@ -44,11 +55,18 @@ class Guardian:
         self._lock = threading.Lock()
         self._groups: set[int] = set()
         self._shell: subprocess.Popen[bytes] | None = None
+        self._mark = secrets.token_hex(16)
 
     @property
     def pid(self) -> int | None:
         """The process id of the shell, None before the first group."""
         return self._shell.pid if self._shell else None
+
+    def mark(self) -> dict[str, str]:
+        """The variable that the environment of every child must have; starts the shell if it does not run yet."""
+        with self._lock:
+            self._tell("")
+        return {_MARK: self._mark}
 
     @contextmanager
     def watching(self, group: int) -> Generator[None]:
@@ -77,8 +95,8 @@ class Guardian:
         try:
             if self._shell is not None and self._shell.stdin is not None and self._shell.poll() is None:
                 self._shell.stdin.write(line.encode())
-                return
-            self._start()
+            else:
+                self._start()
         except OSError:
             # The work itself is sound without a guardian; only a later crash of the server would leave it running.
             _logger.exception("no guardian for child processes: they would outlive a crash of this server")
@@ -94,8 +112,11 @@ class Guardian:
             bufsize=0,
             start_new_session=True,
             cwd="/",
+            # Without the mark of a server that this one may be a child of: the shell outlives both.
+            env={name: value for name, value in os.environ.items() if name != _MARK},
         )
         assert self._shell.stdin is not None
+        self._shell.stdin.write(f"{_MARK}={self._mark}\n".encode())
         for group in self._groups:
             self._shell.stdin.write(f"watch {group}\n".encode())
 

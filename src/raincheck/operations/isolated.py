@@ -92,6 +92,13 @@ class IsolatedExecutor:
             }
         )
         try:
+            return _result(await self._end_of(call, context))
+        except asyncio.CancelledError:
+            context.mark_cancelled()
+            raise
+
+    async def _end_of(self, call: bytes, context: TaskContext) -> dict[str, Any]:
+        try:
             group = await ProcessGroup.start(
                 [sys.executable, "-P", "-c", _BOOTSTRAP, json.dumps(sys.path)], stdin=True, stdout=True
             )
@@ -104,12 +111,9 @@ class IsolatedExecutor:
             if end is None:
                 raise _died(await group.wait())
             await _left(group)
-        except asyncio.CancelledError:
-            context.mark_cancelled()
-            raise
+            return end
         finally:
             await group.stop(self._grace_seconds)
-        return _result(end)
 
     async def _converse(self, group: ProcessGroup, context: TaskContext) -> dict[str, Any] | None:
         """Serve the child's context until it says how it ended; None where it never does."""

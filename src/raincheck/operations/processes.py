@@ -1,7 +1,7 @@
 """A child process with a group of its own, that ends with everything it started.
 
 POSIX only: process groups are what makes "and all its children" possible. A descendant that moves to a session of its
-own (`setsid`, a daemon) has left the group and is out of reach.
+own (`setsid`, a daemon) has left the group and is out of reach, except for the guardian when the server dies.
 """
 
 from __future__ import annotations
@@ -70,10 +70,12 @@ class ProcessGroup:
         stdin: bool = False,
         stdout: bool = False,
         stderr: bool = False,
+        grace_seconds: float = 0.0,
     ) -> ProcessGroup:
         """Start a program; each of its standard streams is a pipe where asked for.
 
         Otherwise stdin is empty and both outputs go to this process's stderr: stdout belongs to the MCP transport.
+        Where it is cancelled meanwhile, the program is ended with `grace_seconds`, as by `stop`.
 
         Raises:
             OSError: The program cannot be started.
@@ -82,7 +84,7 @@ class ProcessGroup:
         process = subprocess.Popen(  # noqa: S603, ASYNC220 - a declared program, no shell
             argv,
             cwd=cwd,
-            env=env,
+            env={**(os.environ if env is None else env), **GUARDIAN.mark()},
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE if stdout else 2,
             stderr=subprocess.PIPE if stderr else None,
@@ -93,7 +95,7 @@ class ProcessGroup:
         try:
             await _uninterrupted(group._connect())
         except BaseException:
-            await group.stop(0)
+            await group.stop(grace_seconds)
             raise
         return group
 
