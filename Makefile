@@ -2,10 +2,10 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup demo test lint format docs bench clean
+.PHONY: help setup demo test lint format docs bench conformance conformance-server clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 setup: .venv/.stamp ## Make .venv with raincheck and what its tests need
 
@@ -30,5 +30,11 @@ format: .venv/.stamp ## Format the code
 bench: .venv/.stamp ## Measure beside the floor and the rival; writes benchmarks/RESULTS.md
 	@$(PY) -m benchmarks
 
+conformance: .venv/.stamp ## Run the official MCP conformance suite (needs npm)
+	@$(PY) tests/conformance/run.py
+
+conformance-server: .venv/.stamp ## Serve the fixtures of the suite: make conformance-server PORT=8765
+	@$(PY) tests/conformance/server.py $(or $(PORT),0)
+
 clean: ## Remove what make made
-	@rm -rf .venv benchmarks/.venv-rival .pytest_cache .ruff_cache .hypothesis dist
+	@rm -rf .venv .tools benchmarks/.venv-rival .pytest_cache .ruff_cache .hypothesis dist

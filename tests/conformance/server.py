@@ -1,11 +1,12 @@
 """The server that the official conformance suite is run against: the fixture tools its scenarios ask for.
 
-Run: `python tests/conformance/server.py PORT` (`make conformance-server PORT=N`).
+Run: `make conformance-server PORT=N` (0: any free port, printed).
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -19,13 +20,27 @@ from mcp_types import INTERNAL_ERROR
 from raincheck import OperationFailed, TaskContext
 from raincheck.mcp.extension import Raincheck
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, also outside of pytest
+
+from conformance.events import Events
+from conformance.general_tools import ADOPTED, add_general_tools
+from conformance.input_tools import add_input_tools
+
 NAME = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 
 
 def make_server(store: Path) -> MCPServer[Any]:
-    """A server with the tasks fixtures."""
-    rc = Raincheck(store=store)
+    """A server with the fixtures of the tasks scenarios, and of the general ones."""
+    rc = Raincheck(tools=ADOPTED, store=store)
     server = MCPServer[Any]("raincheck-conformance", version="1", extensions=[rc], lifespan=rc.lifespan)
+    add_task_tools(server, rc)
+    add_general_tools(server, rc)
+    add_input_tools(server)
+    return server
+
+
+def add_task_tools(server: MCPServer[Any], rc: Raincheck) -> None:
+    """The fixtures of the `tasks-*` scenarios."""
 
     @server.tool()
     def greet(name: str = "world") -> str:
@@ -68,14 +83,15 @@ def make_server(store: Path) -> MCPServer[Any]:
         """Asks before it becomes a task."""
         return f"Hello, {context.answers['user_name'].get('content', {}).get('name')}!"
 
-    return server
-
 
 async def main(port: int) -> None:
+    """Serve until the process is told to stop."""
     with tempfile.TemporaryDirectory() as folder:
         server = make_server(Path(folder, "tasks.db"))
-        config = uvicorn.Config(server.streamable_http_app(), port=port, log_level="warning")
-        await uvicorn.Server(config).serve()
+        app = server.streamable_http_app(event_store=Events(), retry_interval=100)
+        listener = socket.create_server(("127.0.0.1", port))
+        print(f"serving on http://127.0.0.1:{listener.getsockname()[1]}/mcp", flush=True)
+        await uvicorn.Server(uvicorn.Config(app, log_level="warning")).serve(sockets=[listener])
 
 
 if __name__ == "__main__":
