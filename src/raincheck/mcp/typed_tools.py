@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import keyword
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -217,7 +218,7 @@ def tool_function(
     for index, (name, property_schema) in enumerate(dict(schema.get("properties", {})).items()):
         python_name = name if name.isidentifier() and not keyword.iskeyword(name) and name[0] != "_" else f"p{index}"
         names[python_name] = name
-        annotation = Annotated[Any, WithJsonSchema(dict(property_schema)), Field(alias=name)]
+        annotation = Annotated[Any, WithJsonSchema(_without_refs(property_schema)), Field(alias=name)]
         default = inspect.Parameter.empty if name in required else property_schema.get("default")
         parameters.append(
             inspect.Parameter(python_name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
@@ -231,3 +232,8 @@ def tool_function(
     call.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return call
+
+
+def _without_refs(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema where pydantic can take it: a `$ref` points into the whole schema, which a property alone has not."""
+    return {} if '"$ref"' in json.dumps(schema) else dict(schema)
