@@ -117,6 +117,16 @@ def test_a_refusal_never_sends_a_large_payload_back() -> None:
         assert len(json.dumps(error.details)) < 2_000
 
 
+def test_very_many_wrong_values_are_refused_by_the_first() -> None:
+    def count(numbers: list[int]) -> None: ...
+
+    error = refused(python_operation(count), numbers=["x"] * 200_000)
+
+    assert error.message.startswith("parameters of 'count': numbers.0: Input should be a valid integer")
+    # The rest is not even listed: listing it takes a second of the event loop.
+    assert error.message.endswith("and 7 more")
+
+
 def test_what_json_cannot_hold_is_refused_as_a_parameter() -> None:
     def anything(value: Any) -> None: ...
 

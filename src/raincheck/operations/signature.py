@@ -7,6 +7,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import islice
 from typing import Annotated, Any, Union, cast, get_args, get_origin
 
 import pydantic_core
@@ -23,6 +24,7 @@ from raincheck.task import Outcome
 __all__ = ["Signature", "function_name"]
 
 _MODEL_CONFIG = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=False)
+_MANY_ERRORS = 100
 _VARIADIC = {
     inspect.Parameter.VAR_POSITIONAL: "*{}",
     inspect.Parameter.VAR_KEYWORD: "**{}",
@@ -84,7 +86,7 @@ class Signature:
         try:
             self._model.__pydantic_validator__.validate_json(text)
         except ValidationError as error:
-            raise self._invalid(error) from None
+            raise self._invalid(self._fewer(error, stored)) from None
         return stored
 
     def keywords(self, arguments: Mapping[str, Any], context: TaskContext) -> dict[str, Any]:
@@ -103,6 +105,17 @@ class Signature:
         if self.context_parameter is not None:
             keywords[self.context_parameter] = context
         return keywords
+
+    def _fewer(self, error: ValidationError, arguments: dict[str, Any]) -> ValidationError:
+        """The same error, found in a short form of the arguments where it holds very many."""
+        if error.error_count() <= _MANY_ERRORS:
+            return error
+        # pydantic lists every error or none: a quarter of a million of them would hold the event loop for a second.
+        try:
+            self._model.__pydantic_validator__.validate_json(pydantic_core.to_json(_shortened(arguments)))
+        except ValidationError as first:
+            return first
+        return error
 
     def _invalid(self, error: ValidationError) -> InvalidParameters:
         problems: list[Problem] = []
@@ -126,6 +139,15 @@ def function_name(function: Callable[..., Any]) -> str:
         function = cast("partial[Any]", function).func
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     return f"{getattr(function, '__module__', None) or type(function).__module__}.{name}"
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, dict):
+        members = islice(cast("dict[str, Any]", value).items(), _MANY_ERRORS)
+        return {name: _shortened(member) for name, member in members}
+    if isinstance(value, list):
+        return [_shortened(item) for item in cast("list[Any]", value)[:10]]
+    return value
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
