@@ -48,6 +48,8 @@ ALLOWED: dict[str, set[str]] = {
     # The demo's operations are written as a user would write them.
     "demo": _DOMAIN | {"mcp", FACADE},
     FACADE: {"_version", "compose"},
+    # The second front door: `from raincheck.fastmcp import Raincheck`.
+    "fastmcp": {"compose", "errors", "mcp"},
     "__main__": {"cli"},
 }
 """What each room of the package may import, beside itself. Imports for type checkers only do not count."""

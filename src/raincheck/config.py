@@ -14,13 +14,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from raincheck._version import __version__
+from raincheck.config_auth import AuthSettings
+from raincheck.config_section import Section
+from raincheck.config_server import ServerSettings
 from raincheck.errors import ConfigurationError
 from raincheck.operations.operation import LostPolicy, Mode, WithoutTasks
 
 __all__ = [
+    "NESTED_MODELS",
     "OPERATION_MODELS",
     "RESERVED_NAMES",
     "SECTION_MODELS",
@@ -60,27 +63,6 @@ Size = Annotated[int, Field(ge=1, le=_HALF_GIB)]
 Wait = Annotated[float, Field(ge=0, le=3600)]
 Retries = Annotated[int, Field(ge=0, le=100)]
 Retention = Annotated[float, Field(ge=1, le=_TEN_YEARS)]
-
-
-class Section(BaseModel):
-    """One table of the file. Values are taken as they are typed there: no text for a number, no boolean for either."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
-
-
-class ServerSettings(Section):
-    """`[server]`: how clients reach it and what it says about itself."""
-
-    name: str = Field(default="raincheck", min_length=1, description="The server's name, as clients show it.")
-    version: str = Field(default=__version__, min_length=1, description="The version that clients are told.")
-    instructions: str | None = Field(
-        default=None, description="What the client's model is told about the whole server; unset: raincheck's own text."
-    )
-    host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on (not for stdio).")
-    port: int = Field(default=8000, ge=0, le=65535, description="The port to listen on (not for stdio); 0: any free.")
-    transport: Literal["stdio", "streamable-http", "sse"] = Field(
-        default="stdio", description="How clients speak to it; `streamable-http` answers at the path /mcp."
-    )
 
 
 class StateSettings(Section):
@@ -386,6 +368,9 @@ SECTION_MODELS: Mapping[str, type[Section]] = {
     "observability": ObservabilitySettings,
 }
 """The tables with fixed names; `[operations.NAME]` comes beside them."""
+
+NESTED_MODELS: Mapping[tuple[str, str], type[Section]] = {("server", "auth"): AuthSettings}
+"""The tables within those, which need not be there."""
 
 OPERATION_MODELS: Mapping[str, type[Section]] = {
     "python": PythonSettings,

@@ -15,14 +15,20 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from raincheck.config import OPERATION_MODELS, SECTION_MODELS, Section, table_name
+from raincheck.config import NESTED_MODELS, OPERATION_MODELS, SECTION_MODELS, Section, table_name
 
 __all__ = ["TABLES", "Origins", "allowed_values", "describe", "shorten", "suggestion", "value_kind", "wrong_value"]
 
 Origins = Mapping[tuple[str, ...], str]
 """Where a key was set, if not in the file: `(section, key)` -> "the environment (…)" or "the command line (…)"."""
 
-TABLES = ", ".join([*(table_name(name) for name in SECTION_MODELS), "[operations.NAME]"])
+TABLES = ", ".join(
+    [
+        *(table_name(name) for name in SECTION_MODELS),
+        *(table_name(*path) for path in NESTED_MODELS),
+        "[operations.NAME]",
+    ]
+)
 
 _SECRET_KEYS = frozenset({"argv", "body", "env", "headers", "url"})
 _LATER = {
@@ -71,8 +77,13 @@ def wrong_value(key: str, value: Any, *, table: str, source: str, field: FieldIn
     allowed = allowed_values(field)
     if isinstance(value, str) and value in _LATER.get(key, ()):
         return f"{key} {value!r} in {table} of {source} is not in this release; allowed: {allowed}"
-    shown = "" if key in _SECRET_KEYS else f" {shorten(value)}"
+    shown = "" if _is_secret(key, table) else f" {shorten(value)}"
     return f"invalid value{shown} for {key!r} in {table} of {source}; allowed: {allowed}"
+
+
+def _is_secret(key: str, table: str) -> bool:
+    nested = any(table == table_name(*path) or key == path[-1] for path in NESTED_MODELS)
+    return nested or key in _SECRET_KEYS
 
 
 def value_kind(field: FieldInfo) -> Literal["text", "integer", "number", "json"]:
@@ -96,6 +107,8 @@ def allowed_values(field: FieldInfo) -> str:
         return "a text, a table or a list"
     if get_origin(plain[0]) is Literal:
         return _either([f'"{value}"' for value in get_args(plain[0])])
+    if plain[0] is bool:
+        return "true or false"
     if plain[0] in (int, float):
         lowest = f"from {limits['ge']}" if "ge" in limits else f"above {limits['gt']}"
         return f"a {'whole number' if plain[0] is int else 'number'} {lowest} up to {limits['le']}"
@@ -104,8 +117,10 @@ def allowed_values(field: FieldInfo) -> str:
     if plain[0] is str:
         return "a text, not empty" if "min_length" in limits else "a text"
     if get_origin(plain[0]) is tuple:
-        return "a list of texts, not empty"
-    return "a table of texts" if get_args(plain[0])[1] is str else "a table"
+        members = get_args(plain[0])[0]
+        each = _either([f'"{value}"' for value in get_args(members)]) if members is not str else "texts"
+        return f"a list of {each}{', not empty' if 'min_length' in limits else ''}"
+    return "a table of texts" if get_args(plain[0])[1:] == (str,) else "a table"
 
 
 def shorten(value: Any) -> str:
@@ -120,6 +135,9 @@ def shorten(value: Any) -> str:
 
 def _place(loc: tuple[int | str, ...]) -> _Place:
     path = [str(part) for part in loc]
+    nested = NESTED_MODELS.get((path[0], path[1])) if len(path) > 1 else None
+    if nested is not None:
+        return _Place(table=(path[0], path[1]), key=path[2] if len(path) > 2 else None, model=nested)
     if path and path[0] in SECTION_MODELS:
         return _Place(table=(path[0],), key=path[1] if len(path) > 1 else None, model=SECTION_MODELS[path[0]])
     if len(path) > 1 and path[0] == "operations":
@@ -151,7 +169,8 @@ def _line_on_table(place: _Place, kind: str, value: Any, context: Mapping[str, A
         return _unknown_table(place.table[0], value, source)
     if kind.startswith("union_tag") and isinstance(value, Mapping):
         return _wrong_operation_kind(cast("Mapping[str, Any]", value).get("kind"), place.name, source)
-    return f"{place.name} of {source} must be a table, found {shorten(value)}"
+    found = "" if _is_secret("", place.name) else f", found {shorten(value)}"
+    return f"{place.name} of {source} must be a table{found}"
 
 
 def _unknown_table(name: str, value: Any, source: str) -> str:

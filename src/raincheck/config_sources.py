@@ -11,7 +11,15 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from raincheck.config import OPERATION_MODELS, SECTION_MODELS, Section, Settings, table_name, user_state_folder
+from raincheck.config import (
+    NESTED_MODELS,
+    OPERATION_MODELS,
+    SECTION_MODELS,
+    Section,
+    Settings,
+    table_name,
+    user_state_folder,
+)
 from raincheck.config_messages import describe, shorten, suggestion, value_kind, wrong_value
 from raincheck.errors import ConfigurationError
 
@@ -97,12 +105,19 @@ def _apply_environment(data: dict[str, Any], environ: Mapping[str, str], origins
         if not name.startswith(_PREFIX) or "__" not in name:
             continue
         section, _, rest = name.removeprefix(_PREFIX).partition("__")
-        operation, _, key = rest.rpartition("__") if section.lower() == "operations" else ("", "", rest)
-        path = (section.lower(), _operation_named(operation, data, name)) if operation else (section.lower(),)
+        inner, _, key = rest.rpartition("__")
+        operation = inner if section.lower() == "operations" else ""
+        nested = NESTED_MODELS.get((section.lower(), inner.lower()))
+        if operation:
+            path = section.lower(), _operation_named(operation, data, name)
+        elif nested is not None:
+            path = section.lower(), inner.lower()
+        else:
+            path, key = (section.lower(),), rest
         holder = _table_in(data, path) if operation or path[0] in SECTION_MODELS else {}
         if holder is None:
             continue
-        model = OPERATION_MODELS.get(str(holder.get("kind"))) if operation else SECTION_MODELS.get(path[0])
+        model = OPERATION_MODELS.get(str(holder.get("kind"))) if operation else nested or SECTION_MODELS.get(path[0])
         if model is None and operation:  # Its kind is wrong or missing: validation will say so.
             continue
         if model is None:

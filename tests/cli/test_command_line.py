@@ -166,7 +166,7 @@ def test_check_ends_with_code_2_where_serve_would_not_start(
     ("text", "told"),
     [
         ("", "declares no operation"),
-        ('[server]\ntransport = "sse"\nhost = "0.0.0.0"', "whoever reaches this address"),
+        ('[server]\ntransport = "sse"\nhost = "0.0.0.0"\nallow_anonymous = true', "whoever reaches this address"),
         ('[state]\nprovider = "memory"', "lost when the server ends"),
         ("[execution]\nmax_concurrency = 0", "runs none"),
         (CONFIGURATION + '[operations.bare]\nkind = "command"\nargv = ["echo"]', "no description"),

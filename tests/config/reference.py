@@ -12,11 +12,11 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from raincheck.config import OPERATION_MODELS, SECTION_MODELS
+from raincheck.config import NESTED_MODELS, OPERATION_MODELS, SECTION_MODELS
 from raincheck.config_messages import allowed_values
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
-MARKED = re.compile(r"(<!-- keys: ([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- keys: ([a-z.]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 _COMMON = {
     key
@@ -33,9 +33,12 @@ def tables() -> dict[str, str]:
     fields = next(iter(OPERATION_MODELS.values())).model_fields
     common = [_row("operations", key, field) for key, field in fields.items() if key in _COMMON and key != "kind"]
     pages = {
-        name: [_row(name, key, field) for key, field in model.model_fields.items()]
+        name: [_row(name, key, field) for key, field in model.model_fields.items() if (name, key) not in NESTED_MODELS]
         for name, model in SECTION_MODELS.items()
     }
+    for (outer, inner), model in NESTED_MODELS.items():
+        name = f"{outer}.{inner}"
+        pages[name] = [_row(name, key, field) for key, field in model.model_fields.items()]
     pages["operations"] = [kind, *common]
     for name, model in OPERATION_MODELS.items():
         own = {key: field for key, field in model.model_fields.items() if key not in _COMMON}
@@ -55,7 +58,7 @@ def _table(rows: Iterable[str]) -> str:
 
 
 def _row(section: str, key: str, field: FieldInfo) -> str:
-    variable = f"…__{key.upper()}" if section == "operations" else f"RAINCHECK_{section.upper()}__{key.upper()}"
+    variable = f"…__{key.upper()}" if section == "operations" else f"RAINCHECK_{section.upper().replace('.', '__')}__{key.upper()}"
     cells = (f"`{key}`", allowed_values(field), _default(section, key, field), field.description or "", f"`{variable}`")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -9,11 +10,11 @@ import pytest
 from config.reference import MARKED, PAGE, rendered, tables
 
 from raincheck.cli.main import main
-from raincheck.config import OPERATION_MODELS, SECTION_MODELS
+from raincheck.config import NESTED_MODELS, OPERATION_MODELS, SECTION_MODELS
 from raincheck.config_sources import load_settings
 
 EXAMPLE = PAGE.parents[1] / "examples" / "raincheck.toml"
-COMMENTED_OUT = {"server": {"version", "instructions"}}
+COMMENTED_OUT = {"server": {"version", "instructions", "auth"}}
 
 
 def test_the_page_has_every_key_with_its_default_and_no_other() -> None:
@@ -23,7 +24,7 @@ def test_the_page_has_every_key_with_its_default_and_no_other() -> None:
 
 
 def test_every_key_has_a_meaning() -> None:
-    for model in (*SECTION_MODELS.values(), *OPERATION_MODELS.values()):
+    for model in (*SECTION_MODELS.values(), *NESTED_MODELS.values(), *OPERATION_MODELS.values()):
         for key, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{key}"
 
@@ -33,10 +34,14 @@ def test_the_example_has_every_key_and_the_defaults() -> None:
     for name, model in SECTION_MODELS.items():
         commented = COMMENTED_OUT.get(name, set())
         assert set(example[name]) == set(model.model_fields) - commented
-        defaults = model().model_dump()
+        defaults = model().model_dump(mode="json")
         assert example[name] == {key: value for key, value in defaults.items() if key not in commented}
-        for key in commented:
+        for key in commented - {inner for _, inner in NESTED_MODELS}:
             assert f"\n# {key} = " in EXAMPLE.read_text(encoding="utf-8")
+    for path, model in NESTED_MODELS.items():
+        text = EXAMPLE.read_text(encoding="utf-8")
+        inner = text.split(f"\n# [{'.'.join(path)}]", 1)[1].split("\n\n", 1)[0]
+        assert set(re.findall(r"^# ([a-z_]+) = ", inner, re.MULTILINE)) == set(model.model_fields)
     used = {key for table in example["operations"].values() for key in table}
     assert used == {key for model in OPERATION_MODELS.values() for key in model.model_fields}
     assert set(load_settings(EXAMPLE, environ={}).operations) == set(example["operations"])

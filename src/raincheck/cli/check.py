@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,8 @@ import click
 
 from raincheck.cli.options import json_option, settings_from, state_url_option
 from raincheck.cli.tables import clean, document, print_table, span
+from raincheck.config_auth import hash_token as hash_of_token
+from raincheck.config_auth import is_loopback
 from raincheck.errors import ConfigurationError, RaincheckError
 
 if TYPE_CHECKING:
@@ -20,15 +24,17 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "warnings"]
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PATIENCE_SECONDS = 60
 
 
 @click.command()
 @click.argument("config", required=False)
 @state_url_option
+@click.option(
+    "--hash-token", is_flag=True, help="Read a bearer token (typed, or from stdin), print its hash for [server.auth]."
+)
 @json_option
-def check(config: str | None, state_url: str | None, as_json: bool) -> int:
+def check(config: str | None, state_url: str | None, hash_token: bool, as_json: bool) -> int:
     """Load everything that CONFIG names, and show what would be served.
 
     Imports the functions, compiles the schemas, looks for the programs, and opens the store (which makes its file).
@@ -38,7 +44,10 @@ def check(config: str | None, state_url: str | None, as_json: bool) -> int:
     Examples:
       raincheck check
       raincheck check reports.toml --json
+      raincheck check --hash-token < token.txt
     """
+    if hash_token:
+        return _print_hash()
     try:
         report = _report(settings_from(config, state_url=state_url))
     except RaincheckError as error:
@@ -61,7 +70,7 @@ def warnings(settings: Settings, operations: Mapping[str, Operation]) -> list[st
         found.append(
             f"{settings.source} declares no operation: clients would find the handle tools and no work for them"
         )
-    if server.transport != "stdio" and server.host not in _LOOPBACK:
+    if server.transport != "stdio" and not is_loopback(server.host) and server.auth is None:
         found.append(f"[server] host {server.host}: whoever reaches this address may call every operation")
     if settings.state.provider == "memory":
         found.append('[state] provider "memory": every task is lost when the server ends')
@@ -88,8 +97,10 @@ def _report(settings: Settings) -> dict[str, Any]:
     from raincheck.compose import make_operations, require_server
 
     require_server()
+    from raincheck.mcp.auth import make_verifier
     from raincheck.mcp.handle_tools import HANDLE_TOOLS
 
+    make_verifier(settings, os.environ)
     operations = make_operations(settings)
     _check_machine(settings, operations)
     kept = asyncio.run(_stored_tasks(settings))
@@ -98,6 +109,7 @@ def _report(settings: Settings) -> dict[str, Any]:
         "ok": True,
         "source": settings.source,
         "server": settings.server.model_dump(include={"name", "version", "transport", "host", "port"}),
+        "callers": _callers(settings),
         "state": {
             "provider": settings.state.provider,
             "file": None if memory else str(settings.database),
@@ -117,6 +129,26 @@ def _report(settings: Settings) -> dict[str, Any]:
         "handle_tools": [tool.name for tool in HANDLE_TOOLS],
         "warnings": warnings(settings, operations),
     }
+
+
+def _callers(settings: Settings) -> dict[str, Any]:
+    """Who may call: names only, never a hash."""
+    server = settings.server
+    auth = None if server.transport == "stdio" else server.auth
+    return {
+        "authenticated": auth is not None,
+        "tokens": list(auth.tokens) if auth else [],
+        "issuer": auth.issuer if auth else None,
+    }
+
+
+def _print_hash() -> int:
+    token = click.prompt("Token", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
+    try:
+        click.echo(hash_of_token(token.strip()))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    return 0
 
 
 def _check_machine(settings: Settings, operations: Mapping[str, Operation]) -> None:
@@ -144,6 +176,8 @@ def _print(report: Mapping[str, Any]) -> None:
     server, state = report["server"], report["state"]
     where = "stdio" if server["transport"] == "stdio" else f"{server['transport']} on {server['host']}:{server['port']}"
     click.echo(f"{clean(report['source'])}: {clean(server['name'])} {clean(server['version'])} over {clean(where)}")
+    if server["transport"] != "stdio":
+        click.echo(f"callers: {clean(_callers_in_words(report['callers']))}")
     kept = f"{state['tasks']} task{'s' * (state['tasks'] != 1)} kept"
     click.echo(f"store: {state['provider']} {clean(state['file'] or '')} ({kept})\n")
     columns = ["OPERATION", "KIND", "MODE", "TIMEOUT", "DEADLINE", "KEPT", "WORKER LOST", "DESCRIPTION"]
@@ -153,6 +187,13 @@ def _print(report: Mapping[str, Any]) -> None:
     click.echo(f"handle tools: {', '.join(report['handle_tools'])}")
     for warning in report["warnings"]:
         click.echo(f"warning: {clean(warning)}")
+
+
+def _callers_in_words(callers: Mapping[str, Any]) -> str:
+    if not callers["authenticated"]:
+        return "anybody, without a token"
+    named = [f"with a token: {', '.join(callers['tokens'])}"] if callers["tokens"] else []
+    return "; ".join(named + ([f"with a JWT of {callers['issuer']}"] if callers["issuer"] else []))
 
 
 def _row(operation: Mapping[str, Any]) -> list[str]:

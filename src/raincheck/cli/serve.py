@@ -18,6 +18,12 @@ __all__ = ["serve"]
 )
 @click.option("--host", help="The address to listen on, for HTTP; default: 127.0.0.1.")
 @click.option("--port", type=int, help="The port to listen on, for HTTP; default: 8000; 0: any free one.")
+@click.option(
+    "--allow-anonymous",
+    is_flag=True,
+    default=None,
+    help="Listen on more than loopback without [server.auth]: whoever gets there may call.",
+)
 @state_url_option
 @click.option(
     "--log-level",
@@ -29,6 +35,7 @@ def serve(
     transport: str | None,
     host: str | None,
     port: int | None,
+    allow_anonymous: bool | None,
     state_url: str | None,
     log_level: str | None,
 ) -> int:
@@ -48,6 +55,7 @@ def serve(
         server__transport=transport,
         server__host=host,
         server__port=port,
+        server__allow_anonymous=allow_anonymous,
         observability__log_level=log_level,
     )
     from raincheck.compose import require_server

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
+from urllib.parse import quote
 
 from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken, principal_components
 from mcp.server.context import ServerRequestContext
 
-__all__ = ["ANONYMOUS", "LOCAL", "scope_of"]
+__all__ = ["ANONYMOUS", "LOCAL", "scope_of", "scope_of_token"]
 
 LOCAL = "local"
 """The local user: stdio, and clients in the same process."""
@@ -15,11 +19,36 @@ LOCAL = "local"
 ANONYMOUS = "anonymous"
 """Everybody who calls over HTTP without authentication: one scope for all of them."""
 
+_LONGEST = 512
+
 
 def scope_of(ctx: ServerRequestContext[Any, Any]) -> str:
-    """The authenticated principal (issuer and subject, or the client id), the local user, or `ANONYMOUS`."""
-    if (token := get_access_token()) is not None:
-        claims: dict[str, Any] = getattr(token, "claims", None) or {}
-        subject = getattr(token, "subject", None) or token.client_id
-        return f"principal:{claims.get('iss', '')}|{subject}"
+    """The authenticated principal, the local user, or `ANONYMOUS`."""
+    token = _token_of(ctx.request)
+    if token is not None:
+        return scope_of_token(token)
     return LOCAL if ctx.request is None else ANONYMOUS
+
+
+def scope_of_token(token: AccessToken) -> str:
+    """The scope of a principal: issuer and subject, or issuer and client where no subject is known.
+
+    Two principals never share one: each part is named and percent-encoded, so that no text in a part can look like
+    another part, and a long one is hashed whole. `raincheck tasks list --scope` takes it as it is.
+    """
+    client_id, issuer, subject = principal_components(token)
+    parts = [("iss", issuer), ("sub", subject) if subject else ("client", client_id)]
+    encoded = [f"{name}={quote(text, safe='', errors='surrogatepass')}" for name, text in parts if text is not None]
+    plain = "|".join(encoded)
+    if len(plain) > _LONGEST:
+        plain = f"sha256={hashlib.sha256(plain.encode()).hexdigest()}"
+    return f"principal:{plain}"
+
+
+def _token_of(request: Any) -> AccessToken | None:
+    scope: Any = getattr(request, "scope", None)
+    if isinstance(scope, dict) and "user" in scope:
+        # What this very message was sent with; a context variable may be that of the connection's first one.
+        user: Any = scope["user"]  # pyright: ignore[reportUnknownVariableType]
+        return user.access_token if isinstance(user, AuthenticatedUser) else None
+    return get_access_token()

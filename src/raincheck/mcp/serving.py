@@ -13,12 +13,14 @@ import sys
 from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mcp.server.auth.provider import TokenVerifier
 from mcp.server.mcpserver import MCPServer
 
 from raincheck.compose import make_operations
 from raincheck.config import Settings
 from raincheck.errors import StoreError
 from raincheck.logs import configure_logs
+from raincheck.mcp.auth import make_verifier, sdk_settings, transport_security
 from raincheck.mcp.extension import Raincheck
 from raincheck.mcp.stdio import Wire, run_on, take_wire
 from raincheck.operations.operation import Operation
@@ -37,9 +39,18 @@ INSTRUCTIONS = (
 
 
 def make_server(
-    settings: Settings, operations: Mapping[str, Operation] | None = None
+    settings: Settings,
+    operations: Mapping[str, Operation] | None = None,
+    *,
+    verifier: TokenVerifier | None = None,
+    address: str = "",
 ) -> tuple[MCPServer[Any], Raincheck]:
     """The server that the settings describe, not yet running.
+
+    Args:
+        operations: In place of those that the settings declare.
+        verifier: Checks the callers' tokens (`make_verifier`).
+        address: Where the server listens; needed with a verifier.
 
     Raises:
         ConfigurationError: An operation's declaration is wrong.
@@ -54,6 +65,8 @@ def make_server(
         extensions=[rc],
         lifespan=rc.lifespan,
         log_level="WARNING",
+        token_verifier=verifier,
+        auth=sdk_settings(settings.server.auth, address) if verifier and settings.server.auth else None,
     )
     return server, rc
 
@@ -62,9 +75,10 @@ def serve(settings: Settings) -> int:
     """Serve until told to stop (SIGTERM, SIGINT, or the end of stdin on stdio); the exit code.
 
     Raises:
-        ConfigurationError: An operation's declaration is wrong.
+        ConfigurationError: An operation's declaration is wrong, or it is open who may call.
     """
     configure_logs(settings.observability.log_level)
+    verifier = make_verifier(settings, os.environ)
     try:
         # Before any task is taken up: a server that nobody can reach is to run none.
         door = take_wire() if settings.server.transport == "stdio" else _listen(settings)
@@ -72,7 +86,8 @@ def serve(settings: Settings) -> int:
         print(f"raincheck: cannot listen on {_where(settings)}: {error.strerror or error}", file=sys.stderr)
         return 1
     with door if isinstance(door, socket.socket) else contextlib.nullcontext():
-        server, rc = make_server(settings)
+        address = _address(settings, door) if isinstance(door, socket.socket) else ""
+        server, rc = make_server(settings, verifier=verifier, address=address)
         try:
             code = asyncio.run(_serve(server, rc, settings, door))
         except StoreError as error:
@@ -125,11 +140,11 @@ async def _serve_stdio(server: MCPServer[Any], wire: Wire) -> int:
 async def _serve_http(server: MCPServer[Any], settings: Settings, listener: socket.socket) -> int:
     import uvicorn
 
-    host = settings.server.host
+    host, security = settings.server.host, transport_security(settings.server)
     if settings.server.transport == "sse":
-        app, path = server.sse_app(host=host), "/sse"
+        app = server.sse_app(host=host, transport_security=security)
     else:
-        app, path = server.streamable_http_app(host=host, json_response=True), "/mcp"
+        app = server.streamable_http_app(host=host, json_response=True, transport_security=security)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -137,9 +152,7 @@ async def _serve_http(server: MCPServer[Any], settings: Settings, listener: sock
         lifespan="on",
         timeout_graceful_shutdown=max(1, round(settings.execution.drain_seconds)),
     )
-    bound = listener.getsockname()[1]
-    shown = f"[{host}]" if ":" in host else host
-    print(f"raincheck: serving on http://{shown}:{bound}{path}", file=sys.stderr, flush=True)
+    print(f"raincheck: serving on {_address(settings, listener)}", file=sys.stderr, flush=True)
     web = _web_server(config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -175,6 +188,12 @@ def _listen(settings: Settings) -> socket.socket:
         raise
     listener.setblocking(False)
     return listener
+
+
+def _address(settings: Settings, listener: socket.socket) -> str:
+    host, path = settings.server.host, "/sse" if settings.server.transport == "sse" else "/mcp"
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listener.getsockname()[1]}{path}"
 
 
 def _where(settings: Settings) -> str:

@@ -1,0 +1,68 @@
+"""`[server]`: how clients reach it, who may, and what it says about itself."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from raincheck._version import __version__
+from raincheck.config_auth import AuthSettings, is_loopback
+from raincheck.config_section import Section
+
+__all__ = ["ServerSettings"]
+
+_HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?:\d{1,5}|\*))?")
+_ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://{_HOST.pattern}")
+
+
+class ServerSettings(Section):
+    """`[server]`: how clients reach it and what it says about itself."""
+
+    name: str = Field(default="raincheck", min_length=1, description="The server's name, as clients show it.")
+    version: str = Field(default=__version__, min_length=1, description="The version that clients are told.")
+    instructions: str | None = Field(
+        default=None, description="What the client's model is told about the whole server; unset: raincheck's own text."
+    )
+    host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on (not for stdio).")
+    port: int = Field(default=8000, ge=0, le=65535, description="The port to listen on (not for stdio); 0: any free.")
+    transport: Literal["stdio", "streamable-http", "sse"] = Field(
+        default="stdio", description="How clients speak to it; `streamable-http` answers at the path /mcp."
+    )
+    allow_anonymous: bool = Field(
+        default=False, description="Without [server.auth], listen on more than loopback: whoever gets there may call."
+    )
+    allowed_hosts: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        default=(),
+        description="Names in requests' `Host` that are answered, as `tools.example.com` or `tools.example.com:8443`; "
+        "loopback's are, where `host` is loopback. Empty where `host` is not: every name is.",
+    )
+    allowed_origins: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        default=(),
+        description="Web pages whose scripts may call, as `https://app.example.com`; beside those of loopback, where "
+        "`host` is loopback.",
+    )
+    auth: AuthSettings | None = Field(default=None, description="The table [server.auth].")
+
+    @field_validator("allowed_hosts", mode="after")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_HOST.fullmatch(each) for each in value):
+            raise ValueError("each is a host's name, or name:port, without https:// and without a path")
+        return value
+
+    @field_validator("allowed_origins", mode="after")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_ORIGIN.fullmatch(each) for each in value):
+            raise ValueError("each is an origin as browsers send it: https://name or https://name:port, no path")
+        return value
+
+    @model_validator(mode="after")
+    def _exposure_is_meant(self) -> ServerSettings:
+        if self.allow_anonymous and self.auth is not None:
+            raise ValueError("'allow_anonymous' and [server.auth] exclude each other")
+        if self.allowed_origins and not self.allowed_hosts and not is_loopback(self.host):
+            raise ValueError(f"'allowed_origins' needs 'allowed_hosts' where 'host' is {self.host}")
+        return self
