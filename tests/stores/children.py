@@ -83,15 +83,16 @@ async def compete(path: str, name: str) -> None:
 
 
 async def fill(path: str, _: str) -> None:
-    """Insert while no file may grow, then again when they may."""
+    """Insert more than the WAL has room for while no file may grow, then again when they may."""
     store = SqliteStore(path, busy_seconds=0.5)
     await store.open()
     first = await stored(store)
     say("ready")
     wait()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(f"{path}-wal").st_size, hard))
-    tasks = [new_task(arguments={"a": "x" * 5000}) for _ in range(5)]
+    room = os.stat(f"{path}-wal").st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    tasks = [new_task(arguments={"a": "x" * (5000 + room)}) for _ in range(5)]
     answers = await asyncio.gather(*(store.insert(task) for task in tasks), return_exceptions=True)
     for answer in answers:
         say(f"{type(answer).__name__}: {answer.message}" if isinstance(answer, StoreError) else repr(answer))

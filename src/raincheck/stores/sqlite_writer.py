@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.stores.sqlite_errors import is_locked, needs_new_connection, store_error
-from raincheck.stores.sqlite_schema import Migration, connect_writer, create_file, migrate, patiently
+from raincheck.stores.sqlite_schema import Migration, connect_writer, create_file, grow_wal, migrate, patiently
 from raincheck.stores.sqlite_writes import Transaction, Write
 
 __all__ = ["Done", "SqliteWriter", "WriterSettings", "resolve"]
@@ -120,6 +120,7 @@ class SqliteWriter:
             self._call(resolve, self._started, None, error)
         else:
             self._call(resolve, self._started, None, None)
+            self._prepare()
             while self._serve():
                 pass
         finally:
@@ -134,6 +135,12 @@ class SqliteWriter:
             migrate(connection, settings.path, settings.migrations, busy_seconds=settings.busy_seconds)
         except sqlite3.Error as error:
             raise store_error(error, settings.path) from error
+
+    def _prepare(self) -> None:
+        settings = self._settings
+        # It only makes what follows faster: a file that is locked or full now is dealt with by the writes themselves.
+        with contextlib.suppress(sqlite3.Error, OSError, StoreError):
+            grow_wal(self._connected(), settings.path, synchronous=settings.synchronous)
 
     def _serve(self) -> bool:
         try:
