@@ -25,6 +25,12 @@ kind = "python"
 target = "ops:quick"
 description = "Done at once."
 
+[operations.hello]
+kind = "python"
+target = "ops:hello"
+description = "Never a task."
+mode = "inline"
+
 [operations.gated]
 kind = "python"
 target = "ops:gated"
@@ -81,6 +87,10 @@ async def gate(name):
 async def quick(word: str) -> dict[str, str]:
     started("quick")
     return {"word": word}
+
+
+def hello() -> str:
+    return "good day"
 
 
 async def gated(name: str, context: TaskContext) -> dict[str, str]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from collections import defaultdict
 from typing import Any, Self
 
@@ -44,6 +45,7 @@ class Proxy:
     Attributes:
         port: Where it listens.
         seen: Every request: its name (the method, or the tool that it calls), its headers and its JSON.
+        times: When each of them came.
         results: By name: changes the `result` of the server's answers, once each.
     """
 
@@ -52,6 +54,7 @@ class Proxy:
         self._faults: dict[str, list[Fault]] = defaultdict(list)
         self._connections: set[asyncio.Task[None]] = set()
         self.results: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.times: list[float] = []
         self.seen: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.port = 0
 
@@ -90,8 +93,6 @@ class Proxy:
             pass  # the test is over; asyncio would log it
         finally:
             writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
             self._connections.discard(task)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -121,6 +122,7 @@ class Proxy:
                 await writer.wait_closed()
 
     def _note(self, head: bytes, body: bytes) -> str:
+        self.times.append(time.monotonic())
         message: dict[str, Any] = json.loads(body) if body else {}
         method = str(message.get("method"))
         name = message["params"]["name"] if method == "tools/call" else method

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 from raincheck.client.answers import Session, call_tool, read_ticket, read_view, refusal
 from raincheck.client.connection import backoff, lost_connection, timed_out
@@ -20,6 +21,8 @@ from raincheck.errors import CallError, InternalError, TaskNotFound
 __all__ = ["HandleCalls", "NotHeld"]
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 
 class NotHeld(Exception):
@@ -54,8 +57,8 @@ class HandleCalls:
         }
         if max_wait_seconds is not None:
             arguments["max_wait_seconds"] = max_wait_seconds
-        payload = await self._call("initiate_background_task", arguments)
-        return read_ticket(payload, idempotency_key=idempotency_key)
+        read = partial(read_ticket, idempotency_key=idempotency_key)
+        return await self._call("initiate_background_task", arguments, read)
 
     async def status(self, handle: TaskHandle, *, hold: float = 0.0) -> TaskView:
         """The task as it is, or as it is when it ends or asks something within `hold` seconds.
@@ -65,37 +68,46 @@ class HandleCalls:
         """
         arguments: dict[str, Any] = {"task_ref": handle.task_ref}
         if not hold:
-            return read_view(await self._call("resolve_task_status", arguments, handle), handle)
+            return await self._call_for("resolve_task_status", arguments, handle)
         arguments["wait_seconds"] = round(min(hold, LONGEST_HOLD), 3)
         try:
-            payload = await self._call("resolve_task_status", arguments, handle, hold=hold)
+            return await self._call_for("resolve_task_status", arguments, handle, hold=hold)
         except TaskNotFound:
             raise
         except CallError as error:
             # Another server's handle tools may know no wait_seconds.
             raise NotHeld from error
-        return read_view(payload, handle)
 
     async def cancel(self, handle: TaskHandle) -> TaskView:
         """End the task; as it is then."""
-        payload = await self._call("cancel_background_task", {"task_ref": handle.task_ref}, handle)
-        return read_view(payload, handle)
+        return await self._call_for("cancel_background_task", {"task_ref": handle.task_ref}, handle)
 
     async def provide(self, handle: TaskHandle, responses: Mapping[str, Mapping[str, Any]]) -> TaskView:
         """Answer its questions by their keys; the task as it is then."""
         given = {key: dict(response) for key, response in responses.items()}
         arguments = {"task_ref": handle.task_ref, "responses": given}
-        return read_view(await self._call("provide_task_input", arguments, handle), handle)
+        return await self._call_for("provide_task_input", arguments, handle)
+
+    async def _call_for(
+        self, name: str, arguments: dict[str, Any], handle: TaskHandle, *, hold: float = 0.0
+    ) -> TaskView:
+        return await self._call(name, arguments, partial(read_view, handle=handle), handle, hold=hold)
 
     async def _call(
-        self, name: str, arguments: dict[str, Any], handle: TaskHandle | None = None, *, hold: float = 0.0
-    ) -> Mapping[str, Any]:
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        read: Callable[[Mapping[str, Any]], _T],
+        handle: TaskHandle | None = None,
+        *,
+        hold: float = 0.0,
+    ) -> _T:
         attempt = 0
         while True:
             attempt += 1
             try:
                 async with asyncio.timeout(self._policy.answer_seconds + hold):
-                    return await self._payload(name, arguments, handle)
+                    return read(await self._payload(name, arguments, handle))
             except Exception as error:
                 last = attempt > self._policy.call_retries
                 pause = self._pause(error, attempt, last=last)
