@@ -86,7 +86,13 @@ class Service:
             clock=clock,
             hang_seconds=max(60.0, 4 * lease),
         )
-        self._sweeper = Sweeper(store, clock=clock, sweep_seconds=min(1.0, lease / 4), returned=self._engine.deliver)
+        self._sweeper = Sweeper(
+            store,
+            clock=clock,
+            sweep_seconds=min(1.0, lease / 4),
+            returned=self._engine.deliver,
+            held=lambda: self._runner.leases,
+        )
         self.registry = Registry(
             store,
             operations,

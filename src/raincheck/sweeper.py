@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
 from raincheck.errors import StoreError
@@ -27,6 +27,8 @@ class Sweeper:
         sweep_seconds: How often to look for overdue and orphaned tasks.
         purge_seconds: How often to remove expired ones.
         returned: Called with each task that became pending again.
+        held: The tasks that run in this very process, with their fencing numbers. Their worker is not lost, only late:
+            the machine slept, or the store took no writes for longer than a lease.
     """
 
     def __init__(
@@ -37,12 +39,14 @@ class Sweeper:
         sweep_seconds: float,
         purge_seconds: float = 60.0,
         returned: Callable[[Task], Awaitable[None]],
+        held: Callable[[], Mapping[str, int]] = dict[str, int],
     ) -> None:
         self._store = store
         self._clock = clock
         self._sweep_seconds = sweep_seconds
         self._purge_seconds = purge_seconds
         self._returned = returned
+        self._held = held
         self._loop_task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -61,7 +65,8 @@ class Sweeper:
         changed = 0
         while True:
             found = await self._store.overdue(self._clock(), _BATCH)
-            results = await asyncio.gather(*(self._sweep_one(task) for task in found))
+            held = self._held()
+            results = await asyncio.gather(*(self._sweep_one(task, held) for task in found))
             changed += sum(results)
             if len(found) < _BATCH or not any(results):
                 return changed
@@ -76,9 +81,11 @@ class Sweeper:
                 return removed
             await asyncio.sleep(0)
 
-    async def _sweep_one(self, task: Task) -> bool:
+    async def _sweep_one(self, task: Task, held: Mapping[str, int]) -> bool:
         now = self._clock()
         event = DeadlinePassed() if task.deadline_at <= now else LeaseExpired()
+        if isinstance(event, LeaseExpired) and held.get(task.task_ref) == task.fence:
+            return False
         try:
             swept = transition(task, event, now)
         except Refused:

@@ -178,3 +178,18 @@ async def test_a_process_that_stood_still_beyond_its_lease_writes_nothing_and_st
     # Their own ends would have come before the second run's.
     assert runs[0].ended is None, "the first run was not stopped when its process woke up"
     assert history.runs[failed][0].ended is None
+
+
+async def test_a_machine_that_slept_longer_than_a_lease_loses_no_task(tmp_path: Path) -> None:
+    place = Workplace(tmp_path, SHORT_LEASE + TOML, FUNCTIONS)
+    async with place.stdio() as only:
+        refs = [(await only.submit(name, {"seconds": 1.5}))["task_ref"] for name in ("fail", "retry")]
+        await runs_of(place, 2)
+        leases_end = time.monotonic() + 2.0
+        only.signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(leases_end - time.monotonic())
+        finally:
+            only.signal(signal.SIGCONT)
+        assert [(await only.settled(ref))["status"] for ref in refs] == ["completed", "completed"]
+    assert [len(History(place.history).runs[ref]) for ref in refs] == [1, 1]
