@@ -14,6 +14,7 @@ from mcp.server.mcpserver import MCPServer
 
 from raincheck.mcp.extension import Raincheck
 from raincheck.mcp.handle_tools import HANDLE_TOOLS
+from raincheck.mcp.shortcut import shorten
 from raincheck.operations.context import TaskContext
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -47,7 +48,7 @@ def release() -> asyncio.Event:
     return asyncio.Event()
 
 
-@pytest.fixture(params=["legacy", "auto"])
+@pytest.fixture(params=["legacy", "auto", "shortened"])
 async def call(
     make_raincheck: Callable[..., Raincheck], release: asyncio.Event, request: pytest.FixtureRequest
 ) -> AsyncIterator[Caller]:
@@ -69,12 +70,16 @@ async def call(
     async def ask(context: TaskContext) -> Any:
         return await context.elicit("Which colour?", {"type": "object", "properties": {"colour": {"type": "string"}}})
 
+    mode = request.param
+    if mode == "shortened":  # the same answers by the short way of `raincheck serve`
+        shorten(server, rc)
+        mode = "auto"
     ready: asyncio.Future[Caller] = asyncio.get_running_loop().create_future()
     done = asyncio.Event()
 
     async def connected() -> None:
         # The client must be left by the task that entered it, which a fixture's two halves need not share.
-        async with Client(server, mode=request.param) as client:
+        async with Client(server, mode=mode) as client:
             ready.set_result(Caller(client))
             await done.wait()
 
@@ -269,3 +274,18 @@ async def test_an_error_inside_tells_a_correlation_id_and_nothing_else(
     assert "secret" not in json.dumps(error)
     assert error["details"]["correlation_id"] in caplog.text
     assert "the secret inside" in caplog.text
+
+
+async def test_the_short_way_answers_as_the_long_one(make_raincheck: Callable[..., Raincheck]) -> None:
+    answers: list[dict[str, Any]] = []
+    for short in (False, True):
+        rc = make_raincheck()
+        server = MCPServer[Any]("test", version="7", extensions=[rc], lifespan=rc.lifespan)
+        if short:
+            shorten(server, rc)
+            rc.intercept_tool_call = None  # pyright: ignore[reportAttributeAccessIssue]  the long way's only door
+        async with Client(server) as client:
+            result = await client.call_tool("resolve_task_status", {"task_ref": "unknown"})
+            answers.append(result.model_dump(by_alias=True, mode="json"))
+    assert answers[0] == answers[1]
+    assert answers[0]["_meta"]["io.modelcontextprotocol/serverInfo"]["version"] == "7"

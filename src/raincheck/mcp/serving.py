@@ -22,6 +22,7 @@ from raincheck.errors import StoreError
 from raincheck.logs import configure_logs
 from raincheck.mcp.auth import make_verifier, sdk_settings, transport_security
 from raincheck.mcp.extension import Raincheck
+from raincheck.mcp.shortcut import shorten
 from raincheck.mcp.stdio import Wire, run_on, take_wire
 from raincheck.operations.operation import Operation
 
@@ -68,6 +69,7 @@ def make_server(
         token_verifier=verifier,
         auth=sdk_settings(settings.server.auth, address) if verifier and settings.server.auth else None,
     )
+    shorten(server, rc)
     return server, rc
 
 

@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import Context
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -198,16 +199,22 @@ class Workshop:
             MCPError: The operation ended in a JSON-RPC error, or the client's surface and the policy don't fit.
         """
         if params.name in HANDLE_NAMES:
-            if self._handles is None or self._loop is not asyncio.get_running_loop():
-                await self.started()
-            assert self._handles is not None
-            return await self._handles.call(params.name, params.arguments or {}, scope_of(ctx))
+            return await self.answer_handle(params.name, params.arguments or {}, ctx)
         operation = await self.adopt(params.name)
         if operation is None:
             return None
         await self.started()
         assert self._typed is not None
         return await answer_errors(self._typed.call(operation, params, ctx))
+
+    async def answer_handle(
+        self, name: str, arguments: Mapping[str, Any], ctx: ServerRequestContext[Any, Any]
+    ) -> dict[str, Any]:
+        """The result of a call of a handle tool."""
+        if self._handles is None or self._loop is not asyncio.get_running_loop():
+            await self.started()
+        assert self._handles is not None
+        return await self._handles.call(name, arguments, scope_of(ctx))
 
     async def core_operation(self, params: CallToolRequestParams) -> Operation:
         """The operation that a core task (2025-11-25) is asked for.
@@ -235,7 +242,7 @@ class Workshop:
         Raises:
             StoreError: The store cannot be opened.
         """
-        service = await self.started()
+        service = await self._start()
         self._holders += 1
         try:
             yield service.registry
@@ -246,14 +253,18 @@ class Workshop:
                 await service.stop()
 
     async def started(self) -> Service:
-        """The service, started at the first call.
+        """The service, for a request that needs it; the first one starts it.
 
         Raises:
             StoreError: The store cannot be opened.
         """
-        loop = asyncio.get_running_loop()
-        if self._service is not None and self._loop is loop:
+        if self._service is not None and self._loop is asyncio.get_running_loop():
             return self._service
+        # The service's loops outlive that request: they must not run with its caller's identity.
+        return await asyncio.create_task(self._start(), context=Context())
+
+    async def _start(self) -> Service:
+        loop = asyncio.get_running_loop()
         if self._loop is not loop:
             # A service that was started lazily ended with its event loop.
             self._loop, self._service, self._starting, self._holders = loop, None, asyncio.Lock(), 0
