@@ -12,6 +12,7 @@ import resource
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 from stores.records import after, claimed, new_task, stored
 
@@ -105,6 +106,24 @@ async def fill(path: str, _: str) -> None:
     say(json.dumps({"readable": readable, "absent": absent, "again": again, "counted": counted}))
 
 
+async def open_without_room(path: str, _: str) -> None:
+    """Open the store while no file may grow, and say how it commits afterwards."""
+    say("ready")
+    wait()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(path).st_size, hard))
+    store = SqliteStore(path, busy_seconds=0.5)
+    await store.open()
+    # Goes through the writer, so the preparation is over.
+    await asyncio.to_thread(store.renew, "w", {"x": 1}, after(1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    await stored(store)
+    connection = cast(Any, store)._writer._connection
+    facts = [connection.execute(f"PRAGMA {name}").fetchall()[0][0] for name in ("synchronous", "cache_size")]
+    await store.close()
+    say("synchronous {}, cache {}".format(*facts))
+
+
 async def open_as_nobody(path: str, _: str) -> None:
     """Open the store without the rights of root."""
     say("ready")
@@ -125,7 +144,13 @@ async def open_as_nobody(path: str, _: str) -> None:
 
 
 VERBS: dict[str, Callable[[str, str], Awaitable[None]]] = {
-    function.__name__: function for function in (hold, create, insert_for_ever, compete, fill, open_as_nobody)
+    "hold": hold,
+    "create": create,
+    "insert_for_ever": insert_for_ever,
+    "compete": compete,
+    "fill": fill,
+    "open_without_room": open_without_room,
+    "open_as_nobody": open_as_nobody,
 }
 
 

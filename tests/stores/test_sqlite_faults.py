@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -61,14 +62,23 @@ async def test_a_lock_that_ends_in_time_is_waited_for(sqlite: SqliteStore, path:
     assert await sqlite.get(task.task_ref) == task
 
 
+async def test_commits_are_still_synchronous_when_the_wal_could_not_be_grown(path: Path) -> None:
+    store = SqliteStore(path)
+    await store.open()
+    await store.close()
+    with child("open_without_room", path) as other:
+        other.go()
+        assert other.rest() == ["synchronous 2, cache -8192"]
+
+
 async def test_closing_writes_what_waits(sqlite: SqliteStore, path: Path) -> None:
-    tasks = [new_task() for _ in range(500)]
+    tasks = [new_task() for _ in range(2500)]
     writes = [asyncio.ensure_future(sqlite.insert(task)) for task in tasks]
     await asyncio.sleep(0)
     await sqlite.close()
     assert all(inserted.created for inserted in await asyncio.gather(*writes))
     await sqlite.open()
-    assert (await sqlite.count())[TaskStatus.PENDING] == 500
+    assert (await sqlite.count())[TaskStatus.PENDING] == 2500
 
 
 async def test_what_waits_is_committed_together(sqlite: SqliteStore) -> None:
@@ -140,6 +150,41 @@ async def test_a_file_that_went_away_while_the_store_was_closed_is_made_anew(sql
     path.unlink()
     await sqlite.open()
     assert sum((await sqlite.count()).values()) == 0
+
+
+async def test_a_task_is_read_whole_while_another_process_removes_it(sqlite: SqliteStore, path: Path) -> None:
+    task = await stored(sqlite, arguments={"a": "x" * 5000})
+    assert await sqlite.get(task.task_ref) == task
+    removed: list[str] = []
+
+    def remove_meanwhile(statement: str) -> None:
+        if "FROM payload" in statement and not removed:
+            removed.append(statement)
+            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("DELETE FROM payload")
+                other.execute("DELETE FROM task")
+
+    cast(Any, sqlite)._reader.set_trace_callback(remove_meanwhile)
+    assert await sqlite.get(task.task_ref) == task
+    assert removed
+    assert await sqlite.get(task.task_ref) is None
+
+
+async def test_a_task_that_changes_its_status_during_a_listing_is_in_it(sqlite: SqliteStore, path: Path) -> None:
+    task = await stored(sqlite)
+    moved: list[str] = []
+
+    def move_meanwhile(statement: str) -> None:
+        if "ORDER BY created_at DESC" in statement and not moved:
+            moved.append(statement)
+            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("UPDATE task SET status = 'completed'")
+
+    assert len(await sqlite.list()) == 1
+    cast(Any, sqlite)._reader.set_trace_callback(move_meanwhile)
+    assert [each.task_ref for each in await sqlite.list()] == [task.task_ref]
+    assert moved
+    assert [str(each.status) for each in await sqlite.list()] == ["completed"]
 
 
 # Read-only files and folders. Root may write everything, so the child gives its rights up, in a folder that it can see.

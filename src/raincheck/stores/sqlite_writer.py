@@ -139,8 +139,11 @@ class SqliteWriter:
     def _prepare(self) -> None:
         settings = self._settings
         # It only makes what follows faster: a file that is locked or full now is dealt with by the writes themselves.
-        with contextlib.suppress(sqlite3.Error, OSError, StoreError):
+        try:
             grow_wal(self._connected(), settings.path, synchronous=settings.synchronous)
+        except (sqlite3.Error, OSError, StoreError):
+            # A connection that was left with `synchronous` off would lose acknowledged tasks.
+            self._disconnect()
 
     def _serve(self) -> bool:
         try:

@@ -9,9 +9,10 @@ INSERT INTO task (
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (scope, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
 
+-- A body that is the same as before dirties no page: SQLite compares.
 -- name: insert_payload
 INSERT INTO payload (task_id, part, body) VALUES (?, ?, ?)
-ON CONFLICT (task_id, part) DO UPDATE SET body = excluded.body WHERE body <> excluded.body;
+ON CONFLICT (task_id, part) DO UPDATE SET body = excluded.body;
 
 -- name: current
 SELECT id, version, status, apart FROM task WHERE task_ref = ?;
