@@ -20,16 +20,30 @@ class Backend:
     Attributes:
         name: In the tests' ids.
         make: A store over the place that the folder stands for; the same folder, the same tasks where `shared`.
+        make_quick: The same, not waiting for the disk where that can be chosen: for thousands of small steps.
         durable, shared: As its capabilities are to say.
     """
 
     name: str
     make: Callable[[Path], TaskStore]
+    make_quick: Callable[[Path], TaskStore]
     durable: bool
     shared: bool
 
 
 BACKENDS = (
-    Backend(name="memory", make=lambda _: MemoryStore(), durable=False, shared=False),
-    Backend(name="sqlite", make=lambda folder: SqliteStore(folder / "tasks.db"), durable=True, shared=True),
+    Backend(
+        name="memory",
+        make=lambda _: MemoryStore(),
+        make_quick=lambda _: MemoryStore(),
+        durable=False,
+        shared=False,
+    ),
+    Backend(
+        name="sqlite",
+        make=lambda folder: SqliteStore(folder / "tasks.db"),
+        make_quick=lambda folder: SqliteStore(folder / "tasks.db", synchronous="normal"),
+        durable=True,
+        shared=True,
+    ),
 )

@@ -70,7 +70,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.told: list[Task] = []
         self.heard: list[Task] = []
         self.questions = 0
-        self.store: TaskStore = self.backend.make(self.folder)
+        self.store: TaskStore = self.backend.make_quick(self.folder)
 
     def run(self, action: Awaitable[_T]) -> _T:
         async def bounded() -> _T:
@@ -246,7 +246,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.run(self.store.close())
-        self.store = self.backend.make(self.folder)
+        self.store = self.backend.make_quick(self.folder)
         self.run(self.store.open())
         self.listen()
 

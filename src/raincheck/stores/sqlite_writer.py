@@ -138,6 +138,8 @@ class SqliteWriter:
 
     def _prepare(self) -> None:
         settings = self._settings
+        if settings.synchronous != "full":
+            return
         # It only makes what follows faster: a file that is locked or full now is dealt with by the writes themselves.
         try:
             grow_wal(self._connected(), settings.path, synchronous=settings.synchronous)
