@@ -65,8 +65,8 @@ class ModernCaller(Caller):
     async def send(
         self, method: str, params: Mapping[str, Any], name: str | None = None, *, tasks: bool = False
     ) -> httpx2.Response:
-        declared = {"extensions": {TASKS: {}}} if tasks else {}
-        meta = {
+        declared: dict[str, Any] = {"extensions": {TASKS: {}}} if tasks else {}
+        meta: dict[str, Any] = {
             "io.modelcontextprotocol/protocolVersion": PROTOCOL,
             "io.modelcontextprotocol/clientInfo": {"name": "tests", "version": "1"},
             "io.modelcontextprotocol/clientCapabilities": declared,

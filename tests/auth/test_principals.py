@@ -48,12 +48,13 @@ async def test_another_principals_task_gets_the_words_of_an_unknown_one_on_every
     ref, unknown = (await ada.submit("ask"))["task_ref"], new_task_ref()
     while (await ada.status(ref))["status"] != "input_required":
         await ada.status(ref, 0.05)
-    for tool, more in (
+    calls: list[tuple[str, dict[str, Any]]] = [
         ("resolve_task_status", {}),
         ("resolve_task_status", {"wait_seconds": 1}),
         ("cancel_background_task", {}),
         ("provide_task_input", {"responses": {"a": {"action": "accept", "content": {"yes": True}}}}),
-    ):
+    ]
+    for tool, more in calls:
         said: list[str] = []
         for each in (ref, unknown):
             with pytest.raises(Refused) as refused:
@@ -71,7 +72,12 @@ async def test_another_principals_task_gets_the_words_of_an_unknown_one_on_every
 ) -> None:
     ada, bob = (ModernCaller(client, server.url, token) for token in (ADA, BOB))
     ref, unknown = (await ada.submit("ask"))["task_ref"], new_task_ref()
-    for method, more in (("tasks/get", {}), ("tasks/cancel", {}), ("tasks/update", {"inputResponses": {}})):
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("tasks/get", {}),
+        ("tasks/cancel", {}),
+        ("tasks/update", {"inputResponses": {}}),
+    ]
+    for method, more in calls:
         foreign, none = [without(each, await bob.about(method, each, **more)) for each in (ref, unknown)]
         assert "error" in json.loads(foreign)
         assert foreign == none, method
@@ -120,7 +126,7 @@ async def test_an_sse_session_is_of_no_use_to_another_principal(
         workplace.http(transport="sse", env=ENVIRONMENT) as server,
         over_sse(client, server.url, ADA) as ada,
     ):
-        message = {"jsonrpc": "2.0", "id": 9, "method": "tasks/list", "params": {}}
+        message: dict[str, Any] = {"jsonrpc": "2.0", "id": 9, "method": "tasks/list", "params": {}}
         assert (await ada.post(message, authorization=f"Bearer {BOB}")).status_code == 404
         assert (await ada.post(message, authorization="Bearer x")).status_code == 401
         assert (await client.get(server.url)).status_code == 401

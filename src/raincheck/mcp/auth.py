@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from mcp.server.auth.provider import AccessToken, TokenVerifier
 from mcp.server.auth.settings import AuthSettings as SdkAuthSettings
 from mcp.server.transport_security import TransportSecuritySettings
-from pydantic import AnyHttpUrl
 
 from raincheck.config import ServerSettings, Settings
 from raincheck.config_auth import AuthSettings, is_loopback
@@ -104,12 +103,15 @@ def sdk_settings(auth: AuthSettings, address: str) -> SdkAuthSettings:
         address: Where the server listens.
     """
     resource = _resource(auth) or address
-    return SdkAuthSettings(
-        # Without an issuer there is no metadata, and this is told to nobody.
-        issuer_url=AnyHttpUrl(auth.issuer or resource),
-        resource_server_url=AnyHttpUrl(resource) if auth.issuer else None,
-        required_scopes=list(auth.required_scopes),
-        validate_token_resource=False,  # `aud` is checked here.
+    # As texts: a URL made before would get a slash at its end, and clients compare letter by letter.
+    return SdkAuthSettings.model_validate(
+        {
+            # Without an issuer there is no metadata, and this is told to nobody.
+            "issuer_url": auth.issuer or resource,
+            "resource_server_url": resource if auth.issuer else None,
+            "required_scopes": list(auth.required_scopes),
+            "validate_token_resource": False,  # `aud` is checked here.
+        }
     )
 
 
