@@ -224,8 +224,10 @@ def _checked_era(ctx: ServerRequestContext[Any, Any], params: TaskParams) -> boo
         return False
     if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
         raise _unknown_method(ctx)
-    headers: Mapping[str, str] | None = getattr(ctx.request, "headers", None)
-    if headers is not None and decode_header_value(headers.get(MCP_NAME_HEADER)) != params.task_id:
+    headers: Mapping[str, str] = getattr(ctx.request, "headers", None) or {}
+    # A header that is not there misleads nobody: FastMCP's client (4.1) sends none with the tasks methods.
+    named = headers.get(MCP_NAME_HEADER)
+    if named is not None and decode_header_value(named) != params.task_id:
         raise MCPError(HEADER_MISMATCH, "mcp-name header does not match the request body's 'taskId' parameter")
     if not declares_tasks(ctx):
         raise missing_capability(f"{ctx.method} needs a client with the {TASKS_EXTENSION} extension")
