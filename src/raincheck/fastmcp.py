@@ -1,0 +1,47 @@
+"""raincheck on a FastMCP server (4.1 or newer), in two lines::
+
+rc = Raincheck(tools="slow_*")
+mcp.add_extension(rc)
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from typing import TYPE_CHECKING, Any
+
+from raincheck.compose import require_server
+from raincheck.errors import MissingDependency
+
+if TYPE_CHECKING:
+    from raincheck.mcp.fastmcp_host import Raincheck
+
+__all__ = ["Raincheck"]
+
+_OLDEST = (4, 1)
+
+
+def require_fastmcp() -> None:
+    """Check that FastMCP is there, and new enough.
+
+    Raises:
+        MissingDependency: It is not; the message names the command that installs it.
+    """
+    require_server()
+    try:
+        found = importlib.metadata.version("fastmcp")
+    except importlib.metadata.PackageNotFoundError:
+        found = ""
+    numbers = re.match(r"(\d+)\.(\d+)", found)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < _OLDEST:
+        raise MissingDependency('raincheck.fastmcp needs FastMCP 4.1 or newer: pip install "raincheck[fastmcp]"')
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Raincheck":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    require_fastmcp()
+    from raincheck.mcp.fastmcp_host import Raincheck
+
+    globals()[name] = Raincheck
+    return Raincheck

@@ -1,0 +1,273 @@
+"""`Raincheck` for a FastMCP server: the same surfaces as on the SDK's `MCPServer`, by FastMCP's own extension API."""
+
+# FastMCP is an extra, and not there where raincheck is developed: what comes from it is unknown to the type checker.
+# pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUntypedBaseClass=false, reportUnknownParameterType=false, reportUnknownArgumentType=false
+# pyright: reportMissingModuleSource=false
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from fastmcp import FastMCP
+from fastmcp.exceptions import ToolError
+from fastmcp.server.dependencies import fastmcp_request_ctx
+from fastmcp.server.extensions import MethodBinding, ServerExtension
+from fastmcp.server.middleware import Middleware
+from fastmcp.tools.base import InputRequiredToolResult, ToolResult
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp_types import (
+    CallToolRequestParams,
+    CallToolResult,
+    InputRequiredResult,
+    ServerTasksCapability,
+    ToolExecution,
+)
+from pydantic import BaseModel
+
+from raincheck.config import Settings
+from raincheck.errors import ConfigurationError, UnknownOperation
+from raincheck.mcp import hosting, wire
+from raincheck.mcp.fastmcp_tools import AnsweredTool, existing_tool_operation
+from raincheck.mcp.handle_tools import HANDLE_TOOLS
+from raincheck.mcp.scopes import ANONYMOUS, scope_of
+from raincheck.mcp.surfaces import CORE_TASKS_VERSION, TASKS_EXTENSION
+from raincheck.mcp.task_methods import task_bindings
+from raincheck.mcp.task_stream import listen
+from raincheck.mcp.typed_tools import task_support
+from raincheck.mcp.workshop import HANDLE_NAMES, Workshop
+from raincheck.operations.operation import Operation, Policy
+from raincheck.store import TaskStore
+
+__all__ = ["Raincheck"]
+
+_core_answer: ContextVar[dict[str, Any] | None] = ContextVar("raincheck_core_answer", default=None)
+"""Where the answer to a core task's call is left for the SDK's layer, which FastMCP's layers cannot carry it to."""
+
+
+class _Handle(BaseModel, extra="allow"):
+    """A task's handle on the wire; FastMCP hands it on as it is."""
+
+
+class Raincheck(Workshop, ServerExtension):
+    """Background tasks for a FastMCP server.
+
+    ::
+
+        rc = Raincheck(tools="slow_*")
+        mcp = FastMCP("reports")
+        mcp.add_extension(rc)
+
+    The arguments are those of `Workshop`. Register it on the server that you run: a mounted server's extensions are its
+    own, while the tools of mounted servers can be named by pattern like any other.
+    """
+
+    identifier = TASKS_EXTENSION
+
+    def __init__(
+        self,
+        *,
+        tools: str | Sequence[str] = (),
+        store: TaskStore | str | os.PathLike[str] | None = None,
+        policy: Policy | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        super().__init__(tools=tools, store=store, policy=policy, settings=settings)
+        self._host: FastMCP | None = None
+        self._serves_core_tasks = False
+
+    # FastMCP's extension API.
+
+    def methods(self) -> Sequence[MethodBinding]:
+        """See `ServerExtension.methods`: those of the tasks extension, and of the core tasks of 2025-11-25."""
+        self._attach(self.server)
+        return [
+            MethodBinding(method=each.method, params_type=each.params_type, handler=each.handler)
+            for each in task_bindings(self.task_methods)
+        ]
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncGenerator[None]:
+        """See `ServerExtension.lifespan`: pending tasks are taken up at the start, running ones drained at the end."""
+        async with self.running():
+            yield
+
+    async def intercept_tool_call(self, params: CallToolRequestParams, context: Any, call_next: Any) -> Any:
+        """See `ServerExtension.intercept_tool_call`: calls of our tools that a client makes are answered here."""
+        ctx = _client_call(params.name)
+        if ctx is None or (params.name not in HANDLE_NAMES and await self.adopt(params.name) is None):
+            return await call_next()
+        if await self.server.get_tool(params.name) is None:
+            return await call_next()  # hidden or not allowed: FastMCP says how
+        # What FastMCP hands over lacks the members that only raincheck reads.
+        whole = CallToolRequestParams.model_validate(ctx.params, by_name=False)
+        return _fastmcp_result(await self._answered(whole, ctx))
+
+    async def _answered(self, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any]) -> dict[str, Any]:
+        if params.name == "initiate_background_task":
+            name: Any = (params.arguments or {}).get("operation_type")
+            if isinstance(name, str) and await self.adopt(name) is not None and not await self._allowed(name):
+                return wire.call_error(UnknownOperation(f"There is no operation {name[:80]!r}."))
+        answer = await self.answer(params, ctx)
+        assert answer is not None
+        return answer
+
+    async def _allowed(self, name: str) -> bool:
+        return await self.server.get_tool(name) is not None
+
+    # Living in the server.
+
+    def _attach(self, server: FastMCP) -> None:
+        if self._host is server:
+            return
+        if self._host is not None:
+            raise ConfigurationError("This Raincheck belongs to another server already; make one for each.")
+        self._host = server
+        server.add_middleware(_Surfaces(self))
+        # FastMCP has no public way below its own layers, where alone a nested CreateTaskResult passes.
+        layers: Any = getattr(getattr(server, "_mcp_server", None), "middleware", None)
+        if isinstance(layers, list):
+            layers.append(self._sdk_layer)
+            self._serves_core_tasks = True
+        for tool in HANDLE_TOOLS:
+            self._add_tool(tool.name, tool.title, tool.description, tool.input_schema(), hosting.annotations_of(tool))
+        for operation in self._operations.values():
+            self._register(operation)
+
+    async def _sdk_layer(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        if ctx.method != "tools/call" or ctx.protocol_version != CORE_TASKS_VERSION:
+            return await call_next(ctx)
+        params = CallToolRequestParams.model_validate(ctx.params, by_name=False)
+        if params.task is None:
+            return await call_next(ctx)
+        await self.core_operation(params)
+        left: dict[str, Any] = {}
+        token = _core_answer.set(left)
+        try:
+            result = await call_next(ctx)
+        finally:
+            _core_answer.reset(token)
+        return left or result
+
+    def _add_tool(
+        self, name: str, title: str | None, description: str, schema: Mapping[str, Any], annotations: Any
+    ) -> None:
+        assert self._host is not None
+        fields: dict[str, Any] = {
+            "name": name,
+            "title": title,
+            "description": description,
+            "parameters": dict(schema),
+            "annotations": annotations,
+        }
+        self._host.add_tool(AnsweredTool.made(self._answer_code, **fields))
+
+    async def _answer_code(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """Answer a call that other code of the server makes, inside a client's request."""
+        request = fastmcp_request_ctx.get()
+        if request is None:
+            raise ToolError(f"{name} is called by clients: there is no request here whose caller the task could have.")
+        # The client opted in for the tool that it named, not for this one.
+        ctx = replace(request._srctx, meta=None)  # pyright: ignore[reportPrivateUsage]  FastMCP's own way to it
+        params = CallToolRequestParams(name=name, arguments=dict(arguments))
+        return ToolResult.from_mcp_result(CallToolResult.model_validate(await self._answered(params, ctx)))
+
+    # See `Workshop`.
+
+    def _server_name(self) -> str | None:
+        return None if self._host is None else self._host.name
+
+    def _register(self, operation: Operation) -> None:
+        if self._host is not None:
+            listed = hosting.listed(operation)
+            self._add_tool(
+                operation.operation_type, operation.title, operation.description, listed["inputSchema"], None
+            )
+
+    async def _existing_tools(self) -> Mapping[str, Callable[[Policy], Operation]]:
+        if self._host is None:
+            return {}
+        # Of all tools, whoever asks: who may call one is asked again at each call.
+        tools = await super(FastMCP, self._host).list_tools()
+        return {
+            tool.name: partial(existing_tool_operation, self._host, tool)
+            for tool in tools
+            if not isinstance(tool, AnsweredTool)
+        }
+
+    def listed(self, tools: Sequence[Any], ctx: ServerRequestContext[Any, Any] | None) -> list[Any]:
+        """FastMCP's listing with our tools' exact schemas, and no promise that a ticket would break."""
+        shown: list[Any] = []
+        for tool in tools:
+            changes: dict[str, Any] = {}
+            operation = self._operations.get(tool.name)
+            if tool.name == "list_background_tasks" and ctx is not None and scope_of(ctx) == ANONYMOUS:
+                continue
+            if tool.name == "initiate_background_task":
+                names = [each.name for each in tools if each.name in self._operations]
+                changes["parameters"] = hosting.listed_handles(names)[tool.name]["inputSchema"]
+            if operation is not None and hosting.may_give_ticket(operation):
+                changes["output_schema"] = None
+            if operation is not None and self._serves_core_tasks:
+                changes["execution"] = ToolExecution.model_validate({"taskSupport": task_support(operation)})
+            shown.append(tool.model_copy(update=changes) if changes else tool)
+        return shown
+
+
+class _Surfaces(Middleware):
+    """What raincheck adds to other answers than those of tool calls."""
+
+    def __init__(self, rc: Raincheck) -> None:
+        self._rc = rc
+
+    async def on_initialize(self, context: Any, call_next: Any) -> Any:
+        result = await call_next(context)
+        if result is not None and result.protocol_version == CORE_TASKS_VERSION and self._rc._serves_core_tasks:  # pyright: ignore[reportPrivateUsage]
+            shape = {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}
+            result.capabilities.tasks = ServerTasksCapability.model_validate(shape)
+        return result
+
+    async def on_list_tools(self, context: Any, call_next: Any) -> Any:
+        await self._rc.adopt_all()
+        tools = await call_next(context)
+        return self._rc.listed(tools, _sdk_request())
+
+    async def on_request(self, context: Any, call_next: Any) -> Any:
+        ctx = _sdk_request()
+        if context.method != "subscriptions/listen" or ctx is None:
+            return await call_next(context)
+        if "taskIds" not in ((ctx.params or {}).get("notifications") or {}):
+            return await call_next(context)
+        return await listen(ctx, await self._rc.task_methods(), scope_of(ctx))
+
+
+def _sdk_request() -> ServerRequestContext[Any, Any] | None:
+    request = fastmcp_request_ctx.get()
+    return None if request is None else request._srctx  # pyright: ignore[reportPrivateUsage]
+
+
+def _client_call(name: str) -> ServerRequestContext[Any, Any] | None:
+    """The request, if it is a client's call of this very tool: another tool may be calling it."""
+    ctx = _sdk_request()
+    if ctx is None or ctx.method != "tools/call" or (ctx.params or {}).get("name") != name:
+        return None
+    return ctx
+
+
+def _fastmcp_result(answer: dict[str, Any]) -> Any:
+    """The answer as FastMCP's middleware expects one: a tool result where it is one."""
+    kind = answer.get("resultType", "complete")
+    if kind == "input_required":
+        return InputRequiredToolResult(InputRequiredResult.model_validate(answer))
+    if (left := _core_answer.get()) is not None and "task" in answer:
+        left.update(answer)
+        return ToolResult(content=[])
+    if kind != "complete":
+        return _Handle.model_validate(answer)
+    return ToolResult.from_mcp_result(CallToolResult.model_validate(answer))
