@@ -1,0 +1,65 @@
+"""raincheck on FastMCP, in an environment of its own: the tests of the folder `inside`, each told here by its name."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import subprocess
+import tempfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from support.environments import ROOT, python_environment
+
+INSIDE = Path(__file__).parent / "inside"
+REQUIREMENTS = (
+    "-e",
+    "{root}[fastmcp]",
+    "fastmcp==4.1.2",
+    "fastmcp-tasks==4.1.2",
+    "pytest>=8",
+    "pytest-asyncio>=1.0",
+    "pytest-timeout>=2.3",
+    "psutil>=6",
+)
+
+
+def inside_tests() -> list[str]:
+    return [
+        f"{path.stem}::{node.name}"
+        for path in sorted(INSIDE.glob("test_*.py"))
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    ]
+
+
+@functools.cache
+def results() -> dict[str, list[str | None]]:
+    """By test, what its runs failed with; None for a run that passed."""
+    python = python_environment("fastmcp", *REQUIREMENTS)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        done = subprocess.run(
+            [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", str(INSIDE)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=170,
+            check=False,
+        )
+        assert report.exists(), done.stdout + done.stderr
+        found: dict[str, list[str | None]] = {}
+        for case in ElementTree.parse(report).iter("testcase"):
+            name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name', '').partition('[')[0]}"
+            problem = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
+            found.setdefault(name, []).append(None if problem is None else f"{problem.get('message')}\n{problem.text}")
+        return found
+
+
+@pytest.mark.parametrize("name", inside_tests())
+def test_inside(name: str) -> None:
+    runs = results().get(name)
+    assert runs, "it did not run"
+    assert not [run for run in runs if run is not None], "\n".join(run for run in runs if run is not None)
