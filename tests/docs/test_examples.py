@@ -149,6 +149,23 @@ def test_the_commands_for_claude_code_start_the_same_server() -> None:
     assert re.fullmatch(r"http://127\.0\.0\.1:8000/mcp", commands[1][6])
 
 
+async def test_the_asking_example_asks_in_all_three_ways(environment: dict[str, str]) -> None:
+    answers = {
+        "report": ({"name": "Ada"}, "A report for Ada."),
+        "clean_up": ({"sure": True}, "7 files deleted"),
+        "slow_paint": ({"colour": "green"}, "painted green"),
+    }
+    async with agent_of(environment, sys.executable, str(EXAMPLES / "asking.py")) as agent:
+        for tool, (content, expected) in answers.items():
+            ticket = await agent.call(tool, **({"folder": "/tmp/old"} if tool == "clean_up" else {}))
+            status = await agent.end_of(ticket["task_ref"])
+            assert status["status"] == "input_required"
+            responses = {key: {"action": "accept", "content": content} for key in status["input_requests"]}
+            await agent.call("provide_task_input", task_ref=ticket["task_ref"], responses=responses)
+            result = (await agent.end_of(ticket["task_ref"]))["result"]
+            assert result in (expected, {"result": expected})
+
+
 def test_the_example_of_a_test_passes(tmp_path: Path, environment: dict[str, str]) -> None:
     for name in ("operations.py", "test_office.py"):
         shutil.copy(EXAMPLES / name, tmp_path)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from mcp.client import Client
-from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver import Context, Elicit, MCPServer, Resolve
 from mcp.shared.exceptions import MCPError
+from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
+from pydantic import BaseModel
 
 from raincheck.errors import ConfigurationError
 from raincheck.mcp.extension import Raincheck
+from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Policy
 
 MakeRaincheck = Callable[..., Raincheck]
@@ -235,3 +238,70 @@ async def test_a_raincheck_serves_one_server(make_raincheck: MakeRaincheck) -> N
     MCPServer[Any]("one", extensions=[rc])
     with pytest.raises(ConfigurationError, match="another server"):
         MCPServer[Any]("two", extensions=[rc])
+
+
+class Colour(BaseModel):
+    colour: str
+
+
+async def chosen(ctx: Context[Any, Any]) -> Elicit[Colour]:
+    return Elicit("Which one?", Colour)
+
+
+async def answer_all(client: Client, ticket: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+    status = await resolve(client, ticket)
+    assert status["status"] == "input_required"
+    responses = {key: {"action": "accept", "content": content} for key in status["input_requests"]}
+    await client.call_tool("provide_task_input", {"task_ref": ticket["task_ref"], "responses": responses})
+    return await resolve(client, ticket)
+
+
+async def test_an_existing_tool_that_elicits_asks_inside_its_task(make_raincheck: MakeRaincheck) -> None:
+    rc = make_raincheck(tools="ask_*", policy=Policy(mode="task"))
+    server = MCPServer[Any]("test", extensions=[rc], lifespan=rc.lifespan)
+
+    @server.tool()
+    async def ask_elicit(ctx: Context[Any, Any]) -> str:
+        answer = await ctx.elicit("Which colour?", Colour)
+        return answer.data.colour if answer.action == "accept" else answer.action
+
+    @server.tool()
+    async def ask_round(ctx: Context[Any, Any]) -> str | InputRequiredResult:
+        if ctx.input_responses is None:
+            question = ElicitRequestFormParams(
+                message="Which?", requested_schema={"type": "object", "properties": {"colour": {"type": "string"}}}
+            )
+            return InputRequiredResult(input_requests={"c": ElicitRequest(params=question)}, request_state="round 1")
+        (answer,) = ctx.input_responses.values()
+        assert isinstance(answer, ElicitResult)
+        return f"{ctx.request_state}: {answer.content}"
+
+    @server.tool()
+    async def ask_resolver(colour: Annotated[Colour, Resolve(chosen)]) -> str:
+        return colour.colour
+
+    async with Client(server) as client:
+        for name, expected in (
+            ("ask_elicit", {"result": "green"}),
+            ("ask_round", {"result": "round 1: {'colour': 'green'}"}),
+            ("ask_resolver", {"result": "green"}),
+        ):
+            ticket = (await client.call_tool(name, {})).structured_content
+            status = await answer_all(client, ticket, {"colour": "green"})
+            assert status["result"] in (expected, expected["result"]), status
+
+
+async def test_questions_asked_first_are_answered_inside_the_task_by_a_client_that_cannot_before(
+    make_raincheck: MakeRaincheck,
+) -> None:
+    rc = make_raincheck()
+    server = MCPServer[Any]("test", extensions=[rc], lifespan=rc.lifespan)
+    question: dict[str, Any] = {"mode": "form", "message": "Who?", "requestedSchema": {"type": "object"}}
+
+    @rc.operation(mode="task", ask_first={"who": question})
+    async def greet(context: TaskContext) -> Any:
+        return context.answers["who"]["content"]
+
+    async with Client(server, mode="legacy") as client:
+        ticket = (await client.call_tool("greet", {})).structured_content
+        assert (await answer_all(client, ticket, {"name": "Ada"}))["result"] == {"name": "Ada"}

@@ -104,13 +104,17 @@ class TaskContext:
         Returns:
             `{"action": "accept" | "decline" | "cancel", "content": {...}}`.
         """
-        return await self._backend.ask(
+        return await self.ask(
             "elicitation/create", {"mode": "form", "message": message, "requestedSchema": dict(schema)}
         )
 
     async def sample(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """Ask the caller's model: `params` and the answer are those of MCP `sampling/createMessage`."""
-        return await self._backend.ask("sampling/createMessage", params)
+        return await self.ask("sampling/createMessage", params)
+
+    async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Ask by any request that MCP lets a server put to its client; what `elicit` and `sample` do."""
+        return await self._backend.ask(method, params)
 
     def progress_sync(self, fraction: float | None = None, message: str | None = None) -> None:
         """`progress` for a synchronous operation; raises `TaskCancelled` if the task was told to stop."""
