@@ -265,6 +265,15 @@ def pids(file: Path) -> list[int]:
     return [int(line) for line in file.read_text().split()] if file.exists() else []
 
 
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path: Path) -> Generator[None]:
+    """Kill what a failed test left running."""
+    yield
+    for pid in pids(tmp_path / "pids"):
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
 async def test_cancelling_ends_the_whole_group_before_it_goes_through(tmp_path: Path) -> None:
     operation, file = family(tmp_path, "wait", grace_seconds=0.2)
     context = context_for(operation)
@@ -357,8 +366,8 @@ SERVER = """
 
 
 @contextmanager
-def server_running(argv: list[str], file: Path) -> Generator[subprocess.Popen[bytes]]:
-    """A process of its own that runs the command; what is left of the command afterwards is killed."""
+def server_running(argv: list[str]) -> Generator[subprocess.Popen[bytes]]:
+    """A process of its own that runs the command."""
     tests = [path for path in sys.path if path.endswith("tests")]
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(SERVER).format(tests=tests, argv=argv)])
     try:
@@ -366,15 +375,12 @@ def server_running(argv: list[str], file: Path) -> Generator[subprocess.Popen[by
     finally:
         process.kill()
         process.wait()
-        for pid in pids(file):
-            if alive(pid):
-                os.kill(pid, signal.SIGKILL)
 
 
 async def test_killing_the_server_ends_its_commands(tmp_path: Path) -> None:
     file, script = tmp_path / "pids", tmp_path / "family.sh"
     script.write_text(textwrap.dedent(FAMILY).format(file=file, last="wait"))
-    with server_running(["/bin/sh", str(script)], file) as server:
+    with server_running(["/bin/sh", str(script)]) as server:
         await until(lambda: len(pids(file)) == 3)
         server.send_signal(signal.SIGKILL)
         await until(lambda: not any(alive(pid) for pid in pids(file)))
@@ -386,7 +392,7 @@ async def test_killing_the_server_ends_even_what_left_the_group_or_was_not_yet_t
     leave = f"import os, time; os.setsid(); print(os.getpid(), file=open({str(file)!r}, 'w')); time.sleep(60)"
     script = tmp_path / "leave.sh"
     script.write_text(f'{sys.executable} -c "{leave}" & wait\n')
-    with server_running(["/bin/sh", str(script)], file) as server:
+    with server_running(["/bin/sh", str(script)]) as server:
         await until(lambda: len(pids(file)) == 1)
         server.send_signal(signal.SIGKILL)
         await until(lambda: not any(alive(pid) for pid in pids(file)))
