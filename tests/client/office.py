@@ -11,7 +11,11 @@ from mcp import StdioServerParameters
 from raincheck.client import ReconnectingSession, connect
 from support.serving import Workplace
 
+# The SDK hands few variables on to a stdio server: the file alone must say where the tasks are.
 TOML = """
+[state]
+url = "tasks.db"
+
 [execution]
 lease_seconds = 1
 drain_seconds = 0

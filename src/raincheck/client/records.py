@@ -105,11 +105,11 @@ class TaskResult:
         return cls(value=value, structured=structured, content=({"type": "text", "text": text},), handle=handle)
 
 
-ProgressCallback: TypeAlias = Callable[[TaskView], Awaitable[None] | None]
-"""Called with the task whenever its status or progress has changed."""
+ProgressCallback: TypeAlias = Callable[[TaskView], object]
+"""Called with the task whenever its status or progress has changed; awaited where it is a coroutine function."""
 
 InputCallback: TypeAlias = Callable[[InputRequest], Awaitable[Mapping[str, Any] | None] | Mapping[str, Any] | None]
 """Answers one question of a task: `{"action": "accept" | "decline" | "cancel", "content": {…}}`; None: not now."""
 
-SubmittedCallback: TypeAlias = Callable[[TaskHandle], Awaitable[None] | None]
-"""Called with the handle as soon as the task is accepted: the place to store it."""
+SubmittedCallback: TypeAlias = Callable[[TaskHandle], object]
+"""Called with the handle as soon as the task is accepted: the place to store it. Awaited likewise."""

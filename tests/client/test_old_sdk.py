@@ -1,0 +1,113 @@
+"""The poller beside mcp 1.x: a real `ClientSession` over stdio, in an environment of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import venv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from client.office import Office
+
+SOURCE = Path(__file__).parents[2] / "src"
+
+PROGRAM = """
+import asyncio, contextlib, json, os, sys
+from importlib.metadata import version
+
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
+
+from raincheck import MissingDependency, OperationFailed
+from raincheck.client import ReconnectingSession, TaskHandle, TaskPoller
+
+SERVER = StdioServerParameters(command=sys.argv[1], args=sys.argv[2:], env=dict(os.environ, PYTHONPATH=""))
+
+
+@contextlib.asynccontextmanager
+async def connected():
+    async with stdio_client(SERVER) as (read, write), ClientSession(read, write) as session:
+        await session.initialize()
+        yield session
+
+
+async def main():
+    poller, said = TaskPoller(), {"mcp": version("mcp")}
+    async with connected() as session:
+        said["run"] = (await poller.run(session, "quick", {"word": "rain"})).value
+        answer = {"action": "accept", "content": {"amount": 3}}
+        said["ask"] = (await poller.run(session, "ask", on_input=lambda request: answer)).value
+        result = await session.call_tool("quick", {"word": "typed"})
+        said["typed"] = (await poller.resolve_if_ticket(session, result)).value
+        try:
+            await poller.run(session, "fail")
+        except OperationFailed as failure:
+            said["fail"] = failure.details["tray"]
+        handle = await poller.submit(session, "gated", {"name": "a"})
+        stored = handle.to_json()
+    async with ReconnectingSession(connected) as session:
+        open("gate-a", "w").close()
+        said["resume"] = (await poller.resume(session, TaskHandle.from_json(stored))).value
+        said["fall"] = (await poller.run(session, "fall")).value
+    try:
+        from raincheck.client import TasksExtension
+    except MissingDependency:
+        said["extension"] = "missing"
+    print(json.dumps(said))
+
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="session")
+def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with mcp 1.x."""
+    folder = tmp_path_factory.mktemp("mcp-1")
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    try:
+        venv.create(folder, with_pip=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "-q", "mcp>=1.27,<2"], check=True, capture_output=True, timeout=150
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"no environment with mcp 1.x can be made: {error}")
+    return python
+
+
+@pytest.mark.timeout(300)
+async def test_a_session_of_mcp_1_runs_asks_resumes_and_outlives_its_server(old_python: Path, office: Office) -> None:
+    program = office.place.folder / "old.py"
+    program.write_text(PROGRAM)
+    process = await asyncio.create_subprocess_exec(
+        *(str(old_python), str(program), *office.command),
+        cwd=office.place.folder,
+        env=office.place.environment(PYTHONPATH=str(SOURCE)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+    assert process.returncode == 0, err.decode()[-3000:]
+    said: dict[str, Any] = json.loads(out)
+    assert said.pop("mcp").startswith("1.")
+    assert [each["action"] for each in said.pop("ask")] == ["accept", "accept"]
+    assert said == {
+        "run": {"word": "rain"},
+        "typed": {"word": "typed"},
+        "fail": 2,
+        "resume": {"gate": "a"},
+        "fall": "up again",
+        "extension": "missing",
+    }
