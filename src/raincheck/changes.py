@@ -16,6 +16,8 @@ __all__ = ["Changes", "Feed", "Observer", "Watch"]
 
 logger = logging.getLogger(__name__)
 
+_LINGER_SECONDS = 2.0
+
 
 class Observer(Protocol):
     """Hears of a task's changes.
@@ -136,28 +138,51 @@ class Feed:
 
 
 class Changes:
-    """The process's one listener to the store, and its distributor."""
+    """The process's one listener to the store, and its distributor.
+
+    It listens while there is somebody to tell, and a little longer: a store that is polled costs nothing when idle.
+    """
 
     def __init__(self, store: TaskStore) -> None:
         self._store = store
         self._watches: dict[str, list[Observer]] = {}
+        self._listening = False
         self._unsubscribe: Callable[[], None] | None = None
+        self._resting: asyncio.TimerHandle | None = None
         self._dirty = False
         self._refresher: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to listen; the store is open."""
-        self._unsubscribe = self._store.subscribe(self._changed)
+        """Begin; the store is open."""
+        self._listening = True
+        if self._watches:
+            self._subscribe()
 
     async def stop(self) -> None:
         """Stop listening. Watches under way hear nothing more."""
-        if self._unsubscribe is not None:
-            self._unsubscribe()
-            self._unsubscribe = None
+        self._listening = False
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+        self._rest()
         if self._refresher is not None:
             self._refresher.cancel()
             await asyncio.gather(self._refresher, return_exceptions=True)
             self._refresher = None
+
+    def _subscribe(self) -> None:
+        if self._unsubscribe is None and self._listening:
+            self._unsubscribe = self._store.subscribe(self._changed)
+
+    def _rest_if_unwatched(self) -> None:
+        self._resting = None
+        if not self._watches:
+            self._rest()
+
+    def _rest(self) -> None:
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
 
     def watch(self, task_ref: str) -> Watch:
         """A watch over that task, to be entered."""
@@ -170,6 +195,7 @@ class Changes:
     def add(self, watch: Observer) -> None:
         """Begin to tell this observer."""
         self._watches.setdefault(watch.task_ref, []).append(watch)
+        self._subscribe()
 
     def remove(self, watch: Observer) -> None:
         """Tell it no more."""
@@ -177,6 +203,8 @@ class Changes:
         watches.remove(watch)
         if not watches:
             del self._watches[watch.task_ref]
+        if not self._watches and self._resting is None and self._listening:
+            self._resting = asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._rest_if_unwatched)
 
     def _changed(self, task: Task | None) -> None:
         if task is not None:

@@ -65,7 +65,7 @@ class ReportProgress:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AskInput:
-    """The worker asks the caller; the task parks until every question is answered."""
+    """The worker asks the caller; the task parks until every question is answered. No question: nothing changes."""
 
     fence: int
     requests: tuple[InputRequest, ...]
@@ -172,6 +172,8 @@ def _progress(task: Task, event: ReportProgress, now: datetime) -> Task:
 
 def _ask(task: Task, event: AskInput, now: datetime) -> Task:
     _held(task, event)
+    if not event.requests:
+        return task
     return _next(task, now, status=TaskStatus.INPUT_REQUIRED, inputs=task.inputs + event.requests)
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import pytest
+
+from raincheck import changes
 from raincheck.operations.context import TaskContext
+from raincheck.store import Listener
+from raincheck.stores.sqlite import SqliteStore
 from support.lab import Lab
 
 
@@ -24,3 +29,33 @@ async def test_progress_does_not_take_back_what_the_heartbeat_renewed(lab: Lab) 
         assert ended.outcome is not None
         assert ended.outcome.error is None
         assert ended.attempt == 1
+
+
+async def test_nobody_listens_to_the_store_once_nothing_is_watched(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "_LINGER_SECONDS", 0.05)
+    subscriptions: list[bool] = []
+    subscribe = SqliteStore.subscribe
+
+    def counted(store: SqliteStore, listener: Listener) -> Callable[[], None]:
+        subscriptions.append(True)
+        end = subscribe(store, listener)
+
+        def unsubscribe() -> None:
+            subscriptions.append(False)
+            end()
+
+        return unsubscribe
+
+    monkeypatch.setattr(SqliteStore, "subscribe", counted)
+
+    @lab.operation("quick")
+    async def quick(arguments: Mapping[str, Any], context: TaskContext) -> str:
+        return "done"
+
+    async with lab.service() as service:
+        assert subscriptions == []
+        task = (await service.registry.submit("quick", {}, scope="local")).task
+        assert (await service.registry.wait(task.task_ref, scope="local", seconds=5)).terminal
+        async with asyncio.timeout(5):
+            while subscriptions != [True, False]:
+                await asyncio.sleep(0.01)

@@ -139,10 +139,7 @@ class IsolatedExecutor:
 
 
 async def _ask(group: ProcessGroup, context: TaskContext, number: int, method: str, params: dict[str, Any]) -> None:
-    if method == "elicitation/create":
-        answer = await context.elicit(params["message"], params["requestedSchema"])
-    else:
-        answer = await context.sample(params)
+    answer = await context.ask(method, params)
     if group.stdin is not None:
         group.stdin.write(packed({"answer": number, "value": dict(answer)}))
 
