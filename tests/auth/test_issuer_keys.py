@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 from auth.issuer import Issuer, Key
+from jwt.algorithms import ECAlgorithm
 from operations.http_server import answer, serving
 
 from raincheck.mcp.jwt_keys import IssuerKeys
@@ -95,7 +97,7 @@ async def test_old_keys_are_renewed_while_they_are_used_and_dropped_when_they_ca
 
 async def test_a_key_is_used_for_what_it_is_made_for_only() -> None:
     documents = Documents(Key("ec"), Key("rsa", "RS256"), Key("okp", "EdDSA"), Key(None))
-    private = {**Key("private").jwk, "d": "AAAA"}
+    private = {**json.loads(ECAlgorithm.to_jwk(Key("private").private)), "kid": "private"}
     documents.keys += [
         {**Key("enc").jwk, "use": "enc"},
         {**Key("es384").jwk, "alg": "ES384"},

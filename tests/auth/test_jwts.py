@@ -87,7 +87,8 @@ async def test_a_jwt_is_taken_only_where_everything_about_it_is_right(place: Pla
         "of nobody": make(None),
         "signed by another key": make(key=OTHER_KEY),
         "an odd subject": make(jti=["x"]),
-        "an infinite expiry": unsigned({**claims, "exp": float("inf")}, {"alg": "ES256", "kid": "k1"}),
+        "an infinite expiry": make(exp=float("inf")),
+        "an expiry that is a text": make(exp=str(now + 60)),
         "no signature": unsigned(claims, {"alg": "none"}),
         "no signature, a kid": unsigned(claims, {"alg": "None", "kid": "k1"}),
         "the public key as a secret": unsigned(claims, {"alg": "HS256", "kid": "k1"}, public),
@@ -112,6 +113,8 @@ async def test_a_jwt_is_taken_only_where_everything_about_it_is_right(place: Pla
     for token in wrong.values():
         assert token not in server.log
     assert "Traceback" not in server.log
+    assert server.log.count("refused a JWT that could not be read: TypeError") == 1
+    assert server.log.count("could not be read") == 1, "of the others it is known what is wrong"
 
 
 async def test_the_subject_is_the_principal_and_the_client_where_there_is_none(place: Place) -> None:
