@@ -1,0 +1,52 @@
+"""The built wheel, which is what users get: everything in it, and usable beside an old MCP SDK."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import raincheck
+
+ROOT = Path(__file__).parents[2]
+SOURCES = Path(raincheck.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    (built,) = folder.glob("raincheck-*.whl")
+    return built
+
+
+def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
+    wanted = {
+        path.relative_to(SOURCES.parent).as_posix()
+        for path in SOURCES.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    with zipfile.ZipFile(wheel) as archive:
+        held = set(archive.namelist())
+    assert wanted <= held
+    assert any(name.endswith(".sql") for name in wanted)
+    assert "raincheck/py.typed" in held
+
+
+def test_the_base_package_works_beside_an_old_sdk_and_says_what_the_server_needs(wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "old", with_pip=True, symlinks=True)
+    python = tmp_path / "old" / "bin" / "python"
+    install = [str(python), "-m", "pip", "install", "-q", str(wheel), "mcp<2"]
+    subprocess.run(install, check=True, stdin=subprocess.DEVNULL)
+    program = (
+        "import mcp, raincheck, raincheck.client as client; print(client.TaskPoller.__name__); raincheck.Raincheck"
+    )
+    told = subprocess.run([str(python), "-c", program], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert told.stdout == "TaskPoller\n"
+    last = told.stderr.strip().splitlines()[-1]
+    assert last.endswith('raincheck\'s server needs mcp 2.3 or newer: pip install "raincheck[server]"')
