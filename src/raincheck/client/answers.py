@@ -171,7 +171,8 @@ def inline_result(answer: Answer) -> TaskResult:
 def _member(result: Any, wire_name: str, python_name: str) -> Any:
     if isinstance(result, Mapping):
         return cast("Mapping[str, Any]", result).get(wire_name)
-    return getattr(result, python_name, getattr(result, wire_name, None))
+    # Only one of them is asked for: FastMCP warns of the wire's name.
+    return getattr(result, python_name if hasattr(result, python_name) else wire_name, None)
 
 
 def _block(block: Any) -> Mapping[str, Any]:

@@ -1,0 +1,48 @@
+"""Held answers: asked for again at once; answers that were not held, after the interval that the server gave.
+
+The server is a scripted one, since a real one holds until the task ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from raincheck.client import PollingPolicy, TaskPoller
+
+
+class Scripted:
+    """Says that the task is processing, then that it is completed.
+
+    Args:
+        hold: Whether it holds its first answer.
+        poll_after_seconds: Its hint.
+    """
+
+    def __init__(self, *, hold: bool, poll_after_seconds: float) -> None:
+        self._hold = hold
+        self._hint = poll_after_seconds
+        self.times: list[float] = []
+
+    async def call_tool(self, name: str, arguments: dict[str, Any]) -> Any:
+        assert name == "resolve_task_status"
+        self.times.append(asyncio.get_running_loop().time())
+        if self._hold and len(self.times) == 1:
+            await asyncio.sleep(arguments["wait_seconds"])
+        status = {"task_ref": arguments["task_ref"], "result": None, "error": None, "poll_after_seconds": self._hint}
+        status |= {"status": "processing"} if len(self.times) == 1 else {"status": "completed", "result": "done"}
+        return {"content": [], "structuredContent": status}
+
+
+async def test_after_an_answer_that_was_held_the_next_question_comes_at_once() -> None:
+    server = Scripted(hold=True, poll_after_seconds=60)
+    async with asyncio.timeout(5):
+        result = await TaskPoller(PollingPolicy(hold_seconds=0.1)).resume(server, "ref")
+    assert result.value == "done"
+
+
+async def test_after_an_answer_that_was_not_held_the_servers_interval_is_kept() -> None:
+    server = Scripted(hold=False, poll_after_seconds=0.3)
+    assert (await TaskPoller().resume(server, "ref")).value == "done"
+    first, second = server.times
+    assert second - first >= 0.3
