@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 PROTOCOL = "2026-07-28"
-_MARK = "RAINCHECK_TEST_MARK"
+_MARK = "PROOF_MARK"
 _START_SECONDS = 30.0
 _ADDRESS = re.compile(r"^raincheck: serving on (http://\S+?:(\d+)/\S+)$", re.MULTILINE)
 
@@ -226,7 +226,11 @@ class Process:
 
     def left_behind(self) -> list[str]:
         """Every process that it started, directly or not, and that still runs; itself included."""
-        return [" ".join(process.cmdline()) for process in _marked(self._mark)]
+        found: list[str] = []
+        for process in _marked(self._mark):
+            with contextlib.suppress(psutil.Error):
+                found.append(" ".join(process.cmdline()))
+        return found
 
     async def end(self) -> None:
         """Make sure that it and whatever it started is gone."""
@@ -304,6 +308,12 @@ class StdioServer(Process, Caller):
     def close_stdin(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
+
+    def hang_up(self) -> None:
+        """Close both pipes at once, as the death of the client does."""
+        self.close_stdin()
+        transport: Any = getattr(self._process, "_transport")  # noqa: B009
+        transport.get_pipe_transport(1).close()
 
     async def drained(self) -> None:
         """Wait until its stdout has ended."""

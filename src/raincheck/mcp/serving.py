@@ -91,79 +91,65 @@ def serve(settings: Settings) -> int:
         address = _address(settings, door) if isinstance(door, socket.socket) else ""
         server, rc = make_server(settings, verifier=verifier, address=address)
         try:
-            code = asyncio.run(_serve(server, rc, settings, door))
+            # Closing the runner would wait for what will not stop: an operation, the thread that reads stdin.
+            code = asyncio.Runner().run(_serve(server, rc, settings, door))
         except StoreError as error:
             print(f"raincheck: {error.message}", file=sys.stderr)
-            return 1
-    if isinstance(door, Wire):
-        # The thread that reads stdin cannot be interrupted, and the interpreter would wait for it.
-        if sys.stderr:
-            sys.stderr.flush()
-        os._exit(code)
-    return code
+            code = 1
+    if sys.stderr:
+        sys.stderr.flush()
+    os._exit(code)
 
 
 async def _serve(server: MCPServer[Any], rc: Raincheck, settings: Settings, door: Wire | socket.socket) -> int:
+    told = _told_to_stop()
     async with rc.running():
         # The full collections of what was imported cost tens of milliseconds each (shared/figures.md).
         gc.collect()
         gc.freeze()
+        service = await rc.started()
+        web: uvicorn.Server | None = None
         if isinstance(door, Wire):
-            return await _serve_stdio(server, door)
-        return await _serve_http(server, settings, door)
+            serving = asyncio.create_task(run_on(door, server))
+        else:
+            web = _web_server(server, settings, door)
+            serving = asyncio.create_task(web.serve(sockets=[door]))
+        stopping = asyncio.create_task(told.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            stopping.cancel()
+            try:
+                serving.result()
+            except* ConnectionError:
+                logger.info("the client hung up")
+            return 0
+        logger.info("told to stop")
+        # Callers are answered meanwhile: what is drained reaches who waits for it.
+        await service.stop()
+        if web is not None:
+            # What uvicorn has to say of the calls that it breaks off is no news.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            web.should_exit = True
+            await serving
+    return 0
 
 
-async def _serve_stdio(server: MCPServer[Any], wire: Wire) -> int:
-    serving = asyncio.current_task()
-    assert serving is not None
-    stopped = False
+def _told_to_stop() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
 
     def stop() -> None:
-        nonlocal stopped
-        stopped = True
-        serving.cancel()
+        told.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
 
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    running = asyncio.create_task(run_on(wire, server))
-    try:
-        await asyncio.wait({running})
-        running.result()
-    except asyncio.CancelledError:
-        if not stopped:
-            raise
-        serving.uncancel()
-        logger.info("told to stop")
-        running.cancel()
-    return 0
+    return told
 
 
-async def _serve_http(server: MCPServer[Any], settings: Settings, listener: socket.socket) -> int:
-    import uvicorn
-
-    host, security = settings.server.host, transport_security(settings.server)
-    if settings.server.transport == "sse":
-        app = server.sse_app(host=host, transport_security=security)
-    else:
-        app = server.streamable_http_app(host=host, json_response=True, transport_security=security)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="on",
-        timeout_graceful_shutdown=max(1, round(settings.execution.drain_seconds)),
-    )
-    print(f"raincheck: serving on {_address(settings, listener)}", file=sys.stderr, flush=True)
-    web = _web_server(config)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, web.handle_exit, number, None)
-    await web.serve(sockets=[listener])
-    return 0
-
-
-def _web_server(config: uvicorn.Config) -> uvicorn.Server:
+def _web_server(server: MCPServer[Any], settings: Settings, listener: socket.socket) -> uvicorn.Server:
     import uvicorn
 
     class Web(uvicorn.Server):
@@ -173,7 +159,13 @@ def _web_server(config: uvicorn.Config) -> uvicorn.Server:
         def capture_signals(self) -> Generator[None]:
             yield
 
-    return Web(config)
+    host, security = settings.server.host, transport_security(settings.server)
+    if settings.server.transport == "sse":
+        app = server.sse_app(host=host, transport_security=security)
+    else:
+        app = server.streamable_http_app(host=host, json_response=True, transport_security=security)
+    print(f"raincheck: serving on {_address(settings, listener)}", file=sys.stderr, flush=True)
+    return Web(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1))
 
 
 def _listen(settings: Settings) -> socket.socket:
