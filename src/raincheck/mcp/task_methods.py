@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -26,7 +27,7 @@ from raincheck.mcp.surfaces import (
     rpc_error,
 )
 from raincheck.registry import Registry
-from raincheck.task import Task, TaskStatus, utc_now
+from raincheck.task import InputRequest, Task, TaskStatus, utc_now
 
 __all__ = ["TaskMethods", "task_bindings"]
 
@@ -130,7 +131,7 @@ class TaskMethods:
         task = await self._registry.get(params.task_id, scope=scope)
         while not task.terminal:
             if task.status is TaskStatus.INPUT_REQUIRED:
-                task = await self._ask_client(ctx, task, scope)
+                task = await self.ask_client(ctx, task, scope)
             else:
                 task = await self._registry.wait(params.task_id, scope=scope, seconds=60.0)
         if task.status is TaskStatus.CANCELLED or task.outcome is None:
@@ -152,18 +153,53 @@ class TaskMethods:
         more = {"nextCursor": task_wire.page_cursor(page[-1])} if len(page) == _PAGE else {}
         return {"tasks": tasks, **more}
 
-    async def _ask_client(self, ctx: ServerRequestContext[Any, Any], task: Task, scope: str) -> Task:
-        """Send the task's questions to the client on this open stream (B5), and hand its answers in."""
-        if not ctx.session.can_send_request:
+    async def ask_client(self, ctx: ServerRequestContext[Any, Any], task: Task, scope: str) -> Task:
+        """Send the task's questions to the client on this open stream (B5) and hand its answers in; the task then.
+
+        A client that cannot be asked so is not: then it is the task after its next change, whoever answers. So is a
+        question that another one has answered, or that was withdrawn.
+
+        Raises:
+            MCPError: The client refused; the question stays open.
+        """
+        questions = [each for each in task.outstanding if _can_answer(ctx, each)]
+        if not questions:
             return await self._registry.wait_for_change(task, scope=scope, seconds=60.0)
-        for question in task.outstanding:
-            request = _ClientRequest(
-                method=question.method, params=task_wire.related(dict(question.params), task.task_ref)
-            )
+        asking = asyncio.create_task(self._ask(ctx, task.task_ref, questions, scope))
+        try:
+            keys = {each.key for each in questions}
+            while not asking.done() and keys & {each.key for each in task.outstanding}:
+                changing = asyncio.create_task(self._registry.wait_for_change(task, scope=scope, seconds=60.0))
+                await asyncio.wait({asking, changing}, return_when=asyncio.FIRST_COMPLETED)
+                task = await changing if changing.done() else task
+                await _ended(changing)
+            if asking.done():
+                asking.result()
+        finally:
+            await _ended(asking)
+        return await self._registry.get(task.task_ref, scope=scope)
+
+    async def _ask(
+        self, ctx: ServerRequestContext[Any, Any], task_ref: str, questions: Sequence[InputRequest], scope: str
+    ) -> None:
+        for question in questions:
+            request = _ClientRequest(method=question.method, params=task_wire.related(dict(question.params), task_ref))
             answer = await ctx.session.send_request(request, _AnyResult, metadata=_on_this_stream(ctx))  # pyright: ignore[reportArgumentType]
             given = answer.model_dump(mode="json", by_alias=True, exclude_none=True)
-            await self._registry.provide_input(task.task_ref, {question.key: given}, scope=scope)
-        return await self._registry.get(task.task_ref, scope=scope)
+            await self._registry.provide_input(task_ref, {question.key: given}, scope=scope)
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _can_answer(ctx: ServerRequestContext[Any, Any], question: InputRequest) -> bool:
+    capabilities = ctx.session.client_capabilities
+    if capabilities is None or not ctx.session.can_send_request:
+        return False
+    able = capabilities.elicitation if question.method == "elicitation/create" else capabilities.sampling
+    return able is not None
 
 
 class _ClientRequest(BaseModel):

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context
 from mcp.shared.exceptions import MCPError
-from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams, CallToolResult
+from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND, CallToolRequestParams, CallToolResult
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, Field, WithJsonSchema
 
@@ -34,11 +34,14 @@ from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Operation, Policy
 from raincheck.registry import Registry, Submission
 from raincheck.run import input_key
-from raincheck.task import InputRequest, Outcome, Progress, TaskError, new_task_ref
+from raincheck.task import InputRequest, Outcome, Progress, TaskError, TaskStatus, new_task_ref
 
 __all__ = ["TypedTools", "task_support", "tool_function"]
 
 logger = logging.getLogger(__name__)
+
+# A result that is gone before its caller can ask for it would be of no use.
+_LEAST_TTL_SECONDS = 1.0
 
 
 class TypedTools:
@@ -68,6 +71,7 @@ class TypedTools:
         check_support(operation, surface, ctx)
         if policy.mode == "inline":
             return await self._run_inline(operation, arguments, ctx)
+        ttl_seconds = _wished_ttl(params)
         operation.executor.validate(arguments)
         answers = ask_first(operation, params, ctx)
         if isinstance(answers, dict):
@@ -76,20 +80,25 @@ class TypedTools:
             operation.operation_type,
             arguments,
             scope=scope_of(ctx),
-            ttl_seconds=params.task.ttl / 1000 if params.task is not None and params.task.ttl else None,
+            ttl_seconds=ttl_seconds,
             inputs=answers,
         )
         if surface is Surface.EXTENSION:
             return self._methods.created(submission.task)
         if surface is Surface.CORE:
             return {"task": self._methods.core(submission.task)}
-        return await self._without_tasks(policy, submission, scope_of(ctx))
+        return await self._without_tasks(policy, submission, ctx)
 
-    async def _without_tasks(self, policy: Policy, submission: Submission, scope: str) -> dict[str, Any]:
-        task = submission.task
+    async def _without_tasks(
+        self, policy: Policy, submission: Submission, ctx: ServerRequestContext[Any, Any]
+    ) -> dict[str, Any]:
+        task, scope = submission.task, scope_of(ctx)
         if policy.without_tasks == "wait":
             while not task.terminal:
-                task = await self._registry.wait(task.task_ref, scope=scope, seconds=60.0)
+                if task.status is TaskStatus.INPUT_REQUIRED:
+                    task = await self._methods.ask_client(ctx, task, scope)
+                else:
+                    task = await self._registry.wait(task.task_ref, scope=scope, seconds=60.0)
         elif policy.mode == "task" or not policy.inline_wait_seconds:
             return self._handles.ticket(submission)
         else:
@@ -162,6 +171,18 @@ def check_support(operation: Operation, surface: Surface, ctx: ServerRequestCont
         if ctx.protocol_version == CORE_TASKS_VERSION:
             raise MCPError(METHOD_NOT_FOUND, f"Tool {name} requires task-augmented execution")
         raise missing_capability(f"{name} needs a client with the {TASKS_EXTENSION} extension")
+
+
+def _wished_ttl(params: CallToolRequestParams) -> float | None:
+    """The retention in seconds that the caller of a core task wishes; the operation's is its upper bound.
+
+    Raises:
+        MCPError: It is below zero (-32602).
+    """
+    ttl = params.task.ttl if params.task is not None else None
+    if ttl is not None and ttl < 0:
+        raise MCPError(INVALID_PARAMS, "task.ttl must not be below zero")
+    return None if ttl is None else max(_LEAST_TTL_SECONDS, ttl / 1000)
 
 
 def task_support(operation: Operation) -> str:
