@@ -58,7 +58,8 @@ def _table(rows: Iterable[str]) -> str:
 
 
 def _row(section: str, key: str, field: FieldInfo) -> str:
-    variable = f"…__{key.upper()}" if section == "operations" else f"RAINCHECK_{section.upper().replace('.', '__')}__{key.upper()}"
+    table = "…" if section == "operations" else f"RAINCHECK_{section.upper().replace('.', '__')}"
+    variable = f"{table}__{key.upper()}"
     cells = (f"`{key}`", allowed_values(field), _default(section, key, field), field.description or "", f"`{variable}`")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
