@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 
 _DOMAIN = {"errors", "task", "transitions", "logs", "_version"}
 _PORTS = {"store", "engine"}
-_CORE = {"registry", "runner", "run", "heartbeat", "sweeper", "changes", "service"}
+_CORE = {"registry", "runner", "run", "heartbeat", "sweeper", "changes", "failure_rate", "service"}
 
 FACADE = "__init__"
 
@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "compose": _DOMAIN | {"config", "operations", "store", "stores"},
     **{name: _DOMAIN | _PORTS | _CORE | {"operations"} for name in _CORE},
     # One process's share is put together here; the embedded engine is its default.
+    "failure_rate": set(),
     "service": _DOMAIN | _PORTS | _CORE | {"operations", "engines"},
     "mcp": _DOMAIN | _PORTS | _CORE | {"operations", "config", "config_auth", "compose"},
     "cli": _DOMAIN

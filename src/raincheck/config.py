@@ -168,13 +168,18 @@ class ObservabilitySettings(Section):
     """`[observability]`: logs and metrics."""
 
     metrics_prefix: str = Field(
-        default="mcp_async", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Starts the name of every metric."
+        default="mcp_async",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Starts the name of every metric; this release has none yet.",
     )
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         default="info", description="The least severe lines that are logged (to stderr)."
     )
     alert_on_failure_rate: float = Field(
-        default=0.05, ge=0, le=1, description="The share of failed tasks from which on an alert is logged."
+        default=0.05,
+        ge=0,
+        le=1,
+        description="How many of an operation's last hundred tasks may fail, as a share, before a warning is logged.",
     )
 
 

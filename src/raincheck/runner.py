@@ -49,6 +49,7 @@ class Runner:
         worker_id: This worker's name in the store.
         lease_seconds: How long a claim is good for without renewal.
         clock: The wall clock.
+        settled: Told of each task that this worker settled.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class Runner:
         worker_id: str,
         lease_seconds: float,
         clock: Callable[[], datetime],
+        settled: Callable[[Task], None] = lambda task: None,
     ) -> None:
+        self._settled = settled
         self._store = store
         self._operations = operations
         self._changes = changes
@@ -122,6 +125,8 @@ class Runner:
             deadline.cancel()
             self._changes.remove(run)
             del self._runs[task.task_ref]
+            if run.task.terminal:
+                self._settled(run.task)
 
     async def _claim(self, task: Task) -> Task | None:
         now = self._clock()

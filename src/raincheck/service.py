@@ -13,13 +13,14 @@ from datetime import datetime
 
 from raincheck.changes import Changes
 from raincheck.engines.local import LocalEngine
+from raincheck.failure_rate import FailureRate
 from raincheck.heartbeat import Heartbeat
 from raincheck.operations.operation import Operation
 from raincheck.registry import Registry
 from raincheck.runner import Runner
 from raincheck.store import TaskStore
 from raincheck.sweeper import Sweeper
-from raincheck.task import utc_now
+from raincheck.task import Task, TaskStatus, utc_now
 
 __all__ = ["Service", "ServiceSettings"]
 
@@ -38,12 +39,14 @@ class ServiceSettings:
             within about two of them.
         drain_seconds: How long a clean shutdown waits for what runs.
         max_parameters_bytes: The largest parameters, as JSON.
+        alert_on_failure_rate: The share of failed tasks of an operation from which on a warning is logged.
     """
 
     max_concurrency: int = 50
     lease_seconds: float = 15.0
     drain_seconds: float = 5.0
     max_parameters_bytes: int = 1024 * 1024
+    alert_on_failure_rate: float = 0.05
 
 
 class Service:
@@ -75,8 +78,15 @@ class Service:
         self._changes = Changes(store)
         lease = self.settings.lease_seconds
         self._engine = LocalEngine(store, names, max_concurrency=self.settings.max_concurrency)
+        self._failures = FailureRate(self.settings.alert_on_failure_rate)
         self._runner = Runner(
-            store, operations, self._changes, worker_id=self.worker_id, lease_seconds=lease, clock=clock
+            store,
+            operations,
+            self._changes,
+            worker_id=self.worker_id,
+            lease_seconds=lease,
+            clock=clock,
+            settled=self._settled,
         )
         self._heartbeat = Heartbeat(
             store,
@@ -141,6 +151,9 @@ class Service:
         await self._changes.stop()
         await self._store.close()
         logger.info("worker %s stopped", self.worker_id)
+
+    def _settled(self, task: Task) -> None:
+        self._failures.settled(task.operation_type, failed=task.status is TaskStatus.FAILED)
 
     async def _close_executors(self) -> None:
         for name in tuple(self._names()):

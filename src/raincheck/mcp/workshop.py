@@ -291,6 +291,7 @@ class Workshop:
                 lease_seconds=execution.lease_seconds,
                 drain_seconds=execution.drain_seconds,
                 max_parameters_bytes=execution.max_parameters_bytes,
+                alert_on_failure_rate=self._settings.observability.alert_on_failure_rate,
             ),
         )
 
