@@ -116,7 +116,9 @@ class LegacyCaller:
 
     async def ask(self, method: str, **params: Any) -> dict[str, Any]:
         """The answer, without its id."""
-        answer = (await self.post(method, params)).json()
+        # A stream, so that the server could ask something before it answers; the answer is its last event.
+        lines = (await self.post(method, params)).text.splitlines()
+        answer: dict[str, Any] = json.loads([line for line in lines if line.startswith("data: {")][-1][6:])
         return {key: value for key, value in answer.items() if key != "id"}
 
 

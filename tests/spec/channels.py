@@ -15,10 +15,24 @@ import httpx2
 import uvicorn
 from spec.operations import make_server
 
-__all__ = ["Answer", "Channel", "HttpChannel", "StdioChannel", "hosted", "http_process", "stdio_process"]
+from support.serving import Workplace
+
+__all__ = [
+    "SCRIPT",
+    "Answer",
+    "Channel",
+    "HttpChannel",
+    "Message",
+    "StdioChannel",
+    "hosted",
+    "http",
+    "http_process",
+    "served_on_stdio",
+    "stdio_process",
+]
 
 Message = dict[str, Any]
-_SCRIPT = Path(__file__).with_name("operations.py")
+SCRIPT = Path(__file__).with_name("operations.py")
 
 
 class Answer(NamedTuple):
@@ -148,13 +162,17 @@ async def hosted(store: Path, **options: Any) -> AsyncGenerator[str]:
 
 
 @asynccontextmanager
-async def _process(transport: str, store: Path) -> AsyncGenerator[asyncio.subprocess.Process]:
-    with store.with_suffix(".log").open("ab") as log:
+async def _process(
+    log: Path, *arguments: str, folder: Path | None = None, env: Mapping[str, str] | None = None
+) -> AsyncGenerator[asyncio.subprocess.Process]:
+    with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, str(_SCRIPT), transport, str(store)),
+            *(sys.executable, *arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            stderr=log,
+            stderr=errors,
+            cwd=folder,
+            env=env,
             limit=2**24,
         )
     try:
@@ -163,29 +181,49 @@ async def _process(transport: str, store: Path) -> AsyncGenerator[asyncio.subpro
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-        transport_of: Any = getattr(process, "_transport")  # noqa: B009  its pipes are still open
-        transport_of.close()
+        transport: Any = getattr(process, "_transport")  # noqa: B009  its pipes are still open
+        transport.close()
 
 
 @asynccontextmanager
 async def http_process(store: Path) -> AsyncGenerator[str]:
     """A server on streamable HTTP in a process of its own, killed (-9) at the end of the block; its URL."""
-    async with _process("http", store) as process:
+    log = store.with_suffix(".log")
+    async with _process(log, str(SCRIPT), "http", str(store)) as process:
         assert process.stdout is not None
         url = (await asyncio.wait_for(process.stdout.readline(), 30)).decode().strip()
-        assert url, store.with_suffix(".log").read_text()[-3000:]
+        assert url, log.read_text()[-3000:]
         yield url
 
 
 @asynccontextmanager
 async def stdio_process(store: Path) -> AsyncGenerator[StdioChannel]:
     """A channel to a server on stdio, killed (-9) at the end of the block."""
-    async with _process("stdio", store) as process:
-        channel = StdioChannel(process)
-        try:
-            yield channel
-        finally:
-            await channel.close()
+    async with (
+        _process(store.with_suffix(".log"), str(SCRIPT), "stdio", str(store)) as process,
+        _reading(process) as channel,
+    ):
+        yield channel
+
+
+@asynccontextmanager
+async def served_on_stdio(place: Workplace) -> AsyncGenerator[StdioChannel]:
+    """A channel to `raincheck serve` in that place, killed (-9) at the end of the block."""
+    arguments, environment = ("-m", "raincheck", "serve"), place.environment()
+    async with (
+        _process(place.folder / "serve.log", *arguments, folder=place.folder, env=environment) as process,
+        _reading(process) as channel,
+    ):
+        yield channel
+
+
+@asynccontextmanager
+async def _reading(process: asyncio.subprocess.Process) -> AsyncGenerator[StdioChannel]:
+    channel = StdioChannel(process)
+    try:
+        yield channel
+    finally:
+        await channel.close()
 
 
 @asynccontextmanager

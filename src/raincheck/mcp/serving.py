@@ -163,7 +163,7 @@ def _web_server(server: MCPServer[Any], settings: Settings, listener: socket.soc
     if settings.server.transport == "sse":
         app = server.sse_app(host=host, transport_security=security)
     else:
-        app = server.streamable_http_app(host=host, json_response=True, transport_security=security)
+        app = server.streamable_http_app(host=host, transport_security=security)
     print(f"raincheck: serving on {_address(settings, listener)}", file=sys.stderr, flush=True)
     return Web(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1))
 
