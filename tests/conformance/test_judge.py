@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
-from conformance.judge import judged, listed, results_in, table
+from conformance.judge import ALLOWED, EMPTY, NOT_APPLICABLE, judged, listed, results_in, table
 
 
 def check(status: str) -> dict[str, str]:
@@ -40,3 +41,19 @@ def test_a_scenario_without_a_result_has_failed(tmp_path: Path) -> None:
 def test_the_scenarios_are_read_from_the_suites_own_list() -> None:
     text = "Server scenarios:\n  - ping [2025-06-18,2025-11-25]\n  - tasks-lifecycle [extension]\n"
     assert listed(text) == {"ping": ("2025-06-18", "2025-11-25"), "tasks-lifecycle": ("extension",)}
+
+
+def test_the_page_names_every_scenario_that_is_left_out_with_its_reason() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "conformance.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \| (.+) \|$", page, re.MULTILINE))
+    assert rows == {**NOT_APPLICABLE, **EMPTY}
+    assert not ALLOWED, "a warning that is allowed stands on the page too"
+
+
+def test_the_locked_suite_is_the_one_that_the_page_names() -> None:
+    lock = json.loads(Path(__file__).with_name("package-lock.json").read_text())
+    suite = lock["packages"]["node_modules/@modelcontextprotocol/conformance"]
+    page = (Path(__file__).parents[2] / "docs" / "conformance.md").read_text()
+    assert f"`@modelcontextprotocol/conformance` {suite['version']}" in page
+    # No address of a registry: whoever installs it takes their own.
+    assert all("resolved" not in package for package in lock["packages"].values())
