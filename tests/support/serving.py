@@ -100,7 +100,8 @@ class Caller:
         """The task once it is terminal."""
         until = time.monotonic() + seconds
         while True:
-            status = await self.status(task_ref, min(20.0, max(0.1, until - time.monotonic())))
+            # The SDK answers with a stream of events what takes longer than fifteen seconds.
+            status = await self.status(task_ref, min(10.0, max(0.1, until - time.monotonic())))
             if status["terminal"]:
                 return status
             assert time.monotonic() < until, f"not settled within {seconds} s: {status}"
