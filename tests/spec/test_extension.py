@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from spec.channels import Channel, hosted, http
+from spec.channels import Channel, hosted, http, stdio_process
 from spec.peers import EXTENSION, NOTHING, TASKS, Legacy, Modern, RpcError
 
 Release = Callable[[str], None]
@@ -283,3 +283,12 @@ async def test_ids_are_long_random_and_fit_a_header(modern: Modern) -> None:
     # 22 characters of the URL-safe alphabet hold 128 bits.
     assert all(len(each) >= 22 and each.replace("-", "a").replace("_", "a").isalnum() for each in ids)
     assert len({each[:8] for each in ids}) == 20
+
+
+async def test_a_stdio_server_that_a_client_starts_twice_per_connect_serves_both(store: Path) -> None:
+    # As TypeScript clients do: one process is asked what it is and ended, the other one is used.
+    async with stdio_process(store) as used:
+        async with stdio_process(store) as probed:
+            found, task_id = await asyncio.gather(Modern(probed).send("server/discover"), Modern(used).start("auto"))
+        assert EXTENSION in found["capabilities"]["extensions"]
+        assert (await Modern(used).reaches(task_id))["status"] == "completed"
