@@ -22,12 +22,14 @@ from raincheck.errors import StoreError
 from raincheck.logs import configure_logs
 from raincheck.mcp.auth import make_verifier, sdk_settings, transport_security
 from raincheck.mcp.extension import Raincheck
+from raincheck.mcp.http_app import http_app
 from raincheck.mcp.shortcut import shorten
 from raincheck.mcp.stdio import Wire, run_on, take_wire
 from raincheck.operations.operation import Operation
 
 if TYPE_CHECKING:
     import uvicorn
+    from starlette.types import ASGIApp
 
 __all__ = ["make_server", "serve"]
 
@@ -161,9 +163,9 @@ def _web_server(server: MCPServer[Any], settings: Settings, listener: socket.soc
 
     host, security = settings.server.host, transport_security(settings.server)
     if settings.server.transport == "sse":
-        app = server.sse_app(host=host, transport_security=security)
+        app: ASGIApp = server.sse_app(host=host, transport_security=security)
     else:
-        app = server.streamable_http_app(host=host, transport_security=security)
+        app = http_app(server, host=host, security=security)
     print(f"raincheck: serving on {_address(settings, listener)}", file=sys.stderr, flush=True)
     return Web(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1))
 
