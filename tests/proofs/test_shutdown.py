@@ -70,11 +70,15 @@ async def started(place: Workplace, count: int) -> None:
             await asyncio.sleep(0.02)
 
 
+# Of each signal and transport one; the tests of an idle server have them all.
+SOME_WAYS = [("stdio", "SIGTERM"), ("stdio", "closed stdin"), ("streamable-http", "SIGINT")]
+
+
 def ways() -> list[tuple[str, str]]:
     return [("stdio", way) for way in WAYS] + [("streamable-http", way) for way in WAYS[:2]]
 
 
-@pytest.mark.parametrize(("transport", "way"), ways())
+@pytest.mark.parametrize(("transport", "way"), SOME_WAYS)
 async def test_what_ends_in_time_is_drained_and_the_rest_is_given_back(
     tmp_path: Path, transport: str, way: str
 ) -> None:
@@ -98,7 +102,7 @@ async def test_what_ends_in_time_is_drained_and_the_rest_is_given_back(
     assert [len(history.runs[ref]) for ref in (brief, once, again)] == [1, 1, 2]
 
 
-@pytest.mark.parametrize(("transport", "way"), ways())
+@pytest.mark.parametrize(("transport", "way"), SOME_WAYS)
 async def test_no_child_process_is_left_behind(tmp_path: Path, transport: str, way: str) -> None:
     place = Workplace(tmp_path, SETTINGS.format(drain=0.2) + CHILDREN, FUNCTIONS)
     async with place.served(transport) as (server, caller):
@@ -133,8 +137,7 @@ async def test_no_child_process_outlives_a_server_that_was_killed(tmp_path: Path
                 await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("transport", ["stdio", "streamable-http"])
-async def test_operations_that_will_not_stop_do_not_keep_the_server(tmp_path: Path, transport: str) -> None:
+async def test_operations_that_will_not_stop_do_not_keep_the_server(tmp_path: Path) -> None:
     toml = """
 [operations.stubborn]
 kind = "python"
@@ -144,15 +147,15 @@ kind = "python"
 target = "ops:slow_thread"
 """
     place = Workplace(tmp_path, SETTINGS.format(drain=0.2) + toml, FUNCTIONS)
-    async with place.served(transport) as (server, caller):
-        refs = [(await caller.submit(name))["task_ref"] for name in ("stubborn", "slow_thread")]
+    async with place.stdio() as server:
+        refs = [(await server.submit(name))["task_ref"] for name in ("stubborn", "slow_thread")]
         await started(place, 2)
         tell_to_stop(server, "SIGTERM")
         assert await server.exited(25) == 0
         assert server.left_behind() == []
-    async with place.served(transport) as (_, caller):
+    async with place.stdio() as server:
         for ref in refs:
-            assert (await caller.settled(ref))["error"]["code"] == "worker_lost"
+            assert (await server.settled(ref))["error"]["code"] == "worker_lost"
 
 
 @pytest.mark.parametrize(("transport", "way"), ways())
