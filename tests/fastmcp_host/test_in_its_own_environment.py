@@ -11,19 +11,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from support.environments import ROOT, python_environment
+from support.environments import FASTMCP, ROOT, python_environment
 
 INSIDE = Path(__file__).parent / "inside"
-REQUIREMENTS = (
-    "-e",
-    "{root}[fastmcp]",
-    "fastmcp==4.1.2",
-    "fastmcp-tasks==4.1.2",
-    "pytest>=8",
-    "pytest-asyncio>=1.0",
-    "pytest-timeout>=2.3",
-    "psutil>=6",
-)
 
 
 def inside_tests() -> list[str]:
@@ -38,7 +28,7 @@ def inside_tests() -> list[str]:
 @functools.cache
 def results() -> dict[str, list[str | None]]:
     """By test, what its runs failed with; None for a run that passed."""
-    python = python_environment("fastmcp", *REQUIREMENTS)
+    python = python_environment("fastmcp", *FASTMCP)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         done = subprocess.run(

@@ -17,11 +17,23 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["ROOT", "node_environment", "python_environment"]
+__all__ = ["FASTMCP", "ROOT", "node_environment", "python_environment"]
 
 ROOT = Path(__file__).parents[2]
 _TOOLS = ROOT / ".tools"
 _SECONDS = 400
+
+FASTMCP = (
+    "-e",
+    "{root}[fastmcp]",
+    "fastmcp==4.1.2",
+    "fastmcp-tasks==4.1.2",
+    "pytest>=8",
+    "pytest-asyncio>=1.0",
+    "pytest-timeout>=2.3",
+    "psutil>=6",
+)
+"""What the environment of FastMCP is made of."""
 
 
 @functools.cache
