@@ -18,6 +18,9 @@ from docs.pages import DOCS
 
 from support.environments import FASTMCP, node_environment, python_environment
 
+# The first one of a kind makes its environment.
+pytestmark = pytest.mark.timeout(600)
+
 MODERN, CORE = "2026-07-28", "2025-11-25"
 EXT_TASKS = ("@modelcontextprotocol/ext-tasks@0.2.2", "@modelcontextprotocol/client@2.4.0", "node@22")
 INSPECTOR = ("@modelcontextprotocol/inspector@2.12.0", "node@22")

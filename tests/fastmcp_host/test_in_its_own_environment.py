@@ -13,6 +13,9 @@ import pytest
 
 from support.environments import FASTMCP, ROOT, python_environment
 
+# The first one of a kind makes its environment.
+pytestmark = pytest.mark.timeout(600)
+
 INSIDE = Path(__file__).parent / "inside"
 
 

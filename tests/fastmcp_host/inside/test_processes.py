@@ -8,6 +8,7 @@ import asyncio
 import importlib.util
 import itertools
 import json
+import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -21,6 +22,8 @@ from fastmcp import Client
 from fastmcp.client.transports import PythonStdioTransport
 from fastmcp.exceptions import ToolError
 from fastmcp_host.inside.conftest import OFFICE, Serve
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 _META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -48,6 +51,24 @@ async def test_over_stdio_a_second_server_resolves_the_first_ones_ticket(store: 
     flag.touch()
     async with Client(stdio(store)) as second:
         assert (await end_of(second, ticket))["status"] == "completed"
+
+
+async def test_the_examples_do_what_the_page_says(tmp_path: Path) -> None:
+    def example(name: str) -> PythonStdioTransport:
+        env = {"XDG_STATE_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+        return PythonStdioTransport(EXAMPLES / name, env=env, python_cmd=sys.executable, keep_alive=False)
+
+    async with Client(example("fastmcp_two_lines.py")) as client:
+        assert await data(client, "slow_report", topic="rain") == {"result": "Everything about rain."}
+    async with Client(example("fastmcp_operations.py")) as client:
+        summary = await data(client, "slow_summary", pages=["a slow tool", "a ticket"])
+        assert (await end_of(client, summary))["result"] == {"pages": 2, "words": 5}
+        archive = await data(client, "archive", folder="reports")
+        assert (await end_of(client, archive))["result"] == "reports.zip"
+        asking = await end_of(client, await data(client, "slow_publish", title="Rain"))
+        answers = {key: {"action": "accept", "content": {"value": True}} for key in asking["input_requests"]}
+        await data(client, "provide_task_input", task_ref=asking["task_ref"], responses=answers)
+        assert (await end_of(client, asking))["result"] == {"result": "published"}
 
 
 class LegacySession:
