@@ -26,8 +26,9 @@ ALLOWED: dict[str, set[str]] = {
     "store": {"errors", "task", "transitions"},
     "engine": {"errors", "task", "transitions", "store"},
     "operations": _DOMAIN,
-    "stores": _DOMAIN | {"store"},
-    "engines": _DOMAIN | _PORTS,
+    "tls": set(),
+    "stores": _DOMAIN | {"store", "tls"},
+    "engines": _DOMAIN | _PORTS | {"tls"},
     "client": _DOMAIN,
     "config_section": set(),
     "config_auth": {"config_section", "errors"},
@@ -36,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "config_messages": {"config"},
     "config_sources": {"config", "config_messages", "errors"},
     # The composition root names the adapters.
-    "compose": _DOMAIN | {"config", "operations", "store", "stores"},
+    "compose": _DOMAIN | {"config", "operations", "store", "stores", "engines", "tls"},
     **{name: _DOMAIN | _PORTS | _CORE | {"operations"} for name in _CORE},
     # One process's share is put together here; the embedded engine is its default.
     "failure_rate": set(),

@@ -149,7 +149,8 @@ class Changes:
         self._listening = False
         self._unsubscribe: Callable[[], None] | None = None
         self._resting: asyncio.TimerHandle | None = None
-        self._dirty = False
+        self._dirty: set[str] = set()
+        self._all_dirty = False
         self._refresher: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -206,28 +207,34 @@ class Changes:
         if not self._watches and self._resting is None and self._listening:
             self._resting = asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._rest_if_unwatched)
 
-    def _changed(self, task: Task | None) -> None:
-        if task is not None:
-            for watch in tuple(self._watches.get(task.task_ref, ())):
-                if task.version > watch.version:
-                    watch.notify(task)
-        elif self._watches:
-            self._dirty = True
-            if self._refresher is None or self._refresher.done():
-                self._refresher = asyncio.create_task(self._refresh(), name="raincheck-changes")
+    def _changed(self, change: Task | str | None) -> None:
+        if isinstance(change, Task):
+            for watch in tuple(self._watches.get(change.task_ref, ())):
+                if change.version > watch.version:
+                    watch.notify(change)
+            return
+        if change is None and self._watches:
+            self._all_dirty = True
+        elif change in self._watches:
+            self._dirty.add(change)
+        else:
+            return
+        if self._refresher is None or self._refresher.done():
+            self._refresher = asyncio.create_task(self._refresh(), name="raincheck-changes")
 
     async def _refresh(self) -> None:
-        while self._dirty:
-            self._dirty = False
+        while self._dirty or self._all_dirty:
+            wanted = set(self._watches) if self._all_dirty else self._dirty & self._watches.keys()
+            self._dirty, self._all_dirty = set(), False
             try:
-                await self._refresh_once()
+                await self._refresh_these(wanted)
             except StoreError as error:
                 logger.warning("cannot look for changes of other processes: %s", error.message)
-                self._dirty = True
+                self._all_dirty = True
                 await asyncio.sleep(1.0)
 
-    async def _refresh_once(self) -> None:
-        versions = await self._store.versions(list(self._watches))
+    async def _refresh_these(self, task_refs: Collection[str]) -> None:
+        versions = await self._store.versions(task_refs)
         for task_ref, version in versions.items():
             if all(watch.version >= version for watch in self._watches.get(task_ref, ())):
                 continue

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
+import os
 import re
 import sys
 from collections.abc import Generator
@@ -14,24 +16,152 @@ from raincheck.errors import ConfigurationError, MissingDependency
 
 if TYPE_CHECKING:
     from raincheck.config import CommandSettings, HttpSettings, PythonSettings, Settings
+    from raincheck.engine import EngineFactory
     from raincheck.operations.operation import Operation, Policy
-    from raincheck.store import TaskStore
+    from raincheck.store import Companion, TaskStore
+    from raincheck.tls import Tls
 
-__all__ = ["default_policy", "make_operations", "make_store", "policy_of", "require_server"]
+__all__ = [
+    "default_policy",
+    "make_engine",
+    "make_operations",
+    "make_store",
+    "policy_of",
+    "require_extra",
+    "require_server",
+]
 
 _OLDEST_MCP = (2, 3)
 
 
 def make_store(settings: Settings) -> TaskStore:
-    """The task store that the settings name, not yet opened; the default folder is made if it is missing.
+    """The task store that the settings name, not yet opened; SQLite's default folder is made if it is missing.
 
     Raises:
-        ConfigurationError: There is no place for the store's file.
+        ConfigurationError: There is no place for the store's file, or a file that is named is not there.
+        MissingDependency: The store's extra is not installed.
     """
-    if settings.state.provider == "memory":
-        from raincheck.stores.memory import MemoryStore
+    state = settings.state
+    match state.provider:
+        case "memory":
+            from raincheck.stores.memory import MemoryStore
 
-        return MemoryStore()
+            return MemoryStore()
+        case "sqlite":
+            return _sqlite(settings)
+        case "postgres":
+            require_extra("psycopg", "postgres", 'the store "postgres"')
+            from raincheck.stores.postgres import PostgresStore
+
+            return PostgresStore(
+                state.url,
+                schema=state.schema_name,
+                pool_size=state.pool_size,
+                timeout_seconds=state.timeout_seconds,
+                tls=_tls(settings),
+                migrate=state.migrate == "auto",
+                companion=_job_beside_the_task(settings),
+            )
+        case "redis":
+            require_extra("redis", "redis", 'the store "redis"')
+            from raincheck.stores.redis import RedisStore
+
+            return RedisStore(
+                state.url,
+                key_prefix=state.key_prefix,
+                pool_size=state.pool_size,
+                timeout_seconds=state.timeout_seconds,
+                tls=_tls(settings),
+                migrate=state.migrate == "auto",
+            )
+        case "dynamodb":
+            require_extra("aiobotocore", "dynamodb", 'the store "dynamodb"')
+            from raincheck.stores.dynamodb import DynamoDBStore
+
+            return DynamoDBStore(
+                state.table,
+                region=state.region,
+                endpoint=state.url,
+                pool_size=state.pool_size,
+                timeout_seconds=state.timeout_seconds,
+                tls=_tls(settings),
+                migrate=state.migrate == "auto",
+            )
+
+
+def make_engine(settings: Settings) -> EngineFactory:
+    """What makes the engine that the settings name.
+
+    Raises:
+        MissingDependency: The engine's extra is not installed.
+    """
+    execution = settings.execution
+    match execution.engine:
+        case "local":
+            from raincheck.engines.local import local_engine
+
+            return local_engine
+        case "docket":
+            require_extra("docket", "docket", 'the engine "docket"')
+            from raincheck.engines.docket import docket_engine
+
+            return docket_engine(
+                settings.queue_url,
+                name=execution.queue_name,
+                reconcile_seconds=execution.reconcile_seconds,
+                tls=_tls(settings),
+            )
+        case "procrastinate":
+            require_extra("procrastinate", "procrastinate", 'the engine "procrastinate"')
+            from raincheck.engines.procrastinate import procrastinate_engine
+
+            return procrastinate_engine(
+                settings.queue_url,
+                name=execution.queue_name,
+                reconcile_seconds=execution.reconcile_seconds,
+                tls=_tls(settings),
+                jobs_come_with_tasks=_jobs_come_with_tasks(settings),
+            )
+
+
+def require_extra(module: str, extra: str, what: str) -> None:
+    """Check that an extra is installed.
+
+    Raises:
+        MissingDependency: It is not; the message names the command that installs it.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise MissingDependency(f'{what} needs {module}: pip install "raincheck[{extra}]"')
+
+
+def _jobs_come_with_tasks(settings: Settings) -> bool:
+    same = settings.queue_url == settings.state.url
+    return settings.execution.engine == "procrastinate" and settings.state.provider == "postgres" and same
+
+
+def _job_beside_the_task(settings: Settings) -> Companion | None:
+    if not _jobs_come_with_tasks(settings):
+        return None
+    require_extra("procrastinate", "procrastinate", 'the engine "procrastinate"')
+    from raincheck.engines.procrastinate import job_statement
+
+    return job_statement(settings.execution.queue_name)
+
+
+def _tls(settings: Settings) -> Tls | None:
+    from raincheck.tls import Tls
+
+    state = settings.state
+    names = {"tls_ca": state.tls_ca, "tls_cert": state.tls_cert, "tls_key": state.tls_key}
+    paths = {key: str(settings.folder.absolute() / value) if value else None for key, value in names.items()}
+    for key, path in paths.items():
+        if path is not None and not os.path.isfile(path):
+            raise ConfigurationError(f"{key!r} in [state] of {settings.source}: there is no file {path}")
+    tls = Tls(ca=paths["tls_ca"], cert=paths["tls_cert"], key=paths["tls_key"])
+    return tls if tls.ca or tls.cert else None
+
+
+def _sqlite(settings: Settings) -> TaskStore:
     from raincheck.stores.sqlite import SqliteStore
 
     path = settings.database

@@ -55,6 +55,13 @@ RESERVED_NAMES = frozenset(
 """The handle tools (design.md §4): no operation may take their names."""
 
 _OPERATION_TYPE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_URLS: Mapping[str, tuple[str, ...]] = {
+    "postgres": ("postgresql://", "postgres://"),
+    "redis": ("redis://", "rediss://", "unix://"),
+    "dynamodb": ("http://", "https://"),
+    "docket": ("redis://", "rediss://", "unix://"),
+    "procrastinate": ("postgresql://", "postgres://"),
+}
 _TEN_YEARS = 315_360_000
 _HALF_GIB = 536_870_912
 
@@ -68,13 +75,15 @@ Retention = Annotated[float, Field(ge=1, le=_TEN_YEARS)]
 class StateSettings(Section):
     """`[state]`: where tasks are kept, and for how long."""
 
-    provider: Literal["sqlite", "memory"] = Field(
+    provider: Literal["sqlite", "postgres", "redis", "dynamodb", "memory"] = Field(
         default="sqlite", description="The kind of store. `memory` forgets every task when the server ends."
     )
     url: str = Field(
         default="",
         description="For `sqlite` the path of the file, relative to the configuration file's folder; "
-        "empty: a file of this configuration's own in the folder `raincheck` of the user's state folder.",
+        "empty: a file of this configuration's own in the folder `raincheck` of the user's state folder. "
+        "For `postgres` `postgresql://…`, for `redis` `redis://…`, `rediss://…` or `unix://…`; for `dynamodb` the "
+        "endpoint, empty for AWS's own. Better in the environment (`RAINCHECK_STATE__URL`) where it holds a password.",
     )
     synchronous: Literal["full", "normal"] = Field(
         default="full",
@@ -85,27 +94,91 @@ class StateSettings(Section):
         default=86400, description="Retention: how long a task is kept, counted from its settling."
     )
     key_prefix: str = Field(
-        default="mcp_task:", min_length=1, description="Starts every key in a shared store; `sqlite` does not use it."
+        default="mcp_task:",
+        min_length=1,
+        max_length=100,
+        pattern=r"^[^{}*?\[\]\\\s]+$",
+        description="For `redis`: starts every key.",
     )
-
-    @field_validator("url", mode="after")
-    @classmethod
-    def _is_path(cls, value: str) -> str:
-        if "://" in value or "\0" in value or value.startswith(("file:", ":memory:")):
-            raise ValueError("it must be a file's path")
-        return value
+    schema_name: str = Field(
+        default="raincheck",
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="For `postgres`: the schema that holds the tables; it is made if it is not there.",
+    )
+    table: str = Field(
+        default="raincheck_tasks",
+        pattern=r"^[A-Za-z0-9_.-]{3,255}$",
+        description="For `dynamodb`: the table; it is made if it is not there.",
+    )
+    region: str = Field(
+        default="",
+        pattern=r"^[a-z0-9-]*$",
+        description="For `dynamodb`: the AWS region; empty: as the AWS environment says.",
+    )
+    migrate: Literal["auto", "check"] = Field(
+        default="auto",
+        description="What a start does where the schema is missing or older: `auto` makes or upgrades it; `check` "
+        "stops with one line, and `raincheck store migrate` does it.",
+    )
+    pool_size: int = Field(
+        default=10, ge=1, le=1000, description="How many connections a process keeps to a store on the network."
+    )
+    timeout_seconds: float = Field(
+        default=5,
+        ge=0.1,
+        le=60,
+        description="How long a store on the network may take for one call, connecting included, before the caller is "
+        "told that it is not available.",
+    )
+    tls_ca: str = Field(
+        default="",
+        description="A file with the certificates that the store's server is checked against; set, TLS is required.",
+    )
+    tls_cert: str = Field(default="", description="This client's certificate, where the store's server asks for one.")
+    tls_key: str = Field(default="", description="The key of `tls_cert`.")
 
     @model_validator(mode="after")
-    def _memory_has_no_file(self) -> StateSettings:
-        if self.provider == "memory" and self.url:
-            raise ValueError("'url' must be empty for the provider \"memory\"")
+    def _fits_the_provider(self) -> StateSettings:
+        forms = _URLS.get(self.provider, ())
+        if self.provider == "sqlite":
+            if "://" in self.url or "\0" in self.url or self.url.startswith(("file:", ":memory:")):
+                raise ValueError("'url' must be a file's path for the provider \"sqlite\"")
+        elif self.provider == "memory":
+            if self.url:
+                raise ValueError("'url' must be empty for the provider \"memory\"")
+        elif not self.url.startswith(forms) and (self.url or self.provider != "dynamodb"):
+            # Never the value: it may hold a password.
+            raise ValueError(f"'url' must begin with {' or '.join(forms)} for the provider \"{self.provider}\"")
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("'tls_cert' and 'tls_key' go together")
         return self
 
 
 class ExecutionSettings(Section):
     """`[execution]`: how operations are run, unless their own table says otherwise."""
 
-    engine: Literal["local"] = Field(default="local", description="What brings tasks to workers.")
+    engine: Literal["local", "docket", "procrastinate"] = Field(
+        default="local",
+        description="What brings tasks to workers: `local` runs them where they were accepted (and looks for others in "
+        "the store), `docket` (Redis) and `procrastinate` (PostgreSQL) are queues to which any number of workers listen.",
+    )
+    queue_url: str = Field(
+        default="",
+        description="The queue's server: `redis://…` for `docket`, `postgresql://…` for `procrastinate`; empty: the "
+        "store's. In the store's own database `procrastinate` gets its job in the task's transaction.",
+    )
+    queue_name: str = Field(
+        default="raincheck",
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        description="Which queue: servers and workers that belong together have the same one.",
+    )
+    reconcile_seconds: float = Field(
+        default=5,
+        ge=0.2,
+        le=3600,
+        description="How long a task may be pending before workers with a free place take it from the store, without "
+        "its queue: a queue that lost it is a delay, no loss.",
+    )
     max_concurrency: int = Field(
         default=50, ge=0, le=100_000, description="How many tasks run at once in this process; 0: it only accepts them."
     )
@@ -329,6 +402,11 @@ class Settings(Section):
     state_folder: Path | None = Field(default_factory=lambda: user_state_folder(os.environ))
 
     @property
+    def queue_url(self) -> str:
+        """The address of the engine's queue: its own, or the store's."""
+        return self.execution.queue_url or self.state.url
+
+    @property
     def database(self) -> Path:
         """The file of the SQLite store, absolute.
 
@@ -348,6 +426,20 @@ class Settings(Section):
             return "tasks"
         place = str(self.folder.absolute() / Path(self.source).name)
         return f"{file_name(self.server.name)}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+
+    @model_validator(mode="after")
+    def _engine_fits(self) -> Settings:
+        engine, url = self.execution.engine, self.execution.queue_url
+        if engine == "local":
+            if url:
+                raise ValueError("'queue_url' in [execution] must be empty for the engine \"local\"")
+            return self
+        forms = _URLS[engine]
+        if not (url or self.state.url).startswith(forms):
+            raise ValueError(f"'queue_url' in [execution] must begin with {' or '.join(forms)} for the engine \"{engine}\"")
+        if self.state.provider == "memory":
+            raise ValueError(f"'provider' in [state] must be a shared store for the engine \"{engine}\", not \"memory\"")
+        return self
 
     @model_validator(mode="after")
     def _whole_fits(self) -> Settings:

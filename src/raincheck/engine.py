@@ -6,12 +6,14 @@ delivery is harmless: starting a task is a compare-and-set that one worker wins,
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from datetime import datetime
 from typing import Protocol
 
+from raincheck.store import TaskStore
 from raincheck.task import Task
 
-__all__ = ["Engine", "RunTask", "Slot"]
+__all__ = ["Engine", "EngineFactory", "RunTask", "Slot"]
 
 
 class Slot(Protocol):
@@ -33,14 +35,54 @@ RunTask = Callable[[Task, Slot], Awaitable[None]]
 class Engine(Protocol):
     """Brings tasks to `RunTask`, at most `max_concurrency` at once."""
 
+    @property
+    def running(self) -> int:
+        """How many tasks are under way in this process, parked ones included."""
+        ...
+
     async def start(self, run: RunTask) -> None:
-        """Begin to run tasks: those delivered, and those found pending in the store."""
+        """Begin to run tasks: those delivered, and those found pending in the store.
+
+        A queue that cannot be reached now is no error: it is tried again, and what is pending is found in the store.
+
+        Raises:
+            ConfigurationError: The queue can never be used as it is set.
+        """
         ...
 
     async def deliver(self, task: Task) -> None:
-        """A task is pending and durable. Must not wait for it to run, nor fail: the store has it already."""
+        """A task is pending and durable: it was just accepted, or a lost worker's came back.
+
+        Must not wait for it to run, nor for a queue, nor fail: the store has it already.
+        """
         ...
 
     async def stop(self, drain_seconds: float) -> None:
         """Start nothing more, and wait up to `drain_seconds` for what runs. Idempotent."""
+        ...
+
+    async def join(self) -> None:
+        """Once stopped: wait until nothing runs here any more, and let go of every connection."""
+        ...
+
+
+class EngineFactory(Protocol):
+    """Makes the engine of one process's service."""
+
+    def __call__(
+        self,
+        store: TaskStore,
+        operation_types: Callable[[], Collection[str]],
+        *,
+        max_concurrency: int,
+        clock: Callable[[], datetime],
+    ) -> Engine:
+        """The engine, not yet started.
+
+        Args:
+            store: Where pending tasks are found; open when the engine starts.
+            operation_types: Which operations this process can run, asked anew each time.
+            max_concurrency: How many tasks run at once here; 0: this process only accepts.
+            clock: The clock that the tasks' times are of.
+        """
         ...

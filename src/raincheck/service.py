@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from raincheck.changes import Changes
-from raincheck.engines.local import LocalEngine
+from raincheck.engine import EngineFactory
+from raincheck.engines.local import local_engine
 from raincheck.failure_rate import FailureRate
 from raincheck.heartbeat import Heartbeat
 from raincheck.operations.operation import Operation
@@ -56,6 +57,7 @@ class Service:
         store: Not yet opened; the service opens and closes it.
         operations: Looks up an operation by name.
         names: The names of the operations that this process can run.
+        engine: Makes what brings tasks to this process.
 
     Attributes:
         registry: The use cases, once started.
@@ -68,6 +70,7 @@ class Service:
         names: Callable[[], Collection[str]],
         settings: ServiceSettings | None = None,
         *,
+        engine: EngineFactory = local_engine,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.settings = settings or ServiceSettings()
@@ -77,7 +80,7 @@ class Service:
         self._names = names
         self._changes = Changes(store)
         lease = self.settings.lease_seconds
-        self._engine = LocalEngine(store, names, max_concurrency=self.settings.max_concurrency)
+        self._engine = engine(store, names, max_concurrency=self.settings.max_concurrency, clock=clock)
         self._failures = FailureRate(self.settings.alert_on_failure_rate)
         self._runner = Runner(
             store,

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from raincheck.task import Progress, Task, TaskStatus
 
-__all__ = ["Capabilities", "Cursor", "Inserted", "Listener", "TaskStore", "TaskSummary"]
+__all__ = ["Capabilities", "Companion", "Cursor", "Inserted", "Listener", "TaskStore", "TaskSummary"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,11 +25,13 @@ class Capabilities:
         durable: What was acknowledged survives the death of the process, and of the machine with default settings.
         shared: Several processes may use it at once.
         pushes: Changes made by other processes reach listeners without polling.
+        remote: It is reached over a network: a process may be cut off from it while the others are not.
     """
 
     durable: bool
     shared: bool
     pushes: bool
+    remote: bool = False
 
 
 class Inserted(NamedTuple):
@@ -83,9 +85,15 @@ class TaskSummary:
         )
 
 
-Listener = Callable[[Task | None], None]
-"""Called on the store's event loop after a change is durable: with the task that this process inserted or replaced, or
-with None when another process changed something."""
+Listener = Callable[[Task | str | None], None]
+"""Called on the store's event loop after a change is durable: with the task that this process inserted or replaced, with
+the `task_ref` of a task that another process changed (it may also be one of this process's own changes, told again), or
+with None when anything may have been changed by others."""
+
+
+Companion = Callable[[Task], tuple[str, Sequence[Any]]]
+"""One more SQL statement, and its parameters, in the transaction of each insert that makes a task: a queue's job, where
+the queue lives in the store's own database. Only for stores that take one."""
 
 
 class TaskStore(Protocol):
@@ -172,7 +180,16 @@ class TaskStore(Protocol):
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` after changes; returns the function that ends it.
 
-        Changes of this process arrive at once and in order of commitment. Changes of other processes arrive as None,
-        soon where `capabilities.pushes`, else within `poll_interval` of the adapter while somebody is subscribed.
+        Changes of this process arrive at once and in order of commitment. Changes of other processes arrive as a
+        `task_ref` or as None: soon where `capabilities.pushes`, else within `poll_interval` of the adapter while
+        somebody is subscribed. A store that pushes also says None where it may have missed something (its connection
+        was lost, a writer died before it told), and now and then in any case: nobody waits for ever for a lost push.
+        """
+        ...
+
+    async def time(self) -> datetime | None:
+        """The store's own clock, or None where there is none but the machine's.
+
+        What processes on different machines compare, leases above all, they read from this one clock.
         """
         ...

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +12,12 @@ from pathlib import Path
 from raincheck.store import TaskStore
 from raincheck.stores.memory import MemoryStore
 from raincheck.stores.sqlite import SqliteStore
+from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
+from support.servers.postgres import PostgresServer
+from support.servers.redis import RedisServer
+from support.servers.server import Server
 
-__all__ = ["BACKENDS", "Backend"]
+__all__ = ["BACKENDS", "Backend", "end_servers", "name_of", "server_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +29,7 @@ class Backend:
         make: A store over the place that the folder stands for; the same folder, the same tasks where `shared`.
         make_quick: The same, not waiting for the disk where that can be chosen: for thousands of small steps.
         durable, shared: As its capabilities are to say.
+        server: The kind of server that it needs, None where it needs none.
     """
 
     name: str
@@ -29,9 +37,62 @@ class Backend:
     make_quick: Callable[[Path], TaskStore]
     durable: bool
     shared: bool
+    server: type[Server] | None = None
+
+    def missing(self) -> str | None:
+        """Why there can be no such store here, or None."""
+        missing: Callable[[], str | None] | None = getattr(self.server, "missing", None)
+        return missing() if missing is not None else None
 
 
-BACKENDS = (
+_servers: dict[type[Server], Server] = {}
+
+
+def server_of(kind: type[Server]) -> Server:
+    """This test process's server of a kind, started at the first call; it has room for all its tests."""
+    if kind not in _servers:
+        if kind is DynamoDBServer:
+            os.environ.update(CREDENTIALS)
+        server = kind()
+        try:
+            server.start()
+        except BaseException:
+            server.close()
+            raise
+        _servers[kind] = server
+    return _servers[kind]
+
+
+def end_servers() -> None:
+    """End them all."""
+    while _servers:
+        _servers.popitem()[1].close()
+
+
+def name_of(folder: Path) -> str:
+    """What a schema, a table or a prefix is called that stands for a folder."""
+    return f"t{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}"
+
+
+def _postgres(folder: Path) -> TaskStore:
+    from raincheck.stores.postgres import PostgresStore
+
+    return PostgresStore(server_of(PostgresServer).url, schema=name_of(folder), pool_size=4)
+
+
+def _redis(folder: Path) -> TaskStore:
+    from raincheck.stores.redis import RedisStore
+
+    return RedisStore(server_of(RedisServer).url, key_prefix=f"{name_of(folder)}:")
+
+
+def _dynamodb(folder: Path) -> TaskStore:
+    from raincheck.stores.dynamodb import DynamoDBStore
+
+    return DynamoDBStore(name_of(folder), endpoint=server_of(DynamoDBServer).url, poll_interval=0.05)
+
+
+_ALL = (
     Backend(
         name="memory",
         make=lambda _: MemoryStore(),
@@ -46,4 +107,18 @@ BACKENDS = (
         durable=True,
         shared=True,
     ),
+    Backend(
+        name="postgres", make=_postgres, make_quick=_postgres, durable=True, shared=True, server=PostgresServer
+    ),
+    Backend(name="redis", make=_redis, make_quick=_redis, durable=True, shared=True, server=RedisServer),
+    Backend(
+        name="dynamodb", make=_dynamodb, make_quick=_dynamodb, durable=True, shared=True, server=DynamoDBServer
+    ),
+)
+
+# Until the three are written: the branch of each adds its module.
+BACKENDS = tuple(
+    backend
+    for backend in _ALL
+    if backend.server is None or importlib.util.find_spec(f"raincheck.stores.{backend.name}") is not None
 )

@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from stores.backends import BACKENDS, Backend
+from stores.backends import BACKENDS, Backend, end_servers
 
 from raincheck.store import TaskStore
 from raincheck.stores.sqlite import SqliteStore
+from support.servers.server import needed
 
 OpenStore = Callable[[], Awaitable[TaskStore]]
 
@@ -25,6 +26,12 @@ def _open_files(folder: Path) -> list[str]:
         except FileNotFoundError:
             continue
     return [link for link in links if link.startswith(str(folder))]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _servers() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
+    yield
+    end_servers()
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +53,9 @@ async def _no_leaked_task(_no_leaked_thread_or_file: None) -> AsyncIterator[None
 @pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each store in turn."""
-    return request.param
+    backend: Backend = request.param
+    needed(backend.missing())
+    return backend
 
 
 @pytest.fixture

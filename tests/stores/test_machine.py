@@ -85,7 +85,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.listen()
 
     def listen(self) -> None:
-        self.store.subscribe(lambda task: self.heard.append(task) if task is not None else None)
+        self.store.subscribe(lambda change: self.heard.append(change) if isinstance(change, Task) else None)
 
     def teardown(self) -> None:
         self.run(self.store.close())

@@ -7,37 +7,16 @@ up what is pending without being told.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections import deque
 from collections.abc import Callable, Collection
+from datetime import datetime
 
 from raincheck.engine import RunTask
-from raincheck.errors import StoreError
+from raincheck.engines.pool import Pool
+from raincheck.engines.scanner import Scanner
 from raincheck.store import TaskStore
 from raincheck.task import Task
 
-__all__ = ["LocalEngine"]
-
-logger = logging.getLogger(__name__)
-
-
-class _Slot:
-    """One place, held or given back."""
-
-    def __init__(self, engine: LocalEngine) -> None:
-        self._engine = engine
-        self._held = True
-
-    def release(self) -> None:
-        if self._held:
-            self._held = False
-            self._engine.give_back()
-
-    async def acquire(self) -> None:
-        if not self._held:
-            await self._engine.take()
-            self._held = True
+__all__ = ["LocalEngine", "local_engine"]
 
 
 class LocalEngine:
@@ -58,121 +37,46 @@ class LocalEngine:
         max_concurrency: int,
         scan_seconds: float = 1.0,
     ) -> None:
-        self._store = store
-        self._operation_types = operation_types
-        self._free = max_concurrency
-        self._scan_seconds = scan_seconds
-        self._waiters: deque[asyncio.Future[None]] = deque()
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._size = max_concurrency
+        self._pool = Pool(max_concurrency, lambda: self._scanner.place_is_free())
+        self._scanner = Scanner(store, operation_types, self._pool, scan_seconds=scan_seconds)
         self._run: RunTask | None = None
-        self._more_pending = True
-        self._wake = asyncio.Event()
-        self._scanner: asyncio.Task[None] | None = None
 
     @property
     def running(self) -> int:
-        """How many tasks are under way here, parked ones included."""
-        return len(self._running)
+        """See `Engine.running`."""
+        return self._pool.running
 
     async def start(self, run: RunTask) -> None:
         """See `Engine.start`."""
         self._run = run
-        if self._free:
-            self._scanner = asyncio.create_task(self._scan_for_ever(), name="raincheck-engine")
+        if self._size:
+            self._scanner.start(run)
 
     async def deliver(self, task: Task) -> None:
         """See `Engine.deliver`."""
-        if self._free > 0 and not self._waiters:
-            self._spawn(task)
+        if self._run is not None and self._pool.free > 0:
+            self._pool.spawn(self._run, task)
         else:
-            self._more_pending = True
+            self._scanner.expect_more()
 
     async def stop(self, drain_seconds: float) -> None:
         """See `Engine.stop`."""
         self._run = None
-        if self._scanner is not None:
-            self._scanner.cancel()
-            await asyncio.gather(self._scanner, return_exceptions=True)
-            self._scanner = None
-        if self._running and drain_seconds > 0:
-            logger.info("draining %d running tasks for up to %g s", len(self._running), drain_seconds)
-            await asyncio.wait(set(self._running.values()), timeout=drain_seconds)
+        await self._scanner.stop()
+        await self._pool.drain(drain_seconds)
 
     async def join(self) -> None:
-        """Wait until nothing runs here any more."""
-        while self._running:
-            await asyncio.wait(set(self._running.values()))
+        """See `Engine.join`."""
+        await self._pool.join()
 
-    def give_back(self) -> None:
-        """A place became free: a parked task that goes on has it first, then what is pending."""
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        self._free += 1
-        if self._more_pending:
-            self._wake.set()
 
-    async def take(self) -> None:
-        """Wait for a place."""
-        if self._free > 0:
-            self._free -= 1
-            return
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self.give_back()
-            raise
-
-    def _spawn(self, task: Task) -> None:
-        run = self._run
-        if run is None or task.task_ref in self._running:
-            return
-        self._free -= 1
-        slot = _Slot(self)
-        job = asyncio.create_task(self._run_one(run, task, slot))
-        self._running[task.task_ref] = job
-
-    async def _run_one(self, run: RunTask, task: Task, slot: _Slot) -> None:
-        try:
-            await run(task, slot)
-        finally:
-            del self._running[task.task_ref]
-            slot.release()
-
-    async def _scan_for_ever(self) -> None:
-        while True:
-            try:
-                await self._scan()
-            except StoreError as error:
-                logger.warning("cannot look for pending tasks: %s", error.message)
-                self._more_pending = True
-            except Exception:  # the loop must outlive a bug; nothing else would start pending tasks
-                logger.exception("the scan for pending tasks failed")
-            self._wake.clear()
-            if self._more_pending and self._free > 0:
-                await asyncio.sleep(0.05)
-                continue
-            try:
-                async with asyncio.timeout(self._scan_seconds):
-                    await self._wake.wait()
-            except TimeoutError:
-                self._more_pending = True
-
-    async def _scan(self) -> None:
-        while self._more_pending and self._free > 0 and self._run is not None:
-            # Tasks spawned but not yet claimed are still pending in the store, and must not hide the others.
-            wanted = self._free + len(self._running)
-            self._more_pending = False
-            found = await self._store.claimable(self._operation_types(), wanted)
-            for task in found:
-                if self._free <= 0:
-                    break
-                self._spawn(task)
-            if len(found) == wanted:
-                self._more_pending = True
-            await asyncio.sleep(0)
+def local_engine(
+    store: TaskStore,
+    operation_types: Callable[[], Collection[str]],
+    *,
+    max_concurrency: int,
+    clock: Callable[[], datetime],
+) -> LocalEngine:
+    """See `raincheck.engine.EngineFactory`."""
+    return LocalEngine(store, operation_types, max_concurrency=max_concurrency)

@@ -20,7 +20,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams
 
-from raincheck.compose import default_policy, make_store
+from raincheck.compose import default_policy, make_engine, make_store
 from raincheck.config import Settings, file_name
 from raincheck.errors import ConfigurationError
 from raincheck.mcp.handle_tools import HANDLE_TOOLS, HandleTools, answer_errors
@@ -293,6 +293,7 @@ class Workshop:
                 max_parameters_bytes=execution.max_parameters_bytes,
                 alert_on_failure_rate=self._settings.observability.alert_on_failure_rate,
             ),
+            engine=make_engine(self._settings),
         )
 
     def _settings_of_server(self) -> Settings:

@@ -28,8 +28,9 @@ class Listeners:
         self._listeners[token] = listener
         return lambda: self._listeners.pop(token, None) and None
 
-    def tell(self, task: Task | None) -> None:
-        """Tell everybody of a changed task, or (None) of some change by another process."""
+    def tell(self, task: Task | str | None) -> None:
+        """Tell everybody of a changed task: the task itself, its ref (another process changed it), or None (any may
+        have changed)."""
         for listener in tuple(self._listeners.values()):
             try:
                 listener(task)

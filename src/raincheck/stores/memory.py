@@ -251,6 +251,10 @@ class MemoryStore:
         """See `TaskStore.subscribe`."""
         return self._listeners.add(listener)
 
+    async def time(self) -> None:
+        """See `TaskStore.time`."""
+        return None
+
     def _usable(self) -> threading.Lock:
         if not self._open:
             raise StoreUnavailable("The task store is not open.")

@@ -194,6 +194,10 @@ class SqliteStore:
 
         return unsubscribe
 
+    async def time(self) -> None:
+        """See `TaskStore.time`: all its processes are on one machine."""
+        return None
+
     def _watch(self) -> None:
         watching = len(self._listeners) > 0
         if self._writer is not None and self._writer.watching != watching:

@@ -1,0 +1,112 @@
+"""The loop that finds pending tasks in the store: those that nobody delivered, and after a restart all of them.
+
+It is why an engine may lose a delivery, and a queue everything: what is pending is found here, only later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
+
+from raincheck.engine import RunTask
+from raincheck.engines.pool import Pool
+from raincheck.errors import StoreError
+from raincheck.store import TaskStore
+
+__all__ = ["Scanner"]
+
+logger = logging.getLogger(__name__)
+
+
+class Scanner:
+    """Fills the free places of a pool with pending tasks of the store, oldest first.
+
+    Args:
+        store: Where pending tasks are found.
+        operation_types: Which operations this process can run, asked anew for every scan.
+        scan_seconds: How often to look although nothing says that there is something.
+        grace_seconds: How long a task must have been pending: until then its delivery may be under way.
+        clock: The clock that the tasks' times are of.
+    """
+
+    def __init__(
+        self,
+        store: TaskStore,
+        operation_types: Callable[[], Collection[str]],
+        pool: Pool,
+        *,
+        scan_seconds: float,
+        grace_seconds: float = 0.0,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        self._store = store
+        self._operation_types = operation_types
+        self._pool = pool
+        self._scan_seconds = scan_seconds
+        self._grace = timedelta(seconds=grace_seconds)
+        self._clock = clock
+        self._run: RunTask | None = None
+        self._more_pending = True
+        self._wake = asyncio.Event()
+        self._loop_task: asyncio.Task[None] | None = None
+
+    def start(self, run: RunTask) -> None:
+        """Begin to scan, at once and then for ever."""
+        self._run = run
+        self._loop_task = asyncio.create_task(self._scan_for_ever(), name="raincheck-engine")
+
+    async def stop(self) -> None:
+        """Stop scanning. Idempotent."""
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+            await asyncio.gather(self._loop_task, return_exceptions=True)
+            self._loop_task = None
+
+    def expect_more(self) -> None:
+        """There is something pending: look as soon as a place is free."""
+        self._more_pending = True
+
+    def place_is_free(self) -> None:
+        """Look at once if something is known to be pending."""
+        if self._more_pending:
+            self._wake.set()
+
+    async def _scan_for_ever(self) -> None:
+        while True:
+            try:
+                await self._scan()
+            except StoreError as error:
+                logger.warning("cannot look for pending tasks: %s", error.message)
+                self._more_pending = True
+            except Exception:  # the loop must outlive a bug; nothing else would start pending tasks
+                logger.exception("the scan for pending tasks failed")
+            self._wake.clear()
+            if self._more_pending and self._pool.free > 0:
+                await asyncio.sleep(0.05)
+                continue
+            try:
+                async with asyncio.timeout(self._scan_seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._more_pending = True
+
+    async def _scan(self) -> None:
+        run = self._run
+        assert run is not None
+        while self._more_pending and self._pool.free > 0:
+            # Tasks spawned but not yet claimed are still pending in the store, and must not hide the others.
+            wanted = self._pool.free + self._pool.running
+            self._more_pending = False
+            found = await self._store.claimable(self._operation_types(), wanted)
+            if self._clock is not None:
+                until = self._clock() - self._grace
+                found = [task for task in found if task.updated_at <= until]
+            for task in found:
+                if self._pool.free <= 0:
+                    break
+                self._pool.spawn(run, task)
+            if len(found) == wanted:
+                self._more_pending = True
+            await asyncio.sleep(0)

@@ -1,0 +1,104 @@
+"""A private PostgreSQL server."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from support.servers.server import Server
+
+__all__ = ["PostgresServer"]
+
+
+def _programs() -> Path | None:
+    found = shutil.which("postgres")
+    if found:
+        return Path(found).resolve().parent
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
+    return versions[-1].parent if versions else None
+
+
+class PostgresServer(Server):
+    """PostgreSQL with a cluster of its own.
+
+    Args:
+        fsync: Whether it waits for the disk. Off, its data survives the death of the server, not of the machine.
+        options: Further settings: `PostgresServer("max_connections=20")`.
+    """
+
+    def __init__(self, *options: str, fsync: bool = False) -> None:
+        super().__init__()
+        self._options = options
+        self._fsync = fsync
+
+    @staticmethod
+    def missing() -> str | None:
+        """Why there can be none here, or None."""
+        return None if _programs() else "the PostgreSQL server (Debian: postgresql)"
+
+    @property
+    def url(self) -> str:
+        """Its database, as its superuser."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """See `Server.start`."""
+        programs = _programs()
+        assert programs is not None
+        data = self.folder / "data"
+        if not data.exists():
+            self._make_cluster(programs, data)
+        settings = [
+            f"port={self.port}",
+            "listen_addresses=127.0.0.1",
+            f"unix_socket_directories={self.folder}",
+            f"fsync={'on' if self._fsync else 'off'}",
+            "shared_buffers=64MB",
+            "max_connections=200",
+            *self._options,
+        ]
+        self._run(
+            [str(programs / "postgres"), "-D", str(data), *(part for each in settings for part in ("-c", each))],
+            user=_user(),
+        )
+        self._wait(lambda: self._ready(programs))
+
+    def stop_at_once(self) -> None:
+        """An immediate shutdown: no checkpoint, recovery at the next start."""
+        self._end(signal.SIGQUIT)
+
+    def kill(self) -> None:
+        """See `Server.kill`: every process of the server, as a power cut would."""
+        self._end(signal.SIGKILL)
+        (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+    def _make_cluster(self, programs: Path, data: Path) -> None:
+        user = _user()
+        if user is not None:
+            shutil.chown(self.folder, user)
+        subprocess.run(
+            [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-locale"]
+            + ["--no-sync"],
+            user=user,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=self.folder,
+        )
+
+    def _ready(self, programs: Path) -> bool:
+        command = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
+        return subprocess.run(command, check=False).returncode == 0
+
+
+def _user() -> str | None:
+    # PostgreSQL refuses to run as root.
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres").pw_name
+    except KeyError:
+        return "nobody"
