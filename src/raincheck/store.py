@@ -132,9 +132,13 @@ class TaskStore(Protocol):
         """The whole task as it is now, or None. Retention and scope are the registry's business."""
         ...
 
-    async def replace(self, task: Task) -> bool:
+    async def replace(self, task: Task, *, seen_lease: datetime | None = None) -> bool:
         """Write the next version: only if the stored version is `task.version - 1`. False when it is not, or when the
-        task is gone. The lease (`lease_until`) is written as the record has it."""
+        task is gone. The lease (`lease_until`) is written as the record has it.
+
+        With `seen_lease` only if the stored lease is also still that one: renewals do not change the version, and who
+        takes a task from its worker must not overlook one.
+        """
         ...
 
     def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:

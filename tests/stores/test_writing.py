@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -27,6 +28,7 @@ from raincheck.transitions import (
     Release,
     ReportProgress,
     Settle,
+    transition,
 )
 
 QUESTION = InputRequest(key="q1", method="elicitation/create", params={"message": "Which one?"})
@@ -298,6 +300,19 @@ async def test_leases_are_renewed_while_the_event_loop_is_blocked(store: TaskSto
         assert (found.lease_until, found.version) == (after(90), task.version)
     assert list(await store.overdue(after(89), 10)) == []
     assert len(await store.overdue(after(90), 10)) == 3
+
+
+async def test_a_task_is_not_taken_from_a_worker_that_renewed_meanwhile(store: TaskStore) -> None:
+    task = await apply(store, await stored(store, retry_when_lost=True), Claim(worker_id="w", lease_until=after(10)))
+    assert await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(40)) == set()
+    taken = transition(task, LeaseExpired(), after(11))
+    assert not await store.replace(taken, seen_lease=task.lease_until)
+    found = await store.get(task.task_ref)
+    assert found == replace(task, lease_until=after(40))
+    assert found is not None
+    taken = transition(found, LeaseExpired(), after(41))
+    assert await store.replace(taken, seen_lease=found.lease_until)
+    assert await store.get(task.task_ref) == taken
 
 
 async def test_only_leases_that_are_held_are_renewed(store: TaskStore) -> None:

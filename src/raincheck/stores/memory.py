@@ -168,12 +168,14 @@ class MemoryStore:
             kept = self._kept.get(task_ref)
         return None if kept is None else kept.fresh()
 
-    async def replace(self, task: Task) -> bool:
+    async def replace(self, task: Task, *, seen_lease: datetime | None = None) -> bool:
         """See `TaskStore.replace`."""
         kept = self._kept_of(task)
         with self._usable():
             old = self._kept.get(task.task_ref)
             if old is None or old.task.version != task.version - 1:
+                return False
+            if seen_lease is not None and old.task.lease_until != seen_lease:
                 return False
             kept.arguments = old.arguments
             self._counts[old.task.status] -= 1

@@ -108,11 +108,11 @@ class SqliteStore:
         """See `TaskStore.get`."""
         return await self._read(lambda connection: _get(connection, storable(task_ref)))
 
-    async def replace(self, task: Task) -> bool:
+    async def replace(self, task: Task, *, seen_lease: datetime | None = None) -> bool:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again: arguments,
         deadline, retention, keys."""
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._put(Replace(task, done))
+        self._put(Replace(task, done, None if seen_lease is None else to_micros(seen_lease)))
         return await done
 
     def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:

@@ -122,11 +122,12 @@ class Insert:
 class Replace:
     """`TaskStore.replace`."""
 
-    __slots__ = ("_next", "_task", "done")
+    __slots__ = ("_next", "_seen_lease", "_task", "done")
 
-    def __init__(self, task: Task, done: asyncio.Future[bool]) -> None:
+    def __init__(self, task: Task, done: asyncio.Future[bool], seen_lease: int | None) -> None:
         self.done = done
         self._task = task
+        self._seen_lease = seen_lease
         self._next = replacement(task)
 
     def apply(self, transaction: Transaction) -> bool:
@@ -135,7 +136,9 @@ class Replace:
         found = transaction.execute(_CURRENT, (task_ref,)).fetchall()
         if not found or found[0][1] != version - 1:
             return False
-        task_id, _, before, apart_before = found[0]
+        task_id, _, before, apart_before, lease = found[0]
+        if self._seen_lease is not None and lease != self._seen_lease:
+            return False
         apart |= apart_before & ARGUMENTS
         if status == before and status not in _TERMINAL:
             # Spares the indexes that hold the status.

@@ -15,7 +15,7 @@ INSERT INTO payload (task_id, part, body) VALUES (?, ?, ?)
 ON CONFLICT (task_id, part) DO UPDATE SET body = excluded.body;
 
 -- name: current
-SELECT id, version, status, apart FROM task WHERE task_ref = ?;
+SELECT id, version, status, apart, lease_until FROM task WHERE task_ref = ?;
 
 -- name: replace
 UPDATE task SET
