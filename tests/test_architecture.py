@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 
 _DOMAIN = {"errors", "task", "transitions", "logs", "_version"}
 _PORTS = {"store", "engine"}
-_CORE = {"registry", "runner", "run", "heartbeat", "sweeper", "changes", "failure_rate", "service"}
+_CORE = {"registry", "runner", "run", "heartbeat", "sweeper", "changes", "failure_rate", "service", "clock"}
 
 FACADE = "__init__"
 
@@ -33,7 +33,12 @@ ALLOWED: dict[str, set[str]] = {
     "config_section": set(),
     "config_auth": {"config_section", "errors"},
     "config_server": {"config_auth", "config_section", "_version"},
-    "config": {"config_auth", "config_section", "config_server", "errors", "operations", "_version"},
+    "config_execution": {"config_section"},
+    "config_state": {"config_section"},
+    "config": {
+        *("config_auth", "config_execution", "config_section", "config_server", "config_state"),
+        *("errors", "operations", "_version"),
+    },
     "config_messages": {"config"},
     "config_sources": {"config", "config_messages", "errors"},
     # The composition root names the adapters.

@@ -1,7 +1,8 @@
-"""Keeps this worker's leases alive from a thread of its own, and watches the event loop.
+"""Keeps this worker's leases alive from a thread of its own, watches the event loop, and fences this worker off.
 
 A blocked event loop must not lose the leases of healthy tasks, so the renewal does not run on it. A hung one must not
-hold them for ever, so the renewal ends when the loop has not answered for `hang_seconds`.
+hold them for ever, so the renewal ends when the loop has not answered for `hang_seconds`. And a worker that stood still
+or was cut off for longer than a lease must not go on with what another one may have started: see `_guard`.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from raincheck.clock import elapsed
 from raincheck.errors import StoreError
 from raincheck.runner import Runner
 from raincheck.store import TaskStore
@@ -20,6 +21,18 @@ from raincheck.store import TaskStore
 __all__ = ["Heartbeat"]
 
 logger = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 0.5
+_LATE_SECONDS = 0.2
+_LONGEST_CONFIRMATION = 2.0
+
+
+class _Confirmation:
+    """What the event loop waits for while it stands still: the end of one more beat, and what that found lost."""
+
+    def __init__(self) -> None:
+        self.answered = threading.Event()
+        self.lost: set[str] = set()
 
 
 class Heartbeat:
@@ -42,56 +55,118 @@ class Heartbeat:
         self._store = store
         self._runner = runner
         self._worker_id = worker_id
-        self._lease = timedelta(seconds=lease_seconds)
+        self._lease_seconds = lease_seconds
         self._interval = lease_seconds / 3
+        # A lease is left a little before its end: the others' clocks are not ours to the millisecond.
+        self._margin = lease_seconds / 10 if store.capabilities.remote else 0.0
         self._clock = clock
         self._hang_seconds = hang_seconds
-        self._ended = threading.Event()
-        self._answered_at = time.monotonic()
+        self._ended = False
+        self._wake = threading.Event()
+        self._asked: _Confirmation | None = None
+        self._answered_at = elapsed()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
 
     def start(self) -> None:
         """Begin; called on the event loop to be watched."""
         self._loop = asyncio.get_running_loop()
-        self._answered_at = time.monotonic()
+        self._answered_at = elapsed()
         self._thread = threading.Thread(target=self._beat_for_ever, name="raincheck-heartbeat", daemon=True)
         self._thread.start()
+        self._set_timer()
 
     async def stop(self) -> None:
         """End the thread."""
-        self._ended.set()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._ended = True
+        self._wake.set()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
             self._thread = None
 
+    # On the thread.
+
     def _answer(self) -> None:
-        self._answered_at = time.monotonic()
+        self._answered_at = elapsed()
 
     def _beat_for_ever(self) -> None:
-        while not self._ended.wait(self._interval):
+        pause = self._interval
+        while not self._ended:
+            self._wake.wait(pause)
+            self._wake.clear()
+            asked, self._asked = self._asked or _Confirmation(), None
+            pause = self._interval
             try:
-                self._beat()
+                asked.lost = self._beat()
             except StoreError as error:
                 logger.warning("cannot renew leases: %s", error.message)
+                pause = min(self._interval, _RETRY_SECONDS)
             except RuntimeError:
                 # The event loop is closed: the process is ending.
                 return
             except Exception:  # the thread must outlive a bug: without it every lease is lost
                 logger.exception("a heartbeat failed")
+            finally:
+                asked.answered.set()
 
-    def _beat(self) -> None:
+    def _beat(self) -> set[str]:
+        """Renew the leases; those that were lost."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._answer)
-        silent = time.monotonic() - self._answered_at
+        silent = elapsed() - self._answered_at
         if silent > 2 * self._interval:
             logger.warning("the event loop has not answered for %.0f s: an operation blocks it", silent)
         if silent > self._hang_seconds:
             logger.critical("the event loop hangs: its tasks are given up to other workers")
-            return
+            return set()
         leases = self._runner.leases
         if not leases:
-            return
-        lost = self._store.renew(self._worker_id, leases, self._clock() + self._lease)
+            return set()
+        asked = elapsed()
+        lost = self._store.renew(self._worker_id, leases, self._clock() + timedelta(seconds=self._lease_seconds))
+        self._runner.renewed(leases.keys() - lost, asked + self._lease_seconds)
         if lost:
             self._loop.call_soon_threadsafe(self._runner.lost, lost)
+        return lost
+
+    # On the event loop.
+
+    def _set_timer(self) -> None:
+        assert self._loop is not None
+        first = self._runner.held_until()
+        pause = self._lease_seconds / 4
+        if first is not None:
+            pause = min(pause, max(0.05, first - self._margin - elapsed()))
+        self._due = elapsed() + pause
+        self._timer = self._loop.call_later(pause, self._guard)
+
+    def _guard(self) -> None:
+        """See to it that nothing runs on under a lease that is over.
+
+        The timer is due at the end of the first lease at the latest. So, when the process stood still, this comes
+        before any step of an operation that its own timers wake: the loop then stays blocked until the store has said
+        which tasks are still this worker's. When the process was only cut off, what another worker may start meanwhile
+        is stopped here; what starts only once goes on, since nobody else will run it.
+        """
+        now = elapsed()
+        stood_still = now - self._due > _LATE_SECONDS
+        lapsing = self._runner.lapsing(now + self._margin)
+        if lapsing and stood_still:
+            self._answered_at = now
+            logger.warning("this process stood still: %d leases are to be confirmed", len(lapsing))
+            self._confirm()
+            lapsing = self._runner.lapsing(elapsed() + self._margin)
+        if lapsing and self._store.capabilities.remote:
+            self._runner.lost([run.task_ref for run in lapsing if run.task.retry_when_lost])
+        self._set_timer()
+
+    def _confirm(self) -> None:
+        asked = self._asked = _Confirmation()
+        self._wake.set()
+        if asked.answered.wait(min(_LONGEST_CONFIRMATION, self._lease_seconds)):
+            # Here and now: the callback that tells it too would come after the operations' own steps.
+            self._runner.lost(asked.lost)

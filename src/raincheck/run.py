@@ -48,6 +48,8 @@ class Run:
     Attributes:
         task: The latest record that this worker knows.
         fence: The fencing number of this claim: what `task` has changed to since does not make it ours again.
+        held_until: Until when the lease is surely held, on the clock of `raincheck.clock.elapsed`.
+        body: The operation's own code, while it runs.
     """
 
     __slots__ = (
@@ -66,8 +68,10 @@ class Run:
         "_timer_since",
         "_unsaved",
         "_waiter",
+        "body",
         "context",
         "fence",
+        "held_until",
         "loop",
         "operation",
         "task",
@@ -85,7 +89,10 @@ class Run:
         slot: Slot,
         clock: Callable[[], datetime],
         lease: timedelta,
+        held_until: float,
     ) -> None:
+        self.held_until = held_until
+        self.body: asyncio.Task[Any] | None = None
         self.task = task
         self.task_ref = task.task_ref
         self.version = task.version
@@ -97,6 +104,7 @@ class Run:
             operation_type=task.operation_type,
             idempotency_key=task.idempotency_key,
             attempt=task.attempt,
+            fence=task.fence,
             backend=self,
             loop=self.loop,
         )
@@ -128,6 +136,9 @@ class Run:
         if self._stop is None or self._stop == "timeout":
             self._stop = reason
             self.context.mark_cancelled()
+            if reason == "lost" and self.body is not None:
+                # Another worker may start it now: not one more step of it is to run here.
+                self.body.cancel()
         self._wake()
 
     async def until_stopped(self, body: asyncio.Task[Any] | None = None, *, seconds: float | None = None) -> None:

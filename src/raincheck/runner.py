@@ -10,11 +10,12 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from raincheck.changes import Changes
+from raincheck.clock import elapsed
 from raincheck.engine import Slot
 from raincheck.errors import (
     InternalError,
@@ -77,7 +78,21 @@ class Runner:
         """The tasks claimed here with their fencing numbers; safe to read from any thread."""
         return {run.task_ref: run.fence for run in tuple(self._runs.values())}
 
-    def lost(self, task_refs: set[str]) -> None:
+    def renewed(self, task_refs: Collection[str], held_until: float) -> None:
+        """The leases of these tasks are held until then; from any thread."""
+        for task_ref in task_refs:
+            if (run := self._runs.get(task_ref)) is not None:
+                run.held_until = max(run.held_until, held_until)
+
+    def held_until(self) -> float | None:
+        """When the first lease here is over unless it is renewed; None where nothing runs."""
+        return min((run.held_until for run in self._runs.values() if run.stop_reason != "lost"), default=None)
+
+    def lapsing(self, at: float) -> Sequence[Run]:
+        """What runs here under a lease that is over at that time."""
+        return [run for run in self._runs.values() if run.held_until <= at and run.stop_reason != "lost"]
+
+    def lost(self, task_refs: Collection[str]) -> None:
         """These leases are gone: stop what runs under them."""
         for task_ref in task_refs:
             if (run := self._runs.get(task_ref)) is not None:
@@ -97,7 +112,7 @@ class Runner:
         if operation is None:
             return
         try:
-            claimed = await self._claim(task)
+            claimed, held_until = await self._claim(task)
         except StoreError as error:
             logger.warning("cannot claim a task: %s", error.message, extra={"task_ref": task.task_ref})
             return
@@ -111,6 +126,7 @@ class Runner:
             slot=slot,
             clock=self._clock,
             lease=self._lease,
+            held_until=held_until,
         )
         self._runs[task.task_ref] = run
         self._changes.add(run)
@@ -128,13 +144,22 @@ class Runner:
             if run.task.terminal:
                 self._settled(run.task)
 
-    async def _claim(self, task: Task) -> Task | None:
-        now = self._clock()
+    async def _claim(self, task: Task) -> tuple[Task | None, float]:
+        """The claimed task, None where it is not to be had, and until when its lease is surely held."""
+        asked, now = elapsed(), self._clock()
         try:
             claimed = transition(task, Claim(worker_id=self._worker_id, lease_until=now + self._lease), now)
         except Refused:
-            return None
-        return claimed if await self._store.replace(claimed) else None
+            return None, 0.0
+        if not await self._store.replace(claimed):
+            return None, 0.0
+        if elapsed() - asked > self._lease.total_seconds() / 2:
+            # The store was slow, or this process stood still: somebody else may have the task by now.
+            asked = elapsed()
+            leases, until = {claimed.task_ref: claimed.fence}, self._clock() + self._lease
+            if await asyncio.to_thread(self._store.renew, self._worker_id, leases, until):
+                return None, 0.0
+        return claimed, asked + self._lease.total_seconds()
 
     async def _settle_as_internal(self, run: Run) -> None:
         """The run broke in our own code, or with an outcome that no store can hold; in an exception's handler."""
@@ -206,7 +231,7 @@ class Runner:
 
     async def _attempt(self, run: Run, *, last: bool) -> Outcome:
         operation = run.operation
-        body = asyncio.create_task(_guarded(operation, run), name=f"raincheck:{operation.operation_type}")
+        run.body = body = asyncio.create_task(_guarded(operation, run), name=f"raincheck:{operation.operation_type}")
         run.start_timer(operation.policy.timeout_seconds)
         try:
             await run.until_stopped(body)
@@ -234,7 +259,8 @@ class Runner:
 
     async def _settle_then_end(self, run: Run, body: asyncio.Task[Outcome], reason: Any) -> None:
         event = self._event_of(run, Interrupted(reason))
-        body.cancel()
+        if not body.cancelling():
+            body.cancel()
         if event is not None:
             await run.end_reports()
             try:
@@ -247,7 +273,8 @@ class Runner:
     async def _end(self, run: Run, body: asyncio.Task[Outcome]) -> bool:
         """Cancel the operation's own code; whether it ended within the grace."""
         run.context.mark_cancelled()
-        body.cancel()
+        if not body.cancelling():
+            body.cancel()
         done, _ = await asyncio.wait({body}, timeout=_STUBBORN_SECONDS)
         if done:
             return True

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from raincheck.changes import Changes
+from raincheck.clock import StoreClock
 from raincheck.engine import EngineFactory
 from raincheck.engines.local import local_engine
 from raincheck.failure_rate import FailureRate
@@ -21,7 +22,7 @@ from raincheck.registry import Registry
 from raincheck.runner import Runner
 from raincheck.store import TaskStore
 from raincheck.sweeper import Sweeper
-from raincheck.task import Task, TaskStatus, utc_now
+from raincheck.task import Task, TaskStatus
 
 __all__ = ["Service", "ServiceSettings"]
 
@@ -39,6 +40,8 @@ class ServiceSettings:
         lease_seconds: How long a claim is good for without renewal; a dead worker's tasks are settled or run again
             within about two of them.
         drain_seconds: How long a clean shutdown waits for what runs.
+        hang_seconds: How long the event loop may be silent before its tasks are given up to other workers; None: four
+            leases, at least a minute.
         max_parameters_bytes: The largest parameters, as JSON.
         alert_on_failure_rate: The share of failed tasks of an operation from which on a warning is logged.
     """
@@ -46,6 +49,7 @@ class ServiceSettings:
     max_concurrency: int = 50
     lease_seconds: float = 15.0
     drain_seconds: float = 5.0
+    hang_seconds: float | None = None
     max_parameters_bytes: int = 1024 * 1024
     alert_on_failure_rate: float = 0.05
 
@@ -56,6 +60,7 @@ class Service:
     Args:
         store: Not yet opened; the service opens and closes it.
         operations: Looks up an operation by name.
+        clock: What time it is; by default the store's own clock, and the machine's where it has none.
         names: The names of the operations that this process can run.
         engine: Makes what brings tasks to this process.
 
@@ -71,7 +76,7 @@ class Service:
         settings: ServiceSettings | None = None,
         *,
         engine: EngineFactory = local_engine,
-        clock: Callable[[], datetime] = utc_now,
+        clock: Callable[[], datetime] | None = None,
     ) -> None:
         self.settings = settings or ServiceSettings()
         self.worker_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -79,6 +84,8 @@ class Service:
         self._operations = operations
         self._names = names
         self._changes = Changes(store)
+        self._store_clock = StoreClock(store)
+        clock = clock or self._store_clock
         lease = self.settings.lease_seconds
         self._engine = engine(store, names, max_concurrency=self.settings.max_concurrency, clock=clock)
         self._failures = FailureRate(self.settings.alert_on_failure_rate)
@@ -97,12 +104,14 @@ class Service:
             worker_id=self.worker_id,
             lease_seconds=lease,
             clock=clock,
-            hang_seconds=max(60.0, 4 * lease),
+            hang_seconds=self.settings.hang_seconds or max(60.0, 4 * lease),
         )
         self._sweeper = Sweeper(
             store,
             clock=clock,
             sweep_seconds=min(1.0, lease / 4),
+            lease_seconds=lease,
+            jumped_at=lambda: self._store_clock.jumped_at,
             returned=self._engine.deliver,
             held=lambda: self._runner.leases,
         )
@@ -129,6 +138,11 @@ class Service:
             StoreError: The store cannot be opened; nothing was started.
         """
         await self._store.open()
+        try:
+            await self._store_clock.start()
+        except BaseException:
+            await self._store.close()
+            raise
         self._changes.start()
         self._heartbeat.start()
         self._sweeper.start()
@@ -152,6 +166,7 @@ class Service:
         await self._sweeper.stop()
         await self._heartbeat.stop()
         await self._changes.stop()
+        await self._store_clock.stop()
         await self._store.close()
         logger.info("worker %s stopped", self.worker_id)
 

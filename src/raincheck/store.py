@@ -86,9 +86,9 @@ class TaskSummary:
 
 
 Listener = Callable[[Task | str | None], None]
-"""Called on the store's event loop after a change is durable: with the task that this process inserted or replaced, with
-the `task_ref` of a task that another process changed (it may also be one of this process's own changes, told again), or
-with None when anything may have been changed by others."""
+"""Called on the store's event loop after a change is durable: with the task that this process inserted or replaced,
+with the `task_ref` of a task that another process changed (it may also be one of this process's own changes, told
+again), or with None when anything may have been changed by others."""
 
 
 Companion = Callable[[Task], tuple[str, Sequence[Any]]]

@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
+from raincheck.clock import elapsed
 from raincheck.errors import StoreError
 from raincheck.store import TaskStore
 from raincheck.task import Task, TaskStatus
@@ -27,6 +28,9 @@ class Sweeper:
         sweep_seconds: How often to look for overdue and orphaned tasks.
         purge_seconds: How often to remove expired ones.
         returned: Called with each task that became pending again.
+        lease_seconds: For so long after an outage of the store or a jump of the clock no lease counts as over: healthy
+            workers must have the time to renew theirs.
+        jumped_at: When the clock last jumped, on the clock of `raincheck.clock.elapsed`.
         held: The tasks that run in this very process, with their fencing numbers. Their worker is not lost, only late:
             the machine slept, or the store took no writes for longer than a lease.
     """
@@ -38,6 +42,8 @@ class Sweeper:
         clock: Callable[[], datetime],
         sweep_seconds: float,
         purge_seconds: float = 60.0,
+        lease_seconds: float = 0.0,
+        jumped_at: Callable[[], float] = lambda: float("-inf"),
         returned: Callable[[Task], Awaitable[None]],
         held: Callable[[], Mapping[str, int]] = dict[str, int],
     ) -> None:
@@ -45,7 +51,11 @@ class Sweeper:
         self._clock = clock
         self._sweep_seconds = sweep_seconds
         self._purge_seconds = purge_seconds
+        self._lease_seconds = lease_seconds
+        self._jumped_at = jumped_at
         self._returned = returned
+        self._blind = False
+        self._saw_again_at = float("-inf")
         self._held = held
         self._loop_task: asyncio.Task[None] | None = None
 
@@ -65,6 +75,8 @@ class Sweeper:
         changed = 0
         while True:
             found = await self._store.overdue(self._clock(), _BATCH)
+            if self._blind:
+                self._blind, self._saw_again_at = False, elapsed()
             held = self._held()
             results = await asyncio.gather(*(self._sweep_one(task, held) for task in found))
             changed += sum(results)
@@ -84,13 +96,14 @@ class Sweeper:
     async def _sweep_one(self, task: Task, held: Mapping[str, int]) -> bool:
         now = self._clock()
         event = DeadlinePassed() if task.deadline_at <= now else LeaseExpired()
-        if isinstance(event, LeaseExpired) and held.get(task.task_ref) == task.fence:
+        if isinstance(event, LeaseExpired) and (held.get(task.task_ref) == task.fence or self._leases_are_spared()):
             return False
         try:
             swept = transition(task, event, now)
         except Refused:
             return False
-        if not await self._store.replace(swept):
+        seen_lease = task.lease_until if isinstance(event, LeaseExpired) else None
+        if not await self._store.replace(swept, seen_lease=seen_lease):
             return False
         logger.info(
             "%s: %s -> %s",
@@ -103,6 +116,9 @@ class Sweeper:
             await self._returned(swept)
         return True
 
+    def _leases_are_spared(self) -> bool:
+        return elapsed() - max(self._saw_again_at, self._jumped_at()) < self._lease_seconds
+
     async def _sweep_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
         purge_at = loop.time()
@@ -113,6 +129,7 @@ class Sweeper:
                     await self.purge()
                     purge_at = loop.time() + self._purge_seconds
             except StoreError as error:
+                self._blind = True
                 logger.warning("cannot sweep: %s", error.message)
             except Exception:  # the loop must outlive a bug: without it overdue tasks are never settled
                 logger.exception("a sweep failed")

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from raincheck import changes
+from raincheck.clock import elapsed
+from raincheck.errors import StoreUnavailable
 from raincheck.operations.context import TaskContext
-from raincheck.store import Listener
+from raincheck.store import Capabilities, Listener
 from raincheck.stores.sqlite import SqliteStore
+from raincheck.task import Task, TaskStatus
 from support.lab import Lab
 
 
@@ -59,3 +66,92 @@ async def test_nobody_listens_to_the_store_once_nothing_is_watched(lab: Lab, mon
         async with asyncio.timeout(5):
             while subscriptions != [True, False]:
                 await asyncio.sleep(0.01)
+
+
+class CutOff(SqliteStore):
+    """A store that a worker may be cut off from, as one on the network; `cut` does it to the renewals."""
+
+    cut = False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, remote=True)
+
+    def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
+        if self.cut:
+            raise StoreUnavailable("The store cannot be reached.")
+        return super().renew(worker_id, leases, lease_until)
+
+
+async def test_a_worker_that_is_cut_off_stops_in_time_what_another_one_may_start(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And goes on with what nobody else will ever start."""
+    starts, ended = asyncio.Semaphore(0), asyncio.Event()
+    lived: list[tuple[int, float]] = []
+
+    @lab.operation("retry", on_worker_lost="retry")
+    async def _(arguments: Mapping[str, Any], context: TaskContext) -> str:
+        if context.fence > 1:
+            lived.append((2, elapsed()))
+            return "again"
+        starts.release()
+        try:
+            while True:
+                lived.append((1, elapsed()))
+                await asyncio.sleep(0.02)
+        finally:
+            ended.set()
+
+    @lab.operation("fail")
+    async def _(arguments: Mapping[str, Any], context: TaskContext) -> str:
+        starts.release()
+        await ended.wait()
+        return "finished"
+
+    async with lab.service(store=CutOff(lab.path)) as worker:
+        refs = [(await worker.registry.submit(name, {}, scope="a")).task.task_ref for name in ("retry", "fail")]
+        for each in range(2):
+            await asyncio.wait_for(starts.acquire(), 5)
+        monkeypatch.setattr(CutOff, "cut", True)
+        async with lab.service() as other:
+            retried, failed = [await other.registry.wait(ref, scope="a", seconds=5) for ref in refs]
+    assert retried.outcome is not None
+    assert (retried.outcome.value, retried.attempt) == ("again", 2)
+    assert failed.attempt == 1
+    assert max(at for run, at in lived if run == 1) < min(at for run, at in lived if run == 2)
+
+
+def test_a_hung_event_loop_does_not_hold_its_leases_for_ever(lab: Lab) -> None:
+    hanging, hang_over = threading.Event(), threading.Event()
+    starts: list[int] = []
+
+    @lab.operation("hangs", on_worker_lost="retry")
+    async def _(arguments: Mapping[str, Any], context: TaskContext) -> str:
+        starts.append(context.attempt)
+        if context.attempt == 1:
+            hanging.set()
+            hang_over.wait(20)
+        return "done"
+
+    async def hung() -> TaskStatus:
+        async with lab.service(hang_seconds=1.0) as service:
+            task = (await service.registry.submit("hangs", {}, scope="a")).task
+            return (await service.registry.wait(task.task_ref, scope="a", seconds=10)).status
+
+    async def takes_over() -> Task:
+        async with lab.service() as service:
+            async with asyncio.timeout(10):
+                while not (found := await service.registry.list(scope="a", statuses=[TaskStatus.COMPLETED])):
+                    await asyncio.sleep(0.05)
+            return await service.registry.get(found[0].task_ref, scope="a")
+
+    with ThreadPoolExecutor(1) as pool:
+        worker = pool.submit(asyncio.run, hung())
+        try:
+            assert hanging.wait(5)
+            task = asyncio.run(takes_over())
+        finally:
+            hang_over.set()
+        assert worker.result(10) is TaskStatus.COMPLETED
+    assert (task.attempt, starts) == (2, [1, 2])

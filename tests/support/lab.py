@@ -7,9 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from raincheck.engine import EngineFactory
+from raincheck.engines.local import local_engine
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Operation, Policy
 from raincheck.service import Service, ServiceSettings
+from raincheck.store import TaskStore
 from raincheck.stores.sqlite import SqliteStore
 
 Body = Callable[[Mapping[str, Any], TaskContext], Awaitable[Any]]
@@ -47,9 +50,17 @@ class Lab:
         return declare
 
     @asynccontextmanager
-    async def service(self, **settings: Any) -> AsyncGenerator[Service]:
+    async def service(
+        self, *, store: TaskStore | None = None, engine: EngineFactory = local_engine, **settings: Any
+    ) -> AsyncGenerator[Service]:
         values: dict[str, Any] = {"lease_seconds": 1.0, "drain_seconds": 0.0, **settings}
-        service = Service(SqliteStore(self.path), self.operations.get, self.operations.keys, ServiceSettings(**values))
+        service = Service(
+            store or SqliteStore(self.path),
+            self.operations.get,
+            self.operations.keys,
+            ServiceSettings(**values),
+            engine=engine,
+        )
         await service.start()
         try:
             yield service

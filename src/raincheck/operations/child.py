@@ -192,6 +192,7 @@ def _context(call: dict[str, Any], worker: _Worker, loop: asyncio.AbstractEventL
         operation_type=call["operation_type"],
         idempotency_key=call["idempotency_key"],
         attempt=call["attempt"],
+        fence=call["fence"],
         backend=worker,
         loop=loop,
     )

@@ -47,6 +47,9 @@ class TaskContext:
         idempotency_key: The caller's key, or the `task_ref` where it gave none: hand it on to what you call, so that
             a second run does not take effect twice.
         attempt: 1 for the first start, more after a lost worker.
+        fence: The fencing number of this start: it grows with every start of the task. Hand it on to a resource that
+            remembers the highest one it saw and refuses lower ones: so nothing that a worker without a lease still
+            does takes effect there. 0 where the operation runs without a task (`mode = "inline"`).
         answers: What the caller answered to the operation's `ask_first`, by name, each `{"action", "content"}`.
     """
 
@@ -57,6 +60,7 @@ class TaskContext:
         operation_type: str,
         idempotency_key: str | None,
         attempt: int,
+        fence: int = 0,
         backend: ContextBackend,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -64,6 +68,7 @@ class TaskContext:
         self.operation_type = operation_type
         self.idempotency_key = idempotency_key or task_ref
         self.attempt = attempt
+        self.fence = fence
         self.answers: dict[str, Mapping[str, Any]] = {}
         self._backend = backend
         self._loop = loop

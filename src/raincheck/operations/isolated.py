@@ -88,6 +88,7 @@ class IsolatedExecutor:
                 "operation_type": self._operation_type,
                 "idempotency_key": context.idempotency_key,
                 "attempt": context.attempt,
+                "fence": context.fence,
                 "max_result_bytes": self._max_result_bytes,
             }
         )

@@ -1,0 +1,126 @@
+"""What time it is: one clock for all processes on a store, and one for intervals that no clock change can bend.
+
+Leases and deadlines are compared by processes on different machines, whose wall clocks differ and jump. Where the
+store has a clock of its own, everybody reads that one, and goes on from it by the machine's uptime; where it has none
+(SQLite: one machine), the wall clock is everybody's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from raincheck.errors import StoreError
+from raincheck.task import utc_now
+
+__all__ = ["StoreClock", "TimeSource", "elapsed"]
+
+logger = logging.getLogger(__name__)
+
+_SYNC_SECONDS = 10.0
+_LONGEST_TRIP = 1.0
+_JUMP_SECONDS = 1.0
+
+_CLOCK_ID = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def elapsed() -> float:
+    """Seconds for intervals: never set, and going on while the machine sleeps (where the platform has such a clock)."""
+    return time.monotonic() if _CLOCK_ID is None else time.clock_gettime(_CLOCK_ID)
+
+
+class TimeSource(Protocol):
+    """What tells its own time: a `raincheck.store.TaskStore`."""
+
+    async def time(self) -> datetime | None:
+        """See `raincheck.store.TaskStore.time`."""
+        ...
+
+
+class StoreClock:
+    """The clock of one process on a store; call it for the time. Safe to call from any thread.
+
+    Args:
+        source: The store.
+        local: The machine's wall clock.
+
+    Attributes:
+        jumped_at: When the clock last jumped, on the clock of `elapsed`; minus infinity before the first time. A lease
+            that seems to be over just after a jump may be a healthy one.
+    """
+
+    def __init__(self, source: TimeSource, local: Callable[[], datetime] = utc_now) -> None:
+        self.jumped_at = float("-inf")
+        self._source = source
+        self._local = local
+        self._anchor: tuple[datetime, float] | None = None
+        self._offset: float | None = None
+        self._loop_task: asyncio.Task[None] | None = None
+
+    def __call__(self) -> datetime:
+        """The time, aware and in UTC."""
+        if self._anchor is not None:
+            at, since = self._anchor
+            return at + timedelta(seconds=elapsed() - since)
+        now = self._local()
+        offset = now.timestamp() - elapsed()
+        if self._offset is not None and abs(offset - self._offset) > _JUMP_SECONDS:
+            self._jumped(offset - self._offset)
+        self._offset = offset
+        return now
+
+    async def start(self) -> None:
+        """Read the store's clock, and again and again; the store is open.
+
+        Raises:
+            StoreError: The store does not answer.
+        """
+        if await self.synchronise():
+            self._loop_task = asyncio.create_task(self._synchronise_for_ever(), name="raincheck-clock")
+
+    async def stop(self) -> None:
+        """Read the store's clock no more."""
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+            await asyncio.gather(self._loop_task, return_exceptions=True)
+            self._loop_task = None
+
+    async def synchronise(self) -> bool:
+        """Read the store's clock once; whether there is one.
+
+        Raises:
+            StoreError: The store does not answer.
+        """
+        asked = elapsed()
+        found = await self._source.time()
+        if found is None:
+            return False
+        trip = elapsed() - asked
+        if self._anchor is not None:
+            if trip > _LONGEST_TRIP:
+                # Told too late to be truer than what is known.
+                return True
+            at, since = self._anchor
+            step = (found - at).total_seconds() - (asked + trip / 2 - since)
+            if abs(step) > _JUMP_SECONDS:
+                self._jumped(step)
+        self._anchor = (found, asked + trip / 2)
+        return True
+
+    def _jumped(self, seconds: float) -> None:
+        logger.warning("the clock jumped by %+.1f s; leases are given time to be renewed", seconds)
+        self.jumped_at = elapsed()
+
+    async def _synchronise_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_SYNC_SECONDS)
+            try:
+                await self.synchronise()
+            except StoreError as error:
+                logger.debug("cannot read the store's clock: %s", error.message)
+            except Exception:  # the loop must outlive a bug: the clock would drift
+                logger.exception("reading the store's clock failed")
