@@ -17,8 +17,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from raincheck.config_auth import AuthSettings
-from raincheck.config_section import Section
+from raincheck.config_execution import ExecutionSettings, WorkerSettings, too_long
+from raincheck.config_section import Duration, Retention, Retries, Section, Size, Wait
 from raincheck.config_server import ServerSettings
+from raincheck.config_state import URL_FORMS, StateSettings
 from raincheck.errors import ConfigurationError
 from raincheck.operations.operation import LostPolicy, Mode, WithoutTasks
 
@@ -38,6 +40,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "StateSettings",
+    "WorkerSettings",
     "file_name",
     "table_name",
     "user_state_folder",
@@ -55,169 +58,6 @@ RESERVED_NAMES = frozenset(
 """The handle tools (design.md §4): no operation may take their names."""
 
 _OPERATION_TYPE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_URLS: Mapping[str, tuple[str, ...]] = {
-    "postgres": ("postgresql://", "postgres://"),
-    "redis": ("redis://", "rediss://", "unix://"),
-    "dynamodb": ("http://", "https://"),
-    "docket": ("redis://", "rediss://", "unix://"),
-    "procrastinate": ("postgresql://", "postgres://"),
-}
-_TEN_YEARS = 315_360_000
-_HALF_GIB = 536_870_912
-
-Duration = Annotated[float, Field(gt=0, le=_TEN_YEARS)]
-Size = Annotated[int, Field(ge=1, le=_HALF_GIB)]
-Wait = Annotated[float, Field(ge=0, le=3600)]
-Retries = Annotated[int, Field(ge=0, le=100)]
-Retention = Annotated[float, Field(ge=1, le=_TEN_YEARS)]
-
-
-class StateSettings(Section):
-    """`[state]`: where tasks are kept, and for how long."""
-
-    provider: Literal["sqlite", "postgres", "redis", "dynamodb", "memory"] = Field(
-        default="sqlite", description="The kind of store. `memory` forgets every task when the server ends."
-    )
-    url: str = Field(
-        default="",
-        description="For `sqlite` the path of the file, relative to the configuration file's folder; "
-        "empty: a file of this configuration's own in the folder `raincheck` of the user's state folder. "
-        "For `postgres` `postgresql://…`, for `redis` `redis://…`, `rediss://…` or `unix://…`; for `dynamodb` the "
-        "endpoint, empty for AWS's own. Better in the environment (`RAINCHECK_STATE__URL`) where it holds a password.",
-    )
-    synchronous: Literal["full", "normal"] = Field(
-        default="full",
-        description="For `sqlite`: `full` survives a power cut, `normal` is faster and survives the death of the "
-        "process, but a power cut may take the last writes.",
-    )
-    ttl_seconds: Retention = Field(
-        default=86400, description="Retention: how long a task is kept, counted from its settling."
-    )
-    key_prefix: str = Field(
-        default="mcp_task:",
-        min_length=1,
-        max_length=100,
-        pattern=r"^[^{}*?\[\]\\\s]+$",
-        description="For `redis`: starts every key.",
-    )
-    schema_name: str = Field(
-        default="raincheck",
-        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
-        description="For `postgres`: the schema that holds the tables; it is made if it is not there.",
-    )
-    table: str = Field(
-        default="raincheck_tasks",
-        pattern=r"^[A-Za-z0-9_.-]{3,255}$",
-        description="For `dynamodb`: the table; it is made if it is not there.",
-    )
-    region: str = Field(
-        default="",
-        pattern=r"^[a-z0-9-]*$",
-        description="For `dynamodb`: the AWS region; empty: as the AWS environment says.",
-    )
-    migrate: Literal["auto", "check"] = Field(
-        default="auto",
-        description="What a start does where the schema is missing or older: `auto` makes or upgrades it; `check` "
-        "stops with one line, and `raincheck store migrate` does it.",
-    )
-    pool_size: int = Field(
-        default=10, ge=1, le=1000, description="How many connections a process keeps to a store on the network."
-    )
-    timeout_seconds: float = Field(
-        default=5,
-        ge=0.1,
-        le=60,
-        description="How long a store on the network may take for one call, connecting included, before the caller is "
-        "told that it is not available.",
-    )
-    tls_ca: str = Field(
-        default="",
-        description="A file with the certificates that the store's server is checked against; set, TLS is required.",
-    )
-    tls_cert: str = Field(default="", description="This client's certificate, where the store's server asks for one.")
-    tls_key: str = Field(default="", description="The key of `tls_cert`.")
-
-    @model_validator(mode="after")
-    def _fits_the_provider(self) -> StateSettings:
-        forms = _URLS.get(self.provider, ())
-        if self.provider == "sqlite":
-            if "://" in self.url or "\0" in self.url or self.url.startswith(("file:", ":memory:")):
-                raise ValueError("'url' must be a file's path for the provider \"sqlite\"")
-        elif self.provider == "memory":
-            if self.url:
-                raise ValueError("'url' must be empty for the provider \"memory\"")
-        elif not self.url.startswith(forms) and (self.url or self.provider != "dynamodb"):
-            # Never the value: it may hold a password.
-            raise ValueError(f"'url' must begin with {' or '.join(forms)} for the provider \"{self.provider}\"")
-        if bool(self.tls_cert) != bool(self.tls_key):
-            raise ValueError("'tls_cert' and 'tls_key' go together")
-        return self
-
-
-class ExecutionSettings(Section):
-    """`[execution]`: how operations are run, unless their own table says otherwise."""
-
-    engine: Literal["local", "docket", "procrastinate"] = Field(
-        default="local",
-        description="What brings tasks to workers: `local` runs them where they were accepted (and looks for others in "
-        "the store), `docket` (Redis) and `procrastinate` (PostgreSQL) are queues to which any number of workers listen.",
-    )
-    queue_url: str = Field(
-        default="",
-        description="The queue's server: `redis://…` for `docket`, `postgresql://…` for `procrastinate`; empty: the "
-        "store's. In the store's own database `procrastinate` gets its job in the task's transaction.",
-    )
-    queue_name: str = Field(
-        default="raincheck",
-        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
-        description="Which queue: servers and workers that belong together have the same one.",
-    )
-    reconcile_seconds: float = Field(
-        default=5,
-        ge=0.2,
-        le=3600,
-        description="How long a task may be pending before workers with a free place take it from the store, without "
-        "its queue: a queue that lost it is a delay, no loss.",
-    )
-    max_concurrency: int = Field(
-        default=50, ge=0, le=100_000, description="How many tasks run at once in this process; 0: it only accepts them."
-    )
-    default_timeout_seconds: Duration = Field(default=120, description="The timeout: the bound on one attempt's run.")
-    default_max_wait_seconds: Duration = Field(
-        default=3600, description="The deadline, counted from acceptance, where the caller names none."
-    )
-    max_wait_ceiling_seconds: Duration = Field(
-        default=86400, description="The longest deadline that a caller may ask for."
-    )
-    retry_attempts: Retries = Field(default=0, description="How often a failed attempt is run again, with backoff.")
-    max_attempts: int = Field(
-        default=3,
-        ge=1,
-        le=100,
-        description="How often a task is started before it is given up, where its workers are lost and "
-        '`on_worker_lost = "retry"`.',
-    )
-    inline_wait_seconds: Wait = Field(
-        default=2, description='How long a call of an operation with `mode = "auto"` waits before it gives a ticket.'
-    )
-    max_parameters_bytes: Size = Field(default=1024 * 1024, description="The largest parameters of a call, as JSON.")
-    max_result_bytes: Size = Field(default=16 * 1024 * 1024, description="The largest result, as JSON.")
-    lease_seconds: float = Field(
-        default=15,
-        ge=1,
-        le=3600,
-        description="A worker's right to a task, unless renewed; a lost worker is noticed within about two of these.",
-    )
-    drain_seconds: float = Field(
-        default=5, ge=0, le=3600, description="How long a server that is told to stop lets running tasks finish."
-    )
-
-    @model_validator(mode="after")
-    def _deadlines_fit(self) -> ExecutionSettings:
-        given = "default_max_wait_seconds" in self.model_fields_set
-        if given and self.default_max_wait_seconds > self.max_wait_ceiling_seconds:
-            raise ValueError(_too_long(self.default_max_wait_seconds, self.max_wait_ceiling_seconds))
-        return self
 
 
 class PollingSettings(Section):
@@ -392,6 +232,7 @@ class Settings(Section):
     server: ServerSettings = ServerSettings()
     state: StateSettings = StateSettings()
     execution: ExecutionSettings = ExecutionSettings()
+    worker: WorkerSettings = WorkerSettings()
     polling: PollingSettings = PollingSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
     operations: Mapping[str, Annotated[OperationSettings, Field(discriminator="kind")]] = Field(
@@ -434,11 +275,12 @@ class Settings(Section):
             if url:
                 raise ValueError("'queue_url' in [execution] must be empty for the engine \"local\"")
             return self
-        forms = _URLS[engine]
+        forms = URL_FORMS[engine]
         if not (url or self.state.url).startswith(forms):
-            raise ValueError(f"'queue_url' in [execution] must begin with {' or '.join(forms)} for the engine \"{engine}\"")
+            allowed = " or ".join(forms)
+            raise ValueError(f"'queue_url' in [execution] must begin with {allowed} for the engine \"{engine}\"")
         if self.state.provider == "memory":
-            raise ValueError(f"'provider' in [state] must be a shared store for the engine \"{engine}\", not \"memory\"")
+            raise ValueError(f'\'provider\' in [state] must not be "memory" for the engine "{engine}"')
         return self
 
     @model_validator(mode="after")
@@ -453,7 +295,7 @@ class Settings(Section):
             own_ceiling = operation.max_wait_ceiling_seconds
             ceiling = self.execution.max_wait_ceiling_seconds if own_ceiling is None else own_ceiling
             if wished is not None and wished > ceiling:
-                raise ValueError(f"{_too_long(wished, ceiling)} in {table}")
+                raise ValueError(f"{too_long(wished, ceiling)} in {table}")
         return self
 
 
@@ -461,6 +303,7 @@ SECTION_MODELS: Mapping[str, type[Section]] = {
     "server": ServerSettings,
     "state": StateSettings,
     "execution": ExecutionSettings,
+    "worker": WorkerSettings,
     "polling": PollingSettings,
     "observability": ObservabilitySettings,
 }
@@ -501,7 +344,3 @@ def table_name(*parts: str) -> str:
     """A table's name as TOML writes it, in its brackets."""
     quoted = (part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else f'"{ascii(part[:70])[1:-1]}"' for part in parts)
     return f"[{'.'.join(quoted)}]"
-
-
-def _too_long(wished: float, ceiling: float) -> str:
-    return f"default_max_wait_seconds ({wished:g}) is above max_wait_ceiling_seconds ({ceiling:g})"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,16 +31,18 @@ TABLES = ", ".join(
     ]
 )
 
-_SECRET_KEYS = frozenset({"argv", "body", "env", "headers", "url"})
-_LATER = {
-    "provider": frozenset({"postgres", "redis", "dynamodb"}),
-    "engine": frozenset({"celery", "dbos", "docket", "procrastinate", "pydocket", "taskiq"}),
-    "kind": frozenset({"mcp"}),
-}
+_SECRET_KEYS = frozenset({"argv", "body", "env", "headers", "queue_url", "url"})
+_LATER_KINDS = frozenset({"mcp"})
+_NAMED_KEY = re.compile(r"'(\w+)'(?: in \[(\w+)\])?")
 _PATTERNS = {
     r"^[A-Za-z_][A-Za-z0-9_]*$": "letters, digits and _, not starting with a digit",
     r"^[^:\s]+:[^:\s]+$": '"module:function"',
     r"^(https?://|\$\{)\S+$": 'an address that starts with "http://", "https://" or "${NAME}"',
+    r"^[^{}*?\[\]\\\s]+$": "1 to 100 characters, without blanks and without { } [ ] * ? \\",
+    r"^[a-z_][a-z0-9_]{0,62}$": "1 to 63 of a-z, 0-9 and _, not starting with a digit",
+    r"^[A-Za-z0-9_.-]{3,255}$": "3 to 255 letters, digits, _, . and -",
+    r"^[a-z0-9-]*$": 'a-z, 0-9 and -, as in "eu-central-1"',
+    r"^[A-Za-z0-9_.-]{1,64}$": "1 to 64 letters, digits, _, . and -",
 }
 
 
@@ -62,8 +65,16 @@ def describe(error: ValidationError, *, source: str, origins: Origins) -> str:
     for found in error.errors(include_url=False):
         mistakes.setdefault(_place(found["loc"]), found)
     place, found = next(iter(mistakes.items()))
-    message = _line(place, found, origins.get((*place.table, place.key or ""), source))
+    message = _line(place, found, origins.get(_key_at_fault(place, found), source))
     return message if len(mistakes) == 1 else f"{message} (and {len(mistakes) - 1} more to correct)"
+
+
+def _key_at_fault(place: _Place, found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where the wrong value stands; a rule about several keys begins its line with that key (and its table)."""
+    named = _NAMED_KEY.match(str(found.get("ctx", {}).get("error", ""))) if place.key is None else None
+    if named is None:
+        return *place.table, place.key or ""
+    return *((named[2],) if named[2] else place.table), named[1]
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -75,10 +86,13 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 def wrong_value(key: str, value: Any, *, table: str, source: str, field: FieldInfo) -> str:
     """The line about a value that does not fit its key."""
     allowed = allowed_values(field)
-    if isinstance(value, str) and value in _LATER.get(key, ()):
-        return f"{key} {value!r} in {table} of {source} is not in this release; allowed: {allowed}"
     shown = "" if _is_secret(key, table) else f" {shorten(value)}"
-    return f"invalid value{shown} for {key!r} in {table} of {source}; allowed: {allowed}"
+    return f"invalid value{shown} for {key!r} in {table} of {source}; allowed: {allowed}{_meant(value, field)}"
+
+
+def _meant(value: Any, field: FieldInfo) -> str:
+    names = [each for plain in _alternatives(field.annotation) for each in get_args(plain) if isinstance(each, str)]
+    return suggestion(value.lower(), names).removesuffix(".") if isinstance(value, str) else ""
 
 
 def _is_secret(key: str, table: str) -> bool:
@@ -186,7 +200,7 @@ def _wrong_operation_kind(kind: Any, table: str, source: str) -> str:
     allowed = _either([f'"{name}"' for name in OPERATION_MODELS])
     if kind is None:
         return f"missing key 'kind' in {table} of {source}; allowed: {allowed}"
-    if kind in _LATER["kind"]:
+    if kind in _LATER_KINDS:
         return f"kind {kind!r} in {table} of {source} is not in this release; allowed: {allowed}"
     return f"invalid value {shorten(kind)} for 'kind' in {table} of {source}; allowed: {allowed}"
 

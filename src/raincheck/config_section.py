@@ -1,10 +1,21 @@
-"""What every table of `raincheck.toml` is."""
+"""What every table of `raincheck.toml` is, and the bounds that several of them share."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
 
-__all__ = ["Section"]
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Duration", "Retention", "Retries", "Section", "Size", "Wait"]
+
+_TEN_YEARS = 315_360_000
+_HALF_GIB = 536_870_912
+
+Duration = Annotated[float, Field(gt=0, le=_TEN_YEARS)]
+Size = Annotated[int, Field(ge=1, le=_HALF_GIB)]
+Wait = Annotated[float, Field(ge=0, le=3600)]
+Retries = Annotated[int, Field(ge=0, le=100)]
+Retention = Annotated[float, Field(ge=1, le=_TEN_YEARS)]
 
 
 class Section(BaseModel):
