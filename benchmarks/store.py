@@ -1,28 +1,116 @@
-"""What the SQLite store's verbs cost with 10³ to 10⁶ stored tasks: `python -m benchmarks.store` prints a table.
+"""What a store's verbs cost with 10³ to 10⁶ stored tasks: `python -m benchmarks.store --store NAME` prints a table.
 
-The tasks are put in through the store itself, so the file is what a server would have written: mostly settled tasks, as
-in a store that keeps them for their retention.
+The tasks are put in through the store itself, so its place is what a server would have written: mostly settled tasks,
+as in a store that keeps them for their retention. A store on the network gets a private server, which waits for its
+disk, unless `--url` names one.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.store import TaskStore
 from raincheck.task import Outcome, Task, TaskStatus, new_task_ref, utc_now
+
+if TYPE_CHECKING:
+    from support.servers.server import Server
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 BATCH = 2_000
 SAMPLES = 200
+
+
+def _memory(_: Path, __: str) -> TaskStore:
+    from raincheck.stores.memory import MemoryStore
+
+    return MemoryStore()
+
+
+def _sqlite(folder: Path, _: str) -> TaskStore:
+    from raincheck.stores.sqlite import SqliteStore
+
+    return SqliteStore(folder / "tasks.db")
+
+
+def _postgres(_: Path, url: str) -> TaskStore:
+    from raincheck.stores.postgres import PostgresStore
+
+    return PostgresStore(url, schema="bench")
+
+
+def _redis(_: Path, url: str) -> TaskStore:
+    from raincheck.stores.redis import RedisStore
+
+    return RedisStore(url, key_prefix="bench:")
+
+
+def _dynamodb(_: Path, url: str) -> TaskStore:
+    from raincheck.stores.dynamodb import DynamoDBStore
+
+    return DynamoDBStore("bench", endpoint=url)
+
+
+def _postgres_server() -> Server:
+    from support.servers.postgres import PostgresServer
+
+    return PostgresServer(fsync=True)
+
+
+def _redis_server() -> Server:
+    from support.servers.redis import RedisServer
+
+    return RedisServer()
+
+
+def _dynamodb_server() -> Server:
+    from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
+
+    os.environ.update(CREDENTIALS)
+    return DynamoDBServer()
+
+
+MAKERS: Mapping[str, Callable[[Path, str], TaskStore]] = {
+    "memory": _memory,
+    "sqlite": _sqlite,
+    "postgres": _postgres,
+    "redis": _redis,
+    "dynamodb": _dynamodb,
+}
+"""Each store by its provider's name, given a folder and the address of a server."""
+
+SERVERS: Mapping[str, Callable[[], Server]] = {
+    "postgres": _postgres_server,
+    "redis": _redis_server,
+    "dynamodb": _dynamodb_server,
+}
+"""The private server of each store that needs one, not yet started."""
+
+
+@contextmanager
+def address(name: str, url: str) -> Generator[str]:
+    """The address of that store's server: the given one, else that of a private server, which ends with the block."""
+    if url or name not in SERVERS:
+        yield url
+        return
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    server = SERVERS[name]()
+    try:
+        server.start()
+        yield server.url
+    finally:
+        server.close()
 
 
 def _task(*, settled: bool) -> Task:
@@ -43,7 +131,7 @@ def _task(*, settled: bool) -> Task:
     )
 
 
-async def _fill(store: SqliteStore, wanted: int, stored: int) -> str:
+async def _fill(store: TaskStore, wanted: int, stored: int) -> str:
     """Add settled tasks until there are `wanted`; a task_ref from among them."""
     ref = ""
     while stored < wanted:
@@ -72,7 +160,7 @@ async def _per_second(verb: Callable[[], Awaitable[object]]) -> float:
     return 1000 / (time.perf_counter() - started)
 
 
-async def _measure(store: SqliteStore, ref: str) -> list[float]:
+async def _measure(store: TaskStore, ref: str) -> list[float]:
     new: list[Task] = []
 
     async def insert() -> None:
@@ -115,14 +203,14 @@ async def _measure(store: SqliteStore, ref: str) -> list[float]:
     return found
 
 
-async def _run(largest: int) -> None:
+async def _run(name: str, url: str, largest: int) -> None:
     heads = ("tasks", "insert µs", "inserts/s at 50", "get µs", "gets/s at 50", "claimable", "overdue", "purge", "list")
     print("| " + " | ".join([*heads, "count"]) + " |\n|" + " ---: |" * (len(heads) + 1))
-    with tempfile.TemporaryDirectory(prefix="bench-store-") as folder:
-        store = SqliteStore(Path(folder) / "tasks.db")
+    with tempfile.TemporaryDirectory(prefix="bench-store-") as folder, address(name, url) as server:
+        store = MAKERS[name](Path(folder), server)
         await store.open()
         try:
-            stored = 0
+            stored = sum((await store.count()).values())
             for size in SIZES:
                 if size > largest:
                     break
@@ -138,8 +226,11 @@ async def _run(largest: int) -> None:
 def main() -> None:
     """Measure up to the largest size asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.store", description=__doc__)
+    parser.add_argument("--store", choices=sorted(MAKERS), default="sqlite", help="which store (default sqlite)")
+    parser.add_argument("--url", default="", help="a server's address; its tasks stay there")
     parser.add_argument("--largest", type=int, default=SIZES[-1], help="the most tasks (default 1,000,000)")
-    asyncio.run(_run(parser.parse_args().largest))
+    arguments = parser.parse_args()
+    asyncio.run(_run(arguments.store, arguments.url, arguments.largest))
 
 
 if __name__ == "__main__":
