@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -69,7 +69,7 @@ async def test_nobody_listens_to_the_store_once_nothing_is_watched(lab: Lab, mon
 
 
 class CutOff(SqliteStore):
-    """A store that a worker may be cut off from, as one on the network; `cut` does it to the renewals."""
+    """A store that a worker may be cut off from, as one on the network; `cut` does it."""
 
     cut = False
 
@@ -78,16 +78,28 @@ class CutOff(SqliteStore):
         return replace(super().capabilities, remote=True)
 
     def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
+        self._reach()
+        return super().renew(worker_id, leases, lease_until)
+
+    async def versions(self, task_refs: Collection[str]) -> Mapping[str, int]:
+        self._reach()
+        return await super().versions(task_refs)
+
+    async def replace(self, task: Task, *, seen_lease: datetime | None = None) -> bool:
+        self._reach()
+        return await super().replace(task, seen_lease=seen_lease)
+
+    def _reach(self) -> None:
         if self.cut:
             raise StoreUnavailable("The store cannot be reached.")
-        return super().renew(worker_id, leases, lease_until)
 
 
 async def test_a_worker_that_is_cut_off_stops_in_time_what_another_one_may_start(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And goes on with what nobody else will ever start."""
-    starts, ended = asyncio.Semaphore(0), asyncio.Event()
+    starts: list[str] = []
+    ended = asyncio.Event()
     lived: list[tuple[int, float]] = []
 
     @lab.operation("retry", on_worker_lost="retry")
@@ -95,7 +107,7 @@ async def test_a_worker_that_is_cut_off_stops_in_time_what_another_one_may_start
         if context.fence > 1:
             lived.append((2, elapsed()))
             return "again"
-        starts.release()
+        starts.append("retry")
         try:
             while True:
                 lived.append((1, elapsed()))
@@ -105,20 +117,23 @@ async def test_a_worker_that_is_cut_off_stops_in_time_what_another_one_may_start
 
     @lab.operation("fail")
     async def _(arguments: Mapping[str, Any], context: TaskContext) -> str:
-        starts.release()
+        starts.append("fail")
         await ended.wait()
         return "finished"
 
-    async with lab.service(store=CutOff(lab.path)) as worker:
+    async with lab.service(store=CutOff(lab.path)) as worker, asyncio.timeout(20):
         refs = [(await worker.registry.submit(name, {}, scope="a")).task.task_ref for name in ("retry", "fail")]
-        for each in range(2):
-            await asyncio.wait_for(starts.acquire(), 5)
+        while len(starts) < 2:
+            await asyncio.sleep(0.01)
         monkeypatch.setattr(CutOff, "cut", True)
         async with lab.service() as other:
-            retried, failed = [await other.registry.wait(ref, scope="a", seconds=5) for ref in refs]
+            retried = await other.registry.wait(refs[0], scope="a", seconds=5)
+            monkeypatch.setattr(CutOff, "cut", False)
+            failed = await other.registry.wait(refs[1], scope="a", seconds=5)
     assert retried.outcome is not None
     assert (retried.outcome.value, retried.attempt) == ("again", 2)
-    assert failed.attempt == 1
+    assert ended.is_set()
+    assert (failed.attempt, failed.terminal) == (1, True)
     assert max(at for run, at in lived if run == 1) < min(at for run, at in lived if run == 2)
 
 
