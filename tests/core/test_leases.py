@@ -106,6 +106,7 @@ async def test_a_worker_that_is_cut_off_stops_in_time_what_another_one_may_start
     async def _(arguments: Mapping[str, Any], context: TaskContext) -> str:
         if context.fence > 1:
             lived.append((2, elapsed()))
+            await asyncio.sleep(0.3)
             return "again"
         starts.append("retry")
         try:
