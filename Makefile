@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 
-.PHONY: help setup demo test lint format docs bench conformance conformance-server clean
+.PHONY: help setup demo test backends lint format docs bench conformance conformance-server clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ demo: .venv/.stamp ## Show the main job: a slow tool, a kill -9, and every resul
 
 test: .venv/.stamp ## Run all tests
 	@$(PY) -m pytest -q -n 2 --dist loadfile
+
+backends: ## Install PostgreSQL and Redis for the tests of stores and engines (Debian)
+	@./scripts/backends
 
 lint: .venv/.stamp ## Check style and types
 	@$(PY) -m ruff check .

@@ -14,6 +14,7 @@ from raincheck.config import PollingSettings
 from raincheck.errors import CallError, InternalError, InvalidParameters, StoreError
 from raincheck.mcp import wire
 from raincheck.mcp.scopes import ANONYMOUS
+from raincheck.mcp.store_trouble import for_callers
 from raincheck.registry import Registry, Submission
 from raincheck.task import Task, TaskStatus, utc_now
 
@@ -137,8 +138,10 @@ async def answer_errors(answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
     """
     try:
         return await answer
-    except (CallError, StoreError) as error:
+    except CallError as error:
         return wire.call_error(error)
+    except StoreError as error:
+        return wire.call_error(for_callers(error))
     except Exception as error:  # the boundary that the docstring names
         if type(error).__module__.startswith("mcp."):
             raise

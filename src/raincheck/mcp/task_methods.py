@@ -19,6 +19,7 @@ from raincheck.errors import CallError, StoreError, TaskNotFound
 from raincheck.mcp import task_wire, wire
 from raincheck.mcp.handle_tools import HandleTools
 from raincheck.mcp.scopes import ANONYMOUS, scope_of
+from raincheck.mcp.store_trouble import for_callers
 from raincheck.mcp.surfaces import (
     CORE_TASKS_VERSION,
     TASKS_EXTENSION,
@@ -27,7 +28,7 @@ from raincheck.mcp.surfaces import (
     rpc_error,
 )
 from raincheck.registry import Registry
-from raincheck.task import InputRequest, Task, TaskStatus, utc_now
+from raincheck.task import InputRequest, Task, TaskError, TaskStatus, utc_now
 
 __all__ = ["TaskMethods", "task_bindings"]
 
@@ -247,7 +248,8 @@ async def answered(answer: Any) -> dict[str, Any]:
     except CallError as error:
         raise MCPError(INVALID_PARAMS, error.message, {"code": error.code}) from None
     except StoreError as error:
-        raise MCPError(INTERNAL_ERROR, error.message, {"code": error.code, "retryable": error.retryable}) from None
+        told = TaskError.from_exception(for_callers(error)).public()
+        raise MCPError(INTERNAL_ERROR, told.pop("message"), told) from None
 
 
 def _checked_era(ctx: ServerRequestContext[Any, Any], params: TaskParams) -> bool:
