@@ -71,11 +71,23 @@ class Pool:
         if task.task_ref in self._running:
             return False
         self._free -= 1
+        self._start(run, task, released)
+        return True
+
+    async def spawn_in_turn(self, run: RunTask, task: Task, released: Callable[[], None] | None = None) -> bool:
+        """As `spawn`, but wait for a place first: behind the parked tasks that go on."""
+        await self.take()
+        if task.task_ref in self._running:
+            self.give_back()
+            return False
+        self._start(run, task, released)
+        return True
+
+    def _start(self, run: RunTask, task: Task, released: Callable[[], None] | None) -> None:
         slot = _Slot(self, released)
         # An empty context: a task that starts straight from its own call must not run with that request's variables.
         job = asyncio.create_task(self._run_one(run, task, slot), context=Context())
         self._running[task.task_ref] = job
-        return True
 
     async def _run_one(self, run: RunTask, task: Task, slot: _Slot) -> None:
         try:

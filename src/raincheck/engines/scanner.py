@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from raincheck.engine import RunTask
 from raincheck.engines.pool import Pool
@@ -27,8 +27,8 @@ class Scanner:
         store: Where pending tasks are found.
         operation_types: Which operations this process can run, asked anew for every scan.
         scan_seconds: How often to look although nothing says that there is something.
-        grace_seconds: How long a task must have been pending: until then its delivery may be under way.
-        clock: The clock that the tasks' times are of.
+        lost_before: What has been pending since before this time counts as lost; younger tasks are left to their
+            delivery, which may be under way. None: everything is taken.
     """
 
     def __init__(
@@ -38,15 +38,13 @@ class Scanner:
         pool: Pool,
         *,
         scan_seconds: float,
-        grace_seconds: float = 0.0,
-        clock: Callable[[], datetime] | None = None,
+        lost_before: Callable[[], datetime] | None = None,
     ) -> None:
         self._store = store
         self._operation_types = operation_types
         self._pool = pool
         self._scan_seconds = scan_seconds
-        self._grace = timedelta(seconds=grace_seconds)
-        self._clock = clock
+        self._lost_before = lost_before
         self._run: RunTask | None = None
         self._more_pending = True
         self._wake = asyncio.Event()
@@ -100,9 +98,9 @@ class Scanner:
             wanted = self._pool.free + self._pool.running
             self._more_pending = False
             found = await self._store.claimable(self._operation_types(), wanted)
-            if self._clock is not None:
-                until = self._clock() - self._grace
-                found = [task for task in found if task.updated_at <= until]
+            if self._lost_before is not None:
+                limit = self._lost_before()
+                found = [task for task in found if task.updated_at < limit]
             for task in found:
                 if self._pool.free <= 0:
                     break

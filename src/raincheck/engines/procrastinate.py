@@ -1,0 +1,267 @@
+"""The engine on procrastinate (PostgreSQL): its jobs bring the ids of tasks to its workers.
+
+Where the queue lives in the store's own database, a task and its job come into being in one transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from procrastinate import App, PsycopgConnector
+from procrastinate.jobs import Status
+from procrastinate.types import JSONDict
+from procrastinate.worker import Worker
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from raincheck.engine import EngineFactory
+from raincheck.engines.procrastinate_jobs import JobEnds
+from raincheck.engines.procrastinate_schema import SCHEMA, ensure_schema, mapped, parameters_of, place_of
+from raincheck.engines.queued import Jobs, QueuedEngine
+from raincheck.engines.sender import QueueUnavailable
+from raincheck.store import Companion, TaskStore
+from raincheck.task import Task
+from raincheck.tls import Tls
+
+__all__ = ["job_statement", "procrastinate_engine"]
+
+_FUNCTION = "raincheck_task"
+# Fetching, handing in, deleting, heartbeat and tending, each one statement at a time.
+_CONNECTIONS = 5
+_ANSWER_SECONDS = 4.0
+_STOP_SECONDS = 2.0
+_POLL_SECONDS = 2.0
+_HEARTBEAT_SECONDS = 5.0
+_STALLED_SECONDS = 20.0
+_CLEAR_UP_SECONDS = 5.0
+_JOB = (
+    f"SELECT {SCHEMA}.procrastinate_defer_jobs_v1(ARRAY[ROW(%s::varchar, %s::varchar, 0, NULL, NULL,"
+    f" jsonb_build_object('task_ref', %s::text), NULL)::{SCHEMA}.procrastinate_job_to_defer_v1])"
+)
+
+
+def procrastinate_engine(
+    url: str, *, name: str, reconcile_seconds: float, tls: Tls | None = None, jobs_come_with_tasks: bool = False
+) -> EngineFactory:
+    """What makes the engine on procrastinate.
+
+    Args:
+        url: The database: `postgresql://…`. Its tables are made in a schema of their own.
+        name: The queue's name.
+        reconcile_seconds: How long a task may be pending before it counts as lost by the queue.
+        tls: Certificates beyond what the address says.
+        jobs_come_with_tasks: The store runs `job_statement` with each new task.
+
+    Raises:
+        ConfigurationError: The address is none.
+    """
+    parameters = parameters_of(url, tls)
+
+    def make(
+        store: TaskStore,
+        operation_types: Callable[[], Collection[str]],
+        *,
+        max_concurrency: int,
+        clock: Callable[[], datetime],
+    ) -> QueuedEngine:
+        queue = _ProcrastinateQueue(
+            parameters, name=name, concurrency=max_concurrency, jobs_come_with_tasks=jobs_come_with_tasks
+        )
+        return QueuedEngine(
+            store,
+            operation_types,
+            queue,
+            max_concurrency=max_concurrency,
+            reconcile_seconds=reconcile_seconds,
+            clock=clock,
+        )
+
+    return make
+
+
+def job_statement(name: str) -> Companion:
+    """The job of a new task, for the transaction that inserts it.
+
+    Args:
+        name: The queue's name.
+    """
+
+    def companion(task: Task) -> tuple[str, Sequence[Any]]:
+        return _JOB, (name, _FUNCTION, task.task_ref)
+
+    return companion
+
+
+class _ProcrastinateQueue:
+    """See `raincheck.engines.queued.Queue`."""
+
+    def __init__(self, parameters: dict[str, Any], *, name: str, concurrency: int, jobs_come_with_tasks: bool) -> None:
+        self._parameters = parameters
+        self._queue = name
+        self._concurrency = concurrency
+        self._jobs_come_with_tasks = jobs_come_with_tasks
+        self._opening = asyncio.Lock()
+        self._app: App | None = None
+        self._manager: JobEnds | None = None
+        self._pool: AsyncConnectionPool | None = None
+        self._jobs: Jobs | None = None
+        self._doubtful = False
+        self._clear_up_at = 0.0
+
+    @property
+    def name(self) -> str:
+        """See `Queue.name`."""
+        return f"the procrastinate queue {self._queue!r} at {place_of(self._parameters)}"
+
+    async def open(self) -> None:
+        """See `Queue.open`."""
+        async with self._opening:
+            if self._app is not None and not self._doubtful:
+                return
+            with mapped():
+                await _bounded(ensure_schema(self._parameters))
+                if self._pool is None:
+                    await self._open_app()
+                else:
+                    # Connections that a restart of the server broke: replaced now, not found one by one.
+                    await _bounded(self._pool.check())
+            self._doubtful = False
+
+    async def _open_app(self) -> None:
+        _quiet()
+        self._pool = AsyncConnectionPool(
+            kwargs=self._parameters,
+            min_size=0,
+            max_size=_CONNECTIONS,
+            timeout=_ANSWER_SECONDS,
+            # A further attempt comes with the next that wants a connection.
+            reconnect_timeout=_ANSWER_SECONDS,
+            configure=_autocommit,
+            open=False,
+        )
+        await self._pool.open()
+        connector = PsycopgConnector()
+        await connector.open_async(self._pool)
+        app = App(connector=connector)
+        app.job_manager = self._manager = JobEnds(connector)
+
+        @app.task(name=_FUNCTION, queue=self._queue)
+        async def _(task_ref: str) -> None:
+            if self._jobs is not None:
+                await self._jobs.run(task_ref)
+
+        self._app = app
+
+    @contextmanager
+    def _watched(self) -> Generator[None]:
+        """`mapped`; after a failure the next `open` looks at everything again."""
+        try:
+            with mapped():
+                yield
+        except QueueUnavailable:
+            self._doubtful = True
+            raise
+
+    async def send(self, tasks: Sequence[Task]) -> None:
+        """See `Queue.send`."""
+        # A task that came back from a lost worker has a new job either way.
+        refs = [task.task_ref for task in tasks if task.attempt > 0 or not self._jobs_come_with_tasks]
+        if not refs:
+            return
+        await self.open()
+        assert self._app is not None
+        with self._watched():
+            deferrer = self._app.configure_task(_FUNCTION, queue=self._queue)
+            payloads: list[JSONDict] = [{"task_ref": ref} for ref in refs]
+            await deferrer.batch_defer_async(*payloads)
+
+    async def work(self, jobs: Jobs, stopping: asyncio.Event) -> None:
+        """See `Queue.work`."""
+        assert self._app is not None
+        self._jobs = jobs
+        worker = Worker(
+            self._app,
+            queues=[self._queue],
+            name=self._queue,
+            concurrency=self._concurrency,
+            fetch_job_polling_interval=_POLL_SECONDS,
+            # Nobody aborts jobs: a cancelled task is heard of through the store.
+            abort_job_polling_interval=3600.0,
+            # Jobs end at once; tasks that run go on.
+            shutdown_graceful_timeout=0.0,
+            listen_notify=True,
+            delete_jobs="always",
+            install_signal_handlers=False,
+            update_heartbeat_interval=_HEARTBEAT_SECONDS,
+            stalled_worker_timeout=_STALLED_SECONDS,
+        )
+        running = asyncio.create_task(worker.run(), name="raincheck-procrastinate")
+        waiting = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+            worker.stop()
+            await asyncio.wait({running}, timeout=_STOP_SECONDS)
+            while not running.done():
+                running.cancel()
+                await asyncio.wait({running}, timeout=0.5)
+        with self._watched():
+            if not running.cancelled():
+                running.result()
+
+    async def tend(self, pending: Callable[[str], Awaitable[bool]]) -> None:
+        """See `Queue.tend`."""
+        assert self._app is not None
+        with self._watched():
+            await _bounded(self._app.check_connection_async())
+            loop = asyncio.get_running_loop()
+            if self._concurrency and loop.time() > self._clear_up_at:
+                self._clear_up_at = loop.time() + _CLEAR_UP_SECONDS
+                await self._clear_up(self._app.job_manager, pending)
+
+    async def _clear_up(self, manager: Any, pending: Callable[[str], Awaitable[bool]]) -> None:
+        """Jobs of dead workers, which procrastinate counts as running for ever: again, or over."""
+        for job in await manager.get_stalled_jobs(queue=self._queue, seconds_since_heartbeat=_STALLED_SECONDS):
+            if await pending(job.task_kwargs["task_ref"]):
+                await manager.retry_job_by_id_async(job_id=job.id, retry_at=datetime.now(UTC))
+            else:
+                await manager.finish_job(job, Status.FAILED, delete_job=True)
+        await manager.prune_stalled_workers(_STALLED_SECONDS)
+
+    async def close(self) -> None:
+        """See `Queue.close`."""
+        self._app = None
+        manager, self._manager = self._manager, None
+        pool, self._pool = self._pool, None
+        if manager is not None:
+            await manager.stop(_STOP_SECONDS)
+        if pool is not None:
+            await pool.close(timeout=_STOP_SECONDS)
+
+
+async def _bounded(answer: Awaitable[object]) -> None:
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await answer
+    except TimeoutError:
+        raise QueueUnavailable(f"PostgreSQL does not answer within {_ANSWER_SECONDS:g} s") from None
+
+
+async def _autocommit(connection: AsyncConnection[Any]) -> None:
+    # Each of procrastinate's statements is a transaction of its own; BEGIN and COMMIT would be two more round trips.
+    await connection.set_autocommit(True)
+
+
+def _quiet() -> None:
+    """procrastinate tells of every job, the pool of every attempt to connect; the engine says once that the queue is
+    away."""
+    for name in ("procrastinate", "psycopg.pool"):
+        log = logging.getLogger(name)
+        if log.level == logging.NOTSET:
+            log.setLevel(logging.CRITICAL)
