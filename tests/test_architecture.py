@@ -42,16 +42,19 @@ ALLOWED: dict[str, set[str]] = {
     "config_messages": {"config"},
     "config_sources": {"config", "config_messages", "errors"},
     # The composition root names the adapters.
-    "compose": _DOMAIN | {"config", "operations", "store", "stores", "engines", "tls"},
+    "compose": _DOMAIN | {"config", "config_state", "operations", "service", "store", "stores", "engines", "tls"},
     **{name: _DOMAIN | _PORTS | _CORE | {"operations"} for name in _CORE},
     # One process's share is put together here; the embedded engine is its default.
     "failure_rate": set(),
     "service": _DOMAIN | _PORTS | _CORE | {"operations", "engines"},
-    "mcp": _DOMAIN | _PORTS | _CORE | {"operations", "config", "config_auth", "compose"},
+    "health": {"service"},
+    "lifecycle": set(),
+    "worker": {"errors", "health", "lifecycle", "service"},
+    "mcp": _DOMAIN | _PORTS | _CORE | {"operations", "config", "config_auth", "compose", "health", "lifecycle"},
     "cli": _DOMAIN
     | _PORTS
     | _CORE
-    | {"operations", "config", "config_auth", "config_sources", "compose", "mcp", "demo"},
+    | {"operations", "config", "config_auth", "config_sources", "compose", "mcp", "demo", "worker"},
     # The demo's operations are written as a user would write them.
     "demo": _DOMAIN | {"mcp", FACADE},
     FACADE: {"_version", "compose"},

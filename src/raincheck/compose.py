@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from raincheck.config import CommandSettings, HttpSettings, PythonSettings, Settings
     from raincheck.engine import EngineFactory
     from raincheck.operations.operation import Operation, Policy
+    from raincheck.service import ServiceSettings
     from raincheck.store import Companion, TaskStore
     from raincheck.tls import Tls
 
@@ -26,9 +27,11 @@ __all__ = [
     "make_engine",
     "make_operations",
     "make_store",
+    "place_of",
     "policy_of",
     "require_extra",
     "require_server",
+    "service_settings",
 ]
 
 _OLDEST_MCP = (2, 3)
@@ -122,6 +125,39 @@ def make_engine(settings: Settings) -> EngineFactory:
                 tls=_tls(settings),
                 jobs_come_with_tasks=_jobs_come_with_tasks(settings),
             )
+
+
+def service_settings(settings: Settings) -> ServiceSettings:
+    """How a process takes part, as the settings have it."""
+    from raincheck.service import ServiceSettings
+
+    execution = settings.execution
+    return ServiceSettings(
+        max_concurrency=execution.max_concurrency,
+        lease_seconds=execution.lease_seconds,
+        drain_seconds=execution.drain_seconds,
+        max_parameters_bytes=execution.max_parameters_bytes,
+        alert_on_failure_rate=settings.observability.alert_on_failure_rate,
+    )
+
+
+def place_of(settings: Settings) -> tuple[str, str]:
+    """The store and the engine as they may be shown: what each is and where, without user and password."""
+    from raincheck.config_state import public_url
+
+    state, execution = settings.state, settings.execution
+    match state.provider:
+        case "memory":
+            store = "memory"
+        case "sqlite":
+            store = f"sqlite {settings.database}"
+        case "dynamodb":
+            store = f"dynamodb {state.table} at {public_url(state.url) if state.url else state.region or 'AWS'}"
+        case "postgres" | "redis":
+            store = f"{state.provider} {public_url(state.url)}"
+    if execution.engine == "local":
+        return store, "local"
+    return store, f"{execution.engine} {execution.queue_name} at {public_url(settings.queue_url)}"
 
 
 def require_extra(module: str, extra: str, what: str) -> None:

@@ -15,6 +15,7 @@ from raincheck.changes import Changes
 from raincheck.clock import StoreClock
 from raincheck.engine import EngineFactory
 from raincheck.engines.local import local_engine
+from raincheck.errors import StoreError
 from raincheck.failure_rate import FailureRate
 from raincheck.heartbeat import Heartbeat
 from raincheck.operations.operation import Operation
@@ -29,6 +30,7 @@ __all__ = ["Service", "ServiceSettings"]
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 15.0
+_NO_TASK = "readiness"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,6 +171,20 @@ class Service:
         await self._store_clock.stop()
         await self._store.close()
         logger.info("worker %s stopped", self.worker_id)
+
+    async def unready(self, seconds: float) -> str | None:
+        """Why this process should get no work now, or None; the store has `seconds` to answer. Tells nothing secret."""
+        if not self._started:
+            return "this process is stopping, or not started yet"
+        try:
+            async with asyncio.timeout(seconds):
+                await self._store.get(_NO_TASK)
+        except TimeoutError:
+            return f"the task store did not answer within {seconds:g} s"
+        except StoreError as error:
+            logger.warning("not ready: %s", error.message)
+            return "the task store is not available"
+        return None
 
     def _settled(self, task: Task) -> None:
         self._failures.settled(task.operation_type, failed=task.status is TaskStatus.FAILED)

@@ -18,6 +18,7 @@ __all__ = ["cli", "main"]
 
 _COMMANDS = {
     "serve": "raincheck.cli.serve:serve",
+    "worker": "raincheck.cli.worker:worker",
     "check": "raincheck.cli.check:check",
     "tasks": "raincheck.cli.tasks:tasks",
     "demo": "raincheck.cli.main:demo",
@@ -49,6 +50,7 @@ def cli() -> None:
     Declare operations:     write raincheck.toml (docs/configuration.md)
     Look before you serve:  raincheck check
     Serve them over MCP:    raincheck serve
+    Run them elsewhere:     raincheck worker
     Follow the tasks:       raincheck tasks list
     """
 

@@ -35,9 +35,11 @@ def config_option(command: _F) -> _F:
 
 
 def state_url_option(command: _F) -> _F:
-    """`--state-url PATH`."""
+    """`--state-url URL`."""
     return click.option(
-        "--state-url", metavar="PATH", help="The file that keeps the tasks, in place of the configured one."
+        "--state-url",
+        metavar="URL",
+        help="Where the tasks are kept, in place of the configured place: a file, or a store's address.",
     )(command)
 
 

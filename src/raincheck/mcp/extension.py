@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -150,6 +150,10 @@ class Raincheck(Workshop, Extension):
         if server is None:
             return {}
         return {tool.name: partial(existing_tool_operation, server, tool) for tool in await server.list_tools()}
+
+    def _server_lifespan(self) -> AbstractAsyncContextManager[Any]:
+        own = None if self._server is None else self._server.settings.lifespan
+        return nullcontext() if self._server is None or own is None else own(self._server)
 
     def _operation_binding(self, operation: Operation) -> ToolBinding:
         return self._binding(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
@@ -200,6 +200,11 @@ class Raincheck(Workshop, ServerExtension):
             for tool in tools
             if not isinstance(tool, AnsweredTool)
         }
+
+    def _server_lifespan(self) -> AbstractAsyncContextManager[Any]:
+        # FastMCP has no public way to it without serving; it counts who has entered.
+        manager: Callable[[], AbstractAsyncContextManager[Any]] | None = getattr(self._host, "_lifespan_manager", None)
+        return nullcontext() if manager is None else manager()
 
     def listed(self, tools: Sequence[Any], ctx: ServerRequestContext[Any, Any] | None) -> list[Any]:
         """FastMCP's listing with our tools' exact schemas, and no promise that a ticket would break."""

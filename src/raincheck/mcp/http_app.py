@@ -1,4 +1,4 @@
-"""The streamable HTTP application of `raincheck serve`: one address, answered as each protocol version needs it.
+"""The HTTP application of `raincheck serve`: one address, answered as each protocol version needs it.
 
 A request of the present protocol is one exchange, and its answer plain JSON: streams would cost a tenth to nearly half
 of the throughput (`subscriptions/listen` streams all the same). A client of an older protocol may be asked something
@@ -17,7 +17,9 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-__all__ = ["http_app"]
+from raincheck.health import PATHS, Health
+
+__all__ = ["http_app", "with_health"]
 
 _PRESENT = frozenset(version.encode() for version in MODERN_PROTOCOL_VERSIONS)
 
@@ -42,3 +44,22 @@ def http_app(server: MCPServer[Any], *, host: str, security: TransportSecuritySe
         await (exchanges if version in _PRESENT else streams)(scope, receive, send)
 
     return app
+
+
+def with_health(app: ASGIApp, health: Health) -> ASGIApp:
+    """The application, and beside it the paths of `raincheck.health`: for whoever asks, under whatever host name."""
+
+    async def whole(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] not in PATHS:
+            await app(scope, receive, send)
+            return
+        answer = await health.answer(scope["method"], scope["path"])
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(answer.body)).encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
+
+    return whole

@@ -7,7 +7,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import socket
 import sys
 from collections.abc import Generator, Mapping
@@ -19,10 +18,12 @@ from mcp.server.mcpserver import MCPServer
 from raincheck.compose import make_operations
 from raincheck.config import Settings
 from raincheck.errors import StoreError
+from raincheck.health import Health
+from raincheck.lifecycle import told_to_stop
 from raincheck.logs import configure_logs
 from raincheck.mcp.auth import make_verifier, sdk_settings, transport_security
 from raincheck.mcp.extension import Raincheck
-from raincheck.mcp.http_app import http_app
+from raincheck.mcp.http_app import http_app, with_health
 from raincheck.mcp.shortcut import shorten
 from raincheck.mcp.stdio import Wire, run_on, take_wire
 from raincheck.operations.operation import Operation
@@ -104,7 +105,7 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(server: MCPServer[Any], rc: Raincheck, settings: Settings, door: Wire | socket.socket) -> int:
-    told = _told_to_stop()
+    told = told_to_stop()
     async with rc.running():
         # The full collections of what was imported cost tens of milliseconds each (shared/figures.md).
         gc.collect()
@@ -114,7 +115,7 @@ async def _serve(server: MCPServer[Any], rc: Raincheck, settings: Settings, door
         if isinstance(door, Wire):
             serving = asyncio.create_task(run_on(door, server))
         else:
-            web = _web_server(server, settings, door)
+            web = _web_server(server, settings, door, Health(service))
             serving = asyncio.create_task(web.serve(sockets=[door]))
         stopping = asyncio.create_task(told.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -136,22 +137,7 @@ async def _serve(server: MCPServer[Any], rc: Raincheck, settings: Settings, door
     return 0
 
 
-def _told_to_stop() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
-    loop, told = asyncio.get_running_loop(), asyncio.Event()
-
-    def stop() -> None:
-        told.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    return told
-
-
-def _web_server(server: MCPServer[Any], settings: Settings, listener: socket.socket) -> uvicorn.Server:
+def _web_server(server: MCPServer[Any], settings: Settings, listener: socket.socket, health: Health) -> uvicorn.Server:
     import uvicorn
 
     class Web(uvicorn.Server):
@@ -167,7 +153,8 @@ def _web_server(server: MCPServer[Any], settings: Settings, listener: socket.soc
     else:
         app = http_app(server, host=host, security=security)
     print(f"raincheck: serving on {_address(settings, listener)}", file=sys.stderr, flush=True)
-    return Web(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1))
+    whole = with_health(app, health)
+    return Web(uvicorn.Config(whole, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1))
 
 
 def _listen(settings: Settings) -> socket.socket:

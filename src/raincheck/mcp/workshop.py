@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -20,7 +20,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams
 
-from raincheck.compose import default_policy, make_engine, make_store
+from raincheck.compose import default_policy, make_engine, make_store, service_settings
 from raincheck.config import Settings, file_name
 from raincheck.errors import ConfigurationError
 from raincheck.mcp.handle_tools import HANDLE_TOOLS, HandleTools, answer_errors
@@ -30,7 +30,7 @@ from raincheck.mcp.task_methods import TaskMethods
 from raincheck.mcp.typed_tools import TypedTools
 from raincheck.operations.operation import LostPolicy, Mode, Operation, Policy, WithoutTasks
 from raincheck.registry import Registry
-from raincheck.service import Service, ServiceSettings
+from raincheck.service import Service
 from raincheck.store import TaskStore
 
 __all__ = ["HANDLE_NAMES", "Workshop", "checked_policy"]
@@ -88,6 +88,10 @@ class Workshop:
 
     async def _existing_tools(self) -> Mapping[str, Callable[[Policy], Operation]]:
         """The server's tools by name, each with what makes an operation of it."""
+        raise NotImplementedError
+
+    def _server_lifespan(self) -> AbstractAsyncContextManager[Any]:
+        """What the server sets up for its tools while it serves."""
         raise NotImplementedError
 
     # Declaring operations.
@@ -252,6 +256,23 @@ class Workshop:
                 self._service = None
                 await service.stop()
 
+    @asynccontextmanager
+    async def working(self, settings: Settings) -> AsyncGenerator[Service]:
+        """Only run tasks while the block runs, as `settings` say, in the server's own lifespan: nobody is served.
+
+        Raises:
+            ConfigurationError: Other processes cannot reach the tasks of its store.
+            StoreError: The store cannot be opened.
+        """
+        shared = self._given_store is None or self._given_store.capabilities.shared
+        if not shared or (self._given_store is None and settings.state.provider == "memory"):
+            raise ConfigurationError(
+                "the tasks of a store in memory exist inside the server only: a worker needs another"
+            )
+        self._settings = settings
+        async with self._server_lifespan(), self.running():
+            yield await self.started()
+
     async def started(self) -> Service:
         """The service, for a request that needs it; the first one starts it.
 
@@ -281,23 +302,16 @@ class Workshop:
         return self._service
 
     def _new_service(self) -> Service:
-        execution = self._settings.execution
         return Service(
-            self._given_store or make_store(self._settings_of_server()),
+            self._given_store or make_store(self.settings_of_server()),
             self._operations.get,
             self._names,
-            ServiceSettings(
-                max_concurrency=execution.max_concurrency,
-                lease_seconds=execution.lease_seconds,
-                drain_seconds=execution.drain_seconds,
-                max_parameters_bytes=execution.max_parameters_bytes,
-                alert_on_failure_rate=self._settings.observability.alert_on_failure_rate,
-            ),
+            service_settings(self._settings),
             engine=make_engine(self._settings),
         )
 
-    def _settings_of_server(self) -> Settings:
-        """Where nothing says where tasks are kept, each server has a file of its own, by its name."""
+    def settings_of_server(self) -> Settings:
+        """All settings; where they don't say where tasks are kept, each server has a file of its own, by its name."""
         settings, name = self._settings, self._server_name()
         unsaid = settings.source == Settings().source and settings.state.provider == "sqlite" and not settings.state.url
         if name is None or not unsaid or settings.state_folder is None:

@@ -12,7 +12,7 @@ from typing import Any
 from raincheck.errors import ConfigurationError
 from raincheck.operations.problems import capped
 
-__all__ = ["load_target"]
+__all__ = ["load_object", "load_target"]
 
 
 def load_target(target: str, folder: Path | None = None) -> Callable[..., Any]:
@@ -24,6 +24,18 @@ def load_target(target: str, folder: Path | None = None) -> Callable[..., Any]:
 
     Raises:
         ConfigurationError: There is no such function, or its module cannot be imported; one line says which and why.
+    """
+    found = load_object(target, folder)
+    if not callable(found):
+        raise ConfigurationError(f'target = "{target}" is of type {type(found).__name__}; allowed: a function')
+    return found
+
+
+def load_object(target: str, folder: Path | None = None) -> Any:
+    """Whatever `module:name` names; see `load_target`.
+
+    Raises:
+        ConfigurationError: As there.
     """
     module_name, colon, path = target.partition(":")
     named = colon and all(module_name.split(".")) and all(part.isidentifier() for part in path.split("."))
@@ -38,8 +50,6 @@ def load_target(target: str, folder: Path | None = None) -> Callable[..., Any]:
             hint = f"; there is: {', '.join(close)}" if close else ""
             raise ConfigurationError(f'target = "{target}": {module_name} has no {name!r}{hint}')
         found = getattr(found, name)
-    if not callable(found):
-        raise ConfigurationError(f'target = "{target}" is of type {type(found).__name__}; allowed: a function')
     return found
 
 

@@ -1,0 +1,183 @@
+"""`raincheck worker`: a process that runs tasks and serves nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from raincheck.cli.options import settings_from, state_url_option
+from raincheck.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from raincheck.config import Settings
+    from raincheck.operations.operation import Operation
+    from raincheck.service import Service
+    from raincheck.worker import Work
+
+__all__ = ["worker"]
+
+_OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+@click.command()
+@click.argument("target", required=False, metavar="[CONFIG | MODULE:RAINCHECK]")
+@click.option("--max-concurrency", type=click.IntRange(1, 100_000), help="How many tasks run at once; default: 50.")
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(0, 3600),
+    help="How long running tasks may go on when told to stop; default: 5.",
+)
+@click.option(
+    "--health-port",
+    type=click.IntRange(0, 65535),
+    help="Answer /healthz and /readyz on this port; default: 0, nowhere.",
+)
+@click.option("--health-host", help="The address to answer them on; default: 127.0.0.1.")
+@state_url_option
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error", "critical"]),
+    help="The least severe lines that are logged, to stderr; default: info.",
+)
+def worker(
+    target: str | None,
+    max_concurrency: int | None,
+    drain_seconds: float | None,
+    health_port: int | None,
+    health_host: str | None,
+    state_url: str | None,
+    log_level: str | None,
+) -> int:
+    """Run the tasks of a store that servers and workers share.
+
+    CONFIG is the configuration of the server whose tasks it runs; by default raincheck.toml in this folder. In its
+    place MODULE:RAINCHECK names the Raincheck object of a server in Python; this folder is importable.
+
+    Told to stop (SIGTERM, SIGINT), it takes nothing new, lets running tasks finish within the drain, gives back the
+    others, and ends with 0; told once more, it ends at once.
+
+    \b
+    Examples:
+      raincheck worker
+      raincheck worker reports.toml --max-concurrency 8 --drain-seconds 60
+      raincheck worker office:rc --health-port 8081
+    """
+    flags = {
+        "execution__max_concurrency": max_concurrency,
+        "execution__drain_seconds": drain_seconds,
+        "worker__health_port": health_port,
+        "worker__health_host": health_host,
+        "observability__log_level": log_level,
+    }
+    if target is not None and _OBJECT.fullmatch(target) and not os.path.exists(target):
+        if state_url is not None:
+            raise click.UsageError("--state-url is for a configuration: a Raincheck object names its own store")
+        settings, work = _of_object(target, flags)
+    else:
+        settings, work = _of_configuration(settings_from(target, state_url=state_url, **flags))
+    from raincheck.logs import configure_logs
+    from raincheck.worker import run_worker
+
+    configure_logs(settings.observability.log_level)
+    # Closing the runner, or the interpreter, would wait for threads of operations that will not stop.
+    code = asyncio.Runner().run(run_worker(work))
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _of_configuration(settings: Settings) -> tuple[Settings, Work]:
+    from raincheck.compose import make_operations
+
+    if settings.state.provider == "memory":
+        raise ConfigurationError(
+            f"'provider' in [state] of {settings.source} is \"memory\": its tasks exist inside the server only, "
+            "no worker can run them"
+        )
+    operations = _as_served(make_operations(settings))
+    if not operations:
+        raise ConfigurationError(f"{settings.source} declares no operation that a worker could run")
+    return settings, _work(settings, _running(settings, operations), lambda: operations)
+
+
+def _as_served(operations: dict[str, Operation]) -> dict[str, Operation]:
+    """With the SDK there, an operation's JSON-RPC error is its task's, as in a server; without it there is none."""
+    try:
+        from raincheck.mcp.protocol_errors import KeepsProtocolErrors
+    except ImportError:
+        return operations
+    return {name: replace(each, executor=KeepsProtocolErrors(each.executor)) for name, each in operations.items()}
+
+
+def _of_object(target: str, flags: Mapping[str, Any]) -> tuple[Settings, Work]:
+    from raincheck.compose import require_server
+    from raincheck.operations.loading import load_object
+
+    require_server()
+    from raincheck.mcp.workshop import Workshop
+
+    rc = load_object(target, Path.cwd())
+    if not isinstance(rc, Workshop):
+        raise ConfigurationError(f"{target} is of type {type(rc).__name__}; allowed: a Raincheck object")
+    settings = _with_flags(rc.settings_of_server(), flags)
+    return settings, _work(settings, rc.working(settings), lambda: rc.operations)
+
+
+def _with_flags(settings: Settings, flags: Mapping[str, Any]) -> Settings:
+    changes: dict[str, dict[str, Any]] = {}
+    for name, value in flags.items():
+        section, _, key = name.partition("__")
+        if value is not None:
+            changes.setdefault(section, {})[key] = value
+    sections = {name: getattr(settings, name).model_copy(update=update) for name, update in changes.items()}
+    return settings.model_copy(update=sections)
+
+
+def _work(
+    settings: Settings, service: AbstractAsyncContextManager[Service], operations: Callable[[], Collection[str]]
+) -> Work:
+    from raincheck.compose import place_of
+    from raincheck.worker import Work
+
+    if settings.execution.max_concurrency == 0:
+        raise ConfigurationError(
+            f"'max_concurrency' in [execution] of {settings.source} is 0, which is a server that only accepts; "
+            "a worker needs at least 1 (--max-concurrency)"
+        )
+    store, engine = place_of(settings)
+    return Work(
+        service=service,
+        operations=operations,
+        place=f"of {store} with the engine {engine}",
+        health_host=settings.worker.health_host,
+        health_port=settings.worker.health_port,
+    )
+
+
+@asynccontextmanager
+async def _running(settings: Settings, operations: Mapping[str, Operation]) -> AsyncGenerator[Service]:
+    from raincheck.compose import make_engine, make_store, service_settings
+    from raincheck.service import Service
+
+    service = Service(
+        make_store(settings),
+        operations.get,
+        operations.keys,
+        service_settings(settings),
+        engine=make_engine(settings),
+    )
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()
