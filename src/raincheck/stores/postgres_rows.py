@@ -1,0 +1,249 @@
+"""Between task records and rows of the PostgreSQL store.
+
+Rows go in as JSON, many in one parameter: one statement writes whatever waits together. Text that PostgreSQL cannot
+hold is escaped, in a way that keeps its order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from raincheck.store import TaskSummary
+from raincheck.stores.payloads import (
+    decode_arguments,
+    decode_inputs,
+    decode_outcome,
+    decode_progress,
+    encode_arguments,
+    encode_inputs,
+    encode_outcome,
+    encode_progress,
+)
+from raincheck.task import Task, TaskStatus
+
+__all__ = [
+    "Row",
+    "insert_row",
+    "key_digest",
+    "replace_row",
+    "storable",
+    "summary_from",
+    "task_from",
+    "text_from",
+    "to_micros",
+]
+
+Row = tuple[Any, ...]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_STATUS = {str(status): status for status in TaskStatus}
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+# What cannot be stored (NUL, lone surrogates), and what stands for it.
+_UNSTORABLE = re.compile("[\x00\x01\ud800-\udfff\ue000]")
+_ESCAPED = re.compile("\x01[\x01\x02]|\ue000(?:[0-9a-f]{4}|g)")
+
+
+def to_micros(moment: datetime) -> int:
+    """Whole microseconds since 1970, exactly."""
+    since = moment - _EPOCH
+    return (since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def _micros_or_none(moment: datetime | None) -> int | None:
+    return None if moment is None else to_micros(moment)
+
+
+def _moment(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def _moment_or_none(micros: int | None) -> datetime | None:
+    return None if micros is None else _EPOCH + timedelta(microseconds=micros)
+
+
+def storable(text: str) -> str:
+    """Text as PostgreSQL can hold it, different texts differently; the order by code points stays as it is."""
+    return text if text.isprintable() and text.isascii() else _UNSTORABLE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    if character <= "\x01":
+        return "\x01\x01" if character == "\x00" else "\x01\x02"
+    # Surrogates stand between U+D7FF and U+E000, and hexadecimal digits before "g".
+    return "\ue000g" if character == "\ue000" else f"\ue000{ord(character):04x}"
+
+
+def text_from(stored: str) -> str:
+    """The text again."""
+    return stored if stored.isprintable() and stored.isascii() else _ESCAPED.sub(_unescape, stored)
+
+
+def _unescape(match: re.Match[str]) -> str:
+    mark, rest = match[0][0], match[0][1:]
+    if mark == "\x01":
+        return "\x00" if rest == "\x01" else "\x01"
+    return "\ue000" if rest == "g" else chr(int(rest, 16))
+
+
+def key_digest(scope: str, idempotency_key: str) -> str:
+    """What stands for a key of a scope in the index."""
+    digest = hashlib.blake2b(digest_size=16)
+    first = scope.encode(errors="surrogatepass")
+    digest.update(b"%d:" % len(first))
+    digest.update(first)
+    digest.update(idempotency_key.encode(errors="surrogatepass"))
+    return digest.hexdigest()
+
+
+def insert_row(task: Task) -> str:
+    """The row of a new task, for the statement `insert`.
+
+    Raises:
+        TypeError: Its arguments or its outcome are not JSON values.
+    """
+    key = task.idempotency_key
+    row = _changing(task)
+    row |= {
+        "scope": storable(task.scope),
+        "operation_type": storable(task.operation_type),
+        "created_at": to_micros(task.created_at),
+        "deadline_at": to_micros(task.deadline_at),
+        "ttl_seconds": task.ttl_seconds,
+        "max_attempts": task.max_attempts,
+        "retry_when_lost": task.retry_when_lost,
+        "idempotency_key": None if key is None else storable(key),
+        "key_digest": None if key is None else key_digest(task.scope, key),
+        "fingerprint": storable(task.fingerprint),
+        "arguments": encode_arguments(task.arguments),
+        "change_id": 0,
+    }
+    return _encode(row)
+
+
+def replace_row(task: Task, change_id: int, seen_lease: int | None) -> str:
+    """The next version of a task, for the statement `replace`; `seen_lease` in microseconds.
+
+    Raises:
+        TypeError: Its outcome or a question is not a JSON value.
+    """
+    row = _changing(task)
+    row["change_id"] = change_id
+    row["seen_lease"] = seen_lease
+    return _encode(row)
+
+
+def _changing(task: Task) -> dict[str, Any]:
+    deadline, lease = to_micros(task.deadline_at), _micros_or_none(task.lease_until)
+    error = task.outcome.error if task.outcome is not None else None
+    return {
+        "task_ref": storable(task.task_ref),
+        "status": str(task.status),
+        "version": task.version,
+        "updated_at": to_micros(task.updated_at),
+        "settled_at": _micros_or_none(task.settled_at),
+        "expires_at": _micros_or_none(task.expires_at),
+        "attempt": task.attempt,
+        "fence": task.fence,
+        "worker_id": None if task.worker_id is None else storable(task.worker_id),
+        "lease_until": lease,
+        "started_at": _micros_or_none(task.started_at),
+        "due_at": None if task.terminal else deadline if lease is None else min(deadline, lease),
+        "error_code": None if error is None else storable(error.code),
+        "progress": encode_progress(task.progress),
+        "inputs": encode_inputs(task.inputs),
+        "outcome": encode_outcome(task.outcome),
+    }
+
+
+def task_from(row: Row) -> Task:
+    """The task of a row of `columns`."""
+    (
+        task_ref,
+        scope,
+        operation_type,
+        created_at,
+        deadline_at,
+        ttl_seconds,
+        max_attempts,
+        retry_when_lost,
+        idempotency_key,
+        fingerprint,
+        status,
+        version,
+        updated_at,
+        settled_at,
+        expires_at,
+        attempt,
+        fence,
+        worker_id,
+        lease_until,
+        started_at,
+        progress,
+        arguments,
+        inputs,
+        outcome,
+    ) = row
+    return Task(
+        task_ref=text_from(task_ref),
+        scope=text_from(scope),
+        operation_type=text_from(operation_type),
+        arguments=decode_arguments(arguments),
+        created_at=_moment(created_at),
+        updated_at=_moment(updated_at),
+        deadline_at=_moment(deadline_at),
+        ttl_seconds=ttl_seconds,
+        status=_STATUS[status],
+        version=version,
+        settled_at=_moment_or_none(settled_at),
+        expires_at=_moment_or_none(expires_at),
+        attempt=attempt,
+        max_attempts=max_attempts,
+        retry_when_lost=retry_when_lost,
+        fence=fence,
+        worker_id=None if worker_id is None else text_from(worker_id),
+        lease_until=_moment_or_none(lease_until),
+        started_at=_moment_or_none(started_at),
+        idempotency_key=None if idempotency_key is None else text_from(idempotency_key),
+        fingerprint=text_from(fingerprint),
+        progress=decode_progress(progress),
+        inputs=decode_inputs(inputs),
+        outcome=decode_outcome(outcome),
+    )
+
+
+def summary_from(row: Row) -> TaskSummary:
+    """The summary of a row of `summary`."""
+    (
+        created_at,
+        task_ref,
+        scope,
+        operation_type,
+        status,
+        updated_at,
+        deadline_at,
+        settled_at,
+        attempt,
+        worker_id,
+        progress,
+        error_code,
+    ) = row
+    return TaskSummary(
+        task_ref=text_from(task_ref),
+        scope=text_from(scope),
+        operation_type=text_from(operation_type),
+        status=_STATUS[status],
+        created_at=_moment(created_at),
+        updated_at=_moment(updated_at),
+        deadline_at=_moment(deadline_at),
+        settled_at=_moment_or_none(settled_at),
+        attempt=attempt,
+        worker_id=None if worker_id is None else text_from(worker_id),
+        progress=decode_progress(progress),
+        error_code=None if error_code is None else text_from(error_code),
+    )

@@ -1,0 +1,251 @@
+-- The statements of the PostgreSQL store, by name (raincheck.stores.statements reads them).
+-- The schema's name stands here as raincheck and is replaced by the one that is set.
+-- The columns of a whole task stand in the order of raincheck.stores.postgres_rows.
+
+-- name: counted
+counted AS (
+    UPDATE raincheck.task_count AS kept SET
+        pending = kept.pending + delta.pending, processing = kept.processing + delta.processing,
+        input_required = kept.input_required + delta.input_required, completed = kept.completed + delta.completed,
+        failed = kept.failed + delta.failed, cancelled = kept.cancelled + delta.cancelled
+    FROM (
+        SELECT
+            coalesce(sum(number) FILTER (WHERE status = 'pending'), 0) AS pending,
+            coalesce(sum(number) FILTER (WHERE status = 'processing'), 0) AS processing,
+            coalesce(sum(number) FILTER (WHERE status = 'input_required'), 0) AS input_required,
+            coalesce(sum(number) FILTER (WHERE status = 'completed'), 0) AS completed,
+            coalesce(sum(number) FILTER (WHERE status = 'failed'), 0) AS failed,
+            coalesce(sum(number) FILTER (WHERE status = 'cancelled'), 0) AS cancelled
+        FROM moved HAVING count(*) > 0
+    ) AS delta
+    WHERE kept.shard = %(shard)s
+);
+
+-- What two transactions both need they lock in the same order: keys and tasks sorted, the shard last.
+-- name: insert
+WITH fresh AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(%(rows)s) AS row (
+        task_ref text, scope text, operation_type text, created_at bigint, deadline_at bigint,
+        ttl_seconds double precision, max_attempts integer, retry_when_lost boolean, idempotency_key text,
+        key_digest text, fingerprint text, status text, version bigint, change_id bigint, updated_at bigint,
+        settled_at bigint, expires_at bigint, attempt integer, fence bigint, worker_id text, lease_until bigint,
+        started_at bigint, due_at bigint, error_code text, progress text, arguments text, inputs text, outcome text
+    )
+), removed AS (
+    DELETE FROM raincheck.task WHERE task_ref IN (
+        SELECT held.task_ref FROM fresh JOIN raincheck.task AS held ON held.key_digest = fresh.key_digest
+        WHERE held.expires_at <= fresh.created_at ORDER BY held.key_digest FOR UPDATE OF held
+    )
+    RETURNING status
+), created AS (
+    INSERT INTO raincheck.task (
+        task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
+        idempotency_key, key_digest, fingerprint, status, version, change_id, updated_at, settled_at, expires_at,
+        attempt, fence, worker_id, lease_until, started_at, due_at, error_code, progress, arguments, inputs, outcome
+    )
+    -- The condition has the removals done before.
+    SELECT * FROM fresh WHERE (SELECT count(*) FROM removed) >= 0 ORDER BY key_digest, task_ref
+    ON CONFLICT DO NOTHING RETURNING task_ref, status
+), moved AS (
+    SELECT status, 1 AS number FROM created UNION ALL SELECT status, -1 FROM removed
+), {counted}
+SELECT task_ref FROM created;
+
+-- name: replace
+WITH next AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(%(rows)s) AS row (
+        task_ref text, status text, version bigint, change_id bigint, updated_at bigint, settled_at bigint,
+        expires_at bigint, attempt integer, fence bigint, worker_id text, lease_until bigint, started_at bigint,
+        due_at bigint, error_code text, progress text, inputs text, outcome text, seen_lease bigint
+    )
+), held AS MATERIALIZED (
+    SELECT task.task_ref, task.status
+    FROM next JOIN raincheck.task ON task.task_ref = next.task_ref AND task.version = next.version - 1
+    WHERE next.seen_lease IS NULL OR task.lease_until = next.seen_lease
+    ORDER BY task.task_ref FOR NO KEY UPDATE OF task
+), changed AS (
+    UPDATE raincheck.task SET
+        status = next.status, version = next.version, change_id = next.change_id, updated_at = next.updated_at,
+        settled_at = next.settled_at, expires_at = next.expires_at, attempt = next.attempt, fence = next.fence,
+        worker_id = next.worker_id, lease_until = next.lease_until, started_at = next.started_at,
+        due_at = next.due_at, error_code = next.error_code, progress = next.progress,
+        -- What is the same is not stored again.
+        inputs = CASE WHEN task.inputs = next.inputs THEN task.inputs ELSE next.inputs END,
+        outcome = next.outcome
+    FROM held JOIN next ON next.task_ref = held.task_ref
+    WHERE task.task_ref = held.task_ref AND task.version = next.version - 1
+    RETURNING task.task_ref, task.status, held.status AS before
+), moved AS (
+    SELECT status, 1 AS number FROM changed WHERE status <> before
+    UNION ALL SELECT before, -1 FROM changed WHERE status <> before
+), {counted}
+SELECT task_ref FROM changed;
+
+-- name: last_changes
+SELECT task_ref, version, change_id FROM raincheck.task WHERE task_ref = ANY(%(refs)s);
+
+-- name: renew
+WITH lease AS MATERIALIZED (
+    SELECT * FROM json_to_recordset(%(leases)s) AS row (task_ref text, fence bigint)
+), held AS MATERIALIZED (
+    SELECT task.task_ref FROM lease JOIN raincheck.task ON task.task_ref = lease.task_ref
+    WHERE task.fence = lease.fence AND task.worker_id = %(worker_id)s AND task.due_at IS NOT NULL
+    ORDER BY task.task_ref FOR NO KEY UPDATE OF task
+)
+UPDATE raincheck.task SET lease_until = %(until)s, due_at = least(task.deadline_at, %(until)s)
+FROM held WHERE task.task_ref = held.task_ref
+RETURNING task.task_ref;
+
+-- name: purge
+WITH removed AS (
+    DELETE FROM raincheck.task WHERE task_ref IN (
+        SELECT task_ref FROM raincheck.task WHERE expires_at <= %(now)s
+        ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    )
+    RETURNING status
+), moved AS (
+    SELECT status, -1 AS number FROM removed
+), {counted}
+SELECT count(*) FROM removed;
+
+-- name: columns
+task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
+idempotency_key, fingerprint, status, version, updated_at, settled_at, expires_at, attempt, fence, worker_id,
+lease_until, started_at, progress, arguments, inputs, outcome;
+
+-- name: get
+SELECT {columns} FROM raincheck.task WHERE task_ref = ANY(%(refs)s);
+
+-- name: holders
+SELECT key_digest, {columns} FROM raincheck.task WHERE task_ref = ANY(%(refs)s)
+UNION ALL
+SELECT key_digest, {columns} FROM raincheck.task WHERE key_digest = ANY(%(digests)s);
+
+-- name: claimable
+SELECT page.* FROM unnest(%(operations)s::text[]) AS wanted (operation_type) CROSS JOIN LATERAL (
+    SELECT {columns} FROM raincheck.task
+    WHERE status = 'pending' AND operation_type = wanted.operation_type
+    ORDER BY created_at, task_ref LIMIT %(limit)s
+) AS page
+ORDER BY created_at, task_ref LIMIT %(limit)s;
+
+-- name: overdue
+SELECT {columns} FROM raincheck.task WHERE due_at <= %(now)s ORDER BY due_at LIMIT %(limit)s;
+
+-- name: versions
+SELECT task_ref, version FROM raincheck.task WHERE task_ref = ANY(%(refs)s);
+
+-- name: count
+SELECT sum(pending)::bigint, sum(processing)::bigint, sum(input_required)::bigint, sum(completed)::bigint,
+    sum(failed)::bigint, sum(cancelled)::bigint
+FROM raincheck.task_count;
+
+-- name: summary
+created_at, task_ref, scope, operation_type, status, updated_at, deadline_at, settled_at, attempt, worker_id, progress,
+error_code;
+
+-- name: page_of_all
+CROSS JOIN LATERAL (
+    SELECT {summary} FROM raincheck.task
+    WHERE status = wanted.status AND operation_type = named.operation_type
+        AND (created_at, task_ref) < (%(created_at)s, %(task_ref)s)
+    ORDER BY created_at DESC, task_ref DESC LIMIT %(limit)s
+) AS page
+ORDER BY created_at DESC, task_ref DESC LIMIT %(limit)s;
+
+-- name: page_of_scope
+CROSS JOIN LATERAL (
+    SELECT {summary} FROM raincheck.task
+    WHERE scope = %(scope)s AND status = wanted.status AND operation_type = named.operation_type
+        AND (created_at, task_ref) < (%(created_at)s, %(task_ref)s)
+    ORDER BY created_at DESC, task_ref DESC LIMIT %(limit)s
+) AS page
+ORDER BY created_at DESC, task_ref DESC LIMIT %(limit)s;
+
+-- name: list_all
+SELECT page.* FROM unnest(%(statuses)s::text[]) AS wanted (status) CROSS JOIN LATERAL (
+    WITH RECURSIVE found (operation_type) AS (
+        SELECT (SELECT operation_type FROM raincheck.task WHERE status = wanted.status ORDER BY 1 LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT operation_type FROM raincheck.task
+            WHERE status = wanted.status AND operation_type > found.operation_type ORDER BY 1 LIMIT 1
+        )
+        FROM found WHERE found.operation_type IS NOT NULL
+    )
+    SELECT operation_type FROM found WHERE operation_type IS NOT NULL
+) AS named
+{page_of_all};
+
+-- name: list_scope
+SELECT page.* FROM unnest(%(statuses)s::text[]) AS wanted (status) CROSS JOIN LATERAL (
+    WITH RECURSIVE found (operation_type) AS (
+        SELECT (
+            SELECT operation_type FROM raincheck.task
+            WHERE scope = %(scope)s AND status = wanted.status ORDER BY 1 LIMIT 1
+        )
+        UNION ALL
+        SELECT (
+            SELECT operation_type FROM raincheck.task
+            WHERE scope = %(scope)s AND status = wanted.status AND operation_type > found.operation_type
+            ORDER BY 1 LIMIT 1
+        )
+        FROM found WHERE found.operation_type IS NOT NULL
+    )
+    SELECT operation_type FROM found WHERE operation_type IS NOT NULL
+) AS named
+{page_of_scope};
+
+-- name: list_all_operation
+SELECT page.* FROM unnest(%(statuses)s::text[]) AS wanted (status)
+CROSS JOIN (SELECT %(operation_type)s::text AS operation_type) AS named
+{page_of_all};
+
+-- name: list_scope_operation
+SELECT page.* FROM unnest(%(statuses)s::text[]) AS wanted (status)
+CROSS JOIN (SELECT %(operation_type)s::text AS operation_type) AS named
+{page_of_scope};
+
+-- name: time
+SELECT clock_timestamp();
+
+-- Needs no durability: it is told to those who are there.
+-- name: notify
+SELECT set_config('synchronous_commit', 'off', true), pg_notify(%(channel)s, %(payload)s);
+
+-- name: arrive
+SELECT pg_backend_pid() = %(pid)s, current_setting('server_encoding'), (
+    SELECT count(set_config(name, value, false)) FROM (
+        SELECT * FROM json_each_text(%(settings)s) AS setting (name, value)
+        UNION ALL SELECT 'synchronous_commit', 'on' WHERE current_setting('synchronous_commit') = 'off'
+    ) AS wanted
+    WHERE pg_backend_pid() = %(pid)s
+);
+
+-- name: schema_facts
+SELECT
+    space.oid IS NOT NULL,
+    coalesce(has_schema_privilege(space.oid, 'USAGE'), false),
+    coalesce(has_schema_privilege(space.oid, 'CREATE'), false),
+    has_database_privilege(current_database(), 'CREATE'),
+    EXISTS (SELECT FROM pg_class WHERE relnamespace = space.oid AND relname = 'raincheck_schema'),
+    EXISTS (SELECT FROM pg_class WHERE relnamespace = space.oid),
+    current_user
+FROM (SELECT %(schema)s::text AS name) AS wanted LEFT JOIN pg_namespace AS space ON space.nspname = wanted.name;
+
+-- name: lacking_rights
+SELECT format('%%s on %%I.%%I', wanted.privilege, space.nspname, class.relname)
+FROM pg_class AS class JOIN pg_namespace AS space ON space.oid = class.relnamespace
+CROSS JOIN unnest(%(privileges)s::text[]) AS wanted (privilege)
+WHERE space.nspname = %(schema)s AND class.relname IN ('task', 'task_count')
+    AND NOT has_table_privilege(class.oid, wanted.privilege)
+ORDER BY 1;
+
+-- name: schema_version
+SELECT version FROM raincheck.raincheck_schema;
+
+-- name: create_version
+CREATE TABLE raincheck.raincheck_schema AS SELECT 0 AS version;
+
+-- name: set_version
+UPDATE raincheck.raincheck_schema SET version = %(version)s;
