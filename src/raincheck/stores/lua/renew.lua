@@ -1,0 +1,27 @@
+-- Extend a worker's leases; the task_refs of those that it does not hold.
+local give_up_at, worker, lease = ARGV[1], ARGV[2], ARGV[3]
+-- ARGV[4] onwards: a task_ref, its fence, and so on.
+
+local refusal = late(give_up_at)
+if refusal then
+  return refusal
+end
+local TERMINAL = {completed = true, failed = true, cancelled = true}
+local lost = {'lost'}
+for index = 4, #ARGV, 2 do
+  local ref = ARGV[index]
+  local task = root .. 'task:' .. ref
+  local there = redis.call('HGET', task, 's')
+  local old = there and parse(there)
+  if not old or TERMINAL[old.status] or old.worker ~= worker or old.fence ~= ARGV[index + 1] then
+    lost[#lost + 1] = ref
+  elseif old.lease ~= lease then
+    local before = table.concat({old.version, old.status, old.fence}, ' ')
+    local rest = table.concat({old.expires, old.worker, old.fixed, old.scope, old.operation, old.key, old.nonces}, ' ')
+    redis.call('HSET', task, 's', before .. ' ' .. lease .. ' ' .. rest)
+    local deadline = string.match(old.fixed, '^%S+')
+    local due = tonumber(deadline) < tonumber(lease) and deadline or lease
+    redis.call('ZADD', root .. 'due', due, old.scope .. ' ' .. old.operation .. ' ' .. ref)
+  end
+end
+return lost

@@ -1,0 +1,57 @@
+-- Write the next version of a task. 1: it is written; 0: the stored one is another version, has another lease, or is gone.
+local give_up_at, news, nonce, ttl, ref, before, seen_lease, status, due, expires, state, gone =
+  ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11],
+  ARGV[12]
+-- gone: the large parts that there are no more, a letter each. ARGV[13] onwards: fields of the hash, each with its value.
+
+local refusal = late(give_up_at) or foreign()
+if refusal then
+  return refusal
+end
+local task = root .. 'task:' .. ref
+local there = redis.call('HGET', task, 's')
+if not there then
+  return 0
+end
+local old = parse(there)
+if old.version ~= before then
+  return wrote(old, nonce) and 1 or 0
+end
+if seen_lease ~= '' and old.lease ~= seen_lease then
+  return 0
+end
+-- The last few: others may have written since, before this one could ask again.
+local nonces = old.nonces .. ',' .. nonce
+local _, number = string.gsub(nonces, ',', ',')
+if number >= NONCES then
+  nonces = string.match(nonces, ',(.*)$')
+end
+local fixed = table.concat({old.fixed, old.scope, old.operation, old.key}, ' ')
+redis.call('HSET', task, 's', table.concat({state, fixed, nonces}, ' '), unpack(ARGV, 13))
+for part in string.gmatch(gone, '.') do
+  redis.call('HDEL', task, part)
+end
+redis.call('PEXPIRE', task, ARGV[4])
+keep_layout(ttl)
+if old.key ~= '-' and redis.call('GET', root .. 'key:' .. old.key) == ref then
+  redis.call('PEXPIRE', root .. 'key:' .. old.key, ARGV[4])
+end
+if status ~= old.status then
+  delist(old.scope, old.operation, old.status, ref)
+  enlist(old.scope, old.operation, status, string.match(old.fixed, '%S+$'), ref, ttl)
+end
+local member = old.scope .. ' ' .. old.operation .. ' ' .. ref
+if due ~= '-' then
+  redis.call('ZADD', root .. 'due', due, member)
+  keep(root .. 'due', ttl)
+else
+  redis.call('ZREM', root .. 'due', member)
+  if expires ~= '-' then
+    redis.call('ZADD', root .. 'expiring', expires, member)
+    keep(root .. 'expiring', ttl)
+  end
+end
+if news ~= '' then
+  redis.call('PUBLISH', root .. 'changes', news)
+end
+return 1

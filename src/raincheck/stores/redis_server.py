@@ -1,0 +1,242 @@
+"""The server behind a Redis store: how it is connected to, and what it must be like."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+from urllib.parse import urlsplit
+
+import redis
+import redis.asyncio
+from redis.exceptions import RedisError, ResponseError
+
+from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
+from raincheck.stores.redis_errors import store_error
+from raincheck.tls import Tls
+
+__all__ = ["Address", "Wire", "ask", "check_layout", "check_server", "layout_keys", "newer_layout", "server_seconds"]
+
+logger = logging.getLogger(__name__)
+
+_LAYOUT = b"1"
+_KINDS = {b"layout": b"string", b"lists:*": b"set", b"due": b"zset", b"expiring": b"zset"}
+
+
+class Wire(Protocol):
+    """A connection of redis-py's, as far as it is used here."""
+
+    async def connect(self) -> None:
+        """Connect, log in, choose the database."""
+        ...
+
+    async def disconnect(self, nowait: bool = False) -> None:
+        """Let go of it. Idempotent."""
+        ...
+
+    async def send_packed_command(self, command: bytes, check_health: bool = True) -> None:
+        """Send one or more commands in the protocol's form."""
+        ...
+
+    async def read_response(self, disable_decoding: bool = False, *, disconnect_on_error: bool = True) -> Any:
+        """The next answer; an error that is one is raised."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Address:
+    """Where the server is.
+
+    Attributes:
+        url: With all it holds; never shown.
+        tls: What is to be used beyond what the address says; where it is given, TLS is required.
+        timeout_seconds: How long a call may take.
+        root: What every key begins with: the prefix and the hash tag.
+    """
+
+    url: str = field(repr=False)
+    tls: Tls | None
+    timeout_seconds: float
+    root: bytes
+
+    @property
+    def place(self) -> str:
+        """How messages name it: without user name, password and options."""
+        parts = urlsplit(self.url)
+        if parts.scheme == "unix":
+            return f"unix://{parts.path}"
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    def wire(self) -> Wire:
+        """A further connection, not yet connected; waiting and trying again are the caller's.
+
+        Raises:
+            StoreUnusable: The address makes no sense.
+        """
+        try:
+            pool: Any = redis.asyncio.ConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
+                self._url(),
+                socket_timeout=None,
+                socket_connect_timeout=self.timeout_seconds,
+                **self._options(),
+            )
+            return pool.make_connection()
+        except (ValueError, TypeError, RedisError) as error:
+            raise self._nonsense() from error
+
+    def blocking_client(self) -> redis.Redis:
+        """A client for threads; each of its calls ends within `timeout_seconds`.
+
+        Raises:
+            StoreUnusable: The address makes no sense.
+        """
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        # Of a call that has to connect first, each half may take half of the time.
+        half = self.timeout_seconds / 2
+        try:
+            client: Any = redis.Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
+                self._url(),
+                socket_timeout=half,
+                socket_connect_timeout=half,
+                retry=Retry(NoBackoff(), 0),
+                **self._options(),
+            )
+        except (ValueError, TypeError, RedisError) as error:
+            raise self._nonsense() from error
+        return cast("redis.Redis", client)
+
+    def _nonsense(self) -> StoreUnusable:
+        return StoreUnusable(f"The task store's url {self.place} is not one that Redis clients understand.")
+
+    def _url(self) -> str:
+        if self.tls is not None and self.url.startswith("redis://"):
+            return "rediss" + self.url.removeprefix("redis")
+        return self.url
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"protocol": 2, "socket_keepalive": True, "client_name": "raincheck"}
+        if self.url.startswith("unix://"):
+            del options["socket_keepalive"]
+        if self.tls is not None:
+            options["ssl_check_hostname"] = True
+            options["ssl_ca_certs"] = self.tls.ca
+            options["ssl_certfile"] = self.tls.cert
+            options["ssl_keyfile"] = self.tls.key
+        return options
+
+
+async def ask(wire: Wire, *commands: bytes) -> list[Any]:
+    """The answers to these commands in one round trip; an answer that is an error is that error.
+
+    Raises:
+        redis.RedisError, OSError: The connection is lost.
+    """
+    await wire.send_packed_command(b"".join(commands), check_health=False)
+    answers: list[Any] = []
+    for _ in commands:
+        try:
+            answers.append(await wire.read_response(disable_decoding=True, disconnect_on_error=False))
+        except ResponseError as error:
+            answers.append(error)
+    return answers
+
+
+def check_server(info: object, save: object, sync: object, place: str) -> None:
+    """Refuse a server that would lose tasks by design, and warn of one that may lose them by accident.
+
+    Args:
+        info: The answer to INFO.
+        save: The answer to CONFIG GET save.
+        sync: The answer to CONFIG GET appendfsync. Hosted servers often refuse both.
+
+    Raises:
+        StoreUnavailable: It is a replica.
+        StoreUnusable: It may evict tasks.
+        StoreError: It refuses to be asked.
+    """
+    if isinstance(info, Exception):
+        raise store_error(info, place)
+    facts = _facts(cast("bytes", info))
+    if facts.get("role") == "slave" and facts.get("slave_read_only") != "0":
+        raise StoreUnavailable(f"The task store {place} is a read-only replica: connect to the primary.")
+    policy = facts.get("maxmemory_policy", "noeviction")
+    limited = facts.get("maxmemory", "0") != "0"
+    # Every key of ours has an expiry, so volatile-* takes them as well, as soon as there is a limit.
+    if policy.startswith("allkeys-") or (limited and policy != "noeviction"):
+        raise StoreUnusable(
+            f"The task store {place} would evict tasks when its memory is full (maxmemory-policy is {policy}): "
+            "set maxmemory-policy to noeviction."
+        )
+    if facts.get("aof_enabled") == "1":
+        if _setting(sync) not in (None, "always"):
+            logger.info("the task store %s syncs once a second: a power cut may take the last second's tasks", place)
+    elif _setting(save) == "":
+        logger.warning(
+            "the task store %s keeps nothing on disk: its restart loses every task (set appendonly to yes)", place
+        )
+    else:
+        logger.warning(
+            "the task store %s writes no append-only file: its restart loses the tasks since its last snapshot "
+            "(set appendonly to yes)",
+            place,
+        )
+
+
+def check_layout(layout: object, kinds: Mapping[bytes, object], place: str) -> None:
+    """Refuse tasks of a layout that this release does not know, and keys of another program.
+
+    Args:
+        layout: What is stored under `layout`.
+        kinds: Of each key in `layout_keys`, the answer to TYPE.
+
+    Raises:
+        StoreUnusable: It is so.
+        StoreError: The server refuses to be asked.
+    """
+    for key, kind in kinds.items():
+        if isinstance(kind, Exception):
+            raise store_error(kind, place)
+        if kind not in (b"none", _KINDS[key]):
+            raise StoreUnusable(
+                f"The task store {place} has keys of another program under key_prefix: set another one."
+            )
+    if isinstance(layout, Exception):
+        raise store_error(layout, place)
+    if layout not in (None, _LAYOUT):
+        raise newer_layout(cast("bytes", layout), place)
+
+
+def newer_layout(layout: bytes, place: str) -> StoreError:
+    """The error for tasks of another layout than this release's."""
+    shown = layout[:20].decode(errors="replace")
+    return StoreUnusable(
+        f"The task store {place} has layout {shown!r}, this raincheck knows layout {_LAYOUT.decode()}: "
+        "upgrade raincheck or set another key_prefix."
+    )
+
+
+layout_keys = tuple(_KINDS)
+"""The keys that a store of this layout has under fixed names."""
+
+
+def _facts(info: bytes) -> dict[str, str]:
+    lines = info.decode(errors="replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
+
+
+def _setting(answer: object) -> str | None:
+    if isinstance(answer, list) and len(found := cast("list[bytes]", answer)) == 2:
+        return found[1].decode(errors="replace")
+    return None
+
+
+def server_seconds(answer: object) -> float:
+    """The server's clock, in seconds since 1970, of an answer to TIME."""
+    if isinstance(answer, list):
+        seconds, micros = cast("list[bytes]", answer)[-2:]
+        return int(seconds) + int(micros) / 1e6
+    return math.nan
