@@ -33,6 +33,9 @@ format: .venv/.stamp ## Format the code
 bench: .venv/.stamp ## Measure beside the floor and the rival; writes benchmarks/RESULTS.md
 	@$(PY) -m benchmarks
 
+chaos: .venv/.stamp ## Kill, freeze and cut off everything, on every store and engine: make chaos SEED=4 PAIR="redis + docket"
+	@PYTHONPATH=tests $(PY) -m chaos $(if $(SEED),--seed $(SEED)) $(if $(PAIR),--pair "$(PAIR)")
+
 conformance: .venv/.stamp ## Run the official MCP conformance suite (needs npm)
 	@$(PY) tests/conformance/run.py
 

@@ -8,7 +8,9 @@ import json
 import re
 import time
 from collections import defaultdict
-from typing import Any, Self
+from typing import Any
+
+from support.proxy import Listener
 
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
@@ -39,7 +41,7 @@ GARBAGE = Fault(forward=True, answer=http(b'{"jsonrpc": "2.0", "id": 1, "resu'))
 BAD_GATEWAY = Fault(forward=False, answer=http(b"<h1>502</h1>", status="502 Bad Gateway", kind="text/html"))
 
 
-class Proxy:
+class Proxy(Listener):
     """Forwards HTTP/1.1 requests to a server, but for the faults that `next` orders.
 
     Attributes:
@@ -50,13 +52,12 @@ class Proxy:
     """
 
     def __init__(self, upstream: int) -> None:
+        super().__init__()
         self._upstream = upstream
         self._faults: dict[str, list[Fault]] = defaultdict(list)
-        self._connections: set[asyncio.Task[None]] = set()
         self.results: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.times: list[float] = []
         self.seen: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        self.port = 0
 
     @property
     def url(self) -> str:
@@ -69,31 +70,10 @@ class Proxy:
     def names(self) -> list[str]:
         return [name for name, _, _ in self.seen]
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for connection in self._connections:
-            connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-        await self._server.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-                while await self._exchange(reader, writer):
-                    pass
-        except asyncio.CancelledError:
-            pass  # the test is over; asyncio would log it
-        finally:
-            writer.close()
-            self._connections.discard(task)
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """See `Listener.converse`."""
+        while await self._exchange(reader, writer):
+            pass
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head, body = await _message(reader)

@@ -1,13 +1,15 @@
 """What operations really did: an append-only file that they write themselves, and what it tells.
 
-Appending a line is one write(2) on a file opened with O_APPEND, so that a kill cannot tear it and processes cannot mix.
+A line is an event: "start", "tick" while it works, "end", "stopped" when it was told to stop. Appending one is one
+write(2) on a file opened with O_APPEND, so that a kill cannot tear it and processes cannot mix.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +30,7 @@ _file = os.open(os.environ["HISTORY"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0
 
 def note(event: str, task: TaskContext) -> None:
     facts = {"event": event, "ref": task.task_ref, "operation": task.operation_type, "attempt": task.attempt,
-             "pid": os.getpid(), "at": time.monotonic()}
+             "fence": task.fence, "pid": os.getpid(), "at": time.monotonic()}
     os.write(_file, (json.dumps(facts) + "\\n").encode())
 
 
@@ -65,41 +67,37 @@ on_worker_lost = "retry"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """One start of a task's operation; `ended` is None where it did not come to its end. Times are monotonic."""
+    """One start of a task's operation. Times are monotonic.
+
+    Attributes:
+        fence: The fencing number of the start; 0 where the operation did not write it.
+        last: When it last wrote a line of its own work. That it was told to stop is none.
+        ended: When it came to its end; None where it did not.
+        how: The last event of the run: "start", "tick", "end", or what else the operation writes.
+    """
 
     ref: str
     operation: str
     attempt: int
+    fence: int
     pid: int
     started: float
+    last: float
     ended: float | None
+    how: str
 
 
 class History:
     """The runs by task, in the order of their starts."""
 
     def __init__(self, path: Path) -> None:
-        ends: dict[tuple[str, int, int], float] = {}
-        starts: list[dict[str, Any]] = []
+        lines: defaultdict[tuple[str, int, int, int], list[dict[str, Any]]] = defaultdict(list)
         for line in path.read_text().splitlines() if path.exists() else ():
             fact: dict[str, Any] = json.loads(line)
-            if fact["event"] == "start":
-                starts.append(fact)
-            else:
-                ends[fact["ref"], fact["attempt"], fact["pid"]] = fact["at"]
+            lines[fact["ref"], fact["attempt"], fact.get("fence", 0), fact["pid"]].append(fact)
         self.runs: defaultdict[str, list[Run]] = defaultdict(list)
-        for fact in sorted(starts, key=lambda fact: fact["at"]):
-            key = (fact["ref"], fact["attempt"], fact["pid"])
-            self.runs[fact["ref"]].append(
-                Run(
-                    ref=fact["ref"],
-                    operation=fact["operation"],
-                    attempt=fact["attempt"],
-                    pid=fact["pid"],
-                    started=fact["at"],
-                    ended=ends.get(key),
-                )
-            )
+        for run in sorted(itertools.chain.from_iterable(map(_runs_of, lines.values())), key=lambda run: run.started):
+            self.runs[run.ref].append(run)
 
     def started_twice(self, operation: str) -> list[str]:
         """Tasks of that operation that started more than once."""
@@ -117,6 +115,24 @@ class History:
     def finished(self, ref: str) -> int:
         """How many runs of the task came to their end."""
         return sum(run.ended is not None for run in self.runs[ref])
+
+
+def _runs_of(lines: Sequence[Mapping[str, Any]]) -> Iterator[Run]:
+    """The runs in one process's lines of one attempt: one, unless it was started twice there."""
+    starts = [number for number, fact in enumerate(lines) if fact["event"] == "start"]
+    for first, beyond in pairwise((*starts, len(lines))):
+        own = [fact for fact in lines[first:beyond] if fact["event"] != "stopped"]
+        yield Run(
+            ref=own[0]["ref"],
+            operation=own[0]["operation"],
+            attempt=own[0]["attempt"],
+            fence=own[0].get("fence", 0),
+            pid=own[0]["pid"],
+            started=own[0]["at"],
+            last=own[-1]["at"],
+            ended=next((fact["at"] for fact in own if fact["event"] == "end"), None),
+            how=lines[beyond - 1]["event"],
+        )
 
 
 def figures(title: str, rows: Mapping[str, object]) -> None:

@@ -174,7 +174,8 @@ class HttpCaller(Caller):
         try:
             headers = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             length = re.search(r"content-length: (\d+)", headers)
-            assert length is not None, headers
+            if length is None:
+                raise RpcError(None, f"HTTP {headers[9:12]} without a length")
             return int(headers[9:12]), await reader.readexactly(int(length[1]))
         except asyncio.IncompleteReadError as error:
             raise ConnectionResetError("the server went away before it answered") from error

@@ -1,0 +1,155 @@
+"""Makes the faults of a plan, each at its time, whatever the others are at."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from chaos.fleet import Fleet, Node
+from chaos.ground import Ground
+from chaos.plan import Fault, Plan
+
+from support.serving import calling
+
+__all__ = ["Done", "Faults"]
+
+_CROWD = 60
+_CROWD_SECONDS = 30.0
+_UP_SECONDS = 40.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """A fault as it was made. Times are monotonic; `pid` is the process that it hit, if it was one."""
+
+    fault: Fault
+    began: float
+    ended: float
+    pid: int | None = None
+
+
+class Faults:
+    """The faults of one run.
+
+    Attributes:
+        done: Those that were made, in the order of their ends.
+        problems: What must not be: a process that would not stop in order.
+    """
+
+    def __init__(self, plan: Plan, fleet: Fleet, ground: Ground, a_ref: Callable[[], str | None]) -> None:
+        self.done: list[Done] = []
+        self.problems: list[str] = []
+        self._plan = plan
+        self._fleet = fleet
+        self._ground = ground
+        self._a_ref = a_ref
+        self._turns = {name: asyncio.Lock() for name in (*fleet.nodes, "store", "all")}
+
+    async def run(self, began: float) -> None:
+        """All of them, counted from `began`; returns when the last one is over."""
+        async with asyncio.TaskGroup() as group:
+            for fault in self._plan.faults:
+                group.create_task(self._make(fault, began))
+
+    async def _make(self, fault: Fault, began: float) -> None:
+        await asyncio.sleep(began + fault.at - time.monotonic())
+        # One at a time for each victim.
+        async with self._turns[fault.victim]:
+            node = self._fleet.nodes.get(fault.victim)
+            if node is not None:
+                # A fault that hits nobody is none.
+                try:
+                    async with asyncio.timeout(_UP_SECONDS):
+                        await node.up.wait()
+                except TimeoutError:
+                    self.problems.append(f"{node.name} does not come up again: {node.failed_starts[-1:]}")
+                    return
+            started = time.monotonic()
+            pid = node.lives[-1].pid if node else None
+            await self._hit(fault, node)
+            self.done.append(Done(fault=fault, began=started, ended=time.monotonic(), pid=pid))
+
+    async def _hit(self, fault: Fault, node: Node | None) -> None:
+        if node is not None:
+            of_nodes: dict[str, Callable[[Node, Fault], Awaitable[None]]] = {
+                "kill": self._kill,
+                "freeze": self._freeze,
+                "redeploy": self._redeploy,
+                "cut": self._cut,
+                "black hole": self._black_hole,
+                "crowd": self._crowd,
+                "clock": self._shift_one,
+            }
+            await of_nodes[fault.kind](node, fault)
+        elif fault.kind == "clock":
+            await self._shift(list(self._fleet.nodes.values()), fault)
+        elif fault.kind == "queue flushed":
+            await self._ground.flush_queue()
+        else:
+            await self._ground.go_down(fault.kind)
+            try:
+                await asyncio.sleep(fault.seconds)
+            finally:
+                await self._ground.come_back()
+
+    async def _kill(self, node: Node, fault: Fault) -> None:
+        node.down_seconds = fault.seconds
+        node.signal(signal.SIGKILL)
+
+    async def _freeze(self, node: Node, fault: Fault) -> None:
+        node.signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            node.signal(signal.SIGCONT)
+
+    async def _redeploy(self, node: Node, fault: Fault) -> None:
+        node.down_seconds = fault.seconds
+        life = node.lives[-1]
+        node.signal(signal.SIGTERM)
+        await node.ended(life)
+        if life.exit_code != 0 and life.died is None:
+            self.problems.append(f"{node.name} ended with {life.exit_code} after SIGTERM")
+
+    async def _cut(self, node: Node, fault: Fault) -> None:
+        assert node.proxy is not None
+        node.proxy.cut()
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            node.proxy.heal()
+
+    async def _black_hole(self, node: Node, fault: Fault) -> None:
+        assert node.proxy is not None
+        node.proxy.black_hole()
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            node.proxy.heal()
+
+    async def _shift_one(self, node: Node, fault: Fault) -> None:
+        await self._shift([node], fault)
+
+    async def _shift(self, nodes: list[Node], fault: Fault) -> None:
+        wrong = [node.clock for node in nodes if node.clock]
+        for clock in wrong:
+            clock.shift(fault.shift)
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            for clock in wrong:
+                clock.shift(0)
+
+    async def _crowd(self, node: Node, fault: Fault) -> None:
+        """More calls at once than the node has connections to its store."""
+        ref = self._a_ref()
+        if ref is None:
+            return
+        try:
+            async with asyncio.timeout(_CROWD_SECONDS), calling(node.port) as caller:
+                await asyncio.gather(*(caller.status(ref) for _ in range(_CROWD)), return_exceptions=True)
+        except TimeoutError:
+            self.problems.append(f"{node.name} did not answer {_CROWD} calls within {_CROWD_SECONDS:g} s")

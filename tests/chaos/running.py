@@ -1,0 +1,205 @@
+"""One run: a pair of store and engine, a plan, its processes, its callers, its faults, and what the checker says."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaos import clocks
+from chaos.checker import Evidence, Findings, check
+from chaos.faults import Done, Faults
+from chaos.fleet import Fleet, Role
+from chaos.ground import Ground, Sqlite
+from chaos.load import Load
+from chaos.plan import FaultKind, Plan, Shape, draw
+
+from support.history import History
+from support.serving import Workplace
+
+__all__ = ["LEASE", "Size", "Verdict", "plan_for", "roles_of", "run"]
+
+LEASE = 2.0
+_SETTLE_SECONDS = 60.0
+_OF_PROCESSES: tuple[FaultKind, ...] = ("kill", "freeze", "redeploy", "crowd")
+_OF_CONNECTIONS: tuple[FaultKind, ...] = ("cut", "black hole")
+
+_ROLES: dict[str, Role] = {
+    "server-1": "server",
+    "server-2": "server",
+    "front": "front",
+    "worker-1": "worker",
+    "worker-2": "worker",
+}
+_ROLES_ON_ONE_FILE: dict[str, Role] = {"server": "server", "front": "front", "worker": "worker"}
+_ROLES_WITH_A_QUEUE: dict[str, Role] = {**_ROLES, "server-2": "front"}
+
+_TOML = """
+[state]
+provider = "{provider}"
+pool_size = 2
+
+[execution]
+engine = "{engine}"
+lease_seconds = {lease:g}
+drain_seconds = 1
+reconcile_seconds = 2
+max_concurrency = 20
+default_max_wait_seconds = 50000
+
+[operations.fail]
+kind = "python"
+target = "ops:work"
+on_worker_lost = "fail"
+
+[operations.retry]
+kind = "python"
+target = "ops:work"
+on_worker_lost = "retry"
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Size:
+    """How much a run is to do.
+
+    Attributes:
+        tasks, faults, killers: See `Shape`.
+        seconds: How long orders come in.
+    """
+
+    tasks: int
+    faults: int
+    killers: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """One run's result.
+
+    Attributes:
+        counts: What happened to calls.
+        faults: By kind; deaths by a task's own hand among them.
+        ground, version: The pair, and the server that it stood on.
+        missing: Faults that could not be made here, and why.
+    """
+
+    ground: str
+    version: str
+    plan: Plan
+    seconds: float
+    tickets: int
+    tasks: int
+    resolved: int
+    findings: Findings
+    counts: Counter[str]
+    faults: Counter[str]
+    missing: str
+    done: Sequence[Done]
+    processes: int
+
+
+def roles_of(ground: type[Ground]) -> dict[str, Role]:
+    """The processes of a run on that ground."""
+    if not ground.remote:
+        return _ROLES_ON_ONE_FILE
+    return _ROLES if ground.engine == "local" else _ROLES_WITH_A_QUEUE
+
+
+def plan_for(ground: type[Ground], seed: int, size: Size) -> Plan:
+    """The plan for that ground."""
+    kinds: list[FaultKind] = [*_OF_PROCESSES, *ground.kinds]
+    if ground.remote:
+        kinds += _OF_CONNECTIONS
+    if not clocks.missing():
+        kinds.append("clock")
+    shape = Shape(
+        tasks=size.tasks,
+        faults=size.faults,
+        killers=size.killers,
+        seconds=size.seconds,
+        lease=LEASE,
+        nodes=tuple(roles_of(ground)),
+        servers=tuple(name for name, role in roles_of(ground).items() if role != "worker"),
+        kinds=kinds,
+        machine_clock=issubclass(ground, Sqlite),
+    )
+    return draw(seed, ground.name, shape)
+
+
+async def run(kind: type[Ground], folder: Path, seed: int, size: Size) -> Verdict:
+    """All of it, in that empty folder; what it left stays there."""
+    functions = Path(__file__).with_name("operations.py").read_text()
+    toml = _TOML.format(provider=kind.provider, engine=kind.engine, lease=LEASE)
+    place = Workplace(folder, toml, functions)
+    ground = kind(folder)
+    began = time.monotonic()
+    try:
+        await ground.start()
+        version = await ground.version()
+        fleet = Fleet(place, ground, roles_of(kind))
+        plan = plan_for(kind, seed, size)
+        load = Load(plan, fleet.servers)
+        faults = Faults(plan, fleet, ground, load.a_ref)
+        try:
+            async with fleet.running():
+                await _storm(load, faults)
+                await load.ask_everyone(History(place.history).runs.keys(), _SETTLE_SECONDS / 2)
+                await fleet.stop()
+        finally:
+            await load.close()
+    finally:
+        await ground.close()
+    return _verdict(version, plan, place, load, faults, fleet, time.monotonic() - began)
+
+
+async def _storm(load: Load, faults: Faults) -> None:
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(faults.run(began))
+        group.create_task(load.run(began, _SETTLE_SECONDS))
+
+
+def _verdict(
+    version: str, plan: Plan, place: Workplace, load: Load, faults: Faults, fleet: Fleet, seconds: float
+) -> Verdict:
+    history = History(place.history)
+    sightings = list(load.sightings.values())
+    evidence = Evidence(
+        history=history,
+        sightings=sightings,
+        keys=load.keys,
+        problems=[*load.problems, *faults.problems],
+        lives=fleet.lives,
+        outages=[(done.began, done.ended) for done in faults.done if done.fault.victim == "store"],
+        wall_minus_monotonic=time.time() - time.monotonic(),
+    )
+    made = Counter[str](done.fault.kind for done in faults.done)
+    made["killed by its task"] = sum(
+        run.how == "start" and _order_kills(load, run.ref) for runs in history.runs.values() for run in runs
+    )
+    ticketed = [sighting for sighting in sightings if sighting.order is not None]
+    return Verdict(
+        ground=plan.name,
+        version=version,
+        plan=plan,
+        seconds=seconds,
+        tickets=len(ticketed),
+        tasks=len(sightings),
+        resolved=sum(all(answer.terminal for answer in each.answers) and bool(each.answers) for each in ticketed),
+        findings=check(evidence),
+        counts=load.counts,
+        faults=made,
+        missing=f"clock ({what})" if (what := clocks.missing()) else "",
+        done=faults.done,
+        processes=len(fleet.lives),
+    )
+
+
+def _order_kills(load: Load, ref: str) -> bool:
+    order = load.sightings[ref].order if ref in load.sightings else None
+    return order is not None and order.how == "kill"

@@ -1,0 +1,11 @@
+"""Servers and workers on redis + docket are killed, frozen and cut off: every promise holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chaos.short import hold_every_promise
+
+
+async def test_every_promise_holds_under_faults_on_redis_docket(tmp_path: Path) -> None:
+    await hold_every_promise("redis + docket", tmp_path)
