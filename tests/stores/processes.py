@@ -1,4 +1,4 @@
-"""Starts and stops the other processes of the store tests (children.py)."""
+"""Starts and stops the other processes of the store tests (children.py, redis_children.py)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _TESTS = Path(__file__).parent.parent
 class Child:
     """A running child."""
 
-    def __init__(self, verb: str, path: Path, argument: str) -> None:
+    def __init__(self, verb: str, place: Path | str, argument: str, program: str) -> None:
         search = os.pathsep.join([str(_TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("children.py")), verb, str(path), argument],
+            [sys.executable, str(Path(__file__).with_name(program)), verb, str(place), argument],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -55,9 +55,9 @@ class Child:
 
 
 @contextmanager
-def child(verb: str, path: Path, argument: str = "") -> Generator[Child]:
+def child(verb: str, place: Path | str, argument: str = "", *, program: str = "children.py") -> Generator[Child]:
     """A child that is ready; killed at the end if it still runs."""
-    started = Child(verb, path, argument)
+    started = Child(verb, place, argument, program)
     try:
         assert started.line() == "ready"
         yield started

@@ -255,7 +255,7 @@ class MemoryStore:
 
     async def time(self) -> None:
         """See `TaskStore.time`."""
-        return None
+        return
 
     def _usable(self) -> threading.Lock:
         if not self._open:

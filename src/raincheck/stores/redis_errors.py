@@ -19,6 +19,7 @@ from redis.exceptions import (
     ReadOnlyError,
     ResponseError,
 )
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
 
@@ -98,6 +99,8 @@ def store_error(error: Exception, place: str) -> StoreError:
         # The first word is the code; what follows may hold what was sent.
         word = str(error).split(" ", 1)[0][:40]
         return StoreUnavailable(f"The task store {place} failed ({word}).")
+    if isinstance(error, (RedisTimeout, TimeoutError)):
+        return StoreUnavailable(f"The task store {place} does not answer.")
     if (certificate := _certificate(error)) is not None:
         return StoreUnavailable(f"The task store {place} cannot be reached over TLS: {certificate}.")
     found = _ERRNO.search(str(error))

@@ -10,6 +10,7 @@ from typing import Any, cast
 import redis
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from raincheck.stores.redis_errors import is_answer, no_answer, store_error
 from raincheck.stores.redis_lane import ServerClock
@@ -56,8 +57,8 @@ class Leases:
             late_at = self._clock.milliseconds(give_up_at)
             try:
                 kind, *answer = self._evaluate([late_at, *arguments])
-            except LostConnection as error:
-                # A connection that was idle may have been lost long ago; a second one is fresh.
+            except (LostConnection, RedisTimeout) as error:
+                # The connection may have been lost long ago; the next one is fresh.
                 if is_answer(error) or tried > 1:
                     raise store_error(error, self._address.place) from error
             except RedisError as error:

@@ -196,7 +196,7 @@ class SqliteStore:
 
     async def time(self) -> None:
         """See `TaskStore.time`: all its processes are on one machine."""
-        return None
+        return
 
     def _watch(self) -> None:
         watching = len(self._listeners) > 0

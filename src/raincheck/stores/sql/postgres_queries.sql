@@ -59,22 +59,21 @@ WITH next AS MATERIALIZED (
         due_at bigint, error_code text, progress text, inputs text, outcome text, seen_lease bigint
     )
 ), held AS MATERIALIZED (
-    SELECT task.task_ref, task.status
+    SELECT next.*, task.status AS before
     FROM next JOIN raincheck.task ON task.task_ref = next.task_ref AND task.version = next.version - 1
     WHERE next.seen_lease IS NULL OR task.lease_until = next.seen_lease
     ORDER BY task.task_ref FOR NO KEY UPDATE OF task
 ), changed AS (
     UPDATE raincheck.task SET
-        status = next.status, version = next.version, change_id = next.change_id, updated_at = next.updated_at,
-        settled_at = next.settled_at, expires_at = next.expires_at, attempt = next.attempt, fence = next.fence,
-        worker_id = next.worker_id, lease_until = next.lease_until, started_at = next.started_at,
-        due_at = next.due_at, error_code = next.error_code, progress = next.progress,
+        status = held.status, version = held.version, change_id = held.change_id, updated_at = held.updated_at,
+        settled_at = held.settled_at, expires_at = held.expires_at, attempt = held.attempt, fence = held.fence,
+        worker_id = held.worker_id, lease_until = held.lease_until, started_at = held.started_at,
+        due_at = held.due_at, error_code = held.error_code, progress = held.progress,
         -- What is the same is not stored again.
-        inputs = CASE WHEN task.inputs = next.inputs THEN task.inputs ELSE next.inputs END,
-        outcome = next.outcome
-    FROM held JOIN next ON next.task_ref = held.task_ref
-    WHERE task.task_ref = held.task_ref AND task.version = next.version - 1
-    RETURNING task.task_ref, task.status, held.status AS before
+        inputs = CASE WHEN task.inputs = held.inputs THEN task.inputs ELSE held.inputs END,
+        outcome = held.outcome
+    FROM held WHERE task.task_ref = held.task_ref AND task.version = held.version - 1
+    RETURNING task.task_ref, task.status, held.before
 ), moved AS (
     SELECT status, 1 AS number FROM changed WHERE status <> before
     UNION ALL SELECT before, -1 FROM changed WHERE status <> before

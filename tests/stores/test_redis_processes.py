@@ -1,0 +1,146 @@
+"""Several processes on one Redis, and processes and servers that are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+
+import pytest
+from stores.processes import child
+from stores.records import claimed, new_task
+
+from raincheck.errors import StoreUnavailable
+from raincheck.stores.redis import RedisStore
+from raincheck.task import Task, TaskStatus
+from support.servers.redis import RedisServer
+from support.servers.server import needed
+
+_PROGRAM = "redis_children.py"
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    needed(RedisServer.missing())
+    server = RedisServer()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+async def store(server: RedisServer, _no_leaked_task: None) -> AsyncIterator[RedisStore]:
+    store = RedisStore(server.url)
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def test_no_two_of_ten_processes_claim_one_task_or_share_a_key_twice(
+    store: RedisStore, server: RedisServer
+) -> None:
+    with ExitStack() as stack:
+        names = [f"process-{index}" for index in range(10)]
+        children = [stack.enter_context(child("compete", server.url, name, program=_PROGRAM)) for name in names]
+        for each in children:
+            each.go()
+        answers = [json.loads(each.rest()[0]) for each in children]
+    won = [ref for answer in answers for ref in answer["won"]]
+    assert sum(answer["created"] for answer in answers) == 10 + 10 * 20
+    assert len(won) == len(set(won)) == 210
+    assert (await store.count())[TaskStatus.PROCESSING] == 210
+    for name, answer in zip(names, answers, strict=True):
+        for ref in answer["won"]:
+            task = await store.get(ref)
+            assert task is not None
+            assert (task.worker_id, task.version) == (name, 2)
+
+
+@pytest.mark.parametrize("lines", [1, 200, 900])
+async def test_every_acknowledged_task_survives_kill_9_of_its_writer(
+    store: RedisStore, server: RedisServer, lines: int
+) -> None:
+    with child("insert_for_ever", server.url, program=_PROGRAM) as writing:
+        refs = [writing.line() for _ in range(lines)]
+        refs += writing.kill()
+    assert len(refs) >= lines
+    assert len(await store.versions(refs)) == len(refs)
+    counts = await store.count()
+    listed = await store.list(limit=100_000)
+    assert sum(counts.values()) == len(listed) >= len(refs)
+    assert counts[TaskStatus.PENDING] == len(await store.claimable(["report"], 100_000))
+
+
+async def test_listeners_hear_of_another_process(store: RedisStore, server: RedisServer) -> None:
+    heard: asyncio.Queue[object] = asyncio.Queue()
+    end = store.subscribe(heard.put_nowait)
+    with child("insert_one", server.url, program=_PROGRAM) as other:
+        async with asyncio.timeout(5):
+            assert await heard.get() is None
+        other.go()
+        ref = other.rest()[0]
+        async with asyncio.timeout(5):
+            while await heard.get() != ref:
+                pass
+    end()
+
+
+@pytest.mark.parametrize("orderly", [False, True], ids=["kill -9", "shutdown"])
+async def test_nothing_acknowledged_is_lost_when_the_server_goes_and_comes_back_in_mid_load(
+    store: RedisStore, server: RedisServer, orderly: bool
+) -> None:
+    acknowledged: list[Task] = []
+    refused: list[Task] = []
+    stopping = asyncio.Event()
+    enough = asyncio.Event()
+
+    async def write(task: Task, call: object) -> bool:
+        try:
+            await call  # type: ignore[misc]
+        except StoreUnavailable:
+            refused.append(task)
+            return False
+        acknowledged.append(task)
+        if len(acknowledged) % 2000 == 1999:
+            enough.set()
+        return True
+
+    async def caller() -> None:
+        while not stopping.is_set():
+            task = new_task(arguments={"a": "x" * 50})
+            if await write(task, store.insert(task)):
+                task = claimed(task)
+                await write(task, store.replace(task))
+
+    callers = [asyncio.create_task(caller()) for _ in range(30)]
+    for _ in range(2):
+        async with asyncio.timeout(20):
+            await enough.wait()
+        enough.clear()
+        await asyncio.to_thread(server.stop if orderly else server.kill)
+        await asyncio.to_thread(server.start)
+    async with asyncio.timeout(20):
+        await enough.wait()
+    stopping.set()
+    await asyncio.gather(*callers)
+    latest = {task.task_ref: task for task in acknowledged}
+    versions = await store.versions(list(latest))
+    # A refused claim may have been written where its answer was lost for good; an acknowledged one is there.
+    unclear = {task.task_ref for task in refused}
+    wrong = [ref for ref, task in latest.items() if versions.get(ref) != task.version and ref not in unclear]
+    assert wrong == []
+    assert versions.keys() == latest.keys()
+
+
+async def test_a_flushed_store_knows_nothing_and_goes_on(store: RedisStore, server: RedisServer) -> None:
+    task = new_task(idempotency_key="k")
+    await store.insert(task)
+    await asyncio.to_thread(server.flush, 0)
+    assert await store.get(task.task_ref) is None
+    assert not await store.replace(claimed(task))
+    assert await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, task.deadline_at) == {task.task_ref}
+    assert sum((await store.count()).values()) == 0
+    assert list(await store.list()) == []
+    assert (await store.insert(new_task(idempotency_key="k"))).created
+    assert (await store.count())[TaskStatus.PENDING] == 1
