@@ -138,6 +138,7 @@ class Service:
 
         Raises:
             StoreError: The store cannot be opened; nothing was started.
+            ConfigurationError: The engine can never be used as it is set; nothing is left running.
         """
         await self._store.open()
         try:
@@ -148,8 +149,12 @@ class Service:
         self._changes.start()
         self._heartbeat.start()
         self._sweeper.start()
-        await self._engine.start(self._runner.run)
         self._started = True
+        try:
+            await self._engine.start(self._runner.run)
+        except BaseException:
+            await self.stop(0.0)
+            raise
         logger.info("worker %s started, max_concurrency %d", self.worker_id, self.settings.max_concurrency)
 
     async def stop(self, drain_seconds: float | None = None) -> None:
