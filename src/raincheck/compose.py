@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from raincheck.errors import ConfigurationError, MissingDependency
+from raincheck.errors import ConfigurationError, MissingDependency, StoreUnavailable
 
 if TYPE_CHECKING:
     from raincheck.config import CommandSettings, HttpSettings, PythonSettings, Settings
@@ -29,6 +29,7 @@ __all__ = [
     "make_store",
     "place_of",
     "policy_of",
+    "prepare_queue",
     "require_extra",
     "require_server",
     "service_settings",
@@ -125,6 +126,27 @@ def make_engine(settings: Settings) -> EngineFactory:
                 tls=_tls(settings),
                 jobs_come_with_tasks=_jobs_come_with_tasks(settings),
             )
+
+
+async def prepare_queue(settings: Settings) -> bool:
+    """Make or upgrade the schema of the engine's queue; whether it has one.
+
+    Raises:
+        StoreUnavailable: Its server does not answer, or a right is missing.
+        ConfigurationError: It is of a newer version than the one installed here.
+        MissingDependency: The engine's extra is not installed.
+    """
+    if settings.execution.engine != "procrastinate":
+        return False
+    require_extra("procrastinate", "procrastinate", 'the engine "procrastinate"')
+    from raincheck.engines.procrastinate_schema import ensure_schema, parameters_of
+    from raincheck.engines.sender import QueueUnavailable
+
+    try:
+        await ensure_schema(parameters_of(settings.queue_url, _tls(settings)))
+    except QueueUnavailable as error:
+        raise StoreUnavailable(f"the queue's schema cannot be made: {error}") from error
+    return True
 
 
 def service_settings(settings: Settings) -> ServiceSettings:

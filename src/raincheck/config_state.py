@@ -70,8 +70,8 @@ class StateSettings(Section):
     )
     migrate: Literal["auto", "check"] = Field(
         default="auto",
-        description="What a start does where the schema is missing or older: `auto` makes or upgrades it; `check` "
-        "stops with one line, and `raincheck store migrate` does it.",
+        description="What a start does where the schema of a store on the network is missing or older: `auto` makes or "
+        "upgrades it; `check` stops with one line, and `raincheck store migrate` does it.",
     )
     pool_size: int = Field(
         default=10, ge=1, le=1000, description="How many connections a process keeps to a store on the network."

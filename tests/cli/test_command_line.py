@@ -168,7 +168,7 @@ def test_check_ends_with_code_2_where_serve_would_not_start(
         ("", "declares no operation"),
         ('[server]\ntransport = "sse"\nhost = "0.0.0.0"\nallow_anonymous = true', "whoever reaches this address"),
         ('[state]\nprovider = "memory"', "lost when the server ends"),
-        ("[execution]\nmax_concurrency = 0", "runs none"),
+        ("[execution]\nmax_concurrency = 0", "only accepts tasks"),
         (CONFIGURATION + '[operations.bare]\nkind = "command"\nargv = ["echo"]', "no description"),
         (CONFIGURATION + "timeout_seconds = 7200", "comes before its timeout"),
         (CONFIGURATION.replace("timeout_seconds = 300", 'mode = "inline"'), "longer than most clients wait"),

@@ -75,7 +75,7 @@ def warnings(settings: Settings, operations: Mapping[str, Operation]) -> list[st
     if settings.state.provider == "memory":
         found.append('[state] provider "memory": every task is lost when the server ends')
     if settings.execution.max_concurrency == 0:
-        found.append("[execution] max_concurrency 0: this server accepts tasks and runs none")
+        found.append("[execution] max_concurrency 0: this server only accepts tasks; `raincheck worker` runs them")
     for name, operation in operations.items():
         policy = operation.policy
         if not operation.description.strip():
@@ -94,7 +94,7 @@ def warnings(settings: Settings, operations: Mapping[str, Operation]) -> list[st
 
 
 def _report(settings: Settings) -> dict[str, Any]:
-    from raincheck.compose import make_operations, require_server
+    from raincheck.compose import make_engine, make_operations, place_of, require_server
 
     require_server()
     from raincheck.mcp.auth import make_verifier
@@ -103,8 +103,9 @@ def _report(settings: Settings) -> dict[str, Any]:
     make_verifier(settings, os.environ)
     operations = make_operations(settings)
     _check_machine(settings, operations)
+    make_engine(settings)
     kept = asyncio.run(_stored_tasks(settings))
-    memory = settings.state.provider == "memory"
+    store, engine = place_of(settings)
     return {
         "ok": True,
         "source": settings.source,
@@ -112,9 +113,11 @@ def _report(settings: Settings) -> dict[str, Any]:
         "callers": _callers(settings),
         "state": {
             "provider": settings.state.provider,
-            "file": None if memory else str(settings.database),
+            "place": store,
+            "file": str(settings.database) if settings.state.provider == "sqlite" else None,
             "tasks": kept,
         },
+        "engine": {"name": settings.execution.engine, "place": engine},
         "operations": [
             {
                 "operation_type": name,
@@ -179,7 +182,8 @@ def _print(report: Mapping[str, Any]) -> None:
     if server["transport"] != "stdio":
         click.echo(f"callers: {clean(_callers_in_words(report['callers']))}")
     kept = f"{state['tasks']} task{'s' * (state['tasks'] != 1)} kept"
-    click.echo(f"store: {state['provider']} {clean(state['file'] or '')} ({kept})\n")
+    click.echo(f"store: {clean(state['place'])} ({kept})")
+    click.echo(f"engine: {clean(report['engine']['place'])}\n")
     columns = ["OPERATION", "KIND", "MODE", "TIMEOUT", "DEADLINE", "KEPT", "WORKER LOST", "DESCRIPTION"]
     if report["operations"]:
         print_table(columns, [_row(operation) for operation in report["operations"]])

@@ -20,6 +20,7 @@ _COMMANDS = {
     "serve": "raincheck.cli.serve:serve",
     "worker": "raincheck.cli.worker:worker",
     "check": "raincheck.cli.check:check",
+    "store": "raincheck.cli.store:store",
     "tasks": "raincheck.cli.tasks:tasks",
     "demo": "raincheck.cli.main:demo",
 }
@@ -51,6 +52,7 @@ def cli() -> None:
     Look before you serve:  raincheck check
     Serve them over MCP:    raincheck serve
     Run them elsewhere:     raincheck worker
+    Look after the store:   raincheck store check
     Follow the tasks:       raincheck tasks list
     """
 

@@ -190,7 +190,7 @@ def _at_desk(settings: Settings, work: Callable[[Desk], Awaitable[_T]]) -> _T:
         raise ConfigurationError(
             f"'provider' in [state] of {settings.source} is \"memory\": its tasks exist inside the server only"
         )
-    if not settings.database.exists():
+    if settings.state.provider == "sqlite" and not settings.database.exists():
         raise RaincheckError(
             f"there is no task store at {settings.database}: no server has run with these settings yet "
             "(--config and --state-url name others)"

@@ -1,0 +1,103 @@
+"""`raincheck store`: make, upgrade and check what keeps the tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from raincheck.cli.options import config_option, json_option, settings_from, state_url_option
+from raincheck.cli.tables import clean, document
+from raincheck.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from raincheck.cli.store_checks import Finding
+    from raincheck.config import Settings
+
+__all__ = ["store"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _common(command: _F) -> _F:
+    return json_option(config_option(state_url_option(command)))
+
+
+@click.group()
+def store() -> None:
+    """Make, upgrade and check the store that keeps the tasks.
+
+    \b
+    Examples:
+      raincheck store check
+      raincheck store migrate --config reports.toml
+    """
+
+
+@store.command()
+@_common
+def migrate(config: str | None, state_url: str | None, as_json: bool) -> None:
+    """Make or upgrade the schema of the store, and of the queue where it has one, whatever `migrate` in [state] says.
+
+    For deployments whose servers and workers may not change a schema: run it once before the new release, as a user who
+    may. It waits for nobody and may run twice.
+
+    \b
+    Example:
+      raincheck store migrate --config reports.toml
+    """
+    settings, place = _settings(config, state_url)
+    from raincheck.cli.store_checks import migrated
+
+    did = asyncio.run(migrated(settings))
+    if as_json:
+        document({"store": place, "did": did})
+    else:
+        click.echo("\n".join([f"store: {clean(place)}", *did]))
+
+
+@store.command()
+@_common
+def check(config: str | None, state_url: str | None, as_json: bool) -> int:
+    """Use the store as servers and workers do, and say what was found.
+
+    Is it reachable, has it the schema, may tasks be written, changed and removed, whose clock counts, and what survives
+    its restart. Changes no schema. Exit code 0: usable; 1: not, and a line says why.
+
+    \b
+    Example:
+      raincheck store check --state-url redis://127.0.0.1:6379/0
+    """
+    settings, place = _settings(config, state_url)
+    if not as_json:
+        click.echo(f"store: {clean(place)}")
+    findings = asyncio.run(_findings(settings, show=not as_json))
+    usable = all(finding.level != "failed" for finding in findings)
+    if as_json:
+        document({"ok": usable, "store": place, "findings": [asdict(finding) for finding in findings]})
+    return 0 if usable else 1
+
+
+async def _findings(settings: Settings, *, show: bool) -> list[Finding]:
+    from raincheck.cli.store_checks import checked
+
+    found: list[Finding] = []
+    async for finding in checked(settings):
+        found.append(finding)
+        if show:
+            click.echo(f"{finding.level:<8} {finding.name}: {clean(finding.told)}")
+    return found
+
+
+def _settings(config: str | None, state_url: str | None) -> tuple[Settings, str]:
+    from raincheck.compose import place_of
+
+    settings = settings_from(config, state_url=state_url)
+    if settings.state.provider == "memory":
+        raise ConfigurationError(
+            f"'provider' in [state] of {settings.source} is \"memory\": there is nothing to make or to check"
+        )
+    return settings, place_of(settings)[0]

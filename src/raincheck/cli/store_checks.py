@@ -1,0 +1,174 @@
+"""What `raincheck store` finds out about a store, by using it as servers and workers do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Literal
+
+from raincheck.errors import StoreError, StoreUnusable
+from raincheck.store import TaskStore
+from raincheck.task import Task, new_task_ref, utc_now
+from raincheck.transitions import Cancel, transition
+
+if TYPE_CHECKING:
+    from raincheck.config import Settings
+
+__all__ = ["Finding", "checked", "migrated"]
+
+_PURGES = 50
+_PURGE_STEP = 500
+_CLOCKS_APART_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One line: what was looked at, whether it is as it has to be, and what was found."""
+
+    level: Literal["ok", "warning", "failed"]
+    name: str
+    told: str
+
+
+async def migrated(settings: Settings) -> list[str]:
+    """Make or upgrade the schemas of the store and the queue; what that did, in words.
+
+    Raises:
+        StoreError: It cannot be done.
+    """
+    from raincheck.compose import prepare_queue
+
+    did = [await _store_migrated(settings)]
+    if await prepare_queue(settings):
+        did.append(f"the queue of {settings.execution.engine} has the schema that it needs")
+    return did
+
+
+async def _store_migrated(settings: Settings) -> str:
+    provider = settings.state.provider
+    there = provider != "sqlite" or settings.database.exists()
+    try:
+        async with _opened(settings, migrate=not there):
+            return "the schema is up to date, nothing was changed" if there else "the file was made"
+    except StoreUnusable:
+        # Missing or older, which the next lines mend; or foreign or newer, which they say.
+        async with _opened(settings, migrate=True):
+            return "the schema was made or upgraded"
+
+
+async def checked(settings: Settings) -> AsyncGenerator[Finding]:
+    """Look at one thing after the other; ends after the first that makes the store unusable."""
+    began = time.monotonic()
+    told: list[logging.LogRecord] = []
+    with _listening(told):
+        try:
+            async with _opened(settings, migrate=False) as store:
+                took = (time.monotonic() - began) * 1000
+                yield Finding(level="ok", name="reachable", told=f"open after {took:.0f} ms")
+                yield Finding(level="ok", name="schema", told="as this raincheck needs it")
+                yield await _rights(store)
+                yield await _clock(store)
+                for record in told:
+                    level = "warning" if record.levelno >= logging.WARNING else "ok"
+                    yield Finding(level=level, name="kept", told=record.getMessage())
+                if not told:
+                    yield Finding(level="ok", name="kept", told=_kept(settings))
+        except StoreUnusable as error:
+            yield Finding(level="failed", name="schema", told=error.message)
+        except StoreError as error:
+            yield Finding(level="failed", name="reachable", told=error.message)
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, *, migrate: bool) -> AsyncGenerator[TaskStore]:
+    from raincheck.compose import make_store
+
+    state = settings.state.model_copy(update={"migrate": "auto" if migrate else "check"})
+    # With another engine an insert would also hand a task to the queue.
+    execution = settings.execution.model_copy(update={"engine": "local", "queue_url": ""})
+    store = make_store(settings.model_copy(update={"state": state, "execution": execution}))
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def _rights(store: TaskStore) -> Finding:
+    """Write a task that nobody runs, change it and remove it."""
+    now = await store.time() or utc_now()
+    task = Task(
+        task_ref=new_task_ref(),
+        scope="raincheck store check",
+        operation_type="raincheck.store.check",
+        arguments={},
+        created_at=now,
+        updated_at=now,
+        deadline_at=now + timedelta(minutes=1),
+        ttl_seconds=1,
+    )
+    done = "written"
+    try:
+        await store.insert(task)
+        done = "changed"
+        # Its retention is over with its end.
+        await store.replace(replace(transition(task, Cancel(), now), expires_at=now))
+        done = "removed"
+        gone = await _removed(store, task.task_ref, now)
+    except StoreError as error:
+        return Finding(level="failed", name="rights", told=f"a task could not be {done}: {error.message}")
+    if not gone:
+        return Finding(level="warning", name="rights", told="a task was written, and not removed at once")
+    return Finding(level="ok", name="rights", told="a task was written, changed and removed")
+
+
+async def _removed(store: TaskStore, task_ref: str, now: datetime) -> bool:
+    for _ in range(_PURGES):
+        await store.purge(now + timedelta(seconds=1), _PURGE_STEP)
+        if await store.get(task_ref) is None:
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+async def _clock(store: TaskStore) -> Finding:
+    asked = utc_now()
+    there = await store.time()
+    if there is None:
+        return Finding(level="ok", name="clock", told="this machine's")
+    apart = (there - asked - (utc_now() - asked) / 2).total_seconds()
+    told = f"the store's own, {abs(apart) * 1000:.0f} ms {'ahead of' if apart > 0 else 'behind'} this machine's"
+    # Nothing depends on it but what people read in two logs.
+    return Finding(level="warning" if abs(apart) > _CLOCKS_APART_SECONDS else "ok", name="clock", told=told)
+
+
+def _kept(settings: Settings) -> str:
+    if settings.state.provider == "sqlite" and settings.state.synchronous == "normal":
+        return "what was acknowledged survives the death of a process; a power cut may take the last writes"
+    return "what was acknowledged survives a restart of the store"
+
+
+@contextmanager
+def _listening(told: list[logging.LogRecord]) -> Generator[None]:
+    """Gather what the stores say in the log."""
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(record)
+
+    stores, listener = logging.getLogger("raincheck.stores"), Listener(logging.INFO)
+    level, propagate = stores.level, stores.propagate
+    stores.addHandler(listener)
+    stores.setLevel(logging.INFO)
+    stores.propagate = False
+    try:
+        yield
+    finally:
+        stores.removeHandler(listener)
+        stores.setLevel(level)
+        stores.propagate = propagate
