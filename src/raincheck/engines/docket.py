@@ -33,7 +33,7 @@ __all__ = ["docket_engine"]
 _FUNCTION = "raincheck_task"
 _GROUP = "docket-workers"
 _CHECK = timedelta(milliseconds=20)
-_REDELIVERY = timedelta(seconds=45)
+_REDELIVERY_SECONDS = 45.0
 # Nothing of ours is scheduled for later.
 _SCHEDULING = timedelta(seconds=10)
 _RECONNECTION = timedelta(seconds=1)
@@ -42,7 +42,14 @@ _CONSUMER_IDLE_MS = 600_000
 _CONSUMERS_SECONDS = 60.0
 
 
-def docket_engine(url: str, *, name: str, reconcile_seconds: float, tls: Tls | None = None) -> EngineFactory:
+def docket_engine(
+    url: str,
+    *,
+    name: str,
+    reconcile_seconds: float,
+    tls: Tls | None = None,
+    redelivery_seconds: float = _REDELIVERY_SECONDS,
+) -> EngineFactory:
     """What makes the engine on docket.
 
     Args:
@@ -50,6 +57,7 @@ def docket_engine(url: str, *, name: str, reconcile_seconds: float, tls: Tls | N
         name: The docket's name, which starts each of its keys.
         reconcile_seconds: How long a task may be pending before it counts as lost by the queue.
         tls: Certificates beyond what the address says.
+        redelivery_seconds: When docket brings again what a worker took and did not end; tasks do not wait for it.
 
     Raises:
         ConfigurationError: The address is none.
@@ -66,7 +74,7 @@ def docket_engine(url: str, *, name: str, reconcile_seconds: float, tls: Tls | N
         return QueuedEngine(
             store,
             operation_types,
-            _DocketQueue(address, name=name, concurrency=max_concurrency),
+            _DocketQueue(address, name=name, concurrency=max_concurrency, redelivery_seconds=redelivery_seconds),
             max_concurrency=max_concurrency,
             reconcile_seconds=reconcile_seconds,
             clock=clock,
@@ -78,10 +86,11 @@ def docket_engine(url: str, *, name: str, reconcile_seconds: float, tls: Tls | N
 class _DocketQueue:
     """See `raincheck.engines.queued.Queue`."""
 
-    def __init__(self, address: str, *, name: str, concurrency: int) -> None:
+    def __init__(self, address: str, *, name: str, concurrency: int, redelivery_seconds: float) -> None:
         self._address = address
         self._docket_name = name
         self._concurrency = concurrency
+        self._redelivery = timedelta(seconds=redelivery_seconds)
         self._docket: Docket | None = None
         self._probe: Redis | None = None
         self._opening = asyncio.Lock()
@@ -146,7 +155,7 @@ class _DocketQueue:
             self._docket,
             name=f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}",
             concurrency=self._concurrency,
-            redelivery_timeout=_REDELIVERY,
+            redelivery_timeout=self._redelivery,
             reconnection_delay=_RECONNECTION,
             minimum_check_interval=_CHECK,
             scheduling_resolution=_SCHEDULING,

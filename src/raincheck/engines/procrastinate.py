@@ -35,10 +35,9 @@ _FUNCTION = "raincheck_task"
 _CONNECTIONS = 5
 _ANSWER_SECONDS = 4.0
 _STOP_SECONDS = 2.0
-_POLL_SECONDS = 2.0
-_HEARTBEAT_SECONDS = 5.0
+# A job that comes while a worker begins to listen is not heard of.
+_POLL_SECONDS = 1.0
 _STALLED_SECONDS = 20.0
-_CLEAR_UP_SECONDS = 5.0
 _JOB = (
     f"SELECT {SCHEMA}.procrastinate_defer_jobs_v1(ARRAY[ROW(%s::varchar, %s::varchar, 0, NULL, NULL,"
     f" jsonb_build_object('task_ref', %s::text), NULL)::{SCHEMA}.procrastinate_job_to_defer_v1])"
@@ -46,7 +45,13 @@ _JOB = (
 
 
 def procrastinate_engine(
-    url: str, *, name: str, reconcile_seconds: float, tls: Tls | None = None, jobs_come_with_tasks: bool = False
+    url: str,
+    *,
+    name: str,
+    reconcile_seconds: float,
+    tls: Tls | None = None,
+    jobs_come_with_tasks: bool = False,
+    stalled_seconds: float = _STALLED_SECONDS,
 ) -> EngineFactory:
     """What makes the engine on procrastinate.
 
@@ -56,6 +61,7 @@ def procrastinate_engine(
         reconcile_seconds: How long a task may be pending before it counts as lost by the queue.
         tls: Certificates beyond what the address says.
         jobs_come_with_tasks: The store runs `job_statement` with each new task.
+        stalled_seconds: After how long without a heartbeat a worker's jobs are cleared up; tasks do not wait for it.
 
     Raises:
         ConfigurationError: The address is none.
@@ -70,7 +76,11 @@ def procrastinate_engine(
         clock: Callable[[], datetime],
     ) -> QueuedEngine:
         queue = _ProcrastinateQueue(
-            parameters, name=name, concurrency=max_concurrency, jobs_come_with_tasks=jobs_come_with_tasks
+            parameters,
+            name=name,
+            concurrency=max_concurrency,
+            jobs_come_with_tasks=jobs_come_with_tasks,
+            stalled_seconds=stalled_seconds,
         )
         return QueuedEngine(
             store,
@@ -100,11 +110,20 @@ def job_statement(name: str) -> Companion:
 class _ProcrastinateQueue:
     """See `raincheck.engines.queued.Queue`."""
 
-    def __init__(self, parameters: dict[str, Any], *, name: str, concurrency: int, jobs_come_with_tasks: bool) -> None:
+    def __init__(
+        self,
+        parameters: dict[str, Any],
+        *,
+        name: str,
+        concurrency: int,
+        jobs_come_with_tasks: bool,
+        stalled_seconds: float,
+    ) -> None:
         self._parameters = parameters
         self._queue = name
         self._concurrency = concurrency
         self._jobs_come_with_tasks = jobs_come_with_tasks
+        self._stalled_seconds = stalled_seconds
         self._opening = asyncio.Lock()
         self._app: App | None = None
         self._manager: JobEnds | None = None
@@ -197,8 +216,8 @@ class _ProcrastinateQueue:
             listen_notify=True,
             delete_jobs="always",
             install_signal_handlers=False,
-            update_heartbeat_interval=_HEARTBEAT_SECONDS,
-            stalled_worker_timeout=_STALLED_SECONDS,
+            update_heartbeat_interval=self._stalled_seconds / 4,
+            stalled_worker_timeout=self._stalled_seconds,
         )
         running = asyncio.create_task(worker.run(), name="raincheck-procrastinate")
         waiting = asyncio.create_task(stopping.wait())
@@ -222,17 +241,17 @@ class _ProcrastinateQueue:
             await _bounded(self._app.check_connection_async())
             loop = asyncio.get_running_loop()
             if self._concurrency and loop.time() > self._clear_up_at:
-                self._clear_up_at = loop.time() + _CLEAR_UP_SECONDS
+                self._clear_up_at = loop.time() + self._stalled_seconds / 4
                 await self._clear_up(self._app.job_manager, pending)
 
     async def _clear_up(self, manager: Any, pending: Callable[[str], Awaitable[bool]]) -> None:
         """Jobs of dead workers, which procrastinate counts as running for ever: again, or over."""
-        for job in await manager.get_stalled_jobs(queue=self._queue, seconds_since_heartbeat=_STALLED_SECONDS):
+        for job in await manager.get_stalled_jobs(queue=self._queue, seconds_since_heartbeat=self._stalled_seconds):
             if await pending(job.task_kwargs["task_ref"]):
                 await manager.retry_job_by_id_async(job_id=job.id, retry_at=datetime.now(UTC))
             else:
                 await manager.finish_job(job, Status.FAILED, delete_job=True)
-        await manager.prune_stalled_workers(_STALLED_SECONDS)
+        await manager.prune_stalled_workers(self._stalled_seconds)
 
     async def close(self) -> None:
         """See `Queue.close`."""

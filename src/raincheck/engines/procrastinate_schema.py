@@ -81,7 +81,7 @@ def mapped() -> Generator[None]:
 def _queue_error(error: BaseException) -> QueueUnavailable:
     text = _line(error)
     if isinstance(error, errors.InsufficientPrivilege) or (
-        isinstance(error, psycopg.OperationalError) and error.sqlstate is None and _REFUSALS.search(text)
+        isinstance(error, psycopg.OperationalError) and error.sqlstate is None and _REFUSALS.search(str(error))
     ):
         return QueueRefused(f"PostgreSQL refuses us: {text}")
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
@@ -91,7 +91,8 @@ def _queue_error(error: BaseException) -> QueueUnavailable:
 
 def _line(error: BaseException) -> str:
     told = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    return " ".join((told or str(error)).split())[:300] or type(error).__name__
+    # The lines that follow are libpq's advice.
+    return (told or str(error)).partition("\n")[0][:300].strip().rstrip(".") or type(error).__name__
 
 
 async def ensure_schema(parameters: dict[str, Any]) -> None:
