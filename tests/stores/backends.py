@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class Backend:
         make_quick: The same, not waiting for the disk where that can be chosen: for thousands of small steps.
         durable, shared: As its capabilities are to say.
         server: The kind of server that it needs, None where it needs none.
+        leftovers: What a closed store left in its place that would stay there for ever; it may remove the tasks.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Backend:
     durable: bool
     shared: bool
     server: type[Server] | None = None
+    leftovers: Callable[[Path], Awaitable[list[str]]] | None = None
 
     def missing(self) -> str | None:
         """Why there can be no such store here, or None."""
@@ -86,6 +88,12 @@ def _redis(folder: Path) -> TaskStore:
     return RedisStore(server_of(RedisServer).url, key_prefix=f"{name_of(folder)}:")
 
 
+async def _redis_leftovers(folder: Path) -> list[str]:
+    from stores.redis_keys import leftovers
+
+    return await leftovers(server_of(RedisServer).url, f"{name_of(folder)}:")
+
+
 def _dynamodb(folder: Path) -> TaskStore:
     from raincheck.stores.dynamodb import DynamoDBStore
 
@@ -110,7 +118,15 @@ _ALL = (
     Backend(
         name="postgres", make=_postgres, make_quick=_postgres, durable=True, shared=True, server=PostgresServer
     ),
-    Backend(name="redis", make=_redis, make_quick=_redis, durable=True, shared=True, server=RedisServer),
+    Backend(
+        name="redis",
+        make=_redis,
+        make_quick=_redis,
+        durable=True,
+        shared=True,
+        server=RedisServer,
+        leftovers=_redis_leftovers,
+    ),
     Backend(
         name="dynamodb", make=_dynamodb, make_quick=_dynamodb, durable=True, shared=True, server=DynamoDBServer
     ),

@@ -72,6 +72,8 @@ async def open_store(backend: Backend, tmp_path: Path, _no_leaked_task: None) ->
     yield open_one
     for store in opened:
         await store.close()
+    if backend.leftovers is not None:
+        assert await backend.leftovers(tmp_path) == []
 
 
 @pytest.fixture

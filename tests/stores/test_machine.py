@@ -89,6 +89,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.run(self.store.close())
+        if self.backend.leftovers is not None:
+            assert self.run(self.backend.leftovers(self.folder)) == []
         self.runner.close()
         shutil.rmtree(self.folder)
 
