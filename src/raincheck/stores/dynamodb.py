@@ -1,0 +1,328 @@
+"""The DynamoDB store: durable, shared by any number of machines, nothing to run.
+
+One table holds everything, an item each: a task; a taken idempotency key; a chunk of a payload that is too large for
+its task's item; counters; the layout's number. A task is written by conditional writes, together with the
+counters where its status changes (a transaction), and is always read consistently. Every item but the counters, the
+layout and the list of operations has an expiry of DynamoDB's own, a month after `purge` should have removed it.
+
+What listings, claims, the sweeper and `purge` look for, four indexes say. An index of DynamoDB follows its table with a
+delay, most often of milliseconds: a new task may be claimed, listed or found overdue that much later, and one that
+changes its status while a listing is made may be missing from that page. Nothing else depends on it: each entry is
+looked up in the table before it is believed, and every decision is a condition of a write.
+
+What the verbs ask of DynamoDB, without payloads above 900 characters (which cost one request more for each 390 KB):
+
+| verb | requests |
+| --- | --- |
+| `insert` | 1 transaction: the task, a counter, and the key if there is one (2 more where the key is taken) |
+| `get` | 1 |
+| `replace` | 1: a transaction of 2 items where the status changes, a conditional update where it does not |
+| `renew` | 1 for each lease |
+| `claimable` | 1 query for each operation, and 1 batch read for each 100 tasks found |
+| `overdue` | 4 queries, and 1 batch read for each 100 found |
+| `purge` | 4 queries, 1 batch read for each 100 found, 1 transaction for each task removed |
+| `list` | 1 query for each status asked for (6 for any), by operation for all scopes; 1 batch read for each 100 found |
+| `count` | 1 batch read |
+| `versions` | 1 batch read for each 100 tasks |
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from raincheck.store import Capabilities, Cursor, Inserted, Listener, TaskSummary
+from raincheck.stores.dynamodb_calls import BlockingCalls, Calls, Connection, begun, together
+from raincheck.stores.dynamodb_items import (
+    COUNT_SHARDS,
+    KEY,
+    Item,
+    agenda_shards,
+    count_key,
+    expires_at,
+    holder_key,
+    is_due,
+    partition,
+    place,
+    status_of,
+    summary_from,
+    to_micros,
+    version_of,
+)
+from raincheck.stores.dynamodb_operations import Operations
+from raincheck.stores.dynamodb_parts import Parts, read_items
+from raincheck.stores.dynamodb_ranges import Range
+from raincheck.stores.dynamodb_reads import Reads, SeenTasks
+from raincheck.stores.dynamodb_renewal import renew_leases
+from raincheck.stores.dynamodb_table import AGENDA, BY_BOTH, BY_OPERATION, BY_SCOPE, prepare_table
+from raincheck.stores.dynamodb_turns import Turns
+from raincheck.stores.dynamodb_writes import Writes
+from raincheck.stores.listeners import Listeners
+from raincheck.task import Task, TaskStatus
+from raincheck.tls import Tls
+
+__all__ = ["DynamoDBStore"]
+
+_T = TypeVar("_T")
+# Of a purge: so many tasks are removed at once.
+_AT_ONCE = 8
+
+
+class DynamoDBStore:
+    """A `raincheck.store.TaskStore` in one DynamoDB table.
+
+    Use it on one event loop; `renew` on any other thread. The credentials are those of the AWS environment.
+
+    Args:
+        table: The table's name.
+        region: The AWS region; empty: as the AWS environment says.
+        endpoint: The server's address; empty: AWS's own.
+        pool_size: How many connections to keep.
+        timeout_seconds: How long one request may take, its repetitions included, before `StoreUnavailable`.
+        tls: TLS beyond what the address says.
+        migrate: Whether `open` makes the table, and upgrades it.
+        poll_interval: Within how many seconds listeners hear of other processes' changes. While somebody waits for a
+            task, each look costs a read of that task.
+    """
+
+    def __init__(
+        self,
+        table: str = "raincheck_tasks",
+        *,
+        region: str = "",
+        endpoint: str = "",
+        pool_size: int = 10,
+        timeout_seconds: float = 5.0,
+        tls: Tls | None = None,
+        migrate: bool = True,
+        poll_interval: float = 0.5,
+    ) -> None:
+        self._connection = Connection(
+            table=table,
+            region=region,
+            endpoint=endpoint,
+            pool_size=pool_size,
+            timeout_seconds=timeout_seconds,
+            tls=tls,
+        )
+        self._migrate = migrate
+        self._poll_interval = poll_interval
+        self._listeners = Listeners()
+        self._poll: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls = Calls(self._connection)
+        self._blocking: BlockingCalls | None = None
+        self._parts = Parts(self._calls)
+        self._seen = SeenTasks()
+        self._reads = Reads(self._calls, self._parts, self._seen)
+        self._turns = Turns(self._calls)
+        self._writes = Writes(self._calls, self._parts, self._reads, self._seen, self._turns)
+        self._operations = Operations(self._calls)
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `TaskStore.capabilities`."""
+        return Capabilities(durable=True, shared=True, pushes=False, remote=True)
+
+    async def open(self) -> None:
+        """See `TaskStore.open`.
+
+        Raises:
+            StoreUnusable: The table is another program's, of a newer raincheck, or (without `migrate`) incomplete.
+            StoreUnavailable: It cannot be reached, or this AWS identity lacks a right.
+        """
+        await self._calls.open()
+        try:
+            await prepare_table(self._calls, migrate=self._migrate)
+        except BaseException:
+            await self._calls.close()
+            raise
+        self._blocking = BlockingCalls(self._connection)
+        self._loop = asyncio.get_running_loop()
+        self._watch()
+
+    async def close(self) -> None:
+        """See `TaskStore.close`."""
+        blocking, self._blocking = self._blocking, None
+        while self._under_way:
+            await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self._parts.finish()
+        self._listeners.clear()
+        self._watch()
+        await self._calls.close()
+        if blocking is not None:
+            blocking.close()
+        self._seen.clear()
+
+    async def insert(self, task: Task) -> Inserted:
+        """See `TaskStore.insert`."""
+        # Of one name each: whoever waits for a key holds no task that the key's owner may want.
+        names = [f"task#{task.task_ref}"]
+        if task.idempotency_key is not None:
+            names.insert(0, holder_key(task.scope, task.idempotency_key)[KEY]["S"])
+
+        async def insert() -> Inserted:
+            await self._operations.add(task.operation_type)
+            async with self._turns.alone(*names):
+                inserted = await self._writes.insert(task)
+                if inserted.created:
+                    self._listeners.tell(task)
+                return inserted
+
+        return await self._carried_out(insert())
+
+    async def get(self, task_ref: str) -> Task | None:
+        """See `TaskStore.get`."""
+        self._check_open()
+        return await self._reads.task(task_ref)
+
+    async def replace(self, task: Task, *, seen_lease: datetime | None = None) -> bool:
+        """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again: arguments,
+        deadline, retention, keys."""
+
+        async def replace() -> bool:
+            async with self._turns.alone(f"task#{task.task_ref}"):
+                replaced = await self._writes.replace(task, seen_lease)
+                if replaced:
+                    self._listeners.tell(task)
+                return replaced
+
+        return await self._carried_out(replace())
+
+    def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
+        """See `TaskStore.renew`."""
+        if self._blocking is None:
+            raise self._connection.closed()
+        return renew_leases(self._blocking, worker_id, leases, lease_until) if leases else set()
+
+    async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
+        """See `TaskStore.claimable`."""
+        wanted = set(operation_types)
+        ranges = [Range(index=BY_OPERATION, partition=partition(TaskStatus.PENDING, operation=each)) for each in wanted]
+        return await self._chosen(ranges, limit, lambda item: status_of(item) is TaskStatus.PENDING)
+
+    async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
+        """See `TaskStore.overdue`."""
+        until = to_micros(now)
+        ranges = [Range(index=AGENDA, partition=shard, below=until) for shard in agenda_shards("due")]
+        return await self._chosen(ranges, limit, lambda item: is_due(item, until))
+
+    async def purge(self, now: datetime, limit: int) -> int:
+        """See `TaskStore.purge`."""
+        self._check_open()
+        until = to_micros(now)
+
+        def is_over(item: Item) -> bool:
+            expires = expires_at(item)
+            return expires is not None and expires <= now
+
+        ranges = [Range(index=AGENDA, partition=shard, below=until) for shard in agenda_shards("expiring")]
+        items = await self._reads.chosen(ranges, limit, is_over)
+        slots = asyncio.Semaphore(_AT_ONCE)
+
+        async def remove(item: Item) -> bool:
+            async with slots:
+                return await self._carried_out(self._writes.remove(item))
+
+        return sum(await together([remove(item) for item in items]))
+
+    async def list(
+        self,
+        *,
+        scope: str | None = None,
+        statuses: Collection[TaskStatus] = (),
+        operation_type: str | None = None,
+        after: Cursor | None = None,
+        limit: int = 50,
+    ) -> Sequence[TaskSummary]:
+        """See `TaskStore.list`."""
+        self._check_open()
+        wanted = set(statuses or TaskStatus)
+        before = None if after is None else place(after)
+        index = BY_OPERATION if scope is None else BY_SCOPE if operation_type is None else BY_BOTH
+        operations: Sequence[str | None] = [operation_type]
+        if scope is None and operation_type is None:
+            operations = await self._operations.all()
+        ranges = [
+            Range(
+                index=index,
+                partition=partition(status, scope=scope, operation=operation),
+                below=before,
+                newest_first=True,
+            )
+            for status in wanted
+            for operation in operations
+        ]
+        return [
+            summary_from(item) for item in await self._reads.chosen(ranges, limit, lambda i: status_of(i) in wanted)
+        ]
+
+    async def count(self) -> Mapping[TaskStatus, int]:
+        """See `TaskStore.count`. Each task is counted once, in a status that it had while the counters were read."""
+        self._check_open()
+        shards = await read_items(self._calls, [count_key(shard) for shard in range(COUNT_SHARDS)])
+        return {
+            status: sum(int(shard[str(status)]["N"]) for shard in shards if str(status) in shard)
+            for status in TaskStatus
+        }
+
+    async def versions(self, task_refs: Collection[str]) -> Mapping[str, int]:
+        """See `TaskStore.versions`."""
+        self._check_open()
+        items = await self._reads.items(task_refs, KEY, "version")
+        return {task_ref: version_of(item) for task_ref, item in items.items()}
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """See `TaskStore.subscribe`."""
+        end = self._listeners.add(listener)
+        self._watch()
+
+        def unsubscribe() -> None:
+            end()
+            self._watch()
+
+        return unsubscribe
+
+    async def time(self) -> None:
+        """See `TaskStore.time`: DynamoDB tells whole seconds only, and takes no call of a clock that is far wrong."""
+
+    def _watch(self) -> None:
+        watching = len(self._listeners) > 0 and self._blocking is not None
+        if watching and self._poll is None and self._loop is not None:
+            self._poll = self._loop.call_later(self._poll_interval, self._look)
+        elif not watching and self._poll is not None:
+            self._poll.cancel()
+            self._poll = None
+
+    def _look(self) -> None:
+        # Whoever listens knows which tasks matter; their versions are the cheapest look there is.
+        self._poll = None
+        self._listeners.tell(None)
+        self._watch()
+
+    def _check_open(self) -> None:
+        if self._blocking is None:
+            raise self._connection.closed()
+
+    async def _chosen(self, ranges: Sequence[Range], limit: int, accept: Callable[[Item], bool]) -> list[Task]:
+        self._check_open()
+        return await self._reads.wholes(await self._reads.chosen(ranges, limit, accept), accept)
+
+    async def _carried_out(self, write: Coroutine[Any, Any, _T]) -> _T:
+        # A caller that goes away does not break off what is being written.
+        if self._blocking is None:
+            write.close()
+            raise self._connection.closed()
+        task = asyncio.create_task(begun(write), name="raincheck-write")
+        self._under_way.add(task)
+        task.add_done_callback(self._written)
+        return await asyncio.shield(task)
+
+    def _written(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            # Seen here, so that the error of a write whose caller went away is not reported as lost.
+            task.exception()

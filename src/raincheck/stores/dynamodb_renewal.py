@@ -1,0 +1,52 @@
+"""Renewing leases from a thread, while the event loop may be blocked: a client and threads of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+from raincheck.stores.dynamodb_calls import BlockingCalls
+from raincheck.stores.dynamodb_errors import ConditionFailed
+from raincheck.stores.dynamodb_items import storable, to_micros, worker_text
+from raincheck.stores.dynamodb_requests import renewal
+
+__all__ = ["renew_leases"]
+
+
+def renew_leases(calls: BlockingCalls, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
+    """See `TaskStore.renew`. Renewing twice is renewing once, so an ambiguous call is simply made again."""
+    until = to_micros(lease_until)
+
+    def renewed(lease: tuple[str, int]) -> bool:
+        task_ref, fence = lease
+        return storable(task_ref) and _renewed(calls, worker_id, task_ref, fence, until)
+
+    if len(leases) == 1:
+        held = [renewed(lease) for lease in leases.items()]
+    else:
+        pool = ThreadPoolExecutor(min(calls.connections, len(leases)), thread_name_prefix="raincheck-renewal")
+        try:
+            held = list(pool.map(renewed, leases.items()))
+        finally:
+            # After the first failure the rest would fail one by one, each after its own time.
+            pool.shutdown(cancel_futures=True)
+    return {task_ref for task_ref, still in zip(leases, held, strict=True) if not still}
+
+
+def _renewed(calls: BlockingCalls, worker_id: str, task_ref: str, fence: int, until: int) -> bool:
+    try:
+        calls.call("update_item", **renewal(task_ref, worker_id, fence, until, to_deadline=False))
+    except ConditionFailed as failed:
+        stored = failed.items[0]
+        if not stored or stored.get("worker", {}).get("S") != worker_text(worker_id):
+            return False
+        if int(stored["deadline_at"]["N"]) >= until:
+            return False
+    else:
+        return True
+    try:
+        calls.call("update_item", **renewal(task_ref, worker_id, fence, until, to_deadline=True))
+    except ConditionFailed:
+        return False
+    return True
