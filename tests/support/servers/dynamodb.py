@@ -1,35 +1,68 @@
-"""A private DynamoDB: the emulator of `moto`, which answers one request after the other."""
+"""A private DynamoDB: Amazon's own DynamoDB Local, a Java program that npm's `amplify-dynamodb-simulator` carries.
+
+`python tests/support/servers/dynamodb.py` installs it into `.tools` (needs npm), unless it is there.
+"""
 
 from __future__ import annotations
 
-import importlib.util
+import hashlib
+import shutil
+import subprocess
 import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # started as a script, outside of pytest
 
 from support.servers.server import Server
 
-__all__ = ["CREDENTIALS", "DynamoDBServer"]
+__all__ = ["CREDENTIALS", "DynamoDBServer", "install"]
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "eu-central-1"}
-"""What a client of it has in its environment; the emulator takes anything."""
+"""What a client of it has in its environment; it takes anything."""
 
-# Its own program answers in threads, and then two conditional writes may both find their condition true.
-_PROGRAM = """
-import sys
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, run_simple
+_FOLDER = Path(__file__).parents[3] / ".tools" / "dynamodb-local"
+_PACKAGE = "amplify-dynamodb-simulator@2.9.30"
+_DIGEST = "3503ffac19f183407909fecdacf4db51ab1fdad1da7b2f177016670b2d80e4b9"
+_INSIDE = "package/emulator/"
 
-WSGIRequestHandler.protocol_version = "HTTP/1.1"
-run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_backend_app), threaded=False)
-"""
+
+def install() -> None:
+    """Unpack DynamoDB Local into `.tools`, unless it is there."""
+    if (_FOLDER / "DynamoDBLocal.jar").exists():
+        return
+    print("dynamodb: installing DynamoDB Local into .tools", flush=True)
+    with tempfile.TemporaryDirectory(prefix="raincheck-dynamodb-") as temporary:
+        command = ["npm", "pack", "--silent", "--pack-destination", temporary, _PACKAGE]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=temporary)
+        (packed,) = Path(temporary).glob("*.tgz")
+        digest = hashlib.sha256(packed.read_bytes()).hexdigest()
+        if digest != _DIGEST:
+            sys.exit(f"dynamodb: {_PACKAGE} is not the one that was looked at: its SHA-256 is {digest}")
+        unpacked = Path(temporary) / "unpacked"
+        with tarfile.open(packed) as archive:
+            archive.extractall(unpacked, [each for each in archive if each.name.startswith(_INSIDE)], filter="data")
+        _FOLDER.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(_FOLDER, ignore_errors=True)
+        shutil.move(unpacked / _INSIDE, _FOLDER)
 
 
 class DynamoDBServer(Server):
-    """The emulator; what it holds is gone with its process, so faults freeze it instead of killing it."""
+    """DynamoDB Local, in memory; durable over `kill` only with `persistent`, which is slower."""
+
+    def __init__(self, *, persistent: bool = False) -> None:
+        super().__init__()
+        self._persistent = persistent
 
     @staticmethod
     def missing() -> str | None:
         """Why there can be none here, or None."""
-        return None if importlib.util.find_spec("moto") else "moto (PyPI: moto[server])"
+        if not shutil.which("java"):
+            return "Java (Debian: default-jre-headless)"
+        if not (_FOLDER / "DynamoDBLocal.jar").exists():
+            return "DynamoDB Local (python tests/support/servers/dynamodb.py installs it)"
+        return None
 
     @property
     def url(self) -> str:
@@ -38,5 +71,12 @@ class DynamoDBServer(Server):
 
     def start(self) -> None:
         """See `Server.start`."""
-        self._run([sys.executable, "-c", _PROGRAM, str(self.port)])
+        where = ["-dbPath", str(self.folder)] if self._persistent else ["-inMemory"]
+        libraries = f"-Djava.library.path={_FOLDER / 'DynamoDBLocal_lib'}"
+        program = ("java", "-Xmx512m", "-XX:TieredStopAtLevel=1", libraries, "-jar", str(_FOLDER / "DynamoDBLocal.jar"))
+        self._run([*program, "-port", str(self.port), "-sharedDb", *where])
         self._wait(self._listens)
+
+
+if __name__ == "__main__":
+    install()
