@@ -253,7 +253,7 @@ class MemoryStore:
         """See `TaskStore.subscribe`."""
         return self._listeners.add(listener)
 
-    async def time(self) -> None:
+    async def time(self) -> datetime | None:
         """See `TaskStore.time`."""
         return
 

@@ -194,7 +194,7 @@ class SqliteStore:
 
         return unsubscribe
 
-    async def time(self) -> None:
+    async def time(self) -> datetime | None:
         """See `TaskStore.time`: all its processes are on one machine."""
         return
 
