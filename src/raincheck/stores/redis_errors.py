@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import ssl
+from collections.abc import Iterator
 
 from redis.exceptions import (
     AuthenticationError,
@@ -60,7 +63,6 @@ _UNAVAILABLE = {
 
 # A script's errors have the code anywhere in their text, and older servers add a dash.
 _CODE = re.compile(rf"(?<!\w)({'|'.join([*_UNAVAILABLE, 'NOSCRIPT', 'WRONGTYPE'])})(?!\w)")
-_ERRNO = re.compile(r"(Connection refused|No such file|reset by peer|Name or service not known|No route|unreachable)")
 
 
 def is_answer(error: Exception) -> bool:
@@ -103,16 +105,29 @@ def store_error(error: Exception, place: str) -> StoreError:
         return StoreUnavailable(f"The task store {place} does not answer.")
     if (certificate := _certificate(error)) is not None:
         return StoreUnavailable(f"The task store {place} cannot be reached over TLS: {certificate}.")
-    found = _ERRNO.search(str(error))
-    reason = found[1].lower() if found else "the connection was lost"
-    return StoreUnavailable(f"The task store {place} cannot be reached: {reason}.")
+    return StoreUnavailable(f"The task store {place} cannot be reached: {_reason(error)}.")
 
 
-def _certificate(error: BaseException | None) -> str | None:
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return f"its certificate is not accepted ({error.verify_message})"
-        if isinstance(error, ssl.SSLError):
+def _reason(error: Exception) -> str:
+    for each in _causes(error):
+        if isinstance(each, socket.gaierror):
+            return "there is no such host"
+        if isinstance(each, OSError) and each.errno:
+            return os.strerror(each.errno).lower()
+    return "the connection was lost"
+
+
+def _certificate(error: Exception) -> str | None:
+    for each in _causes(error):
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted ({each.verify_message})"
+        if isinstance(each, ssl.SSLError):
             return "it does not speak TLS here, or refuses this client's certificate"
-        error = error.__cause__ or error.__context__
     return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    each: BaseException | None = error
+    while each is not None:
+        yield each
+        each = each.__cause__ or each.__context__

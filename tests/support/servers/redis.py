@@ -21,12 +21,15 @@ class RedisServer(Server):
 
     Args:
         options: Further settings, as on its command line: `RedisServer("--maxmemory-policy", "allkeys-lru")`.
+        appendonly: Whether it has that file.
+        password: What it asks for, None for nothing.
     """
 
-    def __init__(self, *options: str, appendonly: bool = True) -> None:
+    def __init__(self, *options: str, appendonly: bool = True, password: str | None = None) -> None:
         super().__init__()
-        self._options = options
+        self._options = options if password is None else (*options, "--requirepass", password)
         self._appendonly = appendonly
+        self._password = password
 
     @staticmethod
     def missing() -> str | None:
@@ -55,7 +58,7 @@ class RedisServer(Server):
 
     def client(self, database: int = 0) -> redis.Redis:
         """A client of the test's own; close it."""
-        return redis.Redis(port=self.port, db=database, socket_timeout=5)
+        return redis.Redis(port=self.port, db=database, password=self._password, socket_timeout=5)
 
     def flush(self, database: int) -> None:
         """Everything in one database is gone."""

@@ -1,0 +1,394 @@
+"""A Redis store when the server or the network does not play along: a clear error, no wrong answer, and on it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from stores.records import NOW, after, apply, cancelled, claimed, new_task, stored
+from stores.redis_keys import keys
+
+from raincheck.errors import StoreUnavailable, StoreUnusable
+from raincheck.stores.redis import RedisStore
+from raincheck.task import Outcome, Task, TaskStatus
+from raincheck.transitions import Cancel, Claim, Settle, transition
+from support.proxy import Listener, TcpProxy
+from support.servers.redis import RedisServer
+from support.servers.server import needed
+
+MakeStore = Callable[..., RedisStore]
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    needed(RedisServer.missing())
+    server = RedisServer()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+async def make(_no_leaked_task: None) -> AsyncIterator[MakeStore]:
+    """Makes stores that are closed at the end."""
+    made: list[RedisStore] = []
+
+    def make_one(url: str, **settings: Any) -> RedisStore:
+        made.append(RedisStore(url, **settings))
+        return made[-1]
+
+    yield make_one
+    for store in made:
+        await store.close()
+
+
+class Answerless(Listener):
+    """Forwards everything; when told, the next answer is lost together with its connection."""
+
+    def __init__(self, upstream: int) -> None:
+        super().__init__()
+        self._upstream = upstream
+        self.lose = 0
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._upstream)
+        try:
+            asking = asyncio.create_task(self._pump(reader, back, losing=False))
+            answering = asyncio.create_task(self._pump(there, writer, losing=True))
+            await asyncio.wait({asking, answering}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (asking, answering):
+                task.cancel()
+            await asyncio.gather(asking, answering, return_exceptions=True)
+        finally:
+            back.close()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, losing: bool) -> None:
+        while chunk := await reader.read(1 << 16):
+            if losing and self.lose:
+                self.lose -= 1
+                return
+            writer.write(chunk)
+            await writer.drain()
+
+
+# Answers that are lost.
+
+
+@pytest.fixture
+async def lossy(server: RedisServer) -> AsyncIterator[Answerless]:
+    async with Answerless(server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def lossy_store(lossy: Answerless, make: MakeStore) -> RedisStore:
+    store = make(f"redis://127.0.0.1:{lossy.port}/0")
+    await store.open()
+    return store
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_write_whose_answer_was_lost_is_answered_as_if_it_were_not(
+    lossy_store: RedisStore, lossy: Answerless, times: int
+) -> None:
+    heard: list[object] = []
+    end = lossy_store.subscribe(lambda change: heard.append(change) if isinstance(change, Task) else None)
+    task = new_task(idempotency_key="k")
+    lossy.lose = times
+    assert await lossy_store.insert(task) == (task, True)
+    lossy.lose = times
+    assert await lossy_store.replace(claimed(task))
+    assert lossy.lose == 0
+    assert not await lossy_store.replace(claimed(task, "worker-2"))
+    assert heard == [task, claimed(task)]
+    assert await lossy_store.get(task.task_ref) == claimed(task)
+    assert sum((await lossy_store.count()).values()) == 1
+    end()
+
+
+async def test_a_write_is_known_for_its_own_although_others_wrote_since(
+    lossy_store: RedisStore, lossy: Answerless, server: RedisServer, make: MakeStore
+) -> None:
+    other = make(server.url)
+    await other.open()
+    task = await stored(lossy_store)
+    told = asyncio.Event()
+
+    async def cancel_at_once() -> None:
+        await told.wait()
+        found = await other.get(task.task_ref)
+        assert found is not None
+        assert await other.replace(transition(found, Cancel(), NOW))
+
+    cancelling = asyncio.create_task(cancel_at_once())
+    end = other.subscribe(lambda change: told.set() if change == task.task_ref else None)
+    async with asyncio.timeout(5):
+        # So that the message of the claim is heard.
+        while not await _subscribers(server):
+            await asyncio.sleep(0.01)
+    lossy.lose = 1
+    claim = asyncio.create_task(lossy_store.replace(claimed(task)))
+    await cancelling
+    assert await claim
+    end()
+
+
+async def _subscribers(server: RedisServer) -> int:
+    with contextlib.closing(server.client()) as client:
+        return len(await asyncio.to_thread(client.pubsub_channels))  # pyright: ignore[reportArgumentType]
+
+
+async def test_renewed_leases_whose_answer_was_lost_are_held(lossy_store: RedisStore, lossy: Answerless) -> None:
+    task = await apply(lossy_store, await stored(lossy_store), Claim(worker_id="w", lease_until=after(30)))
+    for _ in range(2):
+        lossy.lose = 1
+        assert await asyncio.to_thread(lossy_store.renew, "w", {task.task_ref: 1}, after(90)) == set()
+        assert lossy.lose == 0
+    found = await lossy_store.get(task.task_ref)
+    assert found is not None
+    assert found.lease_until == after(90)
+
+
+# Servers that do not answer.
+
+
+async def _refused_in_time(store: RedisStore, seconds: float, task: Task) -> None:
+    started = time.monotonic()
+    calls = (
+        store.insert(new_task()),
+        store.replace(claimed(task)),
+        store.get(task.task_ref),
+        store.claimable(["report"], 5),
+        store.overdue(NOW, 5),
+        store.purge(NOW, 5),
+        store.list(),
+        store.count(),
+        store.versions([task.task_ref]),
+        store.time(),
+        asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30)),
+    )
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert time.monotonic() - started < seconds + 0.5
+    assert {type(answer) for answer in answers} == {StoreUnavailable}
+    for answer in answers:
+        assert isinstance(answer, StoreUnavailable)
+        assert answer.retryable
+        assert answer.message.startswith("The task store redis://127.0.0.1:")
+        assert "\n" not in answer.message
+
+
+async def test_a_frozen_server_is_an_error_in_time_and_does_later_nothing_that_was_refused(
+    server: RedisServer, make: MakeStore
+) -> None:
+    store = make(server.url, timeout_seconds=0.5)
+    await store.open()
+    task = await stored(store)
+    server.freeze()
+    await _refused_in_time(store, 0.5, task)
+    await _refused_in_time(store, 0.5, task)
+    server.thaw()
+    async with asyncio.timeout(5):
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                await store.get(task.task_ref)
+                break
+    # A command that arrived in the frozen server's buffers has been executed by now, before this one.
+    with contextlib.closing(server.client()) as client:
+        await asyncio.to_thread(client.ping)
+    assert await store.get(task.task_ref) == task
+    assert (await store.count())[TaskStatus.PENDING] == 1
+    assert await store.replace(claimed(task))
+    assert await asyncio.to_thread(store.renew, "worker-1", {task.task_ref: 1}, after(60)) == set()
+
+
+async def test_a_black_hole_is_an_error_in_time_and_its_end_the_end_of_it(server: RedisServer, make: MakeStore) -> None:
+    async with TcpProxy(server.port) as proxy:
+        store = make(f"redis://127.0.0.1:{proxy.port}/0", timeout_seconds=0.5)
+        await store.open()
+        task = await stored(store)
+        proxy.black_hole()
+        await _refused_in_time(store, 0.5, task)
+        proxy.heal()
+        async with asyncio.timeout(5):
+            while True:
+                with contextlib.suppress(StoreUnavailable):
+                    assert await store.get(task.task_ref) == task
+                    break
+        assert (await store.count())[TaskStatus.PENDING] == 1
+        await store.close()
+
+
+async def test_a_server_that_is_gone_is_an_error_in_time_and_its_return_the_end_of_it(
+    server: RedisServer, make: MakeStore
+) -> None:
+    store = make(server.url, timeout_seconds=0.5)
+    await store.open()
+    task = await stored(store)
+    server.kill()
+    await _refused_in_time(store, 0.5, task)
+    with pytest.raises(StoreUnavailable, match="cannot be reached: connection refused"):
+        await store.get(task.task_ref)
+    server.start()
+    assert await store.get(task.task_ref) == task
+    assert await store.replace(claimed(task))
+
+
+async def test_listeners_are_told_to_look_after_a_lost_connection(server: RedisServer, make: MakeStore) -> None:
+    async with TcpProxy(server.port) as proxy:
+        store, other = make(f"redis://127.0.0.1:{proxy.port}/0", poll_interval=60), make(server.url)
+        await store.open()
+        await other.open()
+        heard: asyncio.Queue[object] = asyncio.Queue()
+        end = store.subscribe(heard.put_nowait)
+        async with asyncio.timeout(5):
+            assert await heard.get() is None
+            proxy.reset()
+            assert await heard.get() is None
+            task = await stored(other)
+            assert await heard.get() == task.task_ref
+        end()
+        await store.close()
+
+
+async def test_listeners_are_told_to_look_now_and_then_in_any_case(server: RedisServer, make: MakeStore) -> None:
+    store = make(server.url, poll_interval=0.05)
+    await store.open()
+    heard: asyncio.Queue[object] = asyncio.Queue()
+    end = store.subscribe(heard.put_nowait)
+    async with asyncio.timeout(5):
+        assert [await heard.get() for _ in range(4)] == [None] * 4
+    end()
+
+
+async def test_callers_that_give_up_harm_nobody_while_the_server_is_frozen(
+    server: RedisServer, make: MakeStore
+) -> None:
+    store = make(server.url)
+    await store.open()
+    task = await stored(store)
+    server.freeze()
+    calls = [asyncio.ensure_future(store.get(task.task_ref)) for _ in range(20)]
+    calls += [asyncio.ensure_future(store.get("nope")) for _ in range(20)]
+    await asyncio.sleep(0.05)
+    for call in calls[:20]:
+        call.cancel()
+    server.thaw()
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*calls[20:])
+    assert answers == [None] * 20
+    assert await store.get(task.task_ref) == task
+
+
+# Servers that refuse.
+
+
+async def test_scripts_that_the_server_forgot_are_sent_again(server: RedisServer, make: MakeStore) -> None:
+    store = make(server.url)
+    await store.open()
+    with contextlib.closing(server.client()) as client:
+        client.script_flush()
+        answers = await asyncio.gather(*(store.insert(new_task()) for _ in range(20)))
+        assert all(answer.created for answer in answers)
+        task = claimed(answers[0].task)
+        client.script_flush()
+        assert await store.replace(task)
+        client.script_flush()
+        assert await asyncio.to_thread(store.renew, "worker-1", {task.task_ref: 1}, after(60)) == set()
+        client.script_flush()
+        assert len(await store.list()) == 20
+
+
+async def test_a_full_server_refuses_what_is_new_and_keeps_what_it_has(server: RedisServer, make: MakeStore) -> None:
+    store = make(server.url)
+    await store.open()
+    old = await cancelled(store)
+    task = await stored(store, idempotency_key="k")
+    before = await keys(server.url, "mcp_task:")
+    with contextlib.closing(server.client()) as client:
+        client.config_set("maxmemory", 1)
+        for call in (store.insert(new_task(idempotency_key="l")), store.replace(claimed(task))):
+            with pytest.raises(StoreUnavailable, match="is full: it has used its maxmemory"):
+                await call
+        assert (await keys(server.url, "mcp_task:")).keys() == before.keys()
+        assert await store.get(task.task_ref) == task
+        # What makes room is done.
+        assert await store.purge(after(60), 10) == 1
+        assert await store.get(old.task_ref) is None
+        client.config_set("maxmemory", 0)
+    assert await store.replace(claimed(task))
+    assert (await store.insert(new_task(idempotency_key="l"))).created
+
+
+async def test_a_server_that_became_a_replica_refuses_writes_until_it_is_a_primary(
+    server: RedisServer, make: MakeStore
+) -> None:
+    store = make(server.url)
+    await store.open()
+    task = await stored(store)
+    with contextlib.closing(server.client()) as client:
+        client.replicaof("127.0.0.1", 1)
+        with pytest.raises(StoreUnavailable, match="read-only replica: connect to the primary"):
+            await store.replace(claimed(task))
+        with pytest.raises(StoreUnavailable, match="read-only replica: connect to the primary"):
+            await make(server.url).open()
+        client.replicaof("NO", "ONE")
+    assert await store.replace(claimed(task))
+
+
+async def test_a_refused_login_says_what_to_set_and_no_password(make: MakeStore) -> None:
+    server = RedisServer(password="correct-horse")
+    try:
+        server.start()
+        for login in ("", ":wrong-battery@", "someone:wrong-battery@"):
+            url = f"redis://{login}127.0.0.1:{server.port}/0"
+            with pytest.raises(StoreUnavailable) as refusal:
+                await make(url).open()
+            message = refusal.value.message
+            assert message == (
+                f"The task store redis://127.0.0.1:{server.port}/0 refuses the login: set user name and password in "
+                "its url."
+            )
+            assert "battery" not in repr(make(url)) + str(refusal.value)
+        store = make(f"redis://:correct-horse@127.0.0.1:{server.port}/0")
+        await store.open()
+        await stored(store)
+    finally:
+        server.close()
+
+
+async def test_keys_of_another_program_are_refused(server: RedisServer, make: MakeStore) -> None:
+    with contextlib.closing(server.client()) as client:
+        client.hset("mcp_task:{rc}:due", "a", "b")
+    with pytest.raises(StoreUnusable, match="keys of another program under key_prefix"):
+        await make(server.url).open()
+    other = make(server.url, key_prefix="other:")
+    await other.open()
+    with contextlib.closing(server.client()) as client:
+        client.set("other:{rc}:task:x", "text", ex=60)
+    with pytest.raises(StoreUnusable, match="keys of another program"):
+        await other.get("x")
+
+
+async def test_tasks_of_a_newer_layout_are_left_alone(server: RedisServer, make: MakeStore) -> None:
+    store = make(server.url)
+    await store.open()
+    with contextlib.closing(server.client()) as client:
+        client.set("mcp_task:{rc}:layout", "2", ex=60)
+    said = "has layout '2', this raincheck knows layout 1: upgrade raincheck or set another key_prefix"
+    with pytest.raises(StoreUnusable, match=said):
+        await store.insert(new_task())
+    with pytest.raises(StoreUnusable, match=said):
+        await make(server.url).open()
+
+
+async def test_a_value_that_no_server_takes_leaves_no_trace(server: RedisServer, make: MakeStore) -> None:
+    store = make(server.url)
+    await store.open()
+    task = await stored(store)
+    with pytest.raises(TypeError):
+        await store.replace(transition(claimed(task), Settle(fence=1, outcome=Outcome(value=NOW)), NOW))
+    assert await store.get(task.task_ref) == task
