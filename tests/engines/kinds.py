@@ -103,7 +103,7 @@ def _docket_left(server: RedisServer, name: str) -> list[str]:
     """Entries of the stream, and keys of single tasks (the queue itself has a few)."""
     with contextlib.closing(server.client(_DATABASE)) as client:
         entries: Any = client.xrange(f"{name}:stream")
-        keys: Any = client.keys(f"{name}:*")
+        keys: Any = client.keys(f"{name}:*")  # pyright: ignore[reportUnknownMemberType]
         own = {f"{name}:stream", f"{name}:workers", f"{name}:task-workers:raincheck_task"}
         others = [key.decode() for key in keys if key.decode() not in own and client.pttl(key) == -1]
         return [entry[0].decode() for entry in entries] + others
@@ -130,10 +130,14 @@ def _procrastinate_left(server: PostgresServer, name: str) -> list[str]:
     return [f"job {row}" for row in jobs] + [f"event {row}" for row in events]
 
 
+def _local(server: None, name: str, reconcile_seconds: float) -> EngineFactory:
+    return local_engine
+
+
 LOCAL = Kind(
     name="local",
     server=None,
-    make=lambda server, name, reconcile_seconds: local_engine,
+    make=_local,
     flush=lambda server: None,
     left=lambda server, name: [],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -44,7 +44,7 @@ async def until(met: Callable[[], bool], seconds: float = 5.0) -> None:
 
 
 @asynccontextmanager
-async def accepting(lab: Lab, place: Place) -> AsyncIterator[Service]:
+async def accepting(lab: Lab, place: Place) -> AsyncGenerator[Service]:
     """A process that only accepts tasks and hands them to the queue."""
     async with lab.service(engine=place.engine(), max_concurrency=0) as service:
         yield service

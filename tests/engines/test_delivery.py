@@ -158,7 +158,7 @@ async def test_a_task_that_is_delivered_many_times_starts_once(lab: Lab, place: 
         task = (await server.registry.submit("work", {}, scope="a")).task
         again = place.engine()(lab_store(server), lab.operations.keys, max_concurrency=0, clock=utc_now)
         await again.start(_run_nothing)
-        for _ in range(10):
+        for _time in range(10):
             await again.deliver(task)
         await again.stop(0)
         await again.join()
@@ -216,7 +216,7 @@ async def test_a_worker_that_stops_ends_what_it_runs_and_leaves_the_rest(lab: La
     async with accepting(lab, place) as server:
         refs = await submit(server, "work", 6)
         async with lab.service(engine=engine, max_concurrency=2, drain_seconds=5.0) as first:
-            for _ in range(2):
+            for _place in range(2):
                 await asyncio.wait_for(started.acquire(), 5)
             stopping = asyncio.create_task(first.stop())
             async with asyncio.timeout(5):
@@ -242,7 +242,7 @@ async def test_an_idle_worker_hears_of_a_task_at_once(lab: Lab, place: Place) ->
     taken: list[float] = []
     async with accepting(lab, place) as server, lab.service(engine=place.engine()) as worker:
         await settled(worker, await submit(server, "work"))
-        for _ in range(3 if place.kind.server is None else 30):
+        for _time in range(3 if place.kind.server is None else 30):
             ref = (await submit(server, "work"))[0]
             accepted = time.monotonic()
             await settled(worker, [ref])

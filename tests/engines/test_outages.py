@@ -1,4 +1,4 @@
-"""What becomes of tasks when their queue is emptied, ends, does not answer or was never there: they are late, not lost."""
+"""What becomes of tasks when their queue is emptied, ends, does not answer or was never there: late, and not lost."""
 
 from __future__ import annotations
 

@@ -16,10 +16,9 @@ from procrastinate import App, PsycopgConnector
 from procrastinate.jobs import Status
 from procrastinate.types import JSONDict
 from procrastinate.worker import Worker
-from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool
 
 from raincheck.engine import EngineFactory
+from raincheck.engines.procrastinate_connections import Connections
 from raincheck.engines.procrastinate_jobs import JobEnds
 from raincheck.engines.procrastinate_schema import SCHEMA, ensure_schema, mapped, parameters_of, place_of
 from raincheck.engines.queued import Jobs, QueuedEngine
@@ -35,6 +34,8 @@ _FUNCTION = "raincheck_task"
 _CONNECTIONS = 5
 _ANSWER_SECONDS = 4.0
 _STOP_SECONDS = 2.0
+_MIGRATION_SECONDS = 40.0
+_CLEAR_UP_SECONDS = 30.0
 # A job that comes while a worker begins to listen is not heard of.
 _POLL_SECONDS = 1.0
 _STALLED_SECONDS = 20.0
@@ -125,12 +126,21 @@ class _ProcrastinateQueue:
         self._jobs_come_with_tasks = jobs_come_with_tasks
         self._stalled_seconds = stalled_seconds
         self._opening = asyncio.Lock()
-        self._app: App | None = None
-        self._manager: JobEnds | None = None
-        self._pool: AsyncConnectionPool | None = None
+        self._connections = Connections()
+        self._pool = self._connections.pool(parameters, size=_CONNECTIONS, seconds=_ANSWER_SECONDS)
+        self._connector = PsycopgConnector()
+        self._app = App(connector=self._connector)
+        self._app.job_manager = self._manager = JobEnds(self._connector)
         self._jobs: Jobs | None = None
+        self._opened = False
         self._doubtful = False
+        self._closed = False
         self._clear_up_at = 0.0
+
+        @self._app.task(name=_FUNCTION, queue=name)
+        async def _(task_ref: str) -> None:
+            if self._jobs is not None:
+                await self._jobs.run(task_ref)
 
     @property
     def name(self) -> str:
@@ -140,47 +150,30 @@ class _ProcrastinateQueue:
     async def open(self) -> None:
         """See `Queue.open`."""
         async with self._opening:
-            if self._app is not None and not self._doubtful:
+            if self._closed:
+                raise QueueUnavailable("it is closed")
+            if self._opened and not self._doubtful:
                 return
-            with mapped():
-                await _bounded(ensure_schema(self._parameters))
-                if self._pool is None:
-                    await self._open_app()
-                else:
-                    # Connections that a restart of the server broke: replaced now, not found one by one.
-                    await _bounded(self._pool.check())
+            with self._connections.answering(_MIGRATION_SECONDS):
+                connect = self._connections.kind.connect
+                async with await connect(**self._parameters, autocommit=True) as connection:
+                    await ensure_schema(connection)
+            if not self._opened:
+                _quiet()
+                await self._pool.open()
+                await self._connector.open_async(self._pool)
+                self._opened = True
+            else:
+                # Connections that a restart of the server broke: replaced now, not found one by one.
+                with self._connections.answering(_ANSWER_SECONDS):
+                    await self._pool.check()
             self._doubtful = False
 
-    async def _open_app(self) -> None:
-        _quiet()
-        self._pool = AsyncConnectionPool(
-            kwargs=self._parameters,
-            min_size=0,
-            max_size=_CONNECTIONS,
-            timeout=_ANSWER_SECONDS,
-            # A further attempt comes with the next that wants a connection.
-            reconnect_timeout=_ANSWER_SECONDS,
-            configure=_autocommit,
-            open=False,
-        )
-        await self._pool.open()
-        connector = PsycopgConnector()
-        await connector.open_async(self._pool)
-        app = App(connector=connector)
-        app.job_manager = self._manager = JobEnds(connector)
-
-        @app.task(name=_FUNCTION, queue=self._queue)
-        async def _(task_ref: str) -> None:
-            if self._jobs is not None:
-                await self._jobs.run(task_ref)
-
-        self._app = app
-
     @contextmanager
-    def _watched(self) -> Generator[None]:
-        """`mapped`; after a failure the next `open` looks at everything again."""
+    def _watched(self, seconds: float = _ANSWER_SECONDS) -> Generator[None]:
+        """Bounded; after a failure the next `open` looks at everything again."""
         try:
-            with mapped():
+            with self._connections.answering(seconds):
                 yield
         except QueueUnavailable:
             self._doubtful = True
@@ -193,7 +186,6 @@ class _ProcrastinateQueue:
         if not refs:
             return
         await self.open()
-        assert self._app is not None
         with self._watched():
             deferrer = self._app.configure_task(_FUNCTION, queue=self._queue)
             payloads: list[JSONDict] = [{"task_ref": ref} for ref in refs]
@@ -201,7 +193,6 @@ class _ProcrastinateQueue:
 
     async def work(self, jobs: Jobs, stopping: asyncio.Event) -> None:
         """See `Queue.work`."""
-        assert self._app is not None
         self._jobs = jobs
         worker = Worker(
             self._app,
@@ -225,56 +216,55 @@ class _ProcrastinateQueue:
             await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
-            worker.stop()
-            await asyncio.wait({running}, timeout=_STOP_SECONDS)
-            while not running.done():
-                running.cancel()
-                await asyncio.wait({running}, timeout=0.5)
-        with self._watched():
-            if not running.cancelled():
+            await self._stop(worker, running)
+        try:
+            with mapped():
                 running.result()
+        except QueueUnavailable:
+            self._doubtful = True
+            raise
+
+    async def _stop(self, worker: Worker, running: asyncio.Task[None]) -> None:
+        worker.stop()
+        await asyncio.wait({running}, timeout=_STOP_SECONDS)
+        while not running.done():
+            self._connections.cut()
+            await asyncio.wait({running}, timeout=0.5)
 
     async def tend(self, pending: Callable[[str], Awaitable[bool]]) -> None:
         """See `Queue.tend`."""
-        assert self._app is not None
         with self._watched():
-            await _bounded(self._app.check_connection_async())
-            loop = asyncio.get_running_loop()
-            if self._concurrency and loop.time() > self._clear_up_at:
-                self._clear_up_at = loop.time() + self._stalled_seconds / 4
-                await self._clear_up(self._app.job_manager, pending)
+            await self._app.check_connection_async()
+        loop = asyncio.get_running_loop()
+        if self._concurrency and loop.time() > self._clear_up_at:
+            self._clear_up_at = loop.time() + self._stalled_seconds / 4
+            with self._watched(_CLEAR_UP_SECONDS):
+                await self._clear_up(pending)
 
-    async def _clear_up(self, manager: Any, pending: Callable[[str], Awaitable[bool]]) -> None:
+    async def _clear_up(self, pending: Callable[[str], Awaitable[bool]]) -> None:
         """Jobs of dead workers, which procrastinate counts as running for ever: again, or over."""
-        for job in await manager.get_stalled_jobs(queue=self._queue, seconds_since_heartbeat=self._stalled_seconds):
-            if await pending(job.task_kwargs["task_ref"]):
-                await manager.retry_job_by_id_async(job_id=job.id, retry_at=datetime.now(UTC))
+        seconds = self._stalled_seconds
+        for job in await self._manager.get_stalled_jobs(queue=self._queue, seconds_since_heartbeat=seconds):
+            assert job.id is not None
+            if await pending(str(job.task_kwargs["task_ref"])):
+                await self._manager.retry_job_by_id_async(job_id=job.id, retry_at=datetime.now(UTC))
             else:
-                await manager.finish_job(job, Status.FAILED, delete_job=True)
-        await manager.prune_stalled_workers(self._stalled_seconds)
+                await self._manager.finish_job(job, Status.FAILED, delete_job=True)
+        await self._manager.prune_stalled_workers(seconds)
 
     async def close(self) -> None:
         """See `Queue.close`."""
-        self._app = None
-        manager, self._manager = self._manager, None
-        pool, self._pool = self._pool, None
-        if manager is not None:
-            await manager.stop(_STOP_SECONDS)
-        if pool is not None:
-            await pool.close(timeout=_STOP_SECONDS)
-
-
-async def _bounded(answer: Awaitable[object]) -> None:
-    try:
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            await answer
-    except TimeoutError:
-        raise QueueUnavailable(f"PostgreSQL does not answer within {_ANSWER_SECONDS:g} s") from None
-
-
-async def _autocommit(connection: AsyncConnection[Any]) -> None:
-    # Each of procrastinate's statements is a transaction of its own; BEGIN and COMMIT would be two more round trips.
-    await connection.set_autocommit(True)
+        if self._closed:
+            return
+        self._closed = True
+        if not self._opened:
+            return
+        timer = asyncio.get_running_loop().call_later(_STOP_SECONDS, self._connections.cut)
+        await self._manager.stop(2 * _STOP_SECONDS)
+        await self._pool.close(timeout=_STOP_SECONDS)
+        timer.cancel()
+        # What still waits for an answer has its connection taken away.
+        self._connections.cut()
 
 
 def _quiet() -> None:

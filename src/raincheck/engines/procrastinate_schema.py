@@ -95,24 +95,24 @@ def _line(error: BaseException) -> str:
     return (told or str(error)).partition("\n")[0][:300].strip().rstrip(".") or type(error).__name__
 
 
-async def ensure_schema(parameters: dict[str, Any]) -> None:
+async def ensure_schema(connection: psycopg.AsyncConnection[Any]) -> None:
     """Make or upgrade procrastinate's tables, if they are not as this procrastinate has them.
+
+    Args:
+        connection: One with `parameters_of` and autocommit, for this only.
 
     Raises:
         ConfigurationError: They were made by a newer procrastinate.
-        QueueUnavailable, QueueRefused: The server does not answer, or a right is missing.
     """
-    with mapped():
-        async with await psycopg.AsyncConnection.connect(**parameters, autocommit=True) as connection:
-            if not await _missing(connection):
-                return
-            await connection.execute("SET lock_timeout = '30s'")
-            await connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
-            for name, statements in await _missing(connection):
-                async with connection.transaction():
-                    await connection.execute(statements.encode())
-                    await connection.execute(_own_statements().encode())
-                    await _record(connection, name)
+    if not await _missing(connection):
+        return
+    await connection.execute("SET lock_timeout = '20s'")
+    await connection.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+    for name, statements in await _missing(connection):
+        async with connection.transaction():
+            await connection.execute(statements.encode())
+            await connection.execute(_own_statements().encode())
+            await _record(connection, name)
 
 
 async def _missing(connection: psycopg.AsyncConnection[Any]) -> list[tuple[str | None, str]]:

@@ -26,8 +26,8 @@ __all__ = ["Jobs", "Queue", "QueuedEngine"]
 
 logger = logging.getLogger(__name__)
 
-_OPEN_SECONDS = 5.0
 _STOP_SECONDS = 5.0
+_FLUSH_SECONDS = 1.0
 _TEND_SECONDS = 2.0
 _LONGEST_PAUSE = 3.0
 # Tasks of several processes reach a queue a little out of order.
@@ -35,7 +35,8 @@ _OUT_OF_ORDER = timedelta(seconds=1)
 
 
 class Queue(Protocol):
-    """An existing queue. Every verb but `close` may raise `QueueUnavailable`; `open` also `QueueRefused`."""
+    """An existing queue. Every verb but `close` is bounded, and may raise `QueueUnavailable`; `open` also
+    `QueueRefused`."""
 
     @property
     def name(self) -> str:
@@ -67,7 +68,7 @@ class Queue(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of every connection. Idempotent; raises nothing."""
+        """Let go of every connection; whoever waits for an answer fails. Idempotent; raises nothing."""
         ...
 
 
@@ -187,15 +188,12 @@ class QueuedEngine:
     async def start(self, run: RunTask) -> None:
         """See `Engine.start`."""
         try:
-            async with asyncio.timeout(_OPEN_SECONDS):
-                await self._queue.open()
+            await self._queue.open()
         except QueueRefused as error:
             await self._queue.close()
             raise ConfigurationError(f"{self._queue.name} cannot be used: {error}") from None
         except QueueUnavailable as error:
             self._outage.failed(error)
-        except TimeoutError:
-            self._outage.failed(QueueUnavailable(f"it does not answer within {_OPEN_SECONDS:g} s"))
         except BaseException:
             await self._queue.close()
             raise
@@ -222,12 +220,13 @@ class QueuedEngine:
 
     async def join(self) -> None:
         """See `Engine.join`."""
+        await self._sender.flush(_FLUSH_SECONDS)
+        # Before the ends of those that may wait for an answer, and before the wait for tasks, which may be given up.
+        await self._queue.close()
         await self._sender.stop()
         if self._tending is not None:
             await _end(self._tending)
             self._tending = None
-        # Before the wait for tasks, which may be given up.
-        await self._queue.close()
         await self._pool.join()
 
     def _lost_before(self) -> datetime:

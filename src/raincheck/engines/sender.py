@@ -64,6 +64,7 @@ class Sender:
         self._outage = outage
         self._buffer: deque[Task] = deque()
         self._arrived = asyncio.Event()
+        self._ended = False
         self._loop_task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -72,23 +73,27 @@ class Sender:
 
     def put(self, task: Task) -> None:
         """Send this task soon. Never waits, never fails."""
-        if self._loop_task is None or len(self._buffer) >= _LONGEST_BUFFER:
+        if self._ended or len(self._buffer) >= _LONGEST_BUFFER:
             return
         self._buffer.append(task)
         self._arrived.set()
 
-    async def stop(self, seconds: float = 1.0) -> None:
-        """Send what is left, for up to `seconds`, and end. Idempotent."""
+    async def flush(self, seconds: float) -> None:
+        """Take no more, and send what is left, for up to `seconds`."""
+        if self._loop_task is not None and not self._ended:
+            self._ended = True
+            self._arrived.set()
+            await asyncio.wait({self._loop_task}, timeout=seconds)
+
+    async def stop(self) -> None:
+        """End. Idempotent."""
         loop_task, self._loop_task = self._loop_task, None
-        if loop_task is None:
-            return
-        self._arrived.set()
-        await asyncio.wait({loop_task}, timeout=seconds)
-        loop_task.cancel()
-        await asyncio.gather(loop_task, return_exceptions=True)
+        if loop_task is not None:
+            loop_task.cancel()
+            await asyncio.gather(loop_task, return_exceptions=True)
 
     async def _send_for_ever(self) -> None:
-        while self._buffer or self._loop_task is not None:
+        while self._buffer or not self._ended:
             await self._arrived.wait()
             self._arrived.clear()
             while self._buffer:
