@@ -12,7 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from raincheck.errors import ConfigurationError, MissingDependency, StoreUnavailable
+from raincheck.errors import ConfigurationError, MissingDependency
 
 if TYPE_CHECKING:
     from raincheck.config import CommandSettings, HttpSettings, PythonSettings, Settings
@@ -139,13 +139,9 @@ async def prepare_queue(settings: Settings) -> bool:
     if settings.execution.engine != "procrastinate":
         return False
     require_extra("procrastinate", "procrastinate", 'the engine "procrastinate"')
-    from raincheck.engines.procrastinate_schema import ensure_schema, parameters_of
-    from raincheck.engines.sender import QueueUnavailable
+    from raincheck.engines.procrastinate import make_queue_schema
 
-    try:
-        await ensure_schema(parameters_of(settings.queue_url, _tls(settings)))
-    except QueueUnavailable as error:
-        raise StoreUnavailable(f"the queue's schema cannot be made: {error}") from error
+    await make_queue_schema(settings.queue_url, _tls(settings))
     return True
 
 

@@ -23,11 +23,12 @@ from raincheck.engines.procrastinate_jobs import JobEnds
 from raincheck.engines.procrastinate_schema import SCHEMA, ensure_schema, mapped, parameters_of, place_of
 from raincheck.engines.queued import Jobs, QueuedEngine
 from raincheck.engines.sender import QueueUnavailable
+from raincheck.errors import StoreUnavailable
 from raincheck.store import Companion, TaskStore
 from raincheck.task import Task
 from raincheck.tls import Tls
 
-__all__ = ["job_statement", "procrastinate_engine"]
+__all__ = ["job_statement", "make_queue_schema", "procrastinate_engine"]
 
 _FUNCTION = "raincheck_task"
 # Fetching, handing in, deleting, heartbeat and tending, each one statement at a time.
@@ -106,6 +107,22 @@ def job_statement(name: str) -> Companion:
         return _JOB, (name, _FUNCTION, task.task_ref)
 
     return companion
+
+
+async def make_queue_schema(url: str, tls: Tls | None = None) -> None:
+    """Make or upgrade procrastinate's tables, without an engine that runs.
+
+    Raises:
+        ConfigurationError: The address is none, or the tables are of a newer procrastinate.
+        StoreUnavailable: The server does not answer, or a right is missing.
+    """
+    connections, parameters = Connections(), parameters_of(url, tls)
+    try:
+        with connections.answering(_MIGRATION_SECONDS):
+            async with await connections.kind.connect(**parameters, autocommit=True) as connection:
+                await ensure_schema(connection)
+    except QueueUnavailable as error:
+        raise StoreUnavailable(f"The queue at {place_of(parameters)} cannot be made: {error}") from error
 
 
 class _ProcrastinateQueue:
