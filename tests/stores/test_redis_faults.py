@@ -47,18 +47,30 @@ async def make(_no_leaked_task: None) -> AsyncIterator[MakeStore]:
 
 
 class Answerless(Listener):
-    """Forwards everything; when told, the next answer is lost together with its connection."""
+    """Forwards everything, unless it is told to lose something.
+
+    Attributes:
+        lose: So many of the next answers are lost, each with its connection.
+        deaf: The connections up to this number stay open and lead nowhere; new ones are as usual.
+    """
 
     def __init__(self, upstream: int) -> None:
         super().__init__()
         self._upstream = upstream
+        self._number = 0
         self.lose = 0
+        self.deaf = -1
+
+    def deafen(self) -> None:
+        """The present connections lead nowhere from now on."""
+        self.deaf = self._number
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._upstream)
+        self._number += 1
         try:
-            asking = asyncio.create_task(self._pump(reader, back, losing=False))
-            answering = asyncio.create_task(self._pump(there, writer, losing=True))
+            asking = asyncio.create_task(self._pump(reader, back))
+            answering = asyncio.create_task(self._pump(there, writer, self._number))
             await asyncio.wait({asking, answering}, return_when=asyncio.FIRST_COMPLETED)
             for task in (asking, answering):
                 task.cancel()
@@ -66,11 +78,13 @@ class Answerless(Listener):
         finally:
             back.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, losing: bool) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answering: int = 0) -> None:
         while chunk := await reader.read(1 << 16):
-            if losing and self.lose:
+            if answering and self.lose:
                 self.lose -= 1
                 return
+            if 0 < answering <= self.deaf:
+                continue
             writer.write(chunk)
             await writer.drain()
 
@@ -151,6 +165,20 @@ async def test_renewed_leases_whose_answer_was_lost_are_held(lossy_store: RedisS
     found = await lossy_store.get(task.task_ref)
     assert found is not None
     assert found.lease_until == after(90)
+
+
+async def test_a_connection_that_leads_nowhere_is_given_up_for_a_new_one(lossy: Answerless, make: MakeStore) -> None:
+    store = make(f"redis://127.0.0.1:{lossy.port}/0", timeout_seconds=1)
+    await store.open()
+    task = await stored(store)
+    assert await store.get(task.task_ref) == task
+    lossy.deafen()
+    for call in (store.insert(new_task()), store.get(task.task_ref)):
+        with pytest.raises(StoreUnavailable, match="did not answer within 1 s"):
+            await call
+    assert await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(60)) == {task.task_ref}
+    assert (await store.insert(new_task())).created
+    assert await store.get(task.task_ref) == task
 
 
 # Servers that do not answer.

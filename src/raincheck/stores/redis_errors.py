@@ -52,7 +52,7 @@ _UNAVAILABLE = {
     "ASK": "is part of a cluster that moves this key_prefix to another node",
     "TRYAGAIN": "is part of a cluster that moves this key_prefix to another node",
     "NOPERM": "does not permit what is needed: grant its user the keys and channels under key_prefix, and @read, "
-    "@write, @scripting, @pubsub, @connection and info",
+    "@write, @scripting, @pubsub, @connection, info and time",
     "WRONGPASS": "refuses the login: set user name and password in its url",
     "NOAUTH": "refuses the login: set user name and password in its url",
     "MISCONF": "takes no writes: it cannot save to its disk (MISCONF)",

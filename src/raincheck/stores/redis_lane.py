@@ -390,7 +390,7 @@ class Lane:
         now = self._loop.time()
         silence = no_answer(self._address.place, self._address.timeout_seconds)
         if any(call.give_up_at <= now for call in self._sent):
-            # What it still answers would be taken for the answer to another call.
+            # It may lead nowhere any more, which no error would ever tell.
             self._break(silence)
         for call in (*self._sent, *self._waiting):
             if call.give_up_at <= now:

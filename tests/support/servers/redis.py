@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from typing import Any
 
 import redis
 
@@ -56,8 +57,8 @@ class RedisServer(Server):
         )
         self._wait(self._answers)
 
-    def client(self, database: int = 0) -> redis.Redis:
-        """A client of the test's own; close it."""
+    def client(self, database: int = 0) -> Any:
+        """A `redis.Redis` of the test's own; close it."""
         return redis.Redis(port=self.port, db=database, password=self._password, socket_timeout=5)
 
     def flush(self, database: int) -> None:

@@ -77,7 +77,7 @@ class Server:
 
     def close(self) -> None:
         """End it and remove its data. Idempotent."""
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
             self.thaw()
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
