@@ -304,7 +304,7 @@ class _Running:
         self._listeners.tell(task)
         self.signals.announce(task.task_ref)
 
-    async def _get(self, connection: Connection, gets: Sequence[_Get]) -> None:
+    async def _get(self, connection: Connection, gets: Sequence[_Get], _: float) -> None:
         cursor = await connection.execute(self._sql["get"], {"refs": list({get.ref for get in gets})})
         rows: dict[str, Row] = {row[0]: row for row in await cursor.fetchall()}
         for get in gets:
@@ -313,7 +313,7 @@ class _Running:
                 # A record for each: no reader can change what another one sees.
                 get.done.set_result(None if row is None else task_from(row))
 
-    async def _ask(self, connection: Connection, asks: Sequence[_Ask]) -> None:
+    async def _ask(self, connection: Connection, asks: Sequence[_Ask], _: float) -> None:
         for ask in asks:
             cursor = await connection.execute(self._sql[ask.name], ask.parameters)
             rows = await cursor.fetchall()

@@ -96,18 +96,23 @@ class Address:
         return cls(parameters=parameters, schema=schema, place=place, timeout_seconds=timeout_seconds)
 
     @property
+    def patience_seconds(self) -> float:
+        """How long one attempt may take: there is time for another connection where this one is dead."""
+        return self.timeout_seconds / 2
+
+    @property
     def session(self) -> str:
         """The settings of a session, as JSON.
 
         Every statement reads ranges of an index, few rows of each: a plan made when the tables were empty must not
         walk through them once they are full, so none may be made that walks.
         """
-        milliseconds = max(1, int(self.timeout_seconds * 1000))
+        patience = self.patience_seconds * 1000
         return json.dumps(
             {
-                "statement_timeout": str(milliseconds),
-                "lock_timeout": str(max(1, milliseconds // 2)),
-                "idle_in_transaction_session_timeout": str(milliseconds),
+                "statement_timeout": str(max(1, int(patience))),
+                "lock_timeout": str(max(1, int(patience * 0.8))),
+                "idle_in_transaction_session_timeout": str(max(1, int(patience))),
                 "enable_seqscan": "off",
                 "enable_hashjoin": "off",
                 "enable_mergejoin": "off",

@@ -44,7 +44,7 @@ _PASSING = (
         re.compile(r"could not translate host name|Name or service not known|getaddrinfo|resolve"),
         "has a host that is not known",
     ),
-    (re.compile(r"timeout expired|timed out"), "does not answer"),
+    (re.compile(r"timeout expired|timed out"), "did not answer in time"),
 )
 
 

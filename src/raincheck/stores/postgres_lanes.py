@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 # Bounds how long the first of a burst waits for the last, and the size of a statement.
 _LARGEST_BATCH = 500
 _LARGEST_BYTES = 8 * 1024 * 1024
+# With less than that part of the timeout left, nothing is sent.
+_LAST_TRY = 0.1
 _PAUSES = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
@@ -35,16 +37,14 @@ class Request:
         done: Where the answer goes.
         size: About how many bytes it sends.
         doubtful: Whether it was sent once, and the connection was lost before the answer.
-        cause: Why it has no answer yet.
     """
 
-    __slots__ = ("cause", "done", "doubtful", "give_up_at", "size")
+    __slots__ = ("done", "doubtful", "give_up_at", "size")
 
     def __init__(self, done: asyncio.Future[Any], size: int = 0) -> None:
         self.done = done
         self.size = size
         self.doubtful = False
-        self.cause: BaseException | None = None
         self.give_up_at = 0.0
 
 
@@ -55,8 +55,8 @@ class Lane(Generic[_R]):
     """Serves requests of one kind, those that wait together.
 
     Args:
-        serve: Answers requests with a connection; those that it leaves without an answer come again. It sends nothing
-            that may not be sent twice, given `Request.doubtful`.
+        serve: Answers requests with a connection, within so many seconds; those that it leaves without an answer come
+            again. It sends nothing that may not be sent twice, given `Request.doubtful`.
         at_once: How many statements may be under way.
         alone: Whether each request has a statement of its own.
         ready: Whether a request may go now; one that may not waits for `Lane.wake`.
@@ -65,7 +65,7 @@ class Lane(Generic[_R]):
     def __init__(
         self,
         connections: Connections,
-        serve: Callable[[Connection, Sequence[_R]], Awaitable[None]],
+        serve: Callable[[Connection, Sequence[_R], float], Awaitable[None]],
         *,
         at_once: int,
         alone: bool = False,
@@ -81,6 +81,7 @@ class Lane(Generic[_R]):
         self._serving = 0
         self._servers: set[asyncio.Task[None]] = set()
         self._watchdog: asyncio.TimerHandle | None = None
+        self._trouble: BaseException | None = None
 
     def put(self, request: _R) -> None:
         """Add a request; its `done` has the answer, or an error, within the store's timeout."""
@@ -123,7 +124,7 @@ class Lane(Generic[_R]):
                 if request.give_up_at > now:
                     self._watchdog = loop.call_at(request.give_up_at, self._give_up)
                     return
-                self._fail(request, request.cause or TimeoutError())
+                self._fail(request, self._trouble or TimeoutError())
             self._outstanding.popleft()
 
     async def _run(self) -> None:
@@ -142,10 +143,12 @@ class Lane(Generic[_R]):
         batch: list[_R] = []
         passed: list[_R] = []
         size = 0
+        address = self._connections.address
+        too_late = asyncio.get_running_loop().time() + address.timeout_seconds * _LAST_TRY
         while self._queue and len(batch) < self._largest and size < _LARGEST_BYTES:
             request = self._queue.popleft()
-            if request.done.done():
-                # Its caller went away, or was told that it takes too long: it is not sent any more.
+            if request.done.done() or request.give_up_at < too_late:
+                # Its caller went away, or will be told in a moment that it takes too long: it is not sent any more.
                 continue
             if self._ready is not None and not self._ready(request):
                 passed.append(request)
@@ -158,19 +161,21 @@ class Lane(Generic[_R]):
     async def _settle(self, batch: list[_R]) -> bool:
         """Answer these requests or put them back; whether the server could be asked."""
         loop = asyncio.get_running_loop()
-        # Half of the time, so that there is time for a second connection where the first one is dead.
-        patience = self._connections.address.timeout_seconds / 2
-        until = min(max(request.give_up_at for request in batch), loop.time() + patience)
+        patience = self._connections.address.patience_seconds
+        until = min(loop.time() + patience, *(request.give_up_at for request in batch))
         sent = False
         try:
             async with self._connections.one(until) as connection:
                 sent = True
-                await self._serve(connection, batch)
+                await self._serve(connection, batch, until - loop.time())
         except (psycopg.Error, TimeoutError, OSError, StoreError) as error:
             if may_pass(error):
                 if is_lost(error):
                     await self._connections.forget_idle()
-                self._put_back(batch, error, doubtful=sent)
+                if self._trouble is None or not isinstance(error, TimeoutError):
+                    # That there was no time left says less than what was before.
+                    self._trouble = error
+                self._put_back(batch, doubtful=sent)
                 return False
             await self._apart(batch, error)
         except Exception as error:  # boundary: a bug of ours must not leave callers without an answer
@@ -178,7 +183,8 @@ class Lane(Generic[_R]):
             for request in batch:
                 self._fail(request, error)
         else:
-            self._put_back(batch, None, doubtful=False)
+            self._put_back(batch, doubtful=False)
+        self._trouble = None
         return True
 
     async def _apart(self, batch: list[_R], error: BaseException) -> None:
@@ -191,10 +197,9 @@ class Lane(Generic[_R]):
             if not request.done.done():
                 await self._settle([request])
 
-    def _put_back(self, batch: list[_R], cause: BaseException | None, *, doubtful: bool) -> None:
+    def _put_back(self, batch: list[_R], *, doubtful: bool) -> None:
         for request in reversed(batch):
             if not request.done.done():
-                request.cause = cause
                 request.doubtful = request.doubtful or doubtful
                 self._queue.appendleft(request)
 

@@ -72,8 +72,7 @@ class Renewer:
             raise StoreUnavailable(f"The task store {self._address.place} is not open.")
         if self._connection is None:
             self._connection = self._connect(give_up_at)
-        # Half of the time, so that there is time for a second connection where this one is dead.
-        seconds = min(self._address.timeout_seconds / 2, give_up_at - time.monotonic())
+        seconds = min(self._address.patience_seconds, give_up_at - time.monotonic())
         with _cut_off_after(self._connection, seconds):
             return {row[0] for row in self._connection.execute(self._sql["renew"], parameters).fetchall()}
 
@@ -83,7 +82,7 @@ class Renewer:
         connection = psycopg.Connection[tuple[Any, ...]].connect(autocommit=True, prepare_threshold=None, **parameters)
         settings = {"pid": connection.info.backend_pid, "settings": self._address.session}
         try:
-            with _cut_off_after(connection, self._address.timeout_seconds / 2):
+            with _cut_off_after(connection, self._address.patience_seconds):
                 connection.execute(self._sql["arrive"], settings)
         except BaseException:
             connection.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import LiteralString, cast
+from typing import Any, LiteralString, cast
 
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.store import Companion, Inserted
@@ -21,6 +21,8 @@ from raincheck.task import Task
 __all__ = ["Insert", "InsertMany", "Replace", "ReplaceMany", "shard"]
 
 _SHARDS = 64
+# Of the time there is: the server is to give up first, so that its answer is known.
+_PATIENCE = 0.8
 _TAKEN = "a task of that task_ref is stored already"
 _CHANGED_SINCE = "the connection was lost, and the task was changed by others since"
 
@@ -69,27 +71,29 @@ class InsertMany:
         self._created = created
         self._companions = companions
 
-    async def __call__(self, connection: Connection, inserts: Sequence[Insert]) -> None:
+    async def __call__(self, connection: Connection, inserts: Sequence[Insert], seconds: float) -> None:
         """Answer them; one whose key was given up in the meantime is left without an answer."""
         # A ref can be in a statement once; of the others, the first is stored by then.
         first = {insert.ref: insert for insert in reversed(inserts)}
         send = self._with_companions if self._companions else self._send
-        created = await send(connection, first.values())
-        for ref in created:
-            self._answer(first[ref], Inserted(first[ref].task, created=True))
-        refused = [insert for insert in inserts if insert.ref not in created or first[insert.ref] is not insert]
+        created = set(await send(connection, first.values(), seconds))
+        refused: list[Insert] = []
+        for insert in inserts:
+            if insert.ref in created and first[insert.ref] is insert:
+                self._answer(insert, Inserted(insert.task, created=True))
+            else:
+                refused.append(insert)
         if refused:
             await self._refer(connection, refused)
 
-    async def _send(self, connection: Connection, inserts: Collection[Insert]) -> list[str]:
-        rows = ",".join(insert.row for insert in inserts)
-        cursor = await connection.execute(self._sql["insert"], {"rows": f"[{rows}]", "shard": shard()})
+    async def _send(self, connection: Connection, inserts: Collection[Insert], seconds: float) -> list[str]:
+        cursor = await connection.execute(self._sql["insert"], _parameters(inserts, seconds))
         return [row[0] for row in await cursor.fetchall()]
 
-    async def _with_companions(self, connection: Connection, inserts: Collection[Insert]) -> list[str]:
+    async def _with_companions(self, connection: Connection, inserts: Collection[Insert], seconds: float) -> list[str]:
         # Two ways to the server and back: the inserts, then what goes beside those that made a task.
         async with connection.pipeline(), connection.transaction():
-            created = await self._send(connection, inserts)
+            created = await self._send(connection, inserts, seconds)
             made = set(created)
             for insert in inserts:
                 if insert.ref in made and insert.companion is not None:
@@ -158,11 +162,10 @@ class ReplaceMany:
         self._place = place
         self._replaced = replaced
 
-    async def __call__(self, connection: Connection, replacements: Sequence[Replace]) -> None:
+    async def __call__(self, connection: Connection, replacements: Sequence[Replace], seconds: float) -> None:
         """Answer them; a second version of a task is left without an answer, for its turn."""
         first = {each.ref: each for each in reversed(replacements)}
-        rows = ",".join(each.row for each in sorted(first.values(), key=lambda each: each.ref))
-        cursor = await connection.execute(self._sql["replace"], {"rows": f"[{rows}]", "shard": shard()})
+        cursor = await connection.execute(self._sql["replace"], _parameters(first.values(), seconds))
         changed = {row[0] for row in await cursor.fetchall()}
         doubtful: list[Replace] = []
         for each in replacements:
@@ -199,6 +202,11 @@ class ReplaceMany:
 def _speaks_for_all(sent: Replace, changed: Collection[str]) -> bool:
     """Whether its rivals for the same version are refused with it: one of them was written, or none can be."""
     return sent.ref in changed or sent.seen_lease is None
+
+
+def _parameters(writes: Collection[Insert] | Collection[Replace], seconds: float) -> dict[str, Any]:
+    patience = max(1, int(seconds * 1000 * _PATIENCE))
+    return {"rows": f"[{','.join(each.row for each in writes)}]", "shard": shard(), "patience": str(patience)}
 
 
 def _refuse(request: Request, error: StoreError) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -9,9 +10,13 @@ import signal
 import subprocess
 from pathlib import Path
 
+import psutil
+
 from support.servers.server import Server
 
 __all__ = ["PostgresServer"]
+
+_CLUSTER = ("-E", "UTF8", "--no-locale", "--no-sync")
 
 
 def _programs() -> Path | None:
@@ -67,22 +72,53 @@ class PostgresServer(Server):
         )
         self._wait(lambda: self._ready(programs))
 
+    def stop(self) -> None:
+        """See `Server.stop`: without waiting for its clients to go."""
+        self._end(signal.SIGINT)
+
     def stop_at_once(self) -> None:
         """An immediate shutdown: no checkpoint, recovery at the next start."""
         self._end(signal.SIGQUIT)
 
     def kill(self) -> None:
         """See `Server.kill`: every process of the server, as a power cut would."""
+        processes = self._processes()
+        self._send(signal.SIGKILL, processes)
+        psutil.wait_procs(processes[1:], timeout=5)
         self._end(signal.SIGKILL)
         (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+    def freeze(self) -> None:
+        """See `Server.freeze`."""
+        self._send(signal.SIGSTOP, self._processes())
+
+    def thaw(self) -> None:
+        """See `Server.thaw`."""
+        self._send(signal.SIGCONT, self._processes())
+
+    def _processes(self) -> list[psutil.Process]:
+        # Each child of the server is a process group of its own. The parent comes first, and stands still: it must not
+        # start further children meanwhile.
+        if self._process is None:
+            return []
+        try:
+            server = psutil.Process(self._process.pid)
+            server.suspend()
+            return [server, *server.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _send(self, number: signal.Signals, processes: list[psutil.Process]) -> None:
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def _make_cluster(self, programs: Path, data: Path) -> None:
         user = _user()
         if user is not None:
             shutil.chown(self.folder, user)
         subprocess.run(
-            [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-locale"]
-            + ["--no-sync"],
+            [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "--auth=trust", *_CLUSTER],
             user=user,
             check=True,
             stdout=subprocess.DEVNULL,

@@ -21,10 +21,11 @@ counted AS (
     WHERE kept.shard = %(shard)s
 );
 
+-- A statement waits for locks no longer than its callers wait for it: what they were told had failed is not done later.
 -- What two transactions both need they lock in the same order: keys and tasks sorted, the shard last.
 -- name: insert
 WITH fresh AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%(rows)s) AS row (
+    SELECT sent.* FROM set_config('lock_timeout', %(patience)s, true) CROSS JOIN json_to_recordset(%(rows)s) AS sent (
         task_ref text, scope text, operation_type text, created_at bigint, deadline_at bigint,
         ttl_seconds double precision, max_attempts integer, retry_when_lost boolean, idempotency_key text,
         key_digest text, fingerprint text, status text, version bigint, change_id bigint, updated_at bigint,
@@ -53,7 +54,7 @@ SELECT task_ref FROM created;
 
 -- name: replace
 WITH next AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%(rows)s) AS row (
+    SELECT sent.* FROM set_config('lock_timeout', %(patience)s, true) CROSS JOIN json_to_recordset(%(rows)s) AS sent (
         task_ref text, status text, version bigint, change_id bigint, updated_at bigint, settled_at bigint,
         expires_at bigint, attempt integer, fence bigint, worker_id text, lease_until bigint, started_at bigint,
         due_at bigint, error_code text, progress text, inputs text, outcome text, seen_lease bigint
@@ -85,7 +86,7 @@ SELECT task_ref, version, change_id FROM raincheck.task WHERE task_ref = ANY(%(r
 
 -- name: renew
 WITH lease AS MATERIALIZED (
-    SELECT * FROM json_to_recordset(%(leases)s) AS row (task_ref text, fence bigint)
+    SELECT * FROM json_to_recordset(%(leases)s) AS sent (task_ref text, fence bigint)
 ), held AS MATERIALIZED (
     SELECT task.task_ref FROM lease JOIN raincheck.task ON task.task_ref = lease.task_ref
     WHERE task.fence = lease.fence AND task.worker_id = %(worker_id)s AND task.due_at IS NOT NULL
