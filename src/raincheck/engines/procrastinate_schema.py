@@ -80,9 +80,9 @@ def mapped() -> Generator[None]:
 
 def _queue_error(error: BaseException) -> QueueUnavailable:
     text = _line(error)
-    if isinstance(error, errors.InsufficientPrivilege) or (
-        isinstance(error, psycopg.OperationalError) and error.sqlstate is None and _REFUSALS.search(str(error))
-    ):
+    if isinstance(error, errors.InsufficientPrivilege):
+        return QueueRefused(f"PostgreSQL says {text}; the user must own the schema {SCHEMA}, or be let to create it")
+    if isinstance(error, psycopg.OperationalError) and error.sqlstate is None and _REFUSALS.search(str(error)):
         return QueueRefused(f"PostgreSQL refuses us: {text}")
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
         return QueueUnavailable(f"PostgreSQL says {text}")
@@ -118,9 +118,13 @@ async def ensure_schema(connection: psycopg.AsyncConnection[Any]) -> None:
 async def _missing(connection: psycopg.AsyncConnection[Any]) -> list[tuple[str | None, str]]:
     """What has to be run, in order: the whole schema, named None, or single migrations."""
     shipped = _shipped()
-    cursor = await connection.execute("SELECT to_regclass('raincheck_migrations') IS NOT NULL")
-    if not (await cursor.fetchone() or (False,))[0]:
-        return [(None, f"CREATE SCHEMA IF NOT EXISTS {SCHEMA};\n{SchemaManager.get_schema()}")]
+    cursor = await connection.execute(
+        "SELECT to_regnamespace(%s) IS NULL, to_regclass('raincheck_migrations') IS NULL", [SCHEMA]
+    )
+    no_schema, no_tables = await cursor.fetchone() or (True, True)
+    if no_tables:
+        # Not IF NOT EXISTS: that asks for the right to create even where there is nothing to do.
+        return [(None, (f"CREATE SCHEMA {SCHEMA};\n" if no_schema else "") + SchemaManager.get_schema())]
     cursor = await connection.execute("SELECT name FROM raincheck_migrations")
     applied = {row[0] for row in await cursor.fetchall()}
     if newer := sorted(applied - shipped.keys()):
