@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +18,11 @@ from stores.redis_keys import keys
 from raincheck.errors import StoreUnavailable, StoreUnusable
 from raincheck.stores.redis import RedisStore
 from raincheck.task import Outcome, Task, TaskStatus
+from raincheck.tls import Tls
 from raincheck.transitions import Cancel, Claim, Settle, transition
 from support.proxy import Listener, TcpProxy
 from support.servers.redis import RedisServer
-from support.servers.server import needed
+from support.servers.server import free_port, needed
 
 MakeStore = Callable[..., RedisStore]
 
@@ -420,3 +424,45 @@ async def test_a_value_that_no_server_takes_leaves_no_trace(server: RedisServer,
     with pytest.raises(TypeError):
         await store.replace(transition(claimed(task), Settle(fence=1, outcome=Outcome(value=NOW)), NOW))
     assert await store.get(task.task_ref) == task
+
+
+# TLS.
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    needed(None if shutil.which("openssl") else "openssl (Debian: openssl)")
+    paths = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    places = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", paths[0], "-keyout", paths[1]]
+    subprocess.run([*command.split(), *places], check=True, stderr=subprocess.DEVNULL)
+    return paths
+
+
+async def test_certificates_are_checked_and_tls_is_used_where_they_are_given(
+    certificate: tuple[str, str], make: MakeStore
+) -> None:
+    cert, key = certificate
+    needed(RedisServer.missing())
+    tls_port = free_port()
+    options = ("--tls-port", str(tls_port), "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert)
+    server = RedisServer(*options)
+    try:
+        server.start()
+        for scheme in ("redis", "rediss"):
+            store = make(f"{scheme}://127.0.0.1:{tls_port}/0", tls=Tls(ca=cert, cert=cert, key=key))
+            await store.open()
+            end = store.subscribe(lambda change: None)
+            task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30)))
+            assert await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(60)) == set()
+            end()
+        said = r"cannot be reached over TLS: its certificate is not accepted \(self.signed certificate\)"
+        with pytest.raises(StoreUnavailable, match=said):
+            await make(f"rediss://127.0.0.1:{tls_port}/0").open()
+        # It asks for a certificate; and the other port does not speak TLS.
+        for port in (tls_port, server.port):
+            with pytest.raises(StoreUnavailable, match="cannot be reached"):
+                await make(f"redis://127.0.0.1:{port}/0", tls=Tls(ca=cert)).open()
+    finally:
+        server.close()
