@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -18,19 +19,24 @@ def renew_leases(calls: BlockingCalls, worker_id: str, leases: Mapping[str, int]
     """See `TaskStore.renew`. Renewing twice is renewing once, so an ambiguous call is simply made again."""
     until = to_micros(lease_until)
 
+    failed = threading.Event()
+
     def renewed(lease: tuple[str, int]) -> bool:
         task_ref, fence = lease
-        return storable(task_ref) and _renewed(calls, worker_id, task_ref, fence, until)
+        # After the first failure the rest would fail one by one, each after its own time; the failure is raised.
+        if failed.is_set() or not storable(task_ref):
+            return False
+        try:
+            return _renewed(calls, worker_id, task_ref, fence, until)
+        except BaseException:
+            failed.set()
+            raise
 
     if len(leases) == 1:
         held = [renewed(lease) for lease in leases.items()]
     else:
-        pool = ThreadPoolExecutor(min(calls.connections, len(leases)), thread_name_prefix="raincheck-renewal")
-        try:
+        with ThreadPoolExecutor(min(calls.connections, len(leases)), thread_name_prefix="raincheck-renewal") as pool:
             held = list(pool.map(renewed, leases.items()))
-        finally:
-            # After the first failure the rest would fail one by one, each after its own time.
-            pool.shutdown(cancel_futures=True)
     return {task_ref for task_ref, still in zip(leases, held, strict=True) if not still}
 
 

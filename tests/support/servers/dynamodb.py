@@ -22,6 +22,8 @@ __all__ = ["CREDENTIALS", "DynamoDBServer", "install"]
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "eu-central-1"}
 """What a client of it has in its environment; it takes anything."""
 
+# Its own program listens on every address of the machine.
+_PROGRAM = Path(__file__).with_name("LoopbackDynamoDB.java")
 _FOLDER = Path(__file__).parents[3] / ".tools" / "dynamodb-local"
 _PACKAGE = "amplify-dynamodb-simulator@2.9.30"
 _DIGEST = "3503ffac19f183407909fecdacf4db51ab1fdad1da7b2f177016670b2d80e4b9"
@@ -49,17 +51,14 @@ def install() -> None:
 
 
 class DynamoDBServer(Server):
-    """DynamoDB Local, in memory; durable over `kill` only with `persistent`, which is slower."""
-
-    def __init__(self, *, persistent: bool = False) -> None:
-        super().__init__()
-        self._persistent = persistent
+    """DynamoDB Local on loopback. What it holds is gone with its process (on disk, too, `kill` loses what it had
+    acknowledged), so faults freeze it instead of killing it."""
 
     @staticmethod
     def missing() -> str | None:
         """Why there can be none here, or None."""
-        if not shutil.which("java"):
-            return "Java (Debian: default-jre-headless)"
+        if not (shutil.which("java") and shutil.which("javac")):
+            return "a Java development kit (Debian: default-jdk-headless)"
         if not (_FOLDER / "DynamoDBLocal.jar").exists():
             return "DynamoDB Local (python tests/support/servers/dynamodb.py installs it)"
         return None
@@ -71,10 +70,10 @@ class DynamoDBServer(Server):
 
     def start(self) -> None:
         """See `Server.start`."""
-        where = ["-dbPath", str(self.folder)] if self._persistent else ["-inMemory"]
-        libraries = f"-Djava.library.path={_FOLDER / 'DynamoDBLocal_lib'}"
-        program = ("java", "-Xmx512m", "-XX:TieredStopAtLevel=1", libraries, "-jar", str(_FOLDER / "DynamoDBLocal.jar"))
-        self._run([*program, "-port", str(self.port), "-sharedDb", *where])
+        libraries = _FOLDER / "DynamoDBLocal_lib"
+        java = ["java", "-Xmx512m", "-XX:TieredStopAtLevel=1", f"-Djava.library.path={libraries}"]
+        java += ["-cp", f"{_FOLDER / 'DynamoDBLocal.jar'}:{libraries}/*", str(_PROGRAM)]
+        self._run([*java, "-port", str(self.port), "-sharedDb", "-disableTelemetry", "-inMemory"])
         self._wait(self._listens)
 
 

@@ -1,0 +1,85 @@
+"""What other processes do to a DynamoDB store in the tests: `python dynamodb_children.py VERB ENDPOINT TABLE,NAME`.
+
+As in children.py: a child says `ready` when it is, does its work when a line comes in, and says what came of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+
+from stores.records import after, claimed, new_task, settled, stored
+
+from raincheck.stores.dynamodb import DynamoDBStore
+from raincheck.task import Outcome, new_task_ref
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def wait() -> None:
+    sys.stdin.readline()
+
+
+async def create(store: DynamoDBStore, _: str) -> None:
+    """Open the store with all the others, and add a task."""
+    say("ready")
+    wait()
+    await store.open()
+    task = await stored(store)
+    await store.close()
+    say(task.task_ref)
+
+
+async def write_for_ever(store: DynamoDBStore, _: str) -> None:
+    """Insert, claim and settle with many callers, and name each task and its version once it is acknowledged."""
+    await store.open()
+    say("ready")
+
+    async def caller(number: int) -> None:
+        size = 3000 if number % 3 else 10
+        while True:
+            task = await stored(store, arguments={"a": "x" * size}, idempotency_key=new_task_ref())
+            say(f"{task.task_ref} 1")
+            task = claimed(task)
+            await store.replace(task)
+            say(f"{task.task_ref} 2")
+            await store.replace(settled(task, Outcome(value="y" * size)))
+            say(f"{task.task_ref} 3")
+
+    await asyncio.gather(*(caller(number) for number in range(10)))
+
+
+async def compete(store: DynamoDBStore, name: str) -> None:
+    """Insert tasks, some under keys that all use; claim whatever is pending until nothing is left."""
+    await store.open()
+    say("ready")
+    wait()
+    inserts = [store.insert(new_task(idempotency_key=f"k{number}")) for number in range(10)]
+    inserts += [store.insert(new_task(arguments={"of": name})) for _ in range(20)]
+    created = sum(inserted.created for inserted in await asyncio.gather(*inserts))
+    won: list[str] = []
+    while pending := await store.claimable(["report"], 50):
+        results = await asyncio.gather(*(store.replace(claimed(task, name, at=after(1))) for task in pending))
+        won += [task.task_ref for task, result in zip(pending, results, strict=True) if result]
+    await store.close()
+    say(json.dumps({"created": created, "won": won}))
+
+
+VERBS: dict[str, Callable[[DynamoDBStore, str], Awaitable[None]]] = {
+    "create": create,
+    "write_for_ever": write_for_ever,
+    "compete": compete,
+}
+
+
+async def main(verb: str, endpoint: str, argument: str) -> None:
+    table, _, name = argument.partition(",")
+    await VERBS[verb](DynamoDBStore(table, endpoint=endpoint, timeout_seconds=30), name)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
