@@ -7,13 +7,18 @@ import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from stores.backends import BACKENDS, Backend, end_servers
 
 from raincheck.store import TaskStore
 from raincheck.stores.sqlite import SqliteStore
+from support.servers.redis import RedisServer
 from support.servers.server import needed
+
+if TYPE_CHECKING:
+    from raincheck.stores.redis import RedisStore
 
 OpenStore = Callable[[], Awaitable[TaskStore]]
 
@@ -95,3 +100,32 @@ async def sqlite(path: Path, _no_leaked_task: None) -> AsyncIterator[SqliteStore
     await store.open()
     yield store
     await store.close()
+
+
+MakeRedis = Callable[..., "RedisStore"]
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis of the test's own, to be killed, frozen and filled."""
+    needed(RedisServer.missing())
+    server = RedisServer()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+async def make_redis(_no_leaked_task: None) -> AsyncIterator[MakeRedis]:
+    """Makes Redis stores, not yet opened; all are closed at the end."""
+    from raincheck.stores.redis import RedisStore
+
+    made: list[RedisStore] = []
+
+    def make(url: str, **settings: Any) -> RedisStore:
+        made.append(RedisStore(url, **settings))
+        return made[-1]
+
+    yield make
+    for store in made:
+        await store.close()

@@ -4,50 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
+from stores.conftest import MakeRedis
 from stores.records import NOW, after, apply, cancelled, claimed, new_task, stored
 from stores.redis_keys import keys
 
 from raincheck.errors import StoreUnavailable, StoreUnusable
 from raincheck.stores.redis import RedisStore
 from raincheck.task import Outcome, Task, TaskStatus
-from raincheck.tls import Tls
 from raincheck.transitions import Cancel, Claim, Settle, transition
 from support.proxy import Listener, TcpProxy
 from support.servers.redis import RedisServer
-from support.servers.server import free_port, needed
-
-MakeStore = Callable[..., RedisStore]
-
-
-@pytest.fixture
-def server() -> Iterator[RedisServer]:
-    needed(RedisServer.missing())
-    server = RedisServer()
-    server.start()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-async def make(_no_leaked_task: None) -> AsyncIterator[MakeStore]:
-    """Makes stores that are closed at the end."""
-    made: list[RedisStore] = []
-
-    def make_one(url: str, **settings: Any) -> RedisStore:
-        made.append(RedisStore(url, **settings))
-        return made[-1]
-
-    yield make_one
-    for store in made:
-        await store.close()
 
 
 class Answerless(Listener):
@@ -97,14 +67,14 @@ class Answerless(Listener):
 
 
 @pytest.fixture
-async def lossy(server: RedisServer) -> AsyncIterator[Answerless]:
-    async with Answerless(server.port) as proxy:
+async def lossy(redis_server: RedisServer) -> AsyncIterator[Answerless]:
+    async with Answerless(redis_server.port) as proxy:
         yield proxy
 
 
 @pytest.fixture
-async def lossy_store(lossy: Answerless, make: MakeStore) -> RedisStore:
-    store = make(f"redis://127.0.0.1:{lossy.port}/0")
+async def lossy_store(lossy: Answerless, make_redis: MakeRedis) -> RedisStore:
+    store = make_redis(f"redis://127.0.0.1:{lossy.port}/0")
     await store.open()
     return store
 
@@ -129,9 +99,9 @@ async def test_a_write_whose_answer_was_lost_is_answered_as_if_it_were_not(
 
 
 async def test_a_write_is_known_for_its_own_although_others_wrote_since(
-    lossy_store: RedisStore, lossy: Answerless, server: RedisServer, make: MakeStore
+    lossy_store: RedisStore, lossy: Answerless, redis_server: RedisServer, make_redis: MakeRedis
 ) -> None:
-    other = make(server.url)
+    other = make_redis(redis_server.url)
     await other.open()
     task = await stored(lossy_store)
     told = asyncio.Event()
@@ -146,7 +116,7 @@ async def test_a_write_is_known_for_its_own_although_others_wrote_since(
     end = other.subscribe(lambda change: told.set() if change == task.task_ref else None)
     async with asyncio.timeout(5):
         # So that the message of the claim is heard.
-        while not await _subscribers(server):
+        while not await _subscribers(redis_server):
             await asyncio.sleep(0.01)
     lossy.lose = 1
     claim = asyncio.create_task(lossy_store.replace(claimed(task)))
@@ -155,8 +125,8 @@ async def test_a_write_is_known_for_its_own_although_others_wrote_since(
     end()
 
 
-async def _subscribers(server: RedisServer) -> int:
-    with contextlib.closing(server.client()) as client:
+async def _subscribers(redis_server: RedisServer) -> int:
+    with contextlib.closing(redis_server.client()) as client:
         return len(await asyncio.to_thread(client.pubsub_channels))  # pyright: ignore[reportArgumentType]
 
 
@@ -171,8 +141,10 @@ async def test_renewed_leases_whose_answer_was_lost_are_held(lossy_store: RedisS
     assert found.lease_until == after(90)
 
 
-async def test_a_connection_that_leads_nowhere_is_given_up_for_a_new_one(lossy: Answerless, make: MakeStore) -> None:
-    store = make(f"redis://127.0.0.1:{lossy.port}/0", timeout_seconds=1)
+async def test_a_connection_that_leads_nowhere_is_given_up_for_a_new_one(
+    lossy: Answerless, make_redis: MakeRedis
+) -> None:
+    store = make_redis(f"redis://127.0.0.1:{lossy.port}/0", timeout_seconds=1)
     await store.open()
     task = await stored(store)
     assert await store.get(task.task_ref) == task
@@ -214,22 +186,22 @@ async def _refused_in_time(store: RedisStore, seconds: float, task: Task) -> Non
 
 
 async def test_a_frozen_server_is_an_error_in_time_and_does_later_nothing_that_was_refused(
-    server: RedisServer, make: MakeStore
+    redis_server: RedisServer, make_redis: MakeRedis
 ) -> None:
-    store = make(server.url, timeout_seconds=0.5)
+    store = make_redis(redis_server.url, timeout_seconds=0.5)
     await store.open()
     task = await stored(store)
-    server.freeze()
+    redis_server.freeze()
     await _refused_in_time(store, 0.5, task)
     await _refused_in_time(store, 0.5, task)
-    server.thaw()
+    redis_server.thaw()
     async with asyncio.timeout(5):
         while True:
             with contextlib.suppress(StoreUnavailable):
                 await store.get(task.task_ref)
                 break
     # A command that arrived in the frozen server's buffers has been executed by now, before this one.
-    with contextlib.closing(server.client()) as client:
+    with contextlib.closing(redis_server.client()) as client:
         await asyncio.to_thread(client.ping)
     assert await store.get(task.task_ref) == task
     assert (await store.count())[TaskStatus.PENDING] == 1
@@ -237,9 +209,11 @@ async def test_a_frozen_server_is_an_error_in_time_and_does_later_nothing_that_w
     assert await asyncio.to_thread(store.renew, "worker-1", {task.task_ref: 1}, after(60)) == set()
 
 
-async def test_a_black_hole_is_an_error_in_time_and_its_end_the_end_of_it(server: RedisServer, make: MakeStore) -> None:
-    async with TcpProxy(server.port) as proxy:
-        store = make(f"redis://127.0.0.1:{proxy.port}/0", timeout_seconds=0.5)
+async def test_a_black_hole_is_an_error_in_time_and_its_end_the_end_of_it(
+    redis_server: RedisServer, make_redis: MakeRedis
+) -> None:
+    async with TcpProxy(redis_server.port) as proxy:
+        store = make_redis(f"redis://127.0.0.1:{proxy.port}/0", timeout_seconds=0.5)
         await store.open()
         task = await stored(store)
         proxy.black_hole()
@@ -255,23 +229,25 @@ async def test_a_black_hole_is_an_error_in_time_and_its_end_the_end_of_it(server
 
 
 async def test_a_server_that_is_gone_is_an_error_in_time_and_its_return_the_end_of_it(
-    server: RedisServer, make: MakeStore
+    redis_server: RedisServer, make_redis: MakeRedis
 ) -> None:
-    store = make(server.url, timeout_seconds=0.5)
+    store = make_redis(redis_server.url, timeout_seconds=0.5)
     await store.open()
     task = await stored(store)
-    server.kill()
+    redis_server.kill()
     await _refused_in_time(store, 0.5, task)
     with pytest.raises(StoreUnavailable, match="cannot be reached: connection refused"):
         await store.get(task.task_ref)
-    server.start()
+    redis_server.start()
     assert await store.get(task.task_ref) == task
     assert await store.replace(claimed(task))
 
 
-async def test_listeners_are_told_to_look_after_a_lost_connection(server: RedisServer, make: MakeStore) -> None:
-    async with TcpProxy(server.port) as proxy:
-        store, other = make(f"redis://127.0.0.1:{proxy.port}/0", poll_interval=60), make(server.url)
+async def test_listeners_are_told_to_look_after_a_lost_connection(
+    redis_server: RedisServer, make_redis: MakeRedis
+) -> None:
+    async with TcpProxy(redis_server.port) as proxy:
+        store, other = make_redis(f"redis://127.0.0.1:{proxy.port}/0", poll_interval=60), make_redis(redis_server.url)
         await store.open()
         await other.open()
         heard: asyncio.Queue[object] = asyncio.Queue()
@@ -286,8 +262,10 @@ async def test_listeners_are_told_to_look_after_a_lost_connection(server: RedisS
         await store.close()
 
 
-async def test_listeners_are_told_to_look_now_and_then_in_any_case(server: RedisServer, make: MakeStore) -> None:
-    store = make(server.url, poll_interval=0.05)
+async def test_listeners_are_told_to_look_now_and_then_in_any_case(
+    redis_server: RedisServer, make_redis: MakeRedis
+) -> None:
+    store = make_redis(redis_server.url, poll_interval=0.05)
     await store.open()
     heard: asyncio.Queue[object] = asyncio.Queue()
     end = store.subscribe(heard.put_nowait)
@@ -297,18 +275,18 @@ async def test_listeners_are_told_to_look_now_and_then_in_any_case(server: Redis
 
 
 async def test_callers_that_give_up_harm_nobody_while_the_server_is_frozen(
-    server: RedisServer, make: MakeStore
+    redis_server: RedisServer, make_redis: MakeRedis
 ) -> None:
-    store = make(server.url)
+    store = make_redis(redis_server.url)
     await store.open()
     task = await stored(store)
-    server.freeze()
+    redis_server.freeze()
     calls = [asyncio.ensure_future(store.get(task.task_ref)) for _ in range(20)]
     calls += [asyncio.ensure_future(store.get("nope")) for _ in range(20)]
     await asyncio.sleep(0.05)
     for call in calls[:20]:
         call.cancel()
-    server.thaw()
+    redis_server.thaw()
     async with asyncio.timeout(5):
         answers = await asyncio.gather(*calls[20:])
     assert answers == [None] * 20
@@ -318,10 +296,10 @@ async def test_callers_that_give_up_harm_nobody_while_the_server_is_frozen(
 # Servers that refuse.
 
 
-async def test_scripts_that_the_server_forgot_are_sent_again(server: RedisServer, make: MakeStore) -> None:
-    store = make(server.url)
+async def test_scripts_that_the_server_forgot_are_sent_again(redis_server: RedisServer, make_redis: MakeRedis) -> None:
+    store = make_redis(redis_server.url)
     await store.open()
-    with contextlib.closing(server.client()) as client:
+    with contextlib.closing(redis_server.client()) as client:
         client.script_flush()
         answers = await asyncio.gather(*(store.insert(new_task()) for _ in range(20)))
         assert all(answer.created for answer in answers)
@@ -334,18 +312,20 @@ async def test_scripts_that_the_server_forgot_are_sent_again(server: RedisServer
         assert len(await store.list()) == 20
 
 
-async def test_a_full_server_refuses_what_is_new_and_keeps_what_it_has(server: RedisServer, make: MakeStore) -> None:
-    store = make(server.url)
+async def test_a_full_server_refuses_what_is_new_and_keeps_what_it_has(
+    redis_server: RedisServer, make_redis: MakeRedis
+) -> None:
+    store = make_redis(redis_server.url)
     await store.open()
     old = await cancelled(store)
     task = await stored(store, idempotency_key="k")
-    before = await keys(server.url, "mcp_task:")
-    with contextlib.closing(server.client()) as client:
+    before = await keys(redis_server.url, "mcp_task:")
+    with contextlib.closing(redis_server.client()) as client:
         client.config_set("maxmemory", 1)
         for call in (store.insert(new_task(idempotency_key="l")), store.replace(claimed(task))):
             with pytest.raises(StoreUnavailable, match="is full: it has used its maxmemory"):
                 await call
-        assert (await keys(server.url, "mcp_task:")).keys() == before.keys()
+        assert (await keys(redis_server.url, "mcp_task:")).keys() == before.keys()
         assert await store.get(task.task_ref) == task
         # What makes room is done.
         assert await store.purge(after(60), 10) == 1
@@ -356,113 +336,50 @@ async def test_a_full_server_refuses_what_is_new_and_keeps_what_it_has(server: R
 
 
 async def test_a_server_that_became_a_replica_refuses_writes_until_it_is_a_primary(
-    server: RedisServer, make: MakeStore
+    redis_server: RedisServer, make_redis: MakeRedis
 ) -> None:
-    store = make(server.url)
+    store = make_redis(redis_server.url)
     await store.open()
     task = await stored(store)
-    with contextlib.closing(server.client()) as client:
+    with contextlib.closing(redis_server.client()) as client:
         client.replicaof("127.0.0.1", 1)
         with pytest.raises(StoreUnavailable, match="read-only replica: connect to the primary"):
             await store.replace(claimed(task))
         with pytest.raises(StoreUnavailable, match="read-only replica: connect to the primary"):
-            await make(server.url).open()
+            await make_redis(redis_server.url).open()
         client.replicaof("NO", "ONE")
     assert await store.replace(claimed(task))
 
 
-async def test_a_refused_login_says_what_to_set_and_no_password(make: MakeStore) -> None:
-    server = RedisServer(password="correct-horse")
-    try:
-        server.start()
-        for login in ("", ":wrong-battery@", "someone:wrong-battery@"):
-            url = f"redis://{login}127.0.0.1:{server.port}/0"
-            with pytest.raises(StoreUnavailable) as refusal:
-                await make(url).open()
-            message = refusal.value.message
-            assert message == (
-                f"The task store redis://127.0.0.1:{server.port}/0 refuses the login: set user name and password in "
-                "its url."
-            )
-            assert "battery" not in repr(make(url)) + str(refusal.value)
-        store = make(f"redis://:correct-horse@127.0.0.1:{server.port}/0")
-        await store.open()
-        await stored(store)
-    finally:
-        server.close()
-
-
-async def test_keys_of_another_program_are_refused(server: RedisServer, make: MakeStore) -> None:
-    with contextlib.closing(server.client()) as client:
+async def test_keys_of_another_program_are_refused(redis_server: RedisServer, make_redis: MakeRedis) -> None:
+    with contextlib.closing(redis_server.client()) as client:
         client.hset("mcp_task:{rc}:due", "a", "b")
     with pytest.raises(StoreUnusable, match="keys of another program under key_prefix"):
-        await make(server.url).open()
-    other = make(server.url, key_prefix="other:")
+        await make_redis(redis_server.url).open()
+    other = make_redis(redis_server.url, key_prefix="other:")
     await other.open()
-    with contextlib.closing(server.client()) as client:
+    with contextlib.closing(redis_server.client()) as client:
         client.set("other:{rc}:task:x", "text", ex=60)
     with pytest.raises(StoreUnusable, match="keys of another program"):
         await other.get("x")
 
 
-async def test_tasks_of_a_newer_layout_are_left_alone(server: RedisServer, make: MakeStore) -> None:
-    store = make(server.url)
+async def test_tasks_of_a_newer_layout_are_left_alone(redis_server: RedisServer, make_redis: MakeRedis) -> None:
+    store = make_redis(redis_server.url)
     await store.open()
-    with contextlib.closing(server.client()) as client:
+    with contextlib.closing(redis_server.client()) as client:
         client.set("mcp_task:{rc}:layout", "2", ex=60)
     said = "has layout '2', this raincheck knows layout 1: upgrade raincheck or set another key_prefix"
     with pytest.raises(StoreUnusable, match=said):
         await store.insert(new_task())
     with pytest.raises(StoreUnusable, match=said):
-        await make(server.url).open()
+        await make_redis(redis_server.url).open()
 
 
-async def test_a_value_that_no_server_takes_leaves_no_trace(server: RedisServer, make: MakeStore) -> None:
-    store = make(server.url)
+async def test_a_value_that_no_server_takes_leaves_no_trace(redis_server: RedisServer, make_redis: MakeRedis) -> None:
+    store = make_redis(redis_server.url)
     await store.open()
     task = await stored(store)
     with pytest.raises(TypeError):
         await store.replace(transition(claimed(task), Settle(fence=1, outcome=Outcome(value=NOW)), NOW))
     assert await store.get(task.task_ref) == task
-
-
-# TLS.
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[str, str]:
-    """A certificate for 127.0.0.1 that signs itself, and its key."""
-    needed(None if shutil.which("openssl") else "openssl (Debian: openssl)")
-    paths = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
-    places = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", paths[0], "-keyout", paths[1]]
-    subprocess.run([*command.split(), *places], check=True, stderr=subprocess.DEVNULL)
-    return paths
-
-
-async def test_certificates_are_checked_and_tls_is_used_where_they_are_given(
-    certificate: tuple[str, str], make: MakeStore
-) -> None:
-    cert, key = certificate
-    needed(RedisServer.missing())
-    tls_port = free_port()
-    options = ("--tls-port", str(tls_port), "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", cert)
-    server = RedisServer(*options)
-    try:
-        server.start()
-        for scheme in ("redis", "rediss"):
-            store = make(f"{scheme}://127.0.0.1:{tls_port}/0", tls=Tls(ca=cert, cert=cert, key=key))
-            await store.open()
-            end = store.subscribe(lambda change: None)
-            task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30)))
-            assert await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(60)) == set()
-            end()
-        said = r"cannot be reached over TLS: its certificate is not accepted \(self.signed certificate\)"
-        with pytest.raises(StoreUnavailable, match=said):
-            await make(f"rediss://127.0.0.1:{tls_port}/0").open()
-        # It asks for a certificate; and the other port does not speak TLS.
-        for port in (tls_port, server.port):
-            with pytest.raises(StoreUnavailable, match="cannot be reached"):
-                await make(f"redis://127.0.0.1:{port}/0", tls=Tls(ca=cert)).open()
-    finally:
-        server.close()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import Awaitable
 from contextlib import ExitStack
 
 import pytest
+from stores.conftest import MakeRedis
 from stores.processes import child
 from stores.records import claimed, new_task
 
@@ -16,34 +17,23 @@ from raincheck.store import Inserted
 from raincheck.stores.redis import RedisStore
 from raincheck.task import Task, TaskStatus
 from support.servers.redis import RedisServer
-from support.servers.server import needed
 
 _PROGRAM = "redis_children.py"
 
 
 @pytest.fixture
-def server() -> Iterator[RedisServer]:
-    needed(RedisServer.missing())
-    server = RedisServer()
-    server.start()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-async def store(server: RedisServer, _no_leaked_task: None) -> AsyncIterator[RedisStore]:
-    store = RedisStore(server.url)
+async def store(redis_server: RedisServer, make_redis: MakeRedis) -> RedisStore:
+    store = make_redis(redis_server.url)
     await store.open()
-    yield store
-    await store.close()
+    return store
 
 
 async def test_no_two_of_ten_processes_claim_one_task_or_share_a_key_twice(
-    store: RedisStore, server: RedisServer
+    store: RedisStore, redis_server: RedisServer
 ) -> None:
     with ExitStack() as stack:
         names = [f"process-{index}" for index in range(10)]
-        children = [stack.enter_context(child("compete", server.url, name, program=_PROGRAM)) for name in names]
+        children = [stack.enter_context(child("compete", redis_server.url, name, program=_PROGRAM)) for name in names]
         for each in children:
             each.go()
         answers = [json.loads(each.rest()[0]) for each in children]
@@ -60,9 +50,9 @@ async def test_no_two_of_ten_processes_claim_one_task_or_share_a_key_twice(
 
 @pytest.mark.parametrize("lines", [1, 200, 900])
 async def test_every_acknowledged_task_survives_kill_9_of_its_writer(
-    store: RedisStore, server: RedisServer, lines: int
+    store: RedisStore, redis_server: RedisServer, lines: int
 ) -> None:
-    with child("insert_for_ever", server.url, program=_PROGRAM) as writing:
+    with child("insert_for_ever", redis_server.url, program=_PROGRAM) as writing:
         refs = [writing.line() for _ in range(lines)]
         refs += writing.kill()
     assert len(refs) >= lines
@@ -73,10 +63,10 @@ async def test_every_acknowledged_task_survives_kill_9_of_its_writer(
     assert counts[TaskStatus.PENDING] == len(await store.claimable(["report"], 100_000))
 
 
-async def test_listeners_hear_of_another_process(store: RedisStore, server: RedisServer) -> None:
+async def test_listeners_hear_of_another_process(store: RedisStore, redis_server: RedisServer) -> None:
     heard: asyncio.Queue[object] = asyncio.Queue()
     end = store.subscribe(heard.put_nowait)
-    with child("insert_one", server.url, program=_PROGRAM) as other:
+    with child("insert_one", redis_server.url, program=_PROGRAM) as other:
         async with asyncio.timeout(5):
             assert await heard.get() is None
         other.go()
@@ -89,7 +79,7 @@ async def test_listeners_hear_of_another_process(store: RedisStore, server: Redi
 
 @pytest.mark.parametrize("orderly", [False, True], ids=["kill -9", "shutdown"])
 async def test_nothing_acknowledged_is_lost_when_the_server_goes_and_comes_back_in_mid_load(
-    store: RedisStore, server: RedisServer, orderly: bool
+    store: RedisStore, redis_server: RedisServer, orderly: bool
 ) -> None:
     acknowledged: list[Task] = []
     refused: list[Task] = []
@@ -121,8 +111,8 @@ async def test_nothing_acknowledged_is_lost_when_the_server_goes_and_comes_back_
         async with asyncio.timeout(20):
             await enough.wait()
         enough.clear()
-        await asyncio.to_thread(server.stop if orderly else server.kill)
-        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(redis_server.stop if orderly else redis_server.kill)
+        await asyncio.to_thread(redis_server.start)
     async with asyncio.timeout(20):
         await enough.wait()
     stopping.set()
@@ -136,10 +126,10 @@ async def test_nothing_acknowledged_is_lost_when_the_server_goes_and_comes_back_
     assert versions.keys() == latest.keys()
 
 
-async def test_a_flushed_store_knows_nothing_and_goes_on(store: RedisStore, server: RedisServer) -> None:
+async def test_a_flushed_store_knows_nothing_and_goes_on(store: RedisStore, redis_server: RedisServer) -> None:
     task = new_task(idempotency_key="k")
     await store.insert(task)
-    await asyncio.to_thread(server.flush, 0)
+    await asyncio.to_thread(redis_server.flush, 0)
     assert await store.get(task.task_ref) is None
     assert not await store.replace(claimed(task))
     assert await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, task.deadline_at) == {task.task_ref}

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import re
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import Generator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 from stores.backends import server_of
+from stores.conftest import MakeRedis
 from stores.records import NOW, after, apply, cancelled, new_task, stored
 from stores.redis_keys import keys
 
@@ -26,7 +27,6 @@ from raincheck.transitions import Cancel, Claim, ReportProgress, Settle
 from support.servers.redis import RedisServer
 from support.servers.server import free_port, needed
 
-MakeStore = Callable[..., RedisStore]
 PREFIX = "t1:"
 
 
@@ -46,22 +46,8 @@ def url(server: RedisServer) -> str:
 
 
 @pytest.fixture
-async def make(_no_leaked_task: None) -> AsyncIterator[MakeStore]:
-    """Makes stores that are closed at the end."""
-    made: list[RedisStore] = []
-
-    def make_one(url: str, **settings: Any) -> RedisStore:
-        made.append(RedisStore(url, key_prefix=settings.pop("key_prefix", PREFIX), **settings))
-        return made[-1]
-
-    yield make_one
-    for store in made:
-        await store.close()
-
-
-@pytest.fixture
-async def store(url: str, make: MakeStore) -> RedisStore:
-    store = make(url)
+async def store(url: str, make_redis: MakeRedis) -> RedisStore:
+    store = make_redis(url, key_prefix=PREFIX)
     await store.open()
     return store
 
@@ -112,10 +98,10 @@ async def _busy(store: RedisStore) -> None:
     ],
 )
 async def test_a_server_that_would_evict_tasks_is_refused(
-    make: MakeStore, policy: str, limit: str, usable: bool
+    make_redis: MakeRedis, policy: str, limit: str, usable: bool
 ) -> None:
     with _server("--maxmemory-policy", policy, "--maxmemory", limit) as server:
-        store = make(server.url)
+        store = make_redis(server.url)
         if usable:
             await store.open()
             await stored(store)
@@ -139,7 +125,7 @@ async def test_a_server_that_would_evict_tasks_is_refused(
     ],
 )
 async def test_what_a_restart_or_a_power_cut_would_lose_is_logged(
-    make: MakeStore,
+    make_redis: MakeRedis,
     caplog: pytest.LogCaptureFixture,
     appendonly: bool,
     options: tuple[str, ...],
@@ -148,7 +134,7 @@ async def test_what_a_restart_or_a_power_cut_would_lose_is_logged(
 ) -> None:
     caplog.set_level(logging.INFO, logger="raincheck")
     with _server(*options, appendonly=appendonly) as server:
-        store = make(server.url)
+        store = make_redis(server.url)
         await store.open()
         await store.close()
     found = [(record.levelno, record.getMessage()) for record in caplog.records]
@@ -157,21 +143,21 @@ async def test_what_a_restart_or_a_power_cut_would_lose_is_logged(
 
 
 async def test_settings_that_may_not_be_read_are_done_without(
-    make: MakeStore, caplog: pytest.LogCaptureFixture
+    make_redis: MakeRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     with _server("--rename-command", "CONFIG", "") as server:
-        store = make(server.url)
+        store = make_redis(server.url)
         await store.open()
         await _busy(store)
         await store.close()
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
 
-async def test_a_user_needs_no_more_than_is_said(make: MakeStore, url: str, server: RedisServer) -> None:
+async def test_a_user_needs_no_more_than_is_said(make_redis: MakeRedis, url: str, server: RedisServer) -> None:
     with contextlib.closing(server.client(1)) as client:
         rules = "on >secret resetkeys resetchannels -@all ~t1:* &t1:* +@read +@write +@scripting +@pubsub +@connection"
         client.execute_command("ACL", "SETUSER", "rain", *rules.split(), "+info", "+time")
-        store = make(url.replace("redis://", "redis://rain:secret@"))
+        store = make_redis(url.replace("redis://", "redis://rain:secret@"), key_prefix=PREFIX)
         await store.open()
         end = store.subscribe(lambda change: None)
         await _busy(store)
@@ -197,14 +183,14 @@ async def test_all_keys_of_a_busy_store_are_in_one_slot(store: RedisStore, url: 
     assert len({key_slot(key) for key in found}) == 1
 
 
-async def test_a_node_of_a_cluster_serves_a_store(make: MakeStore) -> None:
+async def test_a_node_of_a_cluster_serves_a_store(make_redis: MakeRedis) -> None:
     with _server("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
         with contextlib.closing(server.client()) as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             async with asyncio.timeout(5):
                 while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO", NEVER_DECODE=True):
                     await asyncio.sleep(0.02)
-        store = make(server.url)
+        store = make_redis(server.url)
         await store.open()
         await _busy(store)
         assert sum((await store.count()).values()) == 24
@@ -218,8 +204,8 @@ async def test_a_node_of_a_cluster_serves_a_store(make: MakeStore) -> None:
 # Keys and their expiry.
 
 
-async def test_stores_with_different_prefixes_do_not_see_each_other(make: MakeStore, url: str) -> None:
-    first, second = make(url, key_prefix="t1:"), make(url, key_prefix="t1:x:")
+async def test_stores_with_different_prefixes_do_not_see_each_other(make_redis: MakeRedis, url: str) -> None:
+    first, second = make_redis(url, key_prefix="t1:"), make_redis(url, key_prefix="t1:x:")
     await first.open()
     await second.open()
     heard: list[object] = []
@@ -323,9 +309,9 @@ async def _connections(server: RedisServer) -> list[dict[str, str]]:
     return [each for each in found if each["name"] == "raincheck"]
 
 
-async def test_no_more_connections_than_were_allowed_and_none_is_left(make: MakeStore) -> None:
+async def test_no_more_connections_than_were_allowed_and_none_is_left(make_redis: MakeRedis) -> None:
     with _server() as server:
-        store = make(server.url, pool_size=3)
+        store = make_redis(server.url, pool_size=3)
         await store.open()
         end = store.subscribe(lambda change: None)
         task = await stored(store)
@@ -346,8 +332,8 @@ async def test_no_more_connections_than_were_allowed_and_none_is_left(make: Make
 
 
 @pytest.mark.parametrize("pool_size", [1, 2])
-async def test_any_number_of_callers_share_few_connections(make: MakeStore, url: str, pool_size: int) -> None:
-    store = make(url, pool_size=pool_size)
+async def test_any_number_of_callers_share_few_connections(make_redis: MakeRedis, url: str, pool_size: int) -> None:
+    store = make_redis(url, key_prefix=PREFIX, pool_size=pool_size)
     await store.open()
     tasks = await asyncio.gather(*(stored(store) for _ in range(300)))
     found = await asyncio.gather(*(store.get(task.task_ref) for task in tasks))
