@@ -1,0 +1,344 @@
+"""The table of a DynamoDB store: how it is made, upgraded and refused, and what lies in it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stores.backends import name_of, server_of
+from stores.dynamodb_items import client, counted, items, kinds
+from stores.dynamodb_way import Way
+from stores.records import NOW, after, apply, cancelled, claimed, new_task, settled, stored
+
+from raincheck.errors import StoreUnavailable, StoreUnusable
+from raincheck.stores.dynamodb import DynamoDBStore
+from raincheck.task import InputRequest, Outcome, Progress, Task, TaskStatus
+from raincheck.transitions import AskInput, Cancel, Claim, ProvideInput, Release, ReportProgress, Settle
+from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
+from support.servers.server import needed
+
+pytestmark = pytest.mark.usefixtures("_no_leaked_task")
+
+_MONTH = 30 * 86400
+
+
+@pytest.fixture
+def endpoint() -> str:
+    needed(DynamoDBServer.missing())
+    os.environ.update(CREDENTIALS)
+    return server_of(DynamoDBServer).url
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    """A table of the test's own, not yet made."""
+    return name_of(tmp_path)
+
+
+@pytest.fixture
+async def store(endpoint: str, table: str, _no_leaked_task: None) -> AsyncIterator[DynamoDBStore]:
+    store = DynamoDBStore(table, endpoint=endpoint)
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def _opens(endpoint: str, table: str, *, migrate: bool = True) -> None:
+    store = DynamoDBStore(table, endpoint=endpoint, migrate=migrate)
+    try:
+        await store.open()
+    finally:
+        await store.close()
+
+
+async def _refused(endpoint: str, table: str, *, migrate: bool = True) -> str:
+    with pytest.raises(StoreUnusable) as told:
+        await _opens(endpoint, table, migrate=migrate)
+    return str(told.value).removeprefix(f"The DynamoDB table {table} at {endpoint} ")
+
+
+# Made, upgraded, refused.
+
+
+async def test_a_table_is_made_with_its_indexes_and_its_expiry(endpoint: str, table: str) -> None:
+    await _opens(endpoint, table)
+    async with client(endpoint) as dynamodb:
+        described = (await dynamodb.describe_table(TableName=table))["Table"]
+        expiry = (await dynamodb.describe_time_to_live(TableName=table))["TimeToLiveDescription"]
+    assert described["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+    assert {index["IndexName"] for index in described["GlobalSecondaryIndexes"]} == {
+        "agenda",
+        "of_operation",
+        "of_scope",
+        "of_both",
+    }
+    assert {index["Projection"]["ProjectionType"] for index in described["GlobalSecondaryIndexes"]} == {"KEYS_ONLY"}
+    assert expiry == {"TimeToLiveStatus": "ENABLED", "AttributeName": "remove_at"}
+    await _opens(endpoint, table, migrate=False)
+
+
+async def test_a_table_that_is_not_there_is_made_only_where_that_is_asked_for(endpoint: str, table: str) -> None:
+    assert await _refused(endpoint, table, migrate=False) == ("is not there; `raincheck store migrate` makes it.")
+    async with client(endpoint) as dynamodb:
+        assert table not in (await dynamodb.list_tables())["TableNames"]
+
+
+async def test_an_incomplete_table_is_completed(endpoint: str, table: str) -> None:
+    async with client(endpoint) as dynamodb:
+        await dynamodb.create_table(
+            TableName=table,
+            KeySchema=[{"AttributeName": "raincheck_item", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "raincheck_item", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        assert await _refused(endpoint, table, migrate=False) == (
+            "is not complete; `raincheck store migrate` completes it."
+        )
+        await _opens(endpoint, table)
+        await _opens(endpoint, table, migrate=False)
+        await dynamodb.update_table(
+            TableName=table, GlobalSecondaryIndexUpdates=[{"Delete": {"IndexName": "of_scope"}}]
+        )
+        assert await _refused(endpoint, table, migrate=False) == (
+            "lacks the index of_scope; `raincheck store migrate` makes it."
+        )
+        await _opens(endpoint, table)
+        off = {"Enabled": False, "AttributeName": "remove_at"}
+        await dynamodb.update_time_to_live(TableName=table, TimeToLiveSpecification=off)
+        assert await _refused(endpoint, table, migrate=False) == (
+            "has no expiry (TTL) by remove_at; `raincheck store migrate` switches it on."
+        )
+        await _opens(endpoint, table)
+    await _opens(endpoint, table, migrate=False)
+
+
+@pytest.mark.parametrize("keys", [{"id": "S"}, {"raincheck_item": "B"}, {"raincheck_item": "S", "at": "N"}])
+async def test_a_table_of_another_program_is_refused_and_left_alone(
+    endpoint: str, table: str, keys: dict[str, str]
+) -> None:
+    async with client(endpoint) as dynamodb:
+        await dynamodb.create_table(
+            TableName=table,
+            KeySchema=[
+                {"AttributeName": name, "KeyType": kind} for name, kind in zip(keys, ("HASH", "RANGE"), strict=False)
+            ],
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": kind} for name, kind in keys.items()],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        for migrate in (True, False):
+            assert await _refused(endpoint, table, migrate=migrate) == (
+                "is another program's: it has other keys. Choose another 'table' in [state]."
+            )
+        described = (await dynamodb.describe_table(TableName=table))["Table"]
+    assert "GlobalSecondaryIndexes" not in described
+    assert described["ItemCount"] == 0
+
+
+async def test_a_table_of_a_newer_raincheck_is_refused(endpoint: str, table: str) -> None:
+    await _opens(endpoint, table)
+    async with client(endpoint) as dynamodb:
+        await dynamodb.put_item(TableName=table, Item={"raincheck_item": {"S": "meta#layout"}, "layout": {"N": "2"}})
+    for migrate in (True, False):
+        assert await _refused(endpoint, table, migrate=migrate) == (
+            "is of a newer raincheck (layout 2, this one knows 1): upgrade raincheck."
+        )
+
+
+async def test_a_table_that_is_deleted_is_an_error_that_names_the_command(
+    store: DynamoDBStore, endpoint: str, table: str
+) -> None:
+    async with client(endpoint) as dynamodb:
+        await dynamodb.delete_table(TableName=table)
+    with pytest.raises(StoreUnavailable, match="raincheck store migrate"):
+        await stored(store)
+
+
+async def test_without_region_or_credentials_the_error_says_what_is_missing(
+    endpoint: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(StoreUnavailable, match=r"needs a region: set 'region' in \[state\], or AWS_REGION\."):
+        await _opens(endpoint, table)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    nobody = DynamoDBStore(table, endpoint=endpoint, region="eu-central-1")
+    with pytest.raises(StoreUnavailable, match="needs AWS credentials"):
+        await nobody.open()
+
+
+# What lies in it.
+
+
+async def _some_of_everything(store: DynamoDBStore) -> list[Task]:
+    large = "x" * 3000
+    claim = Claim(worker_id="w", lease_until=after(30))
+    question = InputRequest(key="q", method="elicitation/create", params={"message": large})
+    pending = await stored(store, idempotency_key="k", arguments={"a": large})
+    parked = await apply(store, await stored(store), claim, AskInput(fence=1, requests=(question,)))
+    answered = await apply(
+        store,
+        await stored(store),
+        claim,
+        AskInput(fence=1, requests=(question,)),
+        ProvideInput(responses={"q": {"a": large}}),
+        ReportProgress(fence=1, progress=Progress(message=large)),
+    )
+    back = await apply(store, await stored(store, retry_when_lost=True), claim, Release(fence=1))
+    done = await apply(store, await stored(store), claim, Settle(fence=1, outcome=Outcome(value=large)))
+    gone = await cancelled(store, idempotency_key="l", arguments={"a": large})
+    return [pending, parked, answered, back, done, gone]
+
+
+async def test_every_item_expires_by_itself_a_month_after_it_should_have_been_removed(
+    store: DynamoDBStore, endpoint: str, table: str
+) -> None:
+    tasks = {task.task_ref: task for task in await _some_of_everything(store)}
+    await store.close()
+    found = await items(endpoint, table)
+    for name, item in found.items():
+        if name.startswith(("count#", "meta#")):
+            assert "remove_at" not in item
+            continue
+        left = int(item["remove_at"]["N"]) - NOW.timestamp()
+        task = tasks.get(name.removeprefix("task#"))
+        if task is not None:
+            kept_for = task.ttl_seconds + (0 if task.terminal else 3600)
+            assert kept_for + _MONTH <= left < kept_for + _MONTH + 2
+        assert 60 + _MONTH <= left <= 3660 + _MONTH + 2
+    assert len(kinds(found, "task")) == 6
+    assert len(kinds(found, "key")) == 2
+    # Arguments, a question, its answer, an outcome, arguments; what was replaced is gone.
+    assert len(kinds(found, "part")) == 5
+
+
+async def test_when_every_task_is_removed_nothing_is_left_but_zeros(
+    store: DynamoDBStore, endpoint: str, table: str
+) -> None:
+    for task in await _some_of_everything(store):
+        if not task.terminal:
+            await apply(store, task, Cancel(), at=after(1))
+    assert await store.purge(after(61), 10) == 6
+    await store.close()
+    found = await items(endpoint, table)
+    assert {name for name in found if not name.startswith(("count#", "meta#"))} == set()
+    assert counted(found) == ({}, {})
+
+
+async def test_a_task_item_is_small_whatever_the_task_holds(store: DynamoDBStore, endpoint: str, table: str) -> None:
+    just_inline = "x" * 850
+    task = await stored(store, arguments={"a": just_inline}, idempotency_key="k" * 255, fingerprint="f" * 64)
+    task = await apply(
+        store,
+        task,
+        Claim(worker_id="w" * 60, lease_until=after(30)),
+        AskInput(fence=1, requests=(InputRequest(key="q", method="m", params={"a": just_inline[50:]}),)),
+        ProvideInput(responses={"q": {}}),
+        Settle(fence=1, outcome=Outcome(value=just_inline)),
+    )
+    large = await stored(store, arguments={"a": secrets.token_hex(100_000)})
+    found = kinds(await items(endpoint, table), "task")
+    sizes = {
+        name.removeprefix("task#"): sum(len(key) + len(str(*value.values())) for key, value in item.items())
+        for name, item in found.items()
+    }
+    assert sizes[task.task_ref] < 4096
+    assert sizes[large.task_ref] < 1500
+
+
+async def test_a_result_of_16_mib_comes_back_whole(store: DynamoDBStore, endpoint: str, table: str) -> None:
+    task = await stored(store, arguments={"a": secrets.token_hex(500_000)})
+    done = settled(claimed(task), Outcome(value=secrets.token_hex(8 * 1024 * 1024 - 20)))
+    assert await store.replace(claimed(task))
+    assert await store.replace(done)
+    found = await store.get(task.task_ref)
+    # Not compared by assert: pytest would take minutes to tell where they differ.
+    same = found == done
+    assert same
+    assert len(kinds(await items(endpoint, table), "part")) > 20
+    assert await store.purge(after(60), 1) == 1
+    await store.close()
+    assert kinds(await items(endpoint, table), "part") == {}
+
+
+async def test_readers_see_whole_tasks_while_their_payloads_are_replaced(
+    store: DynamoDBStore, endpoint: str, table: str
+) -> None:
+    other = DynamoDBStore(table, endpoint=endpoint)
+    await other.open()
+    task = await apply(store, await stored(store, max_attempts=1), Claim(worker_id="w", lease_until=after(30)))
+    writing = True
+
+    async def write() -> None:
+        nonlocal task, writing
+        for number in range(40):
+            question = InputRequest(key=f"q{number}", method="m", params={"m": secrets.token_hex(2000)})
+            task = await apply(store, task, AskInput(fence=1, requests=(question,)))
+        writing = False
+
+    async def read() -> int:
+        seen = 0
+        while writing:
+            found = await other.get(task.task_ref)
+            assert found is not None
+            assert [request.key for request in found.inputs] == [f"q{index}" for index in range(len(found.inputs))]
+            assert len(found.inputs) == found.version - 2
+            seen += 1
+        return seen
+
+    _, *reads = await asyncio.gather(write(), *(read() for _ in range(4)))
+    await other.close()
+    assert min(reads) > 0
+    assert await store.get(task.task_ref) == task
+
+
+async def test_a_lost_insert_leaves_only_chunks_that_expire(store: DynamoDBStore, endpoint: str, table: str) -> None:
+    held = await stored(store, idempotency_key="k")
+    assert await store.insert(new_task(idempotency_key="k", arguments={"a": "x" * 3000})) == (held, False)
+    assert not await store.replace(settled(claimed(held), Outcome(value="x" * 3000)))
+    await store.close()
+    found = await items(endpoint, table)
+    assert kinds(found, "part") == {}
+    assert len(kinds(found, "task")) == 1
+
+
+async def test_every_verb_makes_the_requests_that_the_module_says(endpoint: str, table: str) -> None:
+    async with Way(server_of(DynamoDBServer).port) as way:
+        store = DynamoDBStore(table, endpoint=way.url)
+        await store.open()
+        task = await stored(store, idempotency_key="k")
+
+        async def made(call: Any) -> dict[str, int]:
+            way.requests.clear()
+            await call
+            return dict(way.requests)
+
+        write = {"TransactWriteItems": 1}
+        assert await made(stored(store, idempotency_key="l")) == write
+        assert await made(store.get(task.task_ref)) == {"GetItem": 1}
+        task = claimed(task)
+        assert await made(store.replace(task)) == write
+        leases = {task.task_ref: 1}
+        assert await made(asyncio.to_thread(store.renew, "worker-1", leases, after(40))) == {"UpdateItem": 1}
+        task = await apply(store, task, ReportProgress(fence=1, progress=Progress(fraction=0.1)))
+        changed = made(apply(store, task, ReportProgress(fence=1, progress=Progress(fraction=0.2))))
+        assert await changed == {"UpdateItem": 1}
+        assert await made(store.claimable(["report"], 10)) == {"Query": 1, "BatchGetItem": 1}
+        assert await made(store.overdue(after(-1), 10)) == {"Query": 4}
+        assert await made(store.overdue(after(4000), 10)) == {"Query": 4, "BatchGetItem": 1}
+        assert await made(store.list(scope="ada")) == {"Query": 6, "BatchGetItem": 1}
+        assert await made(store.list(scope="ada", statuses=[TaskStatus.PENDING])) == {"Query": 1, "BatchGetItem": 1}
+        assert await made(store.list()) == {"GetItem": 1, "Query": 6, "BatchGetItem": 1}
+        assert await made(store.count()) == {"BatchGetItem": 1}
+        assert await made(store.versions([task.task_ref])) == {"BatchGetItem": 1}
+        await cancelled(store)
+        assert await made(store.purge(after(60), 10)) == {"Query": 4, "BatchGetItem": 1, **write}
+        await store.close()
