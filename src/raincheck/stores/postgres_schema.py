@@ -16,7 +16,6 @@ from raincheck.stores.statements import read_sql
 __all__ = ["Migration", "check", "migrate", "missing", "packaged_migrations"]
 
 _MIGRATION = re.compile(r"postgres_(\d{3})_\w+\.sql")
-_PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,11 +54,8 @@ async def check(connection: Connection, address: Address, latest: int) -> bool:
     facts = await _facts(connection, address, latest)
     if facts.version != latest:
         return False
-    cursor = await connection.execute(
-        statements(address.schema)["lacking_rights"],
-        {"schema": address.schema, "privileges": list(_PRIVILEGES)},
-        prepare=False,
-    )
+    lacking_rights = statements(address.schema)["lacking_rights"]
+    cursor = await connection.execute(lacking_rights, {"schema": address.schema}, prepare=False)
     lacking = ", ".join(row[0] for row in await cursor.fetchall())
     if lacking:
         raise StoreUnavailable(f"The task store {address.place}: the user {facts.user!r} needs the rights {lacking}.")
@@ -88,7 +84,7 @@ async def migrate(connection: Connection, address: Address, migrations: Sequence
         if not facts.exists:
             await connection.execute(_of(f"CREATE SCHEMA {quote(address.schema)}"), prepare=False)
         if not facts.version:
-            await connection.execute(sql["create_version"], prepare=False)
+            await connection.execute(sql["create_version"], {}, prepare=False)
         for migration in migrations[facts.version or 0 :]:
             text = migration.sql.replace("raincheck.", f"{quote(address.schema)}.")
             await connection.execute(_of(text), prepare=False)
@@ -107,19 +103,24 @@ async def _facts(connection: Connection, address: Address, latest: int) -> _Fact
     sql = statements(address.schema)
     cursor = await connection.execute(sql["schema_facts"], {"schema": address.schema}, prepare=False)
     row: tuple[Any, ...] = (await cursor.fetchall())[0]
-    exists, may_use, may_create_in_it, may_create_it, ours, occupied, user = row
+    exists, may_use, may_create_in_it, may_create_it, may_read_version, occupied, user = row
     if exists and not may_use:
         raise StoreUnavailable(
             f'The task store {address.place}: the user {user!r} needs the right USAGE on the schema "{address.schema}".'
         )
-    if occupied and not ours:
+    if may_read_version is False:
+        raise StoreUnavailable(
+            f"The task store {address.place}: the user {user!r} needs the rights SELECT on "
+            f"{address.schema}.raincheck_schema."
+        )
+    if occupied and not may_read_version:
         raise StoreUnusable(
             f'The task store {address.place}: the schema "{address.schema}" belongs to another program: '
             "set 'schema_name' in [state]."
         )
     version = 0
-    if ours:
-        cursor = await connection.execute(sql["schema_version"], prepare=False)
+    if may_read_version:
+        cursor = await connection.execute(sql["schema_version"], {}, prepare=False)
         version = (await cursor.fetchall())[0][0]
     if version > latest:
         raise StoreUnusable(

@@ -89,7 +89,7 @@ WITH lease AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(leases)s) AS sent (task_ref text, fence bigint)
 ), held AS MATERIALIZED (
     SELECT task.task_ref FROM lease JOIN raincheck.task ON task.task_ref = lease.task_ref
-    WHERE task.fence = lease.fence AND task.worker_id = %(worker_id)s AND task.due_at IS NOT NULL
+    WHERE task.fence = lease.fence AND task.worker_id = %(worker_id)s AND task.settled_at IS NULL
     ORDER BY task.task_ref FOR NO KEY UPDATE OF task
 )
 UPDATE raincheck.task SET lease_until = %(until)s, due_at = least(task.deadline_at, %(until)s)
@@ -228,7 +228,10 @@ SELECT
     coalesce(has_schema_privilege(space.oid, 'USAGE'), false),
     coalesce(has_schema_privilege(space.oid, 'CREATE'), false),
     has_database_privilege(current_database(), 'CREATE'),
-    EXISTS (SELECT FROM pg_class WHERE relnamespace = space.oid AND relname = 'raincheck_schema'),
+    (
+        SELECT has_table_privilege(class.oid, 'SELECT') FROM pg_class AS class
+        WHERE class.relnamespace = space.oid AND class.relname = 'raincheck_schema'
+    ),
     EXISTS (SELECT FROM pg_class WHERE relnamespace = space.oid),
     current_user
 FROM (SELECT %(schema)s::text AS name) AS wanted LEFT JOIN pg_namespace AS space ON space.nspname = wanted.name;
@@ -236,9 +239,11 @@ FROM (SELECT %(schema)s::text AS name) AS wanted LEFT JOIN pg_namespace AS space
 -- name: lacking_rights
 SELECT format('%%s on %%I.%%I', wanted.privilege, space.nspname, class.relname)
 FROM pg_class AS class JOIN pg_namespace AS space ON space.oid = class.relnamespace
-CROSS JOIN unnest(%(privileges)s::text[]) AS wanted (privilege)
-WHERE space.nspname = %(schema)s AND class.relname IN ('task', 'task_count')
-    AND NOT has_table_privilege(class.oid, wanted.privilege)
+JOIN (
+    VALUES ('task', 'SELECT'), ('task', 'INSERT'), ('task', 'UPDATE'), ('task', 'DELETE'), ('task_count', 'SELECT'),
+        ('task_count', 'UPDATE')
+) AS wanted (relname, privilege) ON wanted.relname = class.relname
+WHERE space.nspname = %(schema)s AND NOT has_table_privilege(class.oid, wanted.privilege)
 ORDER BY 1;
 
 -- name: schema_version

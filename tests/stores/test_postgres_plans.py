@@ -1,0 +1,130 @@
+"""Flat cost: no statement of the PostgreSQL store walks through the tasks that there are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, LiteralString, cast
+
+import psycopg
+import pytest
+from stores.records import claimed, new_task, settled
+
+from raincheck.stores.postgres_connections import Address, statements
+from raincheck.stores.postgres_rows import insert_row, replace_row
+from raincheck.stores.postgres_schema import migrate, packaged_migrations
+from raincheck.task import Task
+from support.servers.postgres import PostgresServer
+from support.servers.server import needed
+
+SQL = statements("raincheck")
+OTHERS = {
+    "counted",
+    "columns",
+    "summary",
+    "page_of_all",
+    "page_of_scope",
+    "arrive",
+    "create_version",
+    "lacking_rights",
+    "notify",
+    "schema_facts",
+    "schema_version",
+    "set_version",
+    "time",
+}
+TASKS = 2000
+# What walks, and what reads more rows than it uses, before a limit.
+WALK = re.compile(r"Seq Scan on task\b|Sort Method: external|Rows Removed by Filter: \d{2,}")
+ROWS = re.compile(r"(?:Index|Bitmap).*?on (?:task|task_\w+)\b.*?actual rows=(\d+) loops=(\d+)")
+
+
+def _tasks() -> list[Task]:
+    tasks: list[Task] = []
+    for number in range(TASKS):
+        task = new_task(
+            operation_type=f"operation-{number % 3}", scope=f"scope-{number % 4}", idempotency_key=str(number)
+        )
+        if number % 5:
+            task = claimed(task)
+        tasks.append(settled(task) if number % 5 > 1 else task)
+    return tasks
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[psycopg.Connection[Any]]:
+    """A full store, as a connection of the store's own sees it; nothing is known of it by statistics."""
+    needed(PostgresServer.missing())
+    server = PostgresServer("autovacuum=off")
+    server.start()
+    address = Address.of(server.url, schema="raincheck", tls=None, timeout_seconds=5)
+    asyncio.run(_migrated(server.url, address))
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        settings = {"pid": connection.info.backend_pid, "settings": address.session}
+        connection.execute(SQL["arrive"], settings)
+        rows = f"[{','.join(insert_row(task) for task in _tasks())}]"
+        connection.execute(SQL["insert"], {"rows": rows, "shard": 1, "patience": "1000"})
+        yield connection
+    server.close()
+
+
+async def _migrated(url: str, address: Address) -> None:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await migrate(connection, address, packaged_migrations())
+
+
+def _plan(connection: psycopg.Connection[Any], statement: str, parameters: dict[str, Any]) -> list[str]:
+    explain = cast("LiteralString", f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) {statement}")
+    with connection.transaction(force_rollback=True):
+        return [row[0] for row in connection.execute(explain, parameters).fetchall()]
+
+
+def _parameters(connection: psycopg.Connection[Any]) -> dict[str, Any]:
+    refs = [row[0] for row in connection.execute("SELECT task_ref FROM raincheck.task LIMIT 3").fetchall()]
+    return {
+        "rows": "[]",
+        "shard": 3,
+        "patience": "1000",
+        "refs": refs,
+        "digests": ["x", "y"],
+        "leases": json.dumps([{"task_ref": ref, "fence": 1} for ref in refs]),
+        "worker_id": "worker-1",
+        "until": 1,
+        "now": 2**62,
+        "limit": 5,
+        "operations": ["operation-0", "operation-1", "absent"],
+        "statuses": ["pending", "completed"],
+        "created_at": 2**62,
+        "task_ref": "",
+        "scope": "scope-1",
+        "operation_type": "operation-1",
+    }
+
+
+@pytest.mark.parametrize("name", sorted(SQL.keys() - OTHERS))
+def test_statements_go_by_index_and_read_few_rows(connection: psycopg.Connection[Any], name: str) -> None:
+    parameters = _parameters(connection)
+    if name == "insert":
+        parameters["rows"] = f"[{insert_row(new_task(idempotency_key='new'))}]"
+    if name == "replace":
+        pending = new_task(task_ref=parameters["refs"][0])
+        parameters["rows"] = f"[{replace_row(claimed(pending), 1, None)}]"
+    plan = _plan(connection, SQL[name], parameters)
+    assert [step for step in plan if WALK.search(step)] == []
+    read = sum(int(rows) * int(loops) for step in plan for rows, loops in ROWS.findall(step))
+    assert read < 150
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT version FROM raincheck.task WHERE fingerprint = 'x'",
+        "SELECT task_ref FROM raincheck.task WHERE status = 'completed' ORDER BY created_at, task_ref LIMIT 5",
+    ],
+)
+def test_a_statement_that_walks_would_be_seen(connection: psycopg.Connection[Any], statement: str) -> None:
+    plan = _plan(connection, statement, {})
+    read = sum(int(rows) * int(loops) for step in plan for rows, loops in ROWS.findall(step))
+    assert any(WALK.search(step) for step in plan) or read > 150
