@@ -9,6 +9,7 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,7 +35,7 @@ class WriterSettings:
         path: The file.
         synchronous: "full" (durable against power loss) or "normal" (against the death of the process).
         poll_interval: Seconds between looks for commits of other processes.
-        busy_seconds: How long to wait for another process's lock.
+        busy_seconds: How long a write may wait for another process's lock, what waits before it included.
         migrations: The steps of the schema.
     """
 
@@ -68,7 +69,7 @@ class SqliteWriter:
         self._settings = settings
         self._loop = loop
         self._deliver = deliver
-        self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[float, Write] | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._stopping = False
         self._connection: sqlite3.Connection | None = None
@@ -106,7 +107,7 @@ class SqliteWriter:
         with self._gate:
             if self._stopping:
                 raise StoreUnavailable("The task store is closed.")
-            self._queue.put(write)
+            self._queue.put((time.monotonic(), write))
 
     def watch(self, watching: bool) -> None:
         """Look for commits of other processes every `poll_interval` seconds, or stop looking."""
@@ -150,14 +151,16 @@ class SqliteWriter:
     def _serve(self) -> bool:
         try:
             batch = self._waiting()
-            done = self._commit(batch) if batch else []
+            # Counted from when it was asked for: who waited for the batch before it must not wait as long again.
+            give_up_at = batch[0][0] + self._settings.busy_seconds if batch else 0.0
+            done = self._commit([write for _, write in batch], give_up_at) if batch else []
         except queue.Empty:
             done = []
             self._look_in_passing()
         self._finish(done)
         return not self._stopping or not self._queue.empty()
 
-    def _waiting(self) -> list[Write]:
+    def _waiting(self) -> list[tuple[float, Write]]:
         first = self._queue.get(timeout=self._settings.poll_interval if self.watching else None)
         batch = [] if first is None else [first]
         with contextlib.suppress(queue.Empty):
@@ -167,9 +170,9 @@ class SqliteWriter:
                     batch.append(write)
         return batch
 
-    def _commit(self, batch: list[Write]) -> list[Done]:
+    def _commit(self, batch: list[Write], give_up_at: float) -> list[Done]:
         try:
-            return self._attempt(batch)
+            return self._attempt(batch, give_up_at)
         except Exception as error:  # noqa: BLE001 - boundary: it goes to the callers
             self._roll_back(error)
             if len(batch) == 1 or _concerns_all(error):
@@ -178,7 +181,7 @@ class SqliteWriter:
         done: list[Done] = []
         for index, write in enumerate(batch):
             try:
-                done += self._attempt([write])
+                done += self._attempt([write], give_up_at)
             except Exception as error:  # noqa: BLE001 - boundary: it goes to the caller
                 self._roll_back(error)
                 if _concerns_all(error):
@@ -186,9 +189,9 @@ class SqliteWriter:
                 done.append(self._failed(write, error))
         return done
 
-    def _attempt(self, batch: list[Write]) -> list[Done]:
+    def _attempt(self, batch: list[Write], give_up_at: float) -> list[Done]:
         connection = self._connected()
-        patiently(lambda: connection.execute("BEGIN IMMEDIATE"), self._settings.busy_seconds)
+        patiently(lambda: connection.execute("BEGIN IMMEDIATE"), give_up_at - time.monotonic())
         if self.watching:
             self._look(connection)
         transaction = Transaction(connection)
