@@ -12,7 +12,8 @@ from pathlib import Path
 
 from chaos.ground import GROUNDS
 from chaos.report import page, table, verdict_line, violations
-from chaos.running import Size, Verdict, plan_for, roles_of, run
+from chaos.running import Size, Verdict, plan_for, run
+from chaos.site import roles_of
 
 __all__ = ["main"]
 

@@ -7,7 +7,7 @@ import contextlib
 import re
 import signal
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -146,7 +146,7 @@ class Node:
 class Fleet:
     """All nodes of a run, with their proxies."""
 
-    def __init__(self, place: Workplace, ground: Ground, roles: dict[str, Role]) -> None:
+    def __init__(self, place: Workplace, ground: Ground, roles: Mapping[str, Role]) -> None:
         self.nodes: dict[str, Node] = {}
         for name, role in roles.items():
             clock = None if clocks.missing() else Clock(place.folder / f"clock-{name}")

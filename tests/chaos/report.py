@@ -10,7 +10,8 @@ from importlib import metadata
 
 from chaos.checker import CHECKS
 from chaos.plan import FaultKind
-from chaos.running import LEASE, Verdict
+from chaos.running import Verdict
+from chaos.site import LEASE
 
 __all__ = ["page", "table", "verdict_line", "violations"]
 

@@ -12,54 +12,16 @@ from pathlib import Path
 from chaos import clocks
 from chaos.checker import Evidence, Findings, check
 from chaos.faults import Done, Faults
-from chaos.fleet import Fleet, Role
 from chaos.ground import Ground, Sqlite
 from chaos.load import Load
 from chaos.plan import FaultKind, Plan, Shape, draw
+from chaos.site import LEASE, Site, roles_of, standing
 
-from support.history import History
-from support.serving import Workplace
+__all__ = ["Size", "Verdict", "plan_for", "run"]
 
-__all__ = ["LEASE", "Size", "Verdict", "plan_for", "roles_of", "run"]
-
-LEASE = 2.0
 _SETTLE_SECONDS = 60.0
 _OF_PROCESSES: tuple[FaultKind, ...] = ("kill", "freeze", "redeploy", "crowd")
 _OF_CONNECTIONS: tuple[FaultKind, ...] = ("cut", "black hole")
-
-_ROLES: dict[str, Role] = {
-    "server-1": "server",
-    "server-2": "server",
-    "front": "front",
-    "worker-1": "worker",
-    "worker-2": "worker",
-}
-_ROLES_ON_ONE_FILE: dict[str, Role] = {"server": "server", "front": "front", "worker": "worker"}
-_ROLES_WITH_A_QUEUE: dict[str, Role] = {**_ROLES, "server-2": "front"}
-
-_TOML = """
-[state]
-provider = "{provider}"
-pool_size = 2
-
-[execution]
-engine = "{engine}"
-lease_seconds = {lease:g}
-drain_seconds = 1
-reconcile_seconds = 2
-max_concurrency = 20
-default_max_wait_seconds = 50000
-
-[operations.fail]
-kind = "python"
-target = "ops:work"
-on_worker_lost = "fail"
-
-[operations.retry]
-kind = "python"
-target = "ops:work"
-on_worker_lost = "retry"
-"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,13 +65,6 @@ class Verdict:
     processes: int
 
 
-def roles_of(ground: type[Ground]) -> dict[str, Role]:
-    """The processes of a run on that ground."""
-    if not ground.remote:
-        return _ROLES_ON_ONE_FILE
-    return _ROLES if ground.engine == "local" else _ROLES_WITH_A_QUEUE
-
-
 def plan_for(ground: type[Ground], seed: int, size: Size) -> Plan:
     """The plan for that ground."""
     kinds: list[FaultKind] = [*_OF_PROCESSES, *ground.kinds]
@@ -133,28 +88,19 @@ def plan_for(ground: type[Ground], seed: int, size: Size) -> Plan:
 
 async def run(kind: type[Ground], folder: Path, seed: int, size: Size) -> Verdict:
     """All of it, in that empty folder; what it left stays there."""
-    functions = Path(__file__).with_name("operations.py").read_text()
-    toml = _TOML.format(provider=kind.provider, engine=kind.engine, lease=LEASE)
-    place = Workplace(folder, toml, functions)
-    ground = kind(folder)
     began = time.monotonic()
-    try:
-        await ground.start()
-        version = await ground.version()
-        fleet = Fleet(place, ground, roles_of(kind))
-        plan = plan_for(kind, seed, size)
-        load = Load(plan, fleet.servers)
-        faults = Faults(plan, fleet, ground, load.a_ref)
+    plan = plan_for(kind, seed, size)
+    async with standing(kind, folder, roles_of(kind)) as site:
+        version = await site.ground.version()
+        load = Load(plan, site.fleet.servers)
+        faults = Faults(plan, site.fleet, site.ground, load.a_ref)
         try:
-            async with fleet.running():
-                await _storm(load, faults)
-                await load.ask_everyone(History(place.history).runs.keys(), _SETTLE_SECONDS / 2)
-                await fleet.stop()
+            await _storm(load, faults)
+            await load.ask_everyone(site.history().runs.keys(), _SETTLE_SECONDS / 2)
+            await site.fleet.stop()
         finally:
             await load.close()
-    finally:
-        await ground.close()
-    return _verdict(version, plan, place, load, faults, fleet, time.monotonic() - began)
+    return _verdict(version, plan, site, load, faults, time.monotonic() - began)
 
 
 async def _storm(load: Load, faults: Faults) -> None:
@@ -164,18 +110,16 @@ async def _storm(load: Load, faults: Faults) -> None:
         group.create_task(load.run(began, _SETTLE_SECONDS))
 
 
-def _verdict(
-    version: str, plan: Plan, place: Workplace, load: Load, faults: Faults, fleet: Fleet, seconds: float
-) -> Verdict:
-    history = History(place.history)
+def _verdict(version: str, plan: Plan, site: Site, load: Load, faults: Faults, seconds: float) -> Verdict:
+    history = site.history()
     sightings = list(load.sightings.values())
     evidence = Evidence(
         history=history,
         sightings=sightings,
         keys=load.keys,
         problems=[*load.problems, *faults.problems],
-        lives=fleet.lives,
-        outages=[(done.began, done.ended) for done in faults.done if done.fault.victim == "store"],
+        lives=site.fleet.lives,
+        outages=[(done.began, done.ended) for done in faults.done if done.fault.kind.startswith("store")],
         wall_minus_monotonic=time.time() - time.monotonic(),
     )
     made = Counter[str](done.fault.kind for done in faults.done)
@@ -196,7 +140,7 @@ def _verdict(
         faults=made,
         missing=f"clock ({what})" if (what := clocks.missing()) else "",
         done=faults.done,
-        processes=len(fleet.lives),
+        processes=len(site.fleet.lives),
     )
 
 

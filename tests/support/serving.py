@@ -144,13 +144,21 @@ class HttpCaller(Caller):
         """Open so many connections now, so that the first calls need not."""
         self._idle += await asyncio.gather(*(self._open() for _ in range(connections)))
 
+    def _take_idle(self) -> _Pipe | None:
+        while self._idle:
+            pipe = self._idle.pop()
+            if not pipe[0].at_eof():
+                return pipe
+            pipe[1].close()  # the server had no more patience with it
+        return None
+
     async def _open(self) -> _Pipe:
         return await asyncio.open_connection("127.0.0.1", self._port, limit=2**24)
 
     async def request(self, method: str, params: Mapping[str, Any], name: str | None = None) -> dict[str, Any]:
         """See `Caller`."""
         body = self.envelope(1, method, params)
-        pipe = self._idle.pop() if self._idle else await self._open()
+        pipe = self._take_idle() or await self._open()
         try:
             status, answer = await self._exchange(pipe, body, method, name)
         except BaseException:
