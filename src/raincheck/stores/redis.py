@@ -19,8 +19,9 @@ from redis.exceptions import RedisError
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.store import Capabilities, Cursor, Inserted, Listener, TaskSummary
 from raincheck.stores.listeners import Listeners
+from raincheck.stores.redis_calls import Call, ScriptCall, ServerClock, Write
 from raincheck.stores.redis_errors import store_error
-from raincheck.stores.redis_lane import Call, Lane, ScriptCall, ServerClock, Write
+from raincheck.stores.redis_lane import Lane
 from raincheck.stores.redis_leases import Leases
 from raincheck.stores.redis_pushes import Pushes
 from raincheck.stores.redis_rows import (
@@ -109,7 +110,7 @@ class RedisStore:
     @property
     def capabilities(self) -> Capabilities:
         """See `TaskStore.capabilities`. What survives the server's own death is the server's setting (`appendonly`,
-        `appendfsync`)."""
+        `appendfsync`); a failover to a replica may lose the last writes."""
         return Capabilities(durable=True, shared=True, pushes=True, remote=True)
 
     async def open(self) -> None:

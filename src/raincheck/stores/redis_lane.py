@@ -18,132 +18,23 @@ from typing import Any, cast
 from redis.exceptions import RedisError
 
 from raincheck.errors import StoreError, StoreUnavailable
+from raincheck.stores.redis_calls import Call, ServerClock, Write
 from raincheck.stores.redis_errors import code_of, is_answer, never_helps_soon, no_answer, store_error
-from raincheck.stores.redis_scripts import SCRIPTS, Script, encode_command
+from raincheck.stores.redis_scripts import SCRIPTS, encode_command
 from raincheck.stores.redis_server import Address, Wire, newer_layout, server_seconds
 
-__all__ = ["Call", "Lane", "ScriptCall", "ServerClock", "Write"]
+__all__ = ["Lane"]
 
 logger = logging.getLogger(__name__)
 
 _RECONNECT_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 _LOADING_SECONDS = 0.1
-# Bounds what a lost connection makes to be sent again.
-_LARGEST_BATCH = 500
+# Bounds what is copied to be sent in one piece.
+_MOST_CALLS = 500
+_MOST_BYTES = 1024 * 1024
 
 _LOAD = b"".join(encode_command((b"SCRIPT", b"LOAD", script.text)) for script in SCRIPTS.values())
 _TIME = encode_command((b"TIME",))
-
-
-class ServerClock:
-    """What the server's clock shows, reckoned from the event loop's."""
-
-    def __init__(self) -> None:
-        self._ahead = 0.0
-
-    def set(self, server: float, local: float) -> None:
-        """The server's clock showed `server` (seconds since 1970) at `local` (monotonic seconds) or before."""
-        self._ahead = server - local
-
-    def milliseconds(self, local: float) -> bytes:
-        """What the server's clock will show at `local`."""
-        return b"%d" % ((local + self._ahead) * 1000)
-
-
-class Call:
-    """A command on its way.
-
-    Attributes:
-        done: Gets the result.
-        give_up_at: When the caller is told that there was no answer, in seconds of the loop's clock.
-    """
-
-    __slots__ = ("_command", "_finish", "done", "give_up_at")
-
-    def __init__(self, command: bytes, finish: Callable[[Any], Any], done: asyncio.Future[Any]) -> None:
-        self.done = done
-        self.give_up_at = 0.0
-        self._command = command
-        self._finish = finish
-
-    def encoded(self, clock: ServerClock, news: bytes) -> bytes:
-        """The command as it is to be sent now; `news` is what it tells other processes."""
-        return self._command
-
-    def by_text(self) -> None:
-        """The server does not know its script: send it along."""
-        raise NotImplementedError
-
-    def finish(self, answer: Any) -> None:
-        """The answer is here: give its meaning to the caller, if there still is one."""
-        try:
-            result = self._finish(answer)
-        except Exception as error:  # noqa: BLE001 - boundary: the caller gets it
-            self.fail(error)
-        else:
-            if not self.done.done():
-                self.done.set_result(result)
-
-    def fail(self, error: Exception) -> None:
-        """There is no answer, or a bad one."""
-        if not self.done.done():
-            self.done.set_exception(error)
-
-
-class ScriptCall(Call):
-    """A script that only reads."""
-
-    __slots__ = ("_arguments", "_by_text", "_root", "_script")
-
-    def __init__(
-        self,
-        script: Script,
-        root: bytes,
-        arguments: list[bytes],
-        finish: Callable[[Any], Any],
-        done: asyncio.Future[Any],
-    ) -> None:
-        super().__init__(b"", finish, done)
-        self._script = script
-        self._root = root
-        self._arguments = arguments
-        self._by_text = False
-
-    def encoded(self, clock: ServerClock, news: bytes) -> bytes:
-        """See `Call.encoded`."""
-        return encode_command(self._script.command(self._root, self._arguments, by_text=self._by_text))
-
-    def by_text(self) -> None:
-        """See `Call.by_text`."""
-        self._by_text = True
-
-
-class Write(ScriptCall):
-    """A script that writes: its first argument is when it is too late, its second (with `task_ref`) what is told.
-
-    Attributes:
-        task_ref: Which task others are told of; None for what nobody needs to hear.
-    """
-
-    __slots__ = ("task_ref",)
-
-    def __init__(
-        self,
-        script: Script,
-        root: bytes,
-        arguments: list[bytes],
-        finish: Callable[[Any], Any],
-        done: asyncio.Future[Any],
-        task_ref: bytes | None,
-    ) -> None:
-        super().__init__(script, root, arguments, finish, done)
-        self.task_ref = task_ref
-
-    def encoded(self, clock: ServerClock, news: bytes) -> bytes:
-        """See `Call.encoded`."""
-        told = [] if self.task_ref is None else [news]
-        arguments = [clock.milliseconds(self.give_up_at), *told, *self._arguments]
-        return encode_command(self._script.command(self._root, arguments, by_text=self._by_text))
 
 
 class Lane:
@@ -308,16 +199,21 @@ class Lane:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._waiting:
-                batch: list[Call] = []
-                while self._waiting and len(batch) < _LARGEST_BATCH:
-                    call = self._waiting.popleft()
-                    if not call.done.done():
-                        batch.append(call)
+            while batch := self._batch():
                 data = self._encoded(batch)
                 self._sent.extend(batch)
                 await wire.send_packed_command(data, check_health=False)
             self._rest_if_idle()
+
+    def _batch(self) -> list[Call]:
+        batch: list[Call] = []
+        size = 0
+        while self._waiting and len(batch) < _MOST_CALLS and size < _MOST_BYTES:
+            call = self._waiting.popleft()
+            if not call.done.done():
+                batch.append(call)
+                size += call.size
+        return batch
 
     def _encoded(self, batch: list[Call]) -> bytes:
         # The last of the writes tells of all, so that many changes are one message.

@@ -12,8 +12,8 @@ from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
+from raincheck.stores.redis_calls import ServerClock
 from raincheck.stores.redis_errors import is_answer, no_answer, store_error
-from raincheck.stores.redis_lane import ServerClock
 from raincheck.stores.redis_rows import micros, name_of, stored_text, text_from
 from raincheck.stores.redis_scripts import SCRIPTS
 from raincheck.stores.redis_server import Address, server_seconds
