@@ -52,7 +52,9 @@ def parameters_of(url: str, tls: Tls | None) -> dict[str, Any]:
         ) from None
     given.setdefault("connect_timeout", _CONNECT_SECONDS)
     given.setdefault("application_name", "raincheck-queue")
-    given["options"] = f"{given.get('options') or ''} -c search_path={SCHEMA}".strip()
+    # What the queue says of its jobs need not survive a power cut: the store says what is to be done. (A job that comes
+    # with its task is part of the store's own transaction, and as durable.)
+    given["options"] = f"{given.get('options') or ''} -c search_path={SCHEMA} -c synchronous_commit=off".strip()
     if tls is not None and tls.ca is not None:
         given |= {"sslmode": "verify-full", "sslrootcert": tls.ca}
     if tls is not None and tls.cert is not None:
