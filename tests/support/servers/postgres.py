@@ -1,4 +1,4 @@
-"""A private PostgreSQL server."""
+"""A private PostgreSQL server, and a pooler before it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psutil
 
 from support.servers.server import Server
 
-__all__ = ["PostgresServer"]
+__all__ = ["PgBouncer", "PostgresServer"]
 
 _CLUSTER = ("-E", "UTF8", "--no-locale", "--no-sync")
 
@@ -128,6 +128,41 @@ class PostgresServer(Server):
     def _ready(self, programs: Path) -> bool:
         command = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
         return subprocess.run(command, check=False).returncode == 0
+
+
+class PgBouncer(Server):
+    """A pooler before a server: each transaction goes to whichever of its few sessions is free."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        super().__init__()
+        self._server = server
+
+    @staticmethod
+    def program() -> str | None:
+        """Where it is installed, or None."""
+        return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+
+    @property
+    def url(self) -> str:
+        """The server's database by way of the pooler."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """See `Server.start`."""
+        program = self.program()
+        assert program is not None
+        settings = self.folder / "pgbouncer.ini"
+        settings.write_text(
+            f"[databases]\npostgres = host=127.0.0.1 port={self._server.port} user=postgres\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\nauth_type = any\n"
+            "pool_mode = transaction\ndefault_pool_size = 3\n"
+        )
+        user = _user()
+        if user is not None:
+            shutil.chown(self.folder, user)
+            shutil.chown(settings, user)
+        self._run([program, str(settings)], user=user)
+        self._wait(self._listens)
 
 
 def _user() -> str | None:
