@@ -92,8 +92,8 @@ again), or with None when anything may have been changed by others."""
 
 
 Companion = Callable[[Task], tuple[str, Sequence[Any]]]
-"""One more SQL statement, and its parameters, in the transaction of each insert that makes a task: a queue's job, where
-the queue lives in the store's own database. Only for stores that take one."""
+"""One more SQL statement, and its parameters, in the transaction of each insert that makes a task: what brings it to
+workers, where the queue lives in the store's own database. Only for stores that take one."""
 
 
 class TaskStore(Protocol):

@@ -142,6 +142,8 @@ SYNONYMS = {
     "time limit for the task": "deadline",
     "consumer": "worker",
 }
+OF_VENDORS = {"src/raincheck/engines/": {"job", "jobs", "consumer"}, "src/raincheck/stores/dynamodb": {"TTL"}}
+"""The vendors' own words for what is theirs (a queue's job brings a task's id), where they are spoken to."""
 
 
 def _texts(source: Path) -> Iterator[tuple[int, str]]:
@@ -151,10 +153,11 @@ def _texts(source: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
-def _synonyms_in(text: str) -> list[str]:
+def _synonyms_in(text: str, source: str = "") -> list[str]:
+    spoken = {word for place, words in OF_VENDORS.items() if source.startswith(place) for word in words}
     return [
         f"{word!r} (say {SYNONYMS[word]!r})"
-        for word in SYNONYMS
+        for word in SYNONYMS.keys() - spoken
         if re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text, 0 if word.isupper() else re.IGNORECASE)
     ]
 
@@ -169,7 +172,7 @@ def test_the_codes_texts_use_no_synonyms_of_the_glossarys_words() -> None:
         f"{source.relative_to(ROOT)}:{line}: {words}"
         for source in sorted((ROOT / "src").rglob("*.py"))
         for line, text in _texts(source)
-        if (words := _synonyms_in(text))
+        if (words := _synonyms_in(text, source.relative_to(ROOT).as_posix()))
     ]
     assert found == []
 
