@@ -310,6 +310,40 @@ async def test_a_lost_insert_leaves_only_chunks_that_expire(store: DynamoDBStore
     assert len(kinds(found, "task")) == 1
 
 
+async def test_what_an_index_says_is_not_believed(store: DynamoDBStore, endpoint: str, table: str) -> None:
+    claim = Claim(worker_id="w", lease_until=after(10))
+    left_behind = [
+        await stored(store, created_at=after(-1), deadline_at=after(3600)),
+        await apply(store, await stored(store, created_at=after(-1)), claim),
+        await cancelled(store, created_at=after(-1)),
+    ]
+    right = [
+        await stored(store),
+        await apply(store, await stored(store), claim),
+        await cancelled(store),
+    ]
+    async with client(endpoint) as dynamodb:
+        # As where the indexes lag: their attributes are those of an earlier status.
+        for task, status, state_of in zip(
+            left_behind, ("completed", "failed", "pending"), right[2:] * 2 + right, strict=False
+        ):
+            source = kinds(await items(endpoint, table), "task")[f"task#{state_of.task_ref}"]
+            await dynamodb.update_item(
+                TableName=table,
+                Key={"raincheck_item": {"S": f"task#{task.task_ref}"}},
+                UpdateExpression="SET #status = :status, #state = :state",
+                ExpressionAttributeNames={"#status": "status", "#state": "state"},
+                ExpressionAttributeValues={":status": {"S": status}, ":state": source["state"]},
+            )
+    assert list(await store.claimable(["report"], 1)) == [right[0]]
+    assert list(await store.overdue(after(20), 1)) == [right[1]]
+    pending = await store.list(scope="ada", statuses=[TaskStatus.PENDING], limit=1)
+    assert [summary.task_ref for summary in pending] == [right[0].task_ref]
+    assert await store.purge(after(60), 1) == 1
+    assert await store.get(left_behind[2].task_ref) is not None
+    assert await store.get(right[2].task_ref) is None
+
+
 async def test_every_verb_makes_the_requests_that_the_module_says(endpoint: str, table: str) -> None:
     async with Way(server_of(DynamoDBServer).port) as way:
         store = DynamoDBStore(table, endpoint=way.url)

@@ -141,7 +141,7 @@ class Reads:
             if not task_refs:
                 break
             items = await self.items(task_refs)
-            found += [items[ref] for ref in task_refs if ref in items]
+            found += [items[ref] for ref in task_refs if ref in items and accept(items[ref])]
         return found
 
     def _task(self, item: Item, bodies: dict[str, str | None]) -> Task:
