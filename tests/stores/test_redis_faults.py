@@ -18,6 +18,7 @@ from raincheck.task import Outcome, Task, TaskStatus
 from raincheck.transitions import Cancel, Claim, Settle, transition
 from support.proxy import Listener, TcpProxy
 from support.servers.redis import RedisServer
+from support.servers.server import needed
 
 
 class Answerless(Listener):
@@ -383,3 +384,27 @@ async def test_a_value_that_no_server_takes_leaves_no_trace(redis_server: RedisS
     with pytest.raises(TypeError):
         await store.replace(transition(claimed(task), Settle(fence=1, outcome=Outcome(value=NOW)), NOW))
     assert await store.get(task.task_ref) == task
+
+
+async def test_a_server_that_loads_its_data_is_waited_for(make_redis: MakeRedis) -> None:
+    needed(RedisServer.missing())
+    server = RedisServer("--key-load-delay", "200")
+    try:
+        server.start()
+        store = make_redis(server.url, timeout_seconds=20)
+        await store.open()
+        tasks = await asyncio.gather(*(stored(store) for _ in range(500)))
+        server.kill()
+        starting = asyncio.create_task(asyncio.to_thread(server.start))
+        waiting = [asyncio.create_task(store.get(task.task_ref)) for task in tasks]
+        refused: set[str] = set()
+        while not starting.done():
+            try:
+                await make_redis(server.url).open()
+            except StoreUnavailable as error:
+                refused.add(error.message)
+        await starting
+        assert f"The task store {server.url} is loading its data." in refused
+        assert await asyncio.gather(*waiting) == tasks
+    finally:
+        server.close()
