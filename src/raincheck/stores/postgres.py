@@ -17,7 +17,7 @@ import psycopg
 from raincheck.errors import StoreUnavailable
 from raincheck.store import Capabilities, Companion, Cursor, Inserted, Listener, TaskSummary
 from raincheck.stores.listeners import Listeners
-from raincheck.stores.postgres_connections import Address, Connection, Connections, statements
+from raincheck.stores.postgres_connections import Address, Connection, Connections, cut_off_at, statements
 from raincheck.stores.postgres_errors import is_starting, store_error
 from raincheck.stores.postgres_lanes import Lane, Request
 from raincheck.stores.postgres_renewer import Renewer
@@ -248,8 +248,9 @@ class PostgresStore:
         migrations = packaged_migrations()
         latest = migrations[-1].version
         async with _first(connections, until) as connection:
-            if await check(connection, self._address, latest):
-                return
+            with cut_off_at(connection, until):
+                if await check(connection, self._address, latest):
+                    return
             if not self._migrate:
                 raise missing(self._address)
             await migrate(connection, self._address, migrations)
@@ -323,7 +324,7 @@ class _Running:
 
 @asynccontextmanager
 async def _first(connections: Connections, until: float) -> AsyncGenerator[Connection]:
-    """The first connection, not cut off in the block; a server that is starting is waited for."""
+    """The first connection; a server that is starting is waited for."""
     loop = asyncio.get_running_loop()
     while True:
         try:

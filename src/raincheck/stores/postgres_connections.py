@@ -22,6 +22,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict
 
 from raincheck.errors import ConfigurationError, StoreUnusable
+from raincheck.stores.postgres_errors import is_lost
 from raincheck.stores.statements import load_statements
 from raincheck.tls import Tls
 
@@ -149,13 +150,17 @@ class Connections:
         """
         await self._take_turn(until)
         connection: Connection | None = None
+        lost = False
         try:
             connection = self._idle.pop() if self._idle else await self.connect(until)
             with cut_off_at(connection, until):
                 yield connection
+        except BaseException as error:
+            lost = is_lost(error)
+            raise
         finally:
             if connection is not None:
-                await self._give_back(connection)
+                await self._give_back(connection, lost=lost)
             self._end_turn()
 
     async def connect(self, until: float) -> Connection:
@@ -208,9 +213,9 @@ class Connections:
                 return
         self._free += 1
 
-    async def _give_back(self, connection: Connection) -> None:
-        fit = not connection.closed and connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
-        if fit:
+    async def _give_back(self, connection: Connection, *, lost: bool) -> None:
+        ready = not connection.closed and connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+        if ready and not lost:
             self._idle.append(connection)
         else:
             await connection.close()

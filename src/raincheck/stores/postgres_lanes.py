@@ -127,12 +127,17 @@ class Lane(Generic[_R]):
                 self._fail(request, self._trouble or TimeoutError())
             self._outstanding.popleft()
 
+    def _forget_answered(self) -> None:
+        while self._outstanding and self._outstanding[0].done.done():
+            self._outstanding.popleft()
+
     async def _run(self) -> None:
         failures = 0
         try:
             while batch := self._take():
                 if await self._settle(batch):
                     failures = 0
+                    self._forget_answered()
                 else:
                     await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
                     failures += 1
@@ -175,7 +180,7 @@ class Lane(Generic[_R]):
                 if self._trouble is None or not isinstance(error, TimeoutError):
                     # That there was no time left says less than what was before.
                     self._trouble = error
-                self._put_back(batch, doubtful=sent)
+                self._put_back(batch, doubtful=sent and is_lost(error))
                 return False
             await self._apart(batch, error)
         except Exception as error:  # boundary: a bug of ours must not leave callers without an answer

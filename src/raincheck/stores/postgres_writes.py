@@ -48,12 +48,7 @@ class Insert(Request):
     def wrote(self, stored: Task) -> bool:
         """Whether that task, of the same task_ref, is this insert's, whatever became of it since."""
         mine = self.task
-        return (mine.scope, mine.created_at, mine.fingerprint, mine.arguments) == (
-            stored.scope,
-            stored.created_at,
-            stored.fingerprint,
-            stored.arguments,
-        )
+        return (mine.scope, mine.created_at, mine.fingerprint) == (stored.scope, stored.created_at, stored.fingerprint)
 
 
 class InsertMany:
