@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import socket
 from pathlib import Path
 
 import pytest
@@ -67,8 +66,6 @@ def test_a_worker_that_could_run_nothing_does_not_start(
 
 
 def test_a_health_port_that_is_taken_fails_before_any_task_is_run(raincheck: CommandLine) -> None:
-    import socket
-
     Path("raincheck.toml").write_text(REPORTS)
     Path("worker_reports.py").write_text(MODULE)
     with socket.socket() as taken:
@@ -78,15 +75,3 @@ def test_a_health_port_that_is_taken_fails_before_any_task_is_run(raincheck: Com
     assert said.code == 1
     assert "raincheck: cannot answer for this worker's health on 127.0.0.1:" in said.err
     assert not list(Path("state").glob("**/*.db"))
-
-
-def test_a_worker_needs_no_mcp_sdk_and_no_server_extra() -> None:
-    code = (
-        "import sys\n"
-        "for name in ('mcp', 'mcp_types', 'uvicorn', 'starlette', 'httpx2'): sys.modules[name] = None\n"
-        "from raincheck.cli.main import main\n"
-        "sys.exit(main(['worker', '--help']) or main(['worker', 'gone.toml']))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    assert "there is no configuration file gone.toml" in done.stderr

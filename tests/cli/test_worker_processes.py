@@ -110,24 +110,26 @@ async def test_tasks_wait_for_a_worker_and_it_runs_them(place: Workplace) -> Non
 
 
 async def test_another_worker_takes_over_from_one_that_is_killed_as_the_operation_says(place: Workplace) -> None:
-    async with accepting(place) as (_, caller), place.command("worker") as first:
-        await ready(first)
-        again = (await caller.submit("retry", {"seconds": 2}))["task_ref"]
-        never = (await caller.submit("fail", {"seconds": 60}))["task_ref"]
+    async with accepting(place) as (_, caller), place.command("worker") as one, place.command("worker") as other:
+        workers = {(await ready(worker), worker.pid)[1]: worker for worker in (one, other)}
+        again = (await caller.submit("retry", {"seconds": 3}))["task_ref"]
         await started(place, again)
+        first = workers.pop(History(place.history).runs[again][0].pid)
+        await first.kill()
+        killed = time.monotonic()
+        await started(place, again, times=2)
+        assert time.monotonic() - killed < 4 * LEASE
+        assert (await caller.settled(again))["result"] == "worked"
+        ((pid, second),) = workers.items()
+        assert [run.pid for run in History(place.history).runs[again]] == [first.pid, pid]
+
+        never = (await caller.submit("fail", {"seconds": 60}))["task_ref"]
         await started(place, never)
-        async with place.command("worker") as second:
-            await ready(second)
-            await first.kill()
-            killed = time.monotonic()
-            await started(place, again, times=2)
-            assert time.monotonic() - killed < 4 * LEASE
-            assert (await caller.settled(again))["result"] == "worked"
-            lost = await caller.settled(never)
-            assert (lost["status"], lost["error"]["code"]) == ("failed", "worker_lost")
-            runs = History(place.history).runs
-            assert [run.pid for run in runs[again]] == [first.pid, second.pid]
-            assert [run.pid for run in runs[never]] == [first.pid]
+        await second.kill()
+        # Nobody is left but the server, which runs nothing and settles what is lost.
+        lost = await caller.settled(never)
+        assert (lost["status"], lost["error"]["code"]) == ("failed", "worker_lost")
+        assert [run.pid for run in History(place.history).runs[never]] == [pid]
 
 
 async def test_a_cancel_at_the_server_reaches_the_worker_within_a_second(place: Workplace) -> None:
@@ -194,6 +196,20 @@ async def test_a_worker_runs_the_operations_and_tools_of_a_raincheck_object(plac
             assert (await server.settled(ticket["task_ref"]))["result"] == worker.pid
             report = await server.run("slow_report", {"topic": "rain"})
             assert report["result"] == {"result": f"rain by {worker.pid}"}
+
+
+async def test_a_worker_needs_no_mcp_sdk_and_no_server_extra(place: Workplace) -> None:
+    without = (
+        "import sys\n"
+        "for name in ('mcp', 'mcp_types', 'uvicorn', 'starlette', 'httpx2', 'rich'): sys.modules[name] = None\n"
+        "from raincheck.cli.main import main\n"
+        "sys.exit(main(['worker', '--health-port', sys.argv[1]]))"
+    )
+    async with accepting(place) as (_, caller), place.script("-c", without, str(free_port())) as worker:
+        await ready(worker)
+        assert (await caller.run("retry", {"seconds": 0}))["result"] == "worked"
+        worker.signal(signal.SIGTERM)
+        assert await worker.exited() == 0
 
 
 # Health.
