@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -270,3 +271,25 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert copy.name not in done.stderr, done.stderr
+
+
+def test_what_the_image_is_built_from_is_enough_for_a_wheel(tmp_path: Path) -> None:
+    context = tmp_path / "src"
+    context.mkdir()
+    for word, rest in dockerfile():
+        if word == "COPY" and "--from" not in rest:
+            *sources, target = rest.split()
+            for source in sources:
+                path = ROOT / source
+                if path.is_dir():
+                    shutil.copytree(path, context / target, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    shutil.copy(path, context / target)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", str(tmp_path), str(context)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=170)
+    (wheel,) = tmp_path.glob("raincheck-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        told = archive.read(metadata).decode()
+        assert any(name.endswith("raincheck/worker.py") for name in archive.namelist())
+    assert set(re.findall(r"^Provides-Extra: (\w+)$", told, re.MULTILINE)) == set(EXTRAS)
