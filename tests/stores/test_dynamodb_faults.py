@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def table(tmp_path: Path) -> str:
 
 
 @asynccontextmanager
-async def _opened(store: DynamoDBStore) -> AsyncIterator[DynamoDBStore]:
+async def _opened(store: DynamoDBStore) -> AsyncGenerator[DynamoDBStore]:
     await store.open()
     try:
         yield store
@@ -294,6 +294,26 @@ async def test_a_frozen_server_is_an_error_in_time_and_is_used_again_when_it_mov
     again = await stored(store)
     assert await store.get(again.task_ref) == again
     assert await asyncio.to_thread(store.renew, "w", {again.task_ref: 1}, after(30)) == {again.task_ref}
+
+
+async def test_what_a_listener_begins_has_time_of_its_own(server: DynamoDBServer, table: str) -> None:
+    seconds = 0.5
+    async with _opened(DynamoDBStore(table, endpoint=server.url, timeout_seconds=seconds)) as store:
+        begun: list[asyncio.Task[Task | None]] = []
+
+        async def look(task: Task) -> Task | None:
+            # Longer than the store waits for an answer: that is the subject.
+            await asyncio.sleep(seconds + 0.1)
+            return await store.get(task.task_ref)
+
+        def told(task: Task | str | None) -> None:
+            if isinstance(task, Task):
+                begun.append(asyncio.create_task(look(task)))
+
+        end = store.subscribe(told)
+        task = await stored(store)
+        end()
+        assert await asyncio.gather(*begun) == [task]
 
 
 async def test_a_store_is_closed_in_time_while_the_server_is_frozen(

@@ -294,7 +294,9 @@ async def test_readers_see_whole_tasks_while_their_payloads_are_replaced(
             seen += 1
         return seen
 
-    _, *reads = await asyncio.gather(write(), *(read() for _ in range(4)))
+    readers = [asyncio.create_task(read()) for _ in range(4)]
+    await write()
+    reads = await asyncio.gather(*readers)
     await other.close()
     assert min(reads) > 0
     assert await store.get(task.task_ref) == task

@@ -3,12 +3,21 @@
 One table holds everything, an item each: a task; a taken idempotency key; a chunk of a payload that is too large for
 its task's item; counters; the layout's number. A task is written by conditional writes, together with the
 counters where its status changes (a transaction), and is always read consistently. Every item but the counters, the
-layout and the list of operations has an expiry of DynamoDB's own, a month after `purge` should have removed it.
+layout and the list of operations has an expiry of DynamoDB's own, a month after `purge` should have removed it. (Tasks
+that DynamoDB had to remove, because nobody served the table for that long, stay counted.)
 
 What listings, claims, the sweeper and `purge` look for, four indexes say. An index of DynamoDB follows its table with a
 delay, most often of milliseconds: a new task may be claimed, listed or found overdue that much later, and one that
 changes its status while a listing is made may be missing from that page. Nothing else depends on it: each entry is
-looked up in the table before it is believed, and every decision is a condition of a write.
+looked up in the table before it is believed, and every decision is a condition of a write. A partition of an index
+takes a thousand writes a second, so one operation, or one scope, takes some hundred tasks a second.
+
+This AWS identity needs the rights `DescribeTable`, `DescribeTimeToLive`, `GetItem`, `BatchGetItem`, `PutItem`,
+`UpdateItem`, `DeleteItem` and `BatchWriteItem` on the table and `Query` on its indexes; to make or upgrade it also
+`CreateTable`, `UpdateTable` and `UpdateTimeToLive`.
+
+A write that DynamoDB does not answer in time raises `StoreUnavailable` though it may have been carried out, or may yet
+be: only DynamoDB knows. A write that is repeated within that time is answered truly.
 
 What the verbs ask of DynamoDB, without payloads above 900 characters (which cost one request more for each 390 KB):
 
@@ -164,15 +173,12 @@ class DynamoDBStore:
         if task.idempotency_key is not None:
             names.insert(0, holder_key(task.scope, task.idempotency_key)[KEY]["S"])
 
-        async def insert() -> Inserted:
+        async def write() -> Inserted:
             await self._operations.add(task.operation_type)
             async with self._turns.alone(*names):
-                inserted = await self._writes.insert(task)
-                if inserted.created:
-                    self._listeners.tell(task)
-                return inserted
+                return await self._writes.insert(task)
 
-        return await self._carried_out(insert())
+        return await self._carried_out(write(), lambda inserted: inserted.created, task)
 
     async def get(self, task_ref: str) -> Task | None:
         """See `TaskStore.get`."""
@@ -183,14 +189,11 @@ class DynamoDBStore:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again: arguments,
         deadline, retention, keys."""
 
-        async def replace() -> bool:
+        async def write() -> bool:
             async with self._turns.alone(f"task#{task.task_ref}"):
-                replaced = await self._writes.replace(task, seen_lease)
-                if replaced:
-                    self._listeners.tell(task)
-                return replaced
+                return await self._writes.replace(task, seen_lease)
 
-        return await self._carried_out(replace())
+        return await self._carried_out(write(), lambda replaced: replaced, task)
 
     def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
         """See `TaskStore.renew`."""
@@ -311,15 +314,24 @@ class DynamoDBStore:
         self._check_open()
         return await self._reads.wholes(await self._reads.chosen(ranges, limit, accept), accept)
 
-    async def _carried_out(self, write: Coroutine[Any, Any, _T]) -> _T:
-        # A caller that goes away does not break off what is being written.
+    async def _carried_out(
+        self, write: Coroutine[Any, Any, _T], changed: Callable[[_T], bool] = lambda _: False, task: Task | None = None
+    ) -> _T:
         if self._blocking is None:
             write.close()
             raise self._connection.closed()
-        task = asyncio.create_task(begun(write), name="raincheck-write")
-        self._under_way.add(task)
-        task.add_done_callback(self._written)
-        return await asyncio.shield(task)
+
+        async def carry_out() -> _T:
+            result = await begun(write)
+            if changed(result):
+                self._listeners.tell(task)
+            return result
+
+        # A caller that goes away does not break off what is being written.
+        under_way = asyncio.create_task(carry_out(), name="raincheck-write")
+        self._under_way.add(under_way)
+        under_way.add_done_callback(self._written)
+        return await asyncio.shield(under_way)
 
     def _written(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)

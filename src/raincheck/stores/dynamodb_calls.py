@@ -46,8 +46,12 @@ _began: ContextVar[float | None] = ContextVar("began")
 
 async def begun(verb: Coroutine[Any, Any, T]) -> T:
     """Carry out a verb that may wait for others before it calls: its patience with the server begins now."""
-    _began.set(asyncio.get_running_loop().time())
-    return await verb
+    token = _began.set(asyncio.get_running_loop().time())
+    try:
+        return await verb
+    finally:
+        # Whoever is told of the outcome next, and begins something of its own, has not waited for anybody.
+        _began.reset(token)
 
 
 async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -241,6 +245,11 @@ class Calls:
                 while True:
                     try:
                         answer = await method(**request)
+                    except RuntimeError:
+                        # What the connections say to a call that was under way when they were closed.
+                        if self.is_open:
+                            raise
+                        raise self.connection.closed() from None
                     except FOREIGN as error:
                         if isinstance(error, ClientError):
                             self._answered_at = loop.time()

@@ -11,6 +11,7 @@ import logging
 import secrets
 import zlib
 from collections.abc import Collection, Sequence
+from contextvars import Context
 
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.stores.dynamodb_calls import Calls, together
@@ -131,7 +132,7 @@ class Parts:
         """Remove payloads soon, in the background: what stays is removed by its expiry."""
         keys = [each for pointer in pointers for each in _chunk_keys(pointer)]
         if keys and self._calls.is_open:
-            removal = asyncio.create_task(self._remove(keys), name="raincheck-parts")
+            removal = asyncio.create_task(self._remove(keys), name="raincheck-parts", context=Context())
             self._removals.add(removal)
             removal.add_done_callback(self._removals.discard)
 

@@ -73,7 +73,9 @@ class DynamoDBServer(Server):
         libraries = _FOLDER / "DynamoDBLocal_lib"
         java = ["java", "-Xmx512m", "-XX:TieredStopAtLevel=1", f"-Djava.library.path={libraries}"]
         java += ["-cp", f"{_FOLDER / 'DynamoDBLocal.jar'}:{libraries}/*", str(_PROGRAM)]
-        self._run([*java, "-port", str(self.port), "-sharedDb", "-disableTelemetry", "-inMemory"])
+        options = ["-port", str(self.port), "-sharedDb", "-disableTelemetry", "-inMemory"]
+        # It leaves a file where it is started.
+        self._run([*java, *options], cwd=self.folder)
         self._wait(self._listens)
 
 

@@ -82,10 +82,10 @@ class Server:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _run(self, command: Sequence[str], *, user: str | None = None) -> None:
+    def _run(self, command: Sequence[str], *, user: str | None = None, cwd: Path | None = None) -> None:
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, user=user
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, user=user, cwd=cwd
             )
 
     def _end(self, number: signal.Signals) -> None:
