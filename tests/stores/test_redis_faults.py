@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
 from stores.conftest import MakeRedis
@@ -261,6 +262,43 @@ async def test_listeners_are_told_to_look_after_a_lost_connection(
             assert await heard.get() == task.task_ref
         end()
         await store.close()
+
+
+async def test_a_refused_write_does_not_silence_those_it_was_sent_with(
+    redis_server: RedisServer, make_redis: MakeRedis
+) -> None:
+    store, other = make_redis(redis_server.url), make_redis(redis_server.url, poll_interval=60)
+    await store.open()
+    await other.open()
+    taken = await stored(store, idempotency_key="k")
+    heard: asyncio.Queue[object] = asyncio.Queue()
+    end = other.subscribe(heard.put_nowait)
+    async with asyncio.timeout(5):
+        assert await heard.get() is None
+        for refused in (lambda: store.insert(new_task(idempotency_key="k")), lambda: store.replace(taken)):
+            task = new_task()
+            await asyncio.gather(store.insert(task), refused())
+            while await heard.get() != task.task_ref:
+                pass
+    end()
+
+
+async def test_a_clock_that_was_set_delays_nobody(redis_server: RedisServer, make_redis: MakeRedis) -> None:
+    store = make_redis(redis_server.url)
+    await store.open()
+    clock = cast(Any, store)._clock
+    task = new_task()
+    calls = (
+        lambda: store.insert(task),
+        lambda: store.replace(claimed(task)),
+        lambda: asyncio.to_thread(store.renew, "worker-1", {task.task_ref: 1}, after(60)),
+        lambda: store.purge(NOW, 5),
+    )
+    for call, expected in zip(calls, ((task, True), True, set[str](), 0), strict=True):
+        # As if the server's had jumped forward by years.
+        clock.set(0.0, time.monotonic())
+        async with asyncio.timeout(2):
+            assert await call() == expected
 
 
 async def test_listeners_are_told_to_look_now_and_then_in_any_case(

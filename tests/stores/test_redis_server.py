@@ -300,6 +300,15 @@ async def test_a_result_of_16_mib_is_stored_and_removed(store: RedisStore, url: 
     assert await keys(url, PREFIX) == {}
 
 
+async def test_any_text_may_be_a_ref(store: RedisStore) -> None:
+    refs = ["", " ", "a b c", "x\n+", "\x00", "\ud800", "é" * 1000, "* {y}"]
+    for ref in refs:
+        await cancelled(store, task_ref=ref, idempotency_key=ref)
+    assert [each.task_ref for each in await store.list()] == sorted(refs, reverse=True)
+    assert await store.versions(refs) == dict.fromkeys(refs, 2)
+    assert await store.purge(after(60), 100) == len(refs)
+
+
 # Connections.
 
 

@@ -33,14 +33,16 @@ class Call:
         done: Gets the result.
         size: About how many bytes it has.
         give_up_at: When the caller is told that there was no answer, in seconds of the loop's clock.
+        late_at: When the server is no longer to do it: soon enough before for the answer to arrive.
     """
 
-    __slots__ = ("_command", "_finish", "done", "give_up_at", "size")
+    __slots__ = ("_command", "_finish", "done", "give_up_at", "late_at", "size")
 
     def __init__(self, command: bytes, finish: Callable[[Any], Any], done: asyncio.Future[Any]) -> None:
         self.done = done
         self.size = len(command)
         self.give_up_at = 0.0
+        self.late_at = 0.0
         self._command = command
         self._finish = finish
 
@@ -121,5 +123,5 @@ class Write(ScriptCall):
     def encoded(self, clock: ServerClock, news: bytes) -> bytes:
         """See `Call.encoded`."""
         told = [] if self.task_ref is None else [news]
-        arguments = [clock.milliseconds(self.give_up_at), *told, *self._arguments]
+        arguments = [clock.milliseconds(self.late_at), *told, *self._arguments]
         return encode_command(self._script.command(self._root, arguments, by_text=self._by_text))

@@ -107,6 +107,7 @@ class Lane:
         if self._closing:
             raise StoreUnavailable(f"The task store {self._address.place} is closed.")
         call.give_up_at = self._loop.time() + self._address.timeout_seconds
+        call.late_at = call.give_up_at - self._address.timeout_seconds / 10
         self._waiting.append(call)
         self._wake.set()
         self._idle.clear()
@@ -263,7 +264,7 @@ class Lane:
         if kind == b"late":
             # Either it was late indeed and nobody waits any more, or one of the clocks was set.
             self._clock.set(server_seconds(answer), self._loop.time())
-            if self._loop.time() < call.give_up_at:
+            if self._loop.time() < call.late_at:
                 self._again(call)
             else:
                 call.fail(no_answer(self._address.place, self._address.timeout_seconds))

@@ -28,6 +28,13 @@ local function late(milliseconds)
   end
 end
 
+-- Before anything else: the message is of other writes too, which went well whatever becomes of this one.
+local function tell(news)
+  if news ~= '' then
+    redis.call('PUBLISH', root .. 'changes', news)
+  end
+end
+
 local function foreign()
   local layout = redis.call('GET', root .. 'layout')
   if layout and layout ~= LAYOUT then

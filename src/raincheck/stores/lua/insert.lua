@@ -1,17 +1,18 @@
 -- Add a task. 1: it is there; {"held", task_ref, s, i, r}: its key is another's; {"taken"}: its task_ref is.
-local give_up_at, news, nonce, ttl, ref, scope, operation, key, status, created, due, expires, state =
+local late_at, news, nonce, ttl, ref, scope, operation, key, status, created, due, expires, state =
   ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11],
   ARGV[12], ARGV[13]
 -- ARGV[14] onwards: the fields of the hash beside the state, each with its value.
 
-local refusal = late(give_up_at) or foreign()
-if refusal then
-  return refusal
-end
+tell(news)
 local task = root .. 'task:' .. ref
 local there = redis.call('HGET', task, 's')
 if there then
   return wrote(parse(there), nonce) and 1 or {'taken'}
+end
+local refusal = late(late_at) or foreign()
+if refusal then
+  return refusal
 end
 local over, over_ref
 if key ~= '-' then
@@ -42,8 +43,5 @@ if due ~= '-' then
 elseif expires ~= '-' then
   redis.call('ZADD', root .. 'expiring', expires, member)
   keep(root .. 'expiring', ttl)
-end
-if news ~= '' then
-  redis.call('PUBLISH', root .. 'changes', news)
 end
 return 1

@@ -1,7 +1,7 @@
 -- Remove tasks whose retention is over; how many there were.
-local give_up_at, now, limit = ARGV[1], ARGV[2], ARGV[3]
+local late_at, now, limit = ARGV[1], ARGV[2], ARGV[3]
 
-local refusal = late(give_up_at)
+local refusal = late(late_at)
 if refusal then
   return refusal
 end

@@ -1,8 +1,8 @@
 -- Extend a worker's leases; the task_refs of those that it does not hold.
-local give_up_at, worker, lease = ARGV[1], ARGV[2], ARGV[3]
+local late_at, worker, lease = ARGV[1], ARGV[2], ARGV[3]
 -- ARGV[4] onwards: a task_ref, its fence, and so on.
 
-local refusal = late(give_up_at)
+local refusal = late(late_at)
 if refusal then
   return refusal
 end

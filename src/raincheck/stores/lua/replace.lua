@@ -1,13 +1,10 @@
 -- Write the next version of a task. 1: it is written; 0: the stored one is another version, has another lease, or is gone.
-local give_up_at, news, nonce, ttl, ref, before, seen_lease, status, due, expires, state, gone =
+local late_at, news, nonce, ttl, ref, before, seen_lease, status, due, expires, state, gone =
   ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11],
   ARGV[12]
 -- gone: the large parts that there are no more, a letter each. ARGV[13] onwards: fields of the hash, each with its value.
 
-local refusal = late(give_up_at) or foreign()
-if refusal then
-  return refusal
-end
+tell(news)
 local task = root .. 'task:' .. ref
 local there = redis.call('HGET', task, 's')
 if not there then
@@ -19,6 +16,10 @@ if old.version ~= before then
 end
 if seen_lease ~= '' and old.lease ~= seen_lease then
   return 0
+end
+local refusal = late(late_at) or foreign()
+if refusal then
+  return refusal
 end
 -- The last few: others may have written since, before this one could ask again.
 local nonces = old.nonces .. ',' .. nonce
@@ -50,8 +51,5 @@ else
     redis.call('ZADD', root .. 'expiring', expires, member)
     keep(root .. 'expiring', ttl)
   end
-end
-if news ~= '' then
-  redis.call('PUBLISH', root .. 'changes', news)
 end
 return 1
