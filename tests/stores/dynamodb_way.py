@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import zlib
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Self
 
 from support.proxy import Listener
 
@@ -40,21 +41,31 @@ class Refuse:
 class Way(Listener):
     """Passes requests on, and counts them.
 
+    Args:
+        upstream: DynamoDB's port.
+        tls: How TLS is spoken on this way, None where it is not.
+
     Attributes:
         plan: By an operation's name ("UpdateItem") what the next of its requests meet.
         requests: How many came, by operation.
     """
 
-    def __init__(self, upstream: int) -> None:
+    def __init__(self, upstream: int, tls: ssl.SSLContext | None = None) -> None:
         super().__init__()
         self._upstream = upstream
+        self._tls = tls
         self.plan: dict[str, deque[Lose | Refuse]] = {}
         self.requests: Counter[str] = Counter()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
 
     @property
     def url(self) -> str:
         """Its address."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'' if self._tls is None else 's'}://127.0.0.1:{self.port}"
 
     def meet(self, operation: str, *events: Lose | Refuse) -> None:
         """What the next requests of an operation meet, one each."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shutil
+import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from stores.records import NOW, after, apply, cancelled, claimed, new_task, sett
 from raincheck.errors import StoreUnavailable, StoreUnusable
 from raincheck.stores.dynamodb import DynamoDBStore
 from raincheck.task import InputRequest, Outcome, Progress, Task, TaskStatus
+from raincheck.tls import Tls
 from raincheck.transitions import AskInput, Cancel, Claim, ProvideInput, Release, ReportProgress, Settle
 from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
 from support.servers.server import needed
@@ -173,6 +177,38 @@ async def test_without_region_or_credentials_the_error_says_what_is_missing(
     nobody = DynamoDBStore(table, endpoint=endpoint, region="eu-central-1")
     with pytest.raises(StoreUnavailable, match="needs AWS credentials"):
         await nobody.open()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    needed(None if shutil.which("openssl") else "openssl (Debian: openssl)")
+    paths = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    places = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", paths[0], "-keyout", paths[1]]
+    subprocess.run([*command.split(), *places], check=True, stderr=subprocess.DEVNULL)
+    return paths
+
+
+async def test_certificates_are_checked_and_tls_is_used_where_they_are_given(
+    endpoint: str, table: str, certificate: tuple[str, str]
+) -> None:
+    cert, key = certificate
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=cert)
+    context.load_cert_chain(cert, key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    async with Way(server_of(DynamoDBServer).port, context) as way:
+        for url in (way.url, way.url.replace("https", "http")):
+            store = DynamoDBStore(table, endpoint=url, tls=Tls(ca=cert, cert=cert, key=key))
+            await store.open()
+            task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30)))
+            assert await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(60)) == set()
+            await store.close()
+        for tls in (None, Tls(ca=cert)):
+            # Its certificate is not known; then, it asks for this client's.
+            stranger = DynamoDBStore(table, endpoint=way.url, tls=tls)
+            with pytest.raises(StoreUnavailable, match=rf"at {way.url} cannot be reached"):
+                await stranger.open()
 
 
 # What lies in it.

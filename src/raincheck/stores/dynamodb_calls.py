@@ -90,17 +90,24 @@ class Connection:
     tls: Tls | None
 
     @property
+    def address(self) -> str:
+        """The endpoint; where TLS is set, it is spoken whatever the endpoint says."""
+        if self.tls is not None and self.endpoint.startswith("http://"):
+            return f"https://{self.endpoint.removeprefix('http://')}"
+        return self.endpoint
+
+    @property
     def place(self) -> str:
         """The table, as messages name it: never with a password that the address may hold."""
         if self.endpoint:
-            parts = urlsplit(self.endpoint)
+            parts = urlsplit(self.address)
             return f"The DynamoDB table {self.table} at {parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         return f"The DynamoDB table {self.table}{f' in {self.region}' if self.region else ''}"
 
     def arguments(self) -> dict[str, Any]:
         """What makes a client of either kind, but its `config`."""
-        made: dict[str, Any] = {"region_name": self.region or None, "endpoint_url": self.endpoint or None}
-        if self.endpoint.startswith("http://"):
+        made: dict[str, Any] = {"region_name": self.region or None, "endpoint_url": self.address or None}
+        if self.address.startswith("http://"):
             made["verify"] = False
         elif self.tls is not None and self.tls.ca:
             made["verify"] = self.tls.ca
