@@ -23,18 +23,23 @@ from support.serving import HttpCaller, HttpServer, Process, Workplace, calling
 
 LEASE = 1.0
 SETTINGS = f"[execution]\nlease_seconds = {LEASE}\ndrain_seconds = 0\n"
-READY = re.compile(r"^raincheck: worker (\S+) runs (\d+) operations? of (\S+) .*with the engine (\S+)$", re.MULTILINE)
+READY = re.compile(
+    r"^raincheck: worker (\S+) runs (\d+) operations? of (\S+)(?: .*)? with the engine (\S+)$", re.MULTILINE
+)
 SERVER = '''
 import os
 
 from mcp.server.mcpserver import MCPServer
 
 from raincheck import Raincheck, load_settings
+from raincheck.stores.sqlite import SqliteStore
 
 rc = Raincheck(tools="slow_*", settings=load_settings(None, environ=os.environ))
+elsewhere = Raincheck(store=SqliteStore("elsewhere.db"))
 mcp = MCPServer("office", extensions=[rc], lifespan=rc.lifespan)
 
 
+@elsewhere.operation
 @rc.operation
 async def whose() -> int:
     """Who runs this?"""
@@ -196,6 +201,12 @@ async def test_a_worker_runs_the_operations_and_tools_of_a_raincheck_object(plac
             assert (await server.settled(ticket["task_ref"]))["result"] == worker.pid
             report = await server.run("slow_report", {"topic": "rain"})
             assert report["result"] == {"result": f"rain by {worker.pid}"}
+
+
+async def test_a_worker_names_the_store_that_its_object_was_given(place: Workplace) -> None:
+    async with place.command("worker", "office:elsewhere") as worker:
+        assert (await ready(worker))[3] == "SqliteStore"
+    assert (place.folder / "elsewhere.db").exists()
 
 
 async def test_a_worker_needs_no_mcp_sdk_and_no_server_extra(place: Workplace) -> None:

@@ -97,7 +97,7 @@ def worker(
 
 
 def _of_configuration(settings: Settings) -> tuple[Settings, Work]:
-    from raincheck.compose import make_operations
+    from raincheck.compose import make_operations, place_of
 
     if settings.state.provider == "memory":
         raise ConfigurationError(
@@ -107,7 +107,7 @@ def _of_configuration(settings: Settings) -> tuple[Settings, Work]:
     operations = _as_served(make_operations(settings))
     if not operations:
         raise ConfigurationError(f"{settings.source} declares no operation that a worker could run")
-    return settings, _work(settings, _running(settings, operations), lambda: operations)
+    return settings, _work(settings, place_of(settings), _running(settings, operations), lambda: operations)
 
 
 def _as_served(operations: dict[str, Operation]) -> dict[str, Operation]:
@@ -130,7 +130,7 @@ def _of_object(target: str, flags: Mapping[str, Any]) -> tuple[Settings, Work]:
     if not isinstance(rc, Workshop):
         raise ConfigurationError(f"{target} is of type {type(rc).__name__}; allowed: a Raincheck object")
     settings = _with_flags(rc.settings_of_server(), flags)
-    return settings, _work(settings, rc.working(settings), lambda: rc.operations)
+    return settings, _work(settings, rc.place(), rc.working(settings), lambda: rc.operations)
 
 
 def _with_flags(settings: Settings, flags: Mapping[str, Any]) -> Settings:
@@ -144,9 +144,11 @@ def _with_flags(settings: Settings, flags: Mapping[str, Any]) -> Settings:
 
 
 def _work(
-    settings: Settings, service: AbstractAsyncContextManager[Service], operations: Callable[[], Collection[str]]
+    settings: Settings,
+    place: tuple[str, str],
+    service: AbstractAsyncContextManager[Service],
+    operations: Callable[[], Collection[str]],
 ) -> Work:
-    from raincheck.compose import place_of
     from raincheck.worker import Work
 
     if settings.execution.max_concurrency == 0:
@@ -154,7 +156,7 @@ def _work(
             f"'max_concurrency' in [execution] of {settings.source} is 0, which is a server that only accepts; "
             "a worker needs at least 1 (--max-concurrency)"
         )
-    store, engine = place_of(settings)
+    store, engine = place
     return Work(
         service=service,
         operations=operations,

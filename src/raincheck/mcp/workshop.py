@@ -20,7 +20,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams
 
-from raincheck.compose import default_policy, make_engine, make_store, service_settings
+from raincheck.compose import default_policy, make_engine, make_store, place_of, service_settings
 from raincheck.config import Settings, file_name
 from raincheck.errors import ConfigurationError
 from raincheck.mcp.handle_tools import HANDLE_TOOLS, HandleTools, answer_errors
@@ -255,6 +255,11 @@ class Workshop:
             if self._holders == 0:
                 self._service = None
                 await service.stop()
+
+    def place(self) -> tuple[str, str]:
+        """The store and the engine, as a person may be told of them."""
+        store, engine = place_of(self.settings_of_server())
+        return store if self._given_store is None else type(self._given_store).__name__, engine
 
     @asynccontextmanager
     async def working(self, settings: Settings) -> AsyncGenerator[Service]:
