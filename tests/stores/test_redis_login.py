@@ -11,7 +11,7 @@ import pytest
 from stores.conftest import MakeRedis
 from stores.records import after, apply, stored
 
-from raincheck.errors import StoreUnavailable
+from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
 from raincheck.tls import Tls
 from raincheck.transitions import Claim
 from support.servers.redis import RedisServer
@@ -48,6 +48,44 @@ def certificate(tmp_path: Path) -> tuple[str, str]:
     places = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", paths[0], "-keyout", paths[1]]
     subprocess.run([*command.split(), *places], check=True, stderr=subprocess.DEVNULL)
     return paths
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "said"),
+    [
+        (
+            "redis://:secret@127.0.0.1:1/0",
+            StoreUnavailable,
+            "redis://127.0.0.1:1/0 cannot be reached: connection refused",
+        ),
+        ("redis://:secret@nowhere.invalid/0", StoreUnavailable, "redis://nowhere.invalid/0 cannot be reached: "),
+        (
+            "unix:///nowhere.sock?password=secret",
+            StoreUnavailable,
+            "unix:///nowhere.sock cannot be reached: no such file",
+        ),
+        (
+            "redis://:secret@127.0.0.1:x/0",
+            StoreUnusable,
+            "redis://127.0.0.1:x/0 is not one that Redis clients understand",
+        ),
+        ("redis://:secret@[::1/0", StoreUnusable, "(no valid url) is not one that Redis clients understand"),
+        ("redis://localhost/0?secret=a&socket_timeout=x", StoreUnusable, "redis://localhost/0 is not one that Redis"),
+    ],
+)
+async def test_an_address_that_leads_nowhere_is_said_without_its_secrets(
+    make_redis: MakeRedis, url: str, kind: type[StoreError], said: str
+) -> None:
+    store = make_redis(url, timeout_seconds=2)
+    with pytest.raises(kind) as refusal:
+        await store.open()
+    assert said in refusal.value.message
+    assert "secret" not in refusal.value.message + repr(store)
+
+
+async def test_a_database_that_is_not_there_is_said(redis_server: RedisServer, make_redis: MakeRedis) -> None:
+    with pytest.raises(StoreUnavailable, match="failed: DB index is out of range"):
+        await make_redis(redis_server.database(99)).open()
 
 
 async def test_certificates_are_checked_and_tls_is_used_where_they_are_given(

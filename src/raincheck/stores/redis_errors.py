@@ -98,9 +98,9 @@ def store_error(error: Exception, place: str) -> StoreError:
     if code == "WRONGTYPE":
         return StoreUnusable(f"The task store {place} has keys of another program under key_prefix: set another one.")
     if isinstance(error, ResponseError):
-        # The first word is the code; what follows may hold what was sent.
-        word = str(error).split(" ", 1)[0][:40]
-        return StoreUnavailable(f"The task store {place} failed ({word}).")
+        # What follows such a mark may be what was sent.
+        said = re.split(r"[,:;'\"`]", str(error), maxsplit=1)[0].strip()[:60]
+        return StoreUnavailable(f"The task store {place} failed: {said}.")
     if isinstance(error, (RedisTimeout, TimeoutError)):
         return StoreUnavailable(f"The task store {place} does not answer.")
     if (certificate := _certificate(error)) is not None:

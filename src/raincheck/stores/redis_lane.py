@@ -28,7 +28,6 @@ __all__ = ["Lane"]
 logger = logging.getLogger(__name__)
 
 _RECONNECT_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4)
-_LOADING_SECONDS = 0.1
 # Bounds what is copied to be sent in one piece.
 _MOST_CALLS = 500
 _MOST_BYTES = 1024 * 1024
@@ -246,8 +245,6 @@ class Lane:
             if code == "NOSCRIPT":
                 call.by_text()
                 self._again(call)
-            elif code == "LOADING":
-                self._again(call, after=_LOADING_SECONDS)
             else:
                 error = store_error(answer, self._address.place)
                 call.fail(error)
@@ -273,12 +270,9 @@ class Lane:
         else:
             call.finish(answer)
 
-    def _again(self, call: Call, *, after: float = 0.0) -> None:
+    def _again(self, call: Call) -> None:
         self._waiting.append(call)
-        if after:
-            self._loop.call_later(after, self._wake.set)
-        else:
-            self._wake.set()
+        self._wake.set()
 
     # Giving up.
 

@@ -64,7 +64,10 @@ class Address:
     @property
     def place(self) -> str:
         """How messages name it: without user name, password and options."""
-        parts = urlsplit(self.url)
+        try:
+            parts = urlsplit(self.url)
+        except ValueError:
+            return "(no valid url)"
         if parts.scheme == "unix":
             return f"unix://{parts.path}"
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
