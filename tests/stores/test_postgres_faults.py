@@ -383,6 +383,22 @@ async def test_a_caller_that_gives_up_on_a_silent_server_is_free_at_once(
     await stored(store)
 
 
+async def test_what_was_given_up_before_it_was_sent_is_not_written(
+    store: PostgresStore, running: PostgresServer
+) -> None:
+    with _locked(running) as until:
+        first = asyncio.ensure_future(stored(store))
+        await asyncio.to_thread(until, 1)
+        unsent = new_task()
+        waiting = asyncio.ensure_future(store.insert(unsent))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    await first
+    await stored(store)
+    assert await store.get(unsent.task_ref) is None
+
+
 async def test_more_callers_than_connections_wait_their_turn(running: PostgresServer) -> None:
     store = PostgresStore(running.url, pool_size=1, timeout_seconds=SECONDS)
     await store.open()
