@@ -70,7 +70,8 @@ _Entry = tuple[str, bytes, bytes, bytes]
 class RedisStore:
     """A `raincheck.store.TaskStore` in Redis 6.2 or newer, or in Valkey.
 
-    Use it on one event loop; `renew` on any other thread.
+    Use it on one event loop; `renew` on any other thread. A write that ends in `StoreUnavailable` was not done, also
+    not later, except where the server did it in the last moment and could not say so until the time was over.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`, with user name, password and database where there are such.
