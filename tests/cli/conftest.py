@@ -9,6 +9,9 @@ import pytest
 
 from raincheck.cli.main import main
 from support.command_line import CommandLine, Said, Tasks, own_imports
+from support.servers.postgres import PostgresServer
+from support.servers.redis import RedisServer
+from support.servers.server import needed
 
 
 @pytest.fixture
@@ -34,3 +37,21 @@ def tasks(raincheck: CommandLine, tmp_path: Path) -> Tasks:
     folder = tmp_path / "state" / "raincheck"
     folder.mkdir(parents=True, exist_ok=True)
     return Tasks(folder / "tasks.db")
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    needed(PostgresServer.missing())
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    needed(RedisServer.missing())
+    server = RedisServer()
+    server.start()
+    yield server
+    server.close()
