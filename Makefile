@@ -34,7 +34,7 @@ bench: .venv/.stamp ## Measure beside the floor and the rival; writes benchmarks
 	@$(PY) -m benchmarks
 
 chaos: .venv/.stamp ## Kill, freeze and cut off everything, on every store and engine: make chaos SEED=4 PAIR="redis + docket"
-	@PYTHONPATH=tests $(PY) -m chaos $(if $(SEED),--seed $(SEED)) $(if $(PAIR),--pair "$(PAIR)")
+	@PYTHONPATH=tests $(PY) -m chaos $(if $(SEED),--seed $(SEED)) $(if $(PAIR),--pair "$(PAIR)") $(if $(PLAN),--plan)
 
 conformance: .venv/.stamp ## Run the official MCP conformance suite (needs npm)
 	@$(PY) tests/conformance/run.py

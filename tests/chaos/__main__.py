@@ -76,7 +76,7 @@ async def _run(name: str, seed: int) -> Verdict:
     print(f"{name}: {len(found)} violations, {verdict.seconds:.0f} s", flush=True)
     if found:
         print("\n".join(f"  {line}" for line in found[:_SHOWN]))
-        print(f"  the history, the logs and the store's file stay in {folder}", flush=True)
+        print(f"  the history, events.txt and the logs stay in {folder}", flush=True)
     else:
         shutil.rmtree(folder)
     return verdict

@@ -75,10 +75,11 @@ def table(verdicts: Sequence[Verdict]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def violations(verdict: Verdict) -> list[str]:
-    """One line each; also where takeovers take too long, or a fault of the plan was not made."""
+def violations(verdict: Verdict, *, timed: bool = True) -> list[str]:
+    """One line each; also where a fault of the plan was not made, or (if `timed`) where takeovers take too long."""
     lines = [f"{name}: {line}" for name, found in verdict.findings.violations.items() for line in found]
-    if (seconds := verdict.findings.takeover_seconds()) is not None and seconds[0] > LONGEST_MEAN * LEASE:
+    seconds = verdict.findings.takeover_seconds() if timed else None
+    if seconds is not None and seconds[0] > LONGEST_MEAN * LEASE:
         lines.append(f"takeover: {seconds[0] / LEASE:.2f} leases in the mean, above {LONGEST_MEAN}")
     if verdict.resolved != verdict.tickets:
         lines.append(f"resolved: {verdict.resolved} of {verdict.tickets} tickets")

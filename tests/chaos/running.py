@@ -111,6 +111,7 @@ async def _storm(load: Load, faults: Faults) -> None:
 
 
 def _verdict(version: str, plan: Plan, site: Site, load: Load, faults: Faults, seconds: float) -> Verdict:
+    _write_down(site, faults)
     history = site.history()
     sightings = list(load.sightings.values())
     evidence = Evidence(
@@ -142,6 +143,19 @@ def _verdict(version: str, plan: Plan, site: Site, load: Load, faults: Faults, s
         done=faults.done,
         processes=len(site.fleet.lives),
     )
+
+
+def _write_down(site: Site, faults: Faults) -> None:
+    """For whoever looks for the cause of a violation: what was done to whom, on the clock of the history."""
+    events = [
+        (done.began, f"{done.fault.kind} {done.fault.victim} until {done.ended:.3f} pid {done.pid} {done.fault}")
+        for done in faults.done
+    ]
+    for life in site.fleet.lives:
+        events.append((life.began, f"start {life.node} pid {life.pid}"))
+        if life.died is not None:
+            events.append((life.died, f"death {life.node} pid {life.pid}"))
+    (site.place.folder / "events.txt").write_text("".join(f"{at:.3f} {what}\n" for at, what in sorted(events)))
 
 
 def _order_kills(load: Load, ref: str) -> bool:

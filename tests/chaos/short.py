@@ -22,4 +22,5 @@ async def hold_every_promise(name: str, folder: Path, size: Size = SHORT) -> Non
     needed(GROUNDS[name].missing())
     verdict = await run(GROUNDS[name], folder, SEED, size)
     print(f"\n{table([verdict])}")
-    assert violations(verdict) == [], f"seed {SEED}"
+    # One or two deaths make no mean.
+    assert violations(verdict, timed=False) == [], f"seed {SEED}"
