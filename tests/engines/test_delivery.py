@@ -13,7 +13,8 @@ from engines.kinds import Place
 from engines.submitting import accepting, settled, submit, until
 
 from raincheck.operations.context import TaskContext
-from raincheck.task import TaskStatus, utc_now
+from raincheck.stores.sqlite import SqliteStore
+from raincheck.task import Task, TaskStatus, utc_now
 from support.history import figures
 from support.lab import Lab
 
@@ -83,42 +84,46 @@ async def test_no_more_tasks_run_than_there_are_places(lab: Lab, place: Place) -
 
 
 async def test_a_parked_task_gives_its_place_to_another_and_takes_one_again(lab: Lab, place: Place) -> None:
-    running: set[str] = set()
-    most = 0
-    parked, go = asyncio.Event(), asyncio.Event()
+    order: list[str] = []
+    running = most = 0
+    parked, first, last = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def hold(name: str, go: asyncio.Event) -> None:
+        nonlocal running, most
+        order.append(name)
+        running += 1
+        most = max(most, running)
+        await go.wait()
+        running -= 1
 
     @lab.operation("ask")
     async def _(arguments: Mapping[str, Any], context: TaskContext) -> Any:
         parked.set()
-        answer = await context.elicit("Well?", {"type": "object"})
-        note(context.task_ref)
-        running.discard(context.task_ref)
-        return answer["content"]
+        await context.elicit("Well?", {"type": "object"})
+        await hold("asked", last)
 
     @lab.operation("wait")
     async def _(arguments: Mapping[str, Any], context: TaskContext) -> Any:
-        note(context.task_ref)
-        await go.wait()
-        running.discard(context.task_ref)
-
-    def note(ref: str) -> None:
-        nonlocal most
-        running.add(ref)
-        most = max(most, len(running))
+        await hold(arguments["name"], first)
 
     async with accepting(lab, place) as server, lab.service(engine=place.engine(), max_concurrency=1) as worker:
-        asking = await submit(server, "ask")
+        refs = await submit(server, "ask")
         await asyncio.wait_for(parked.wait(), 5)
-        others = await submit(server, "wait", 2)
-        await until(lambda: len(running) == 1)
-        task = await worker.registry.wait(asking[0], scope="a", seconds=5)
-        answers = {task.outstanding[0].key: {"action": "accept", "content": {"n": 1}}}
-        await server.registry.provide_input(asking[0], answers, scope="a")
-        # Answered while its place is taken, it goes on when one is free.
-        assert (await worker.registry.wait(asking[0], scope="a", seconds=0.3)).status is TaskStatus.PROCESSING
-        go.set()
-        done = await settled(worker, [*asking, *others])
+        refs += await submit(server, "wait", name="one")
+        await until(lambda: order == ["one"])
+        refs += await submit(server, "wait", name="two")
+        task = await worker.registry.wait(refs[0], scope="a", seconds=5)
+        answer: dict[str, Any] = {"action": "accept", "content": {}}
+        await server.registry.provide_input(refs[0], {task.outstanding[0].key: answer}, scope="a")
+        # Answered while its place is taken, it goes on when one is free; what is pending waits for it then.
+        assert (await worker.registry.wait(refs[0], scope="a", seconds=0.3)).status is TaskStatus.PROCESSING
+        first.set()
+        await until(lambda: order == ["one", "asked"])
+        assert (await worker.registry.wait(refs[2], scope="a", seconds=1.5)).status is TaskStatus.PENDING
+        last.set()
+        done = await settled(worker, refs)
     assert {task.status for task in done} == {TaskStatus.COMPLETED}
+    assert order == ["one", "asked", "two"]
     assert most == 1
 
 
@@ -230,6 +235,33 @@ async def test_a_worker_that_stops_ends_what_it_runs_and_leaves_the_rest(lab: La
             await until(lambda: not place.left())
     assert {task.status for task in done} == {TaskStatus.COMPLETED}
     assert sorted(ran) == sorted(refs)
+
+
+class Counting(SqliteStore):
+    """A store that counts how often a task was looked up that no longer waited for a worker."""
+
+    stale = 0
+
+    async def get(self, task_ref: str) -> Task | None:
+        task = await super().get(task_ref)
+        self.stale += task is None or task.status is not TaskStatus.PENDING
+        return task
+
+
+async def test_a_long_backlog_is_worked_off_by_the_queue_alone(lab: Lab, queue: Place) -> None:
+    @lab.operation("work")
+    async def _(arguments: Mapping[str, Any], context: TaskContext) -> Any:
+        await asyncio.sleep(0.01)
+
+    store = Counting(lab.path)
+    async with accepting(lab, queue) as server:
+        refs = await submit(server, "work", 200)
+        # Every one of them has been pending for longer than that, and is lost for all the store knows.
+        async with lab.service(store=store, engine=queue.engine(0.2), max_concurrency=4) as worker:
+            await settled(server, refs)
+            await until(lambda: worker.running == 0 and not queue.left())
+    figures(f"A backlog of 200, {queue.kind.name}", {"brought by the queue after the scanner had them": store.stale})
+    assert store.stale < 50
 
 
 async def test_an_idle_worker_hears_of_a_task_at_once(lab: Lab, place: Place) -> None:

@@ -61,13 +61,16 @@ def store_of(place: Place) -> PostgresStore:
     return PostgresStore(place.server.url, schema="tasks", companion=job_statement(place.name))
 
 
-async def test_many_processes_make_the_tables_at_once(lab: Lab, place: Place, runs: Counter[str]) -> None:
+async def test_many_processes_make_the_tables_at_once(
+    lab: Lab, place: Place, runs: Counter[str], caplog: pytest.LogCaptureFixture
+) -> None:
     services = [lab.service(engine=place.engine(), max_concurrency=number % 2) for number in range(8)]
     entered = await asyncio.gather(*(service.__aenter__() for service in services))
     try:
         await settled(entered[1], await submit(entered[0], "work", 5))
     finally:
         await asyncio.gather(*(service.__aexit__(None, None, None) for service in services))
+    assert [record.getMessage() for record in caplog.records if "is away" in record.getMessage()] == []
     recorded = "SELECT count(*), count(DISTINCT applied_at) FROM raincheck_queue.raincheck_migrations"
     migrations = query(place.server, recorded)
     assert migrations[0][0] > 30

@@ -236,7 +236,8 @@ class _ProcrastinateQueue:
             await self._stop(worker, running)
         try:
             with mapped():
-                running.result()
+                if not running.cancelled():
+                    running.result()
         except QueueUnavailable:
             self._doubtful = True
             raise
@@ -245,7 +246,9 @@ class _ProcrastinateQueue:
         worker.stop()
         await asyncio.wait({running}, timeout=_STOP_SECONDS)
         while not running.done():
+            # Its ends wait for an answer, or for a connection, one after the other.
             self._connections.cut()
+            running.cancel()
             await asyncio.wait({running}, timeout=0.5)
 
     async def tend(self, pending: Callable[[str], Awaitable[bool]]) -> None:
@@ -276,8 +279,10 @@ class _ProcrastinateQueue:
         self._closed = True
         if not self._opened:
             return
+        if self._doubtful:
+            self._connections.cut()
         timer = asyncio.get_running_loop().call_later(_STOP_SECONDS, self._connections.cut)
-        await self._manager.stop(2 * _STOP_SECONDS)
+        await self._manager.stop(_STOP_SECONDS)
         await self._pool.close(timeout=_STOP_SECONDS)
         timer.cancel()
         # What still waits for an answer has its connection taken away.

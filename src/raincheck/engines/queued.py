@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from raincheck.engine import RunTask
@@ -32,6 +32,7 @@ _TEND_SECONDS = 2.0
 _LONGEST_PAUSE = 3.0
 # Tasks of several processes reach a queue a little out of order.
 _OUT_OF_ORDER = timedelta(seconds=1)
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Queue(Protocol):
@@ -89,12 +90,14 @@ class Jobs:
         self._waiting: set[asyncio.Future[None]] = set()
         self._ended = False
         self.head: datetime | None = None
-        self.heard_at = 0.0
+        # A queue has as long for its first job as for any other.
+        self.heard_at = time.monotonic()
 
     async def run(self, task_ref: str) -> None:
         """The job of one task. Raises nothing."""
         if self._ended:
             return
+        self.heard_at = time.monotonic()
         try:
             task = await self._store.get(task_ref)
         except StoreError as error:
@@ -102,7 +105,7 @@ class Jobs:
             return
         if task is None or task.status is not TaskStatus.PENDING or task.operation_type not in self._operation_types():
             return
-        self.head, self.heard_at = task.updated_at, time.monotonic()
+        self.head = task.updated_at
         over = asyncio.get_running_loop().create_future()
         self._waiting.add(over)
         try:
@@ -232,8 +235,10 @@ class QueuedEngine:
     def _lost_before(self) -> datetime:
         limit = self._clock() - timedelta(seconds=self._reconcile_seconds)
         jobs = self._jobs
-        if jobs is None or jobs.head is None or time.monotonic() - jobs.heard_at > self._reconcile_seconds:
+        if jobs is None or self._outage.going_on or time.monotonic() - jobs.heard_at > self._reconcile_seconds:
             return limit
+        if jobs.head is None:
+            return _NEVER
         # The queue is being worked off, oldest first: in a long one nothing is lost that its head has not passed.
         return min(limit, jobs.head - _OUT_OF_ORDER)
 

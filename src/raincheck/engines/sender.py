@@ -38,6 +38,11 @@ class Outage:
         self._what = what
         self._failed_at: float | None = None
 
+    @property
+    def going_on(self) -> bool:
+        """Whether the queue is away, as far as is known."""
+        return self._failed_at is not None
+
     def failed(self, error: Exception) -> None:
         """The queue failed somebody."""
         if self._failed_at is None:
