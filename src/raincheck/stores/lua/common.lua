@@ -50,7 +50,7 @@ local function parse(state)
   return found
 end
 
--- Whether this very write is one of the last that the task had: sent again because its answer was lost.
+-- Whether this very write is one that the task had: sent again because its answer was lost.
 local function wrote(task, nonce)
   return string.find(',' .. task.nonces .. ',', ',' .. nonce .. ',', 1, true) ~= nil
 end

@@ -21,11 +21,11 @@ local refusal = late(late_at) or foreign()
 if refusal then
   return refusal
 end
--- The last few: others may have written since, before this one could ask again.
+-- The insert's and the last few: others may have written since, before this one could ask again.
 local nonces = old.nonces .. ',' .. nonce
 local _, number = string.gsub(nonces, ',', ',')
 if number >= NONCES then
-  nonces = string.match(nonces, ',(.*)$')
+  nonces = string.gsub(nonces, ',[^,]*', '', 1)
 end
 local fixed = table.concat({old.fixed, old.scope, old.operation, old.key}, ' ')
 redis.call('HSET', task, 's', table.concat({state, fixed, nonces}, ' '), unpack(ARGV, 13))
