@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -262,7 +261,7 @@ class RedisDocket(_Served):
 
 
 class Dynamodb(_Served):
-    """The emulator of DynamoDB. What it holds is gone with its process, so it is frozen and never killed."""
+    """DynamoDB Local. What it holds is gone with its process, so it is frozen and never killed."""
 
     name = "dynamodb + local"
     provider = "dynamodb"
@@ -272,7 +271,7 @@ class Dynamodb(_Served):
 
     async def version(self) -> str:
         """See `Ground.version`."""
-        return f"moto's DynamoDB {metadata.version('moto')}"
+        return "DynamoDB Local"
 
     def environment(self, port: int) -> dict[str, str]:
         """See `Ground.environment`."""

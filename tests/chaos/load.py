@@ -260,8 +260,8 @@ class Load:
         """At last: what every server says of each of these tasks, and of every task with a ticket.
 
         Args:
-            refs: Tasks that ran; some may have been accepted in a call that broke, so that nobody has their ticket.
-            settle_seconds: How long to wait for those.
+            refs: All that there are.
+            settle_seconds: How long to wait for those that nobody has a ticket of.
         """
         for ref in refs:
             self.sightings.setdefault(ref, Sighting(ref=ref, order=None, given=time.monotonic()))

@@ -100,7 +100,7 @@ def verdict_line(verdicts: Sequence[Verdict]) -> str:
 def page(verdicts: Sequence[Verdict]) -> str:
     """benchmarks/CHAOS.md."""
     servers = dict.fromkeys(verdict.version for verdict in verdicts)
-    packages = ("raincheck", "psycopg", "redis", "aiobotocore", "pydocket", "procrastinate", "moto", "mcp")
+    packages = ("raincheck", "psycopg", "redis", "aiobotocore", "pydocket", "procrastinate", "mcp")
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     missing = {verdict.missing for verdict in verdicts if verdict.missing}
     left_out = f"Left out here: {', '.join(sorted(missing))}.\n\n" if missing else ""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from chaos.fleet import Fleet, Role
 from chaos.ground import Ground
@@ -68,6 +70,14 @@ class Site:
     def history(self) -> History:
         """What the operations wrote up to now."""
         return History(self.place.history)
+
+    async def stored(self) -> set[str]:
+        """Every task that is in the store, as its operator sees it."""
+        command = ("tasks", "list", "--json", "--limit", "100000")
+        code, out, err = await self.place.raincheck(*command, env=self.ground.environment(self.ground.port))
+        assert code == 0, err
+        tasks: list[dict[str, Any]] = json.loads(out)
+        return {task["task_ref"] for task in tasks}
 
 
 def roles_of(ground: type[Ground]) -> Mapping[str, Role]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chaos.fleet import Role
 from chaos.ground import GROUNDS
-from chaos.site import standing
+from chaos.site import Site, standing
 
+from support.history import Run, figures
 from support.servers.server import needed
 from support.serving import Refused, calling
 
@@ -17,6 +20,7 @@ ROLES: dict[str, Role] = {"one": "server", "two": "server"}
 ROUNDS = 15
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", GROUNDS)
 async def test_any_server_answers_for_any_task_the_same_tick(tmp_path: Path, name: str) -> None:
     needed(GROUNDS[name].missing())
@@ -42,6 +46,15 @@ async def test_any_server_answers_for_any_task_the_same_tick(tmp_path: Path, nam
     assert len({seen["task_ref"] for seen in ended}) == ROUNDS
 
 
+async def until_it(site: Site, ref: str, events: tuple[str, ...]) -> Run:
+    """The task's run, once one of these is the last that it did."""
+    async with asyncio.timeout(10):
+        while not (runs := site.history().runs.get(ref)) or runs[0].how not in events:
+            await asyncio.sleep(0.02)
+    return runs[0]
+
+
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", GROUNDS)
 async def test_a_task_cancelled_at_one_server_is_cancelled_at_the_other_and_stops(tmp_path: Path, name: str) -> None:
     needed(GROUNDS[name].missing())
@@ -49,13 +62,11 @@ async def test_a_task_cancelled_at_one_server_is_cancelled_at_the_other_and_stop
         ports = [node.port for node in site.fleet.servers]
         async with calling(ports[0]) as first, calling(ports[1]) as second:
             ref = (await first.submit("fail", {"seconds": 60.0}))["task_ref"]
-            while (await second.status(ref, 1.0))["status"] == "pending":
-                pass
+            await until_it(site, ref, ("start", "tick"))
             cancelled = await second.call("cancel_background_task", {"task_ref": ref})
             assert cancelled["status"] == "cancelled"
             assert await first.status(ref) == cancelled
-            history = site.history
-            while (run := history().runs[ref][0]).how != "stopped":
-                # `settled` by its own test; here it is the run that must hear of it.
-                await first.run("retry", {"seconds": 0.05})
+            asked = time.monotonic()
+            run = await until_it(site, ref, ("stopped",))
+    figures(f"{name}: cancelled at the other server", {"the run was last alive after, s": run.last - asked})
     assert run.ended is None

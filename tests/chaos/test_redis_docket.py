@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from chaos.short import hold_every_promise
 
 
+@pytest.mark.timeout(300)
 async def test_every_promise_holds_under_faults_on_redis_docket(tmp_path: Path) -> None:
     await hold_every_promise("redis + docket", tmp_path)

@@ -113,6 +113,7 @@ async def ask_all(node: Node, refs: list[str]) -> list[dict[str, Any]]:
         return [await caller.settled(ref) for ref in refs]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("name", "kind"), STOPS)
 async def test_a_store_that_stops_is_told_in_time_and_loses_no_ticket(
     tmp_path: Path, name: str, kind: FaultKind
