@@ -11,15 +11,18 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
-from engines.kinds import Place
+from engines.kinds import DOCKET, Place, server_of
 from engines.submitting import accepting, settled, submit, until
 
+from raincheck.engines.docket_redis import probe_of, remove_idle_consumers
 from raincheck.errors import ConfigurationError
 from raincheck.operations.context import TaskContext
 from raincheck.service import Service
 from raincheck.task import TaskStatus
 from support.history import figures
 from support.lab import Lab
+from support.servers.redis import RedisServer
+from support.servers.server import needed
 
 
 @pytest.fixture
@@ -233,3 +236,21 @@ def _ask_for_a_password(place: Place) -> None:
     access.write_text("host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
     place.server.stop()
     place.server.start()
+
+
+async def test_the_consumers_that_dead_workers_left_are_removed(lab: Lab, runs: Counter[str]) -> None:
+    needed(DOCKET.missing())
+    server = server_of(RedisServer)
+    place = Place(kind=DOCKET, server=server, name="consumers")
+    async with accepting(lab, place) as accepts, lab.service(engine=place.engine()) as worker:
+        await until_delivered(accepts, worker)
+    probe = probe_of(server.url.replace("/0", "/1"))
+    try:
+        await remove_idle_consumers(probe, "consumers:stream", idle_ms=60_000)
+        assert len(await probe.xinfo_consumers("consumers:stream", "docket-workers")) == 1
+        await remove_idle_consumers(probe, "consumers:stream", idle_ms=0)
+        assert await probe.xinfo_consumers("consumers:stream", "docket-workers") == []
+        await remove_idle_consumers(probe, "no such stream", idle_ms=0)
+    finally:
+        await probe.aclose()
+        await probe.connection_pool.disconnect()

@@ -13,16 +13,22 @@ import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any
 
 from docket import Docket, Worker
 from docket.dependencies import Dependency
 from key_value.aio.stores.null import NullStore
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from raincheck.engine import EngineFactory
-from raincheck.engines.docket_address import address_of, bounded, mapped, ping, place_of, probe_of, with_query
+from raincheck.engines.docket_redis import (
+    address_of,
+    mapped,
+    ping,
+    place_of,
+    probe_of,
+    remove_idle_consumers,
+    with_query,
+)
 from raincheck.engines.queued import Jobs, QueuedEngine
 from raincheck.store import TaskStore
 from raincheck.task import Task
@@ -31,7 +37,6 @@ from raincheck.tls import Tls
 __all__ = ["docket_engine"]
 
 _FUNCTION = "raincheck_task"
-_GROUP = "docket-workers"
 _CHECK = timedelta(milliseconds=20)
 _REDELIVERY_SECONDS = 45.0
 # Nothing of ours is scheduled for later.
@@ -193,7 +198,7 @@ class _DocketQueue:
             loop = asyncio.get_running_loop()
             if self._concurrency and loop.time() > self._consumers_at:
                 self._consumers_at = loop.time() + _CONSUMERS_SECONDS
-                await bounded(_remove_idle_consumers(probe, f"{self._docket_name}:stream"))
+                await remove_idle_consumers(probe, f"{self._docket_name}:stream", idle_ms=_CONSUMER_IDLE_MS)
 
     async def close(self) -> None:
         """See `Queue.close`."""
@@ -228,14 +233,3 @@ def _quiet() -> None:
     log = logging.getLogger("docket")
     if log.level == logging.NOTSET:
         log.setLevel(logging.CRITICAL)
-
-
-async def _remove_idle_consumers(redis: Redis, stream: str) -> None:
-    """Every worker that ever was is a consumer of the stream's group until somebody removes it."""
-    try:
-        consumers: list[dict[str, Any]] = await redis.xinfo_consumers(stream, _GROUP)
-    except ResponseError:
-        return
-    for consumer in consumers:
-        if consumer["pending"] == 0 and consumer["idle"] > _CONSUMER_IDLE_MS:
-            await redis.xgroup_delconsumer(stream, _GROUP, consumer["name"])

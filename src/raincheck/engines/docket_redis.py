@@ -1,4 +1,4 @@
-"""Where docket's Redis is: the address with what TLS and pools need, and a connection that says whether it answers."""
+"""docket's Redis: the address with what TLS and pools need, whether it answers, and what it keeps of dead workers."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ from raincheck.engines.sender import QueueRefused, QueueUnavailable
 from raincheck.errors import ConfigurationError
 from raincheck.tls import Tls
 
-__all__ = ["address_of", "bounded", "mapped", "ping", "place_of", "probe_of", "with_query"]
+__all__ = ["address_of", "mapped", "ping", "place_of", "probe_of", "remove_idle_consumers", "with_query"]
 
 _T = TypeVar("_T")
 
 _ANSWER_SECONDS = 2.0
+_GROUP = "docket-workers"
+_REFUSING_WORDS = ("CERTIFICATE_VERIFY_FAILED", "DB index is out of range", "invalid DB index")
 _REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError, InvalidResponse)
 
 
@@ -83,14 +85,26 @@ def probe_of(url: str) -> Redis:
 
 async def ping(redis: Redis) -> None:
     """See whether it answers; `mapped` it."""
-    await bounded(redis.ping())  # pyright: ignore[reportUnknownMemberType]
+    await _bounded(redis.ping())  # pyright: ignore[reportUnknownMemberType]
+
+
+async def remove_idle_consumers(redis: Redis, stream: str, *, idle_ms: int) -> None:
+    """Every worker that ever was is a consumer of the stream's group until somebody removes it; `mapped` it."""
+    try:
+        consumers: list[dict[str, Any]] = await _bounded(redis.xinfo_consumers(stream, _GROUP))
+    except ResponseError:
+        # Nobody has worked on this docket yet, or it was flushed.
+        return
+    for consumer in consumers:
+        if consumer["pending"] == 0 and consumer["idle"] >= idle_ms:
+            await _bounded(redis.xgroup_delconsumer(stream, _GROUP, consumer["name"]))
 
 
 def _pool(url: str, **options: Any) -> ConnectionPool:
     return ConnectionPool.from_url(url, **options)  # pyright: ignore[reportUnknownMemberType]
 
 
-async def bounded(answer: Awaitable[_T]) -> _T:
+async def _bounded(answer: Awaitable[_T]) -> _T:
     """The answer, if it is there in time."""
     async with asyncio.timeout(_ANSWER_SECONDS):
         return await answer
@@ -103,16 +117,16 @@ def mapped() -> Generator[None]:
         yield
     except TimeoutError:
         raise QueueUnavailable(f"Redis does not answer within {_ANSWER_SECONDS:g} s") from None
-    except _REFUSALS as error:
-        raise QueueRefused(f"Redis refuses us: {_line(error)}") from error
-    except ResponseError as error:
-        # "DB index is out of range", a command that an ACL or a provider forbids, a disk that is full.
-        raise QueueUnavailable(f"Redis says {_line(error)}") from error
     except RedisError as error:
-        raise QueueUnavailable(f"Redis does not answer: {_line(error)}") from error
+        raise _queue_error(error) from error
     except OSError as error:
         raise QueueUnavailable(f"Redis does not answer: {error.strerror or type(error).__name__}") from error
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+def _queue_error(error: RedisError) -> QueueUnavailable:
+    line = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    if isinstance(error, _REFUSALS) or any(words in line for words in _REFUSING_WORDS):
+        return QueueRefused(f"Redis refuses us: {line}")
+    if isinstance(error, ResponseError):
+        return QueueUnavailable(f"Redis says {line}")
+    return QueueUnavailable(f"Redis does not answer: {line}")
