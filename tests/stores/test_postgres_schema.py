@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 from typing import LiteralString, cast
 
 import psycopg
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from stores.records import after, claimed, new_task, settled, stored
 
 from raincheck.errors import ConfigurationError, StoreError, StoreUnavailable, StoreUnusable
@@ -307,11 +317,57 @@ async def test_what_keeps_one_out_is_one_line_each(server: PostgresServer, url: 
     assert message == "The task store postgresql://no.such.host.invalid:5432/y has a host that is not known."
 
 
-async def test_a_server_that_cannot_prove_who_it_is_is_refused(url: str, server: PostgresServer) -> None:
-    ca = server.folder / "ca.crt"
-    ca.write_text("")
-    store = PostgresStore(url, tls=Tls(ca=str(ca)))
-    assert "TLS" in await _refusal(store, StoreUnavailable)
+def _certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate for the loopback address that is its own authority, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / f"{name}.crt", folder / f"{name}.key"
+    files[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    files[1].chmod(0o600)
+    return files
+
+
+async def test_a_server_is_spoken_to_privately_once_it_has_proved_who_it_is(
+    server: PostgresServer, url: str, tmp_path: Path
+) -> None:
+    mine, key = _certificate(server.folder, "mine")
+    owner = (server.folder / "data").stat()
+    os.chown(key, owner.st_uid, owner.st_gid)
+    another, _ = _certificate(tmp_path, "another")
+    assert "TLS" in await _refusal(PostgresStore(url, tls=Tls(ca=str(mine))), StoreUnavailable)
+    settings = {"ssl_cert_file": mine, "ssl_key_file": key, "ssl": "on"}
+    _do(server.url, *(f"ALTER SYSTEM SET {name} = '{value}'" for name, value in settings.items()))
+    _do(server.url, "SELECT pg_reload_conf()")
+    store = PostgresStore(url, tls=Tls(ca=str(mine)), timeout_seconds=5)
+    await _opened(store)
+    await _works(store)
+    assert await asyncio.to_thread(store.renew, "w", {"x": 1}, after(1)) == {"x"}
+    query = (
+        "SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'raincheck'"
+    )
+    assert _do(server.url, query) == [(True,)]
+    await store.close()
+    assert "TLS" in await _refusal(PostgresStore(url, tls=Tls(ca=str(another))), StoreUnavailable)
+
+
+async def _opened(store: PostgresStore) -> None:
+    """Open it as soon as the server has read its new settings."""
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                return await store.open()
+            except StoreUnavailable:
+                await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -97,13 +97,19 @@ class Renewer:
 
 @contextmanager
 def _cut_off_after(connection: psycopg.Connection[Any], seconds: float) -> Generator[None]:
-    timer = threading.Timer(max(0.0, seconds), cut, [connection])
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        cut(connection)
+
+    timer = threading.Timer(max(0.0, seconds), end)
     timer.daemon = True
     timer.start()
     try:
         yield
     except psycopg.Error as error:
-        if not timer.is_alive():
+        if late.is_set():
             raise TimeoutError from error
         raise
     finally:
