@@ -203,6 +203,14 @@ async def test_a_process_is_not_ready_while_its_store_is_away(place: Workplace) 
             own.start()
             for port in ports:
                 assert (await eventually_status(port, 200))[0] == 200
+            own.freeze()
+            asked_at = time.monotonic()
+            found = await asyncio.gather(*(eventually_status(port, 503) for port in ports))
+            assert time.monotonic() - asked_at < 6
+            assert all("did not answer within 2 s" in reasons for _, reasons in found), found
+            own.thaw()
+            for port in ports:
+                assert (await eventually_status(port, 200))[0] == 200
     finally:
         own.close()
 
