@@ -20,7 +20,7 @@ from raincheck.store import Cursor
 from raincheck.stores.postgres import PostgresStore
 from raincheck.stores.postgres_rows import storable, text_from
 from raincheck.task import InputRequest, Progress, Task, TaskStatus
-from raincheck.transitions import AskInput, Claim, ProvideInput, ReportProgress
+from raincheck.transitions import AskInput, Claim, ProvideInput, ReportProgress, transition
 from support.servers.postgres import PgBouncer, PostgresServer
 from support.servers.server import needed
 
@@ -117,6 +117,29 @@ async def test_listeners_elsewhere_hear_of_strange_and_of_many_refs(store: Postg
     end()
     end_elsewhere()
     await other.close()
+
+
+# What goes together.
+
+
+async def test_rivals_that_go_together_take_nothing_from_each_other(store: PostgresStore) -> None:
+    task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(10)))
+    assert await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(40)) == set()
+    done = settled(task)
+    stale = [store.replace(done, seen_lease=task.lease_until) for _ in range(2)]
+    assert await asyncio.gather(*stale, store.replace(done), store.replace(done)) == [False, False, True, False]
+    assert await store.get(task.task_ref) == done
+
+
+async def test_versions_that_go_together_are_written_one_after_the_other(store: PostgresStore) -> None:
+    task = await stored(store)
+    versions = [claimed(task)]
+    for number in range(5):
+        versions.append(
+            transition(versions[-1], ReportProgress(fence=1, progress=Progress(fraction=number / 5)), after(1))
+        )
+    assert await asyncio.gather(*map(store.replace, versions)) == [True] * 6
+    assert await store.get(task.task_ref) == versions[-1]
 
 
 # What is written.
