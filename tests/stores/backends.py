@@ -31,6 +31,7 @@ class Backend:
         durable, shared: As its capabilities are to say.
         server: The kind of server that it needs, None where it needs none.
         leftovers: What a closed store left in its place that would stay there for ever; it may remove the tasks.
+        histories: How many the state machine tries on it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Backend:
     shared: bool
     server: type[Server] | None = None
     leftovers: Callable[[Path], Awaitable[list[str]]] | None = None
+    histories: int = 60
 
     def missing(self) -> str | None:
         """Why there can be no such store here, or None."""
@@ -100,6 +102,12 @@ def _dynamodb(folder: Path) -> TaskStore:
     return DynamoDBStore(name_of(folder), endpoint=server_of(DynamoDBServer).url, poll_interval=0.05)
 
 
+async def _dynamodb_leftovers(folder: Path) -> list[str]:
+    from stores.dynamodb_items import leftovers
+
+    return await leftovers(server_of(DynamoDBServer).url, name_of(folder))
+
+
 _ALL = (
     Backend(
         name="memory",
@@ -128,7 +136,15 @@ _ALL = (
         leftovers=_redis_leftovers,
     ),
     Backend(
-        name="dynamodb", make=_dynamodb, make_quick=_dynamodb, durable=True, shared=True, server=DynamoDBServer
+        name="dynamodb",
+        make=_dynamodb,
+        make_quick=_dynamodb,
+        durable=True,
+        shared=True,
+        server=DynamoDBServer,
+        leftovers=_dynamodb_leftovers,
+        # A request costs a client in Python a millisecond or two, and a history makes some four hundred.
+        histories=25,
     ),
 )
 

@@ -304,7 +304,7 @@ def test_a_store_agrees_with_the_model(backend: Backend) -> None:
     run_state_machine_as_test(
         kind,
         settings=settings(
-            max_examples=60,
+            max_examples=backend.histories,
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

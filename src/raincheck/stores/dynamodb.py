@@ -30,8 +30,9 @@ What the verbs ask of DynamoDB, without payloads above 900 characters (which cos
 | `claimable` | 1 query for each operation, and 1 batch read for each 100 tasks found |
 | `overdue` | 4 queries, and 1 batch read for each 100 found |
 | `purge` | 4 queries, 1 batch read for each 100 found, 1 transaction for each task removed |
-| `list` | 1 query for each status asked for (6 for any), by operation for all scopes; 1 batch read for each 100 found |
-| `count` | 1 batch read |
+| `list` | 1 query for each status asked for (6 for any), 1 batch read for each 100 found |
+| `list` of all scopes and operations | as many queries for each operation, and 1 read more |
+| `count` | 1 batch read of 32 items |
 | `versions` | 1 batch read for each 100 tasks |
 """
 
@@ -47,6 +48,7 @@ from raincheck.stores.dynamodb_calls import BlockingCalls, Calls, Connection, be
 from raincheck.stores.dynamodb_items import (
     COUNT_SHARDS,
     KEY,
+    SUMMARY,
     Item,
     agenda_shards,
     count_key,
@@ -259,9 +261,8 @@ class DynamoDBStore:
             for status in wanted
             for operation in operations
         ]
-        return [
-            summary_from(item) for item in await self._reads.chosen(ranges, limit, lambda i: status_of(i) in wanted)
-        ]
+        items = await self._reads.chosen(ranges, limit, lambda item: status_of(item) in wanted, *SUMMARY)
+        return [summary_from(item) for item in items]
 
     async def count(self) -> Mapping[TaskStatus, int]:
         """See `TaskStore.count`. Each task is counted once, in a status that it had while the counters were read."""

@@ -30,6 +30,7 @@ __all__ = [
     "KEY",
     "MARKS",
     "PAYLOADS",
+    "SUMMARY",
     "TTL",
     "Item",
     "Payload",
@@ -74,6 +75,9 @@ TTL = "remove_at"
 
 PAYLOADS = ("arguments", "inputs", "outcome")
 """What is kept apart where it is large."""
+
+SUMMARY = (KEY, "status", "fixed", "state", "deadline_at", "worker")
+"""The attributes that a summary is made of."""
 
 AGENDA_SHARDS = 4
 COUNT_SHARDS = 32

@@ -130,8 +130,10 @@ class Reads:
                     wanted |= {pointer for pointer in pointers(later) if pointer not in bodies}
         raise StoreUnusable(f"{self._calls.connection.place} changes faster than it can be read.")
 
-    async def chosen(self, ranges: Sequence[Range], limit: int, accept: Callable[[Item], bool]) -> list[Item]:
-        """The first items of the merged ranges that are acceptable as they are now."""
+    async def chosen(
+        self, ranges: Sequence[Range], limit: int, accept: Callable[[Item], bool], *attributes: str
+    ) -> list[Item]:
+        """The first items of the merged ranges that are acceptable as they are now; only these attributes of them."""
         if limit <= 0 or not ranges:
             return []
         found: list[Item] = []
@@ -140,7 +142,7 @@ class Reads:
             task_refs = await merged.take(limit - len(found))
             if not task_refs:
                 break
-            items = await self.items(task_refs)
+            items = await self.items(task_refs, *attributes)
             found += [items[ref] for ref in task_refs if ref in items and accept(items[ref])]
         return found
 
