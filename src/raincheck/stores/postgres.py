@@ -324,7 +324,7 @@ class _Running:
 
 @asynccontextmanager
 async def _first(connections: Connections, until: float) -> AsyncGenerator[Connection]:
-    """The first connection; a server that is starting is waited for."""
+    """The first connection, the pool's afterwards; a server that is starting is waited for."""
     loop = asyncio.get_running_loop()
     while True:
         try:
@@ -336,5 +336,7 @@ async def _first(connections: Connections, until: float) -> AsyncGenerator[Conne
         await asyncio.sleep(_STARTING_PAUSE)
     try:
         yield connection
-    finally:
+    except BaseException:
         await connection.close()
+        raise
+    connections.keep(connection)

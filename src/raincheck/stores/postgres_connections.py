@@ -181,6 +181,10 @@ class Connections:
             raise
         return connection
 
+    def keep(self, connection: Connection) -> None:
+        """A connection that `connect` made is the pool's from now on."""
+        self._idle.append(connection)
+
     async def forget_idle(self) -> None:
         """Close what nobody uses now: where one connection was lost, the others are likely to be."""
         idle, self._idle = self._idle, []
