@@ -348,6 +348,24 @@ async def test_a_lost_insert_leaves_only_chunks_that_expire(store: DynamoDBStore
     assert len(kinds(found, "task")) == 1
 
 
+async def test_a_task_that_lost_a_part_stands_in_nobodys_way(
+    store: DynamoDBStore, endpoint: str, table: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = await stored(store, arguments={"a": "x" * 3000}, created_at=after(-1))
+    sound = await stored(store, arguments={"a": "y" * 3000})
+    part = kinds(await items(endpoint, table), "task")[f"task#{broken.task_ref}"]["arguments_at"]["S"].split(":")[0]
+    async with client(endpoint) as dynamodb:
+        await dynamodb.delete_item(TableName=table, Key={"raincheck_item": {"S": f"part#{part}#0"}})
+    with pytest.raises(StoreUnusable, match="has lost a part of the task"):
+        await store.get(broken.task_ref)
+    assert list(await store.claimable(["report"], 2)) == [sound]
+    assert list(await store.overdue(after(3600), 2)) == [sound]
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        f"The DynamoDB table {table} at {endpoint} has lost a part of a task"
+    ] * 2
+    assert await store.versions([broken.task_ref]) == {broken.task_ref: 1}
+
+
 async def test_what_an_index_says_is_not_believed(store: DynamoDBStore, endpoint: str, table: str) -> None:
     claim = Claim(worker_id="w", lease_until=after(10))
     left_behind = [

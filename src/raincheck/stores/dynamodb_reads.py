@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from raincheck.errors import StoreUnusable
+from raincheck.errors import StoreUnavailable, StoreUnusable
 from raincheck.stores.dynamodb_calls import Calls
 from raincheck.stores.dynamodb_items import (
     PAYLOADS,
     Item,
     pointers,
     ref_of,
-    status_of,
     storable,
     task_from,
     task_key,
-    version_of,
 )
 from raincheck.stores.dynamodb_parts import Parts, read_items
 from raincheck.stores.dynamodb_ranges import Merged, Range
 from raincheck.task import InputRequest, Task, TaskStatus
 
 __all__ = ["Reads", "Seen", "SeenTasks"]
+
+logger = logging.getLogger(__name__)
 
 # A payload may be replaced between the reading of the item that points to it and its own; as often as that in a row?
 _REPLACED = 10
@@ -97,38 +98,50 @@ class Reads:
         return {ref_of(item): item for item in found}
 
     async def whole(self, item: Item) -> Task | None:
-        """The task of an item, or of a later one if it was changed meanwhile; None if it was removed meanwhile."""
-        return (await self.wholes([item], lambda _: True) or [None])[0]
+        """The task of an item, or of a later one if it was changed meanwhile; None if it was removed meanwhile.
+
+        Raises:
+            StoreUnusable: A part of it is lost.
+        """
+        tasks, lost = await self._complete([item], lambda _: True)
+        if lost:
+            raise StoreUnusable(f"{self._calls.connection.place} has lost a part of the task {lost[0]}.")
+        return tasks[0] if tasks else None
 
     async def wholes(self, items: Sequence[Item], accept: Callable[[Item], bool]) -> list[Task]:
-        """The tasks of these items; of one that was changed meanwhile the later one, if it is acceptable too."""
-        current: list[Item | None] = list(items)
-        wanted = {pointer for item in items for pointer in pointers(item)}
+        """The tasks of these items; of one that was changed meanwhile the later one, if it is acceptable too. One with
+        a lost part is left out, so that it does not stand in the way of the others."""
+        tasks, lost = await self._complete(items, accept)
+        for task_ref in lost:
+            logger.error("%s has lost a part of a task", self._calls.connection.place, extra={"task_ref": task_ref})
+        return tasks
+
+    async def _complete(self, items: Sequence[Item], accept: Callable[[Item], bool]) -> tuple[list[Task], list[str]]:
+        current = {ref_of(item): item for item in items}
         bodies: dict[str, str | None] = {}
+        lost: list[str] = []
         for _ in range(_REPLACED):
+            wanted = {pointer for item in current.values() for pointer in pointers(item)} - bodies.keys()
             bodies |= await self._parts.read(wanted) if wanted else {}
             broken = [
-                index
-                for index, item in enumerate(current)
-                if item is not None and any(bodies[pointer] is None for pointer in pointers(item))
+                task_ref
+                for task_ref, item in current.items()
+                if any(bodies[pointer] is None for pointer in pointers(item))
             ]
             if not broken:
-                return [self._task(item, bodies) for item in current if item is not None]
-            wanted = set[str]()
-            for index in broken:
-                before = current[index]
-                assert before is not None
-                later = await self.item(ref_of(before))
-                if later is not None and pointers(later) == pointers(before) and _missing(before, bodies):
-                    again = await self._parts.read(pointers(later))
-                    if None in again.values():
-                        place = self._calls.connection.place
-                        raise StoreUnusable(f"{place} has lost a part of the task {ref_of(later)}.")
-                    bodies |= again
-                current[index] = later if later is not None and accept(later) else None
-                if later is not None:
-                    wanted |= {pointer for pointer in pointers(later) if pointer not in bodies}
-        raise StoreUnusable(f"{self._calls.connection.place} changes faster than it can be read.")
+                return [self._task(item, bodies) for item in current.values()], lost
+            later = await self.items(broken)
+            for task_ref in broken:
+                before, item = current[task_ref], later.get(task_ref)
+                if item is None or not accept(item):
+                    del current[task_ref]
+                elif pointers(item) == pointers(before):
+                    # A payload is removed after the last item that pointed to it, and never written again.
+                    lost.append(task_ref)
+                    del current[task_ref]
+                else:
+                    current[task_ref] = item
+        raise StoreUnavailable(f"{self._calls.connection.place} is busy: a task changes faster than it can be read.")
 
     async def chosen(
         self, ranges: Sequence[Range], limit: int, accept: Callable[[Item], bool], *attributes: str
@@ -152,10 +165,5 @@ class Reads:
             for name in PAYLOADS
         ]
         task = task_from(item, texts)
-        assert (task.version, task.status) == (version_of(item), status_of(item))
         self._seen.put(task, item["inputs_at"]["S"] if "inputs_at" in item else None)
         return task
-
-
-def _missing(item: Item, bodies: dict[str, str | None]) -> bool:
-    return any(bodies[pointer] is None for pointer in pointers(item))
