@@ -110,7 +110,7 @@ async def test_what_a_killed_worker_had_is_taken_over(lab: Lab, queue: Place, hi
         lost = [task.outcome.error.code for task in await settled(server, once) if task.outcome and task.outcome.error]
         assert lost == ["worker_lost"] * 2
         cleared = time.monotonic()
-        await until(lambda: not queue.left(), 20)
+        await until(lambda: not queue.left(), 40)
         cleared = time.monotonic() - cleared
         if queue.kind.name == "procrastinate":
             await until(
@@ -134,7 +134,7 @@ async def test_a_task_that_kills_its_workers_is_given_up(lab: Lab, queue: Place,
         survivor = await spawn()
         others = await settled(server, await submit(server, "fail", 3, seconds=0.01))
         assert {other.status for other in others} == {TaskStatus.COMPLETED}
-        await until(lambda: not queue.left(), 20)
+        await until(lambda: not queue.left(), 40)
         await asyncio.to_thread(survivor.stop)
     assert task.outcome is not None
     assert task.outcome.error is not None
@@ -155,7 +155,7 @@ async def test_tasks_run_once_each_in_the_midst_of_killed_workers(
             children.append(await spawn())
         done = await settled(server, refs, 60)
         statuses = Counter(task.status for task in done)
-        await until(lambda: not queue.left(), 20)
+        await until(lambda: not queue.left(), 40)
         for child in children:
             await asyncio.to_thread(child.stop)
     assert set(statuses) <= {TaskStatus.COMPLETED, TaskStatus.FAILED}

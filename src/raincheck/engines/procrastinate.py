@@ -145,6 +145,7 @@ class _ProcrastinateQueue:
         self._opening = asyncio.Lock()
         self._connections = Connections()
         self._pool = self._connections.pool(parameters, size=_CONNECTIONS, seconds=_ANSWER_SECONDS)
+        _quiet()
         self._connector = PsycopgConnector()
         self._app = App(connector=self._connector)
         self._app.job_manager = self._manager = JobEnds(self._connector)
@@ -176,7 +177,6 @@ class _ProcrastinateQueue:
                 async with await connect(**self._parameters, autocommit=True) as connection:
                     await ensure_schema(connection)
             if not self._opened:
-                _quiet()
                 await self._pool.open()
                 await self._connector.open_async(self._pool)
                 self._opened = True
