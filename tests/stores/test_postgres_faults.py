@@ -1,29 +1,22 @@
-"""A PostgreSQL store when the server or the way to it fails: the true answer or a clear error, in time."""
+"""A PostgreSQL store when its server fails: the true answer or a clear error, in time."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator
 
 import psycopg
 import pytest
+from stores.postgres_trouble import SECONDS, SLACK, all_verbs, locked, refused
 from stores.records import after, claimed, new_task, settled, stored
 
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.store import Inserted
 from raincheck.stores.postgres import PostgresStore
 from raincheck.task import Task, TaskStatus
-from support.proxy import Listener, TcpProxy
 from support.servers.postgres import PostgresServer
 from support.servers.server import needed
-
-SECONDS = 2.0
-"""The stores' timeout in these tests."""
-
-# What the event loop and a busy machine may add.
-_SLACK = 2.0
 
 
 @pytest.fixture(scope="module")
@@ -49,103 +42,6 @@ async def store(running: PostgresServer, _no_leaked_task: None) -> AsyncIterator
     await store.open()
     yield store
     await store.close()
-
-
-@pytest.fixture
-async def way(running: PostgresServer, _no_leaked_task: None) -> AsyncIterator[TcpProxy]:
-    """A way to the server that things can be lost on."""
-    async with TcpProxy(running.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def far(way: TcpProxy, running: PostgresServer) -> AsyncIterator[PostgresStore]:
-    """A store at the other end of it, with time for what the tests do meanwhile."""
-    store = PostgresStore(_by(way, running), timeout_seconds=10)
-    await store.open()
-    yield store
-    await store.close()
-
-
-class _Forgetful(Listener):
-    """A way to a port on which connections can die in silence."""
-
-    def __init__(self, upstream: int) -> None:
-        super().__init__()
-        self._upstream = upstream
-        self._pumps: set[asyncio.Task[None]] = set()
-
-    def forget(self) -> None:
-        """Pass nothing more on, for those that are connected now."""
-        for pump in self._pumps:
-            pump.cancel()
-
-    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """See `Listener.converse`."""
-        there, back = await asyncio.open_connection("127.0.0.1", self._upstream)
-        pumps = {asyncio.create_task(_pump(reader, back)), asyncio.create_task(_pump(there, writer))}
-        self._pumps |= pumps
-        try:
-            done, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-            if any(pump.cancelled() for pump in done):
-                await asyncio.Event().wait()
-        finally:
-            self._pumps -= pumps
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            back.close()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while chunk := await reader.read(65536):
-        writer.write(chunk)
-        await writer.drain()
-
-
-def _by(way: Listener, server: PostgresServer) -> str:
-    return server.url.replace(str(server.port), str(way.port))
-
-
-@contextmanager
-def _locked(server: PostgresServer) -> Generator[Callable[[int], None]]:
-    """No write gets further than its last step in the block; yields what waits until so many wait."""
-    with psycopg.connect(server.url) as holder, psycopg.connect(server.url, autocommit=True) as observer:
-        holder.execute("SELECT FROM raincheck.task_count FOR UPDATE")
-
-        def until(number: int) -> None:
-            give_up_at = time.monotonic() + 5
-            query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            while observer.execute(query).fetchall()[0][0] < number:
-                assert time.monotonic() < give_up_at
-                time.sleep(0.01)
-
-        yield until
-
-
-async def _refused(calls: list[Awaitable[object]]) -> list[str]:
-    """What they were told, each an error within the timeout."""
-    started = time.monotonic()
-    answers = await asyncio.gather(*calls, return_exceptions=True)
-    assert time.monotonic() - started < SECONDS + _SLACK
-    assert [type(answer) for answer in answers] == [StoreUnavailable] * len(answers)
-    return [str(answer) for answer in answers]
-
-
-def _all_verbs(store: PostgresStore, task: Task) -> list[Awaitable[object]]:
-    return [
-        *(store.insert(new_task(idempotency_key="k")) for _ in range(5)),
-        store.replace(claimed(task)),
-        store.get(task.task_ref),
-        store.claimable(["report"], 5),
-        store.overdue(after(0), 5),
-        store.purge(after(0), 5),
-        store.list(),
-        store.count(),
-        store.versions([task.task_ref]),
-        store.time(),
-        asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30)),
-    ]
 
 
 # The server.
@@ -207,10 +103,10 @@ async def test_a_frozen_server_is_an_error_in_time_and_is_used_again_when_it_mov
     await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30))
     running.freeze()
     try:
-        told = await _refused(_all_verbs(store, task))
+        told = await refused(all_verbs(store, task))
         assert set(told) == {f"The task store postgresql://127.0.0.1:{running.port}/postgres did not answer in time."}
         opening = PostgresStore(running.url, timeout_seconds=SECONDS)
-        await _refused([opening.open()])
+        await refused([opening.open()])
     finally:
         running.thaw()
     again = await stored(store)
@@ -224,7 +120,7 @@ async def test_a_server_that_is_gone_is_an_error_in_time_and_is_used_again_when_
     task = await stored(store)
     running.stop_at_once()
     try:
-        told = await _refused(_all_verbs(store, task))
+        told = await refused(all_verbs(store, task))
         assert set(told) == {
             f"The task store postgresql://127.0.0.1:{running.port}/postgres has no server: the connection was refused."
         }
@@ -256,107 +152,6 @@ async def test_listeners_are_told_to_look_when_the_server_is_back_and_now_and_th
     await other.close()
 
 
-# The way to it.
-
-
-async def test_a_commit_whose_answer_is_lost_is_told_as_it_was(
-    far: PostgresStore, way: TcpProxy, running: PostgresServer
-) -> None:
-    task = await stored(far)
-    fresh, keyed = new_task(), new_task(idempotency_key="k")
-    heard: list[object] = []
-    end = far.subscribe(heard.append)
-    with _locked(running) as until:
-        inserts = [asyncio.ensure_future(far.insert(each)) for each in (fresh, keyed)]
-        claim = asyncio.ensure_future(far.replace(claimed(task)))
-        await asyncio.to_thread(until, 2)
-        # The server goes on with what it has, and commits it once the lock is gone: nobody hears its answer.
-        way.reset()
-        await asyncio.to_thread(until, 4)
-    assert await asyncio.gather(*inserts) == [(fresh, True), (keyed, True)]
-    assert await claim
-    told = [each for each in heard if isinstance(each, Task)]
-    assert told in ([fresh, keyed, claimed(task)], [claimed(task), fresh, keyed])
-    end()
-    assert await far.count() == dict.fromkeys(TaskStatus, 0) | {TaskStatus.PENDING: 2, TaskStatus.PROCESSING: 1}
-
-
-async def test_of_rivals_whose_answers_are_lost_one_wins(
-    far: PostgresStore, way: TcpProxy, running: PostgresServer
-) -> None:
-    task = await stored(far)
-    rivals = [PostgresStore(_by(way, running), timeout_seconds=10) for _ in range(3)]
-    for rival in rivals:
-        await rival.open()
-    with _locked(running) as until:
-        claims = [
-            asyncio.ensure_future(rival.replace(claimed(task, f"worker-{number}")))
-            for number, rival in enumerate(rivals)
-        ]
-        keys = [asyncio.ensure_future(rival.insert(new_task(idempotency_key="k"))) for rival in rivals]
-        await asyncio.to_thread(until, 6)
-        way.reset()
-        await asyncio.to_thread(until, 12)
-    won = await asyncio.gather(*claims)
-    assert won.count(True) == 1
-    found = await far.get(task.task_ref)
-    assert found is not None
-    assert found.worker_id == f"worker-{won.index(True)}"
-    answers = await asyncio.gather(*keys)
-    assert sum(answer.created for answer in answers) == 1
-    assert len({answer.task.task_ref for answer in answers}) == 1
-    for rival in rivals:
-        await rival.close()
-
-
-async def test_what_others_changed_since_the_answer_was_lost_is_not_guessed_at(
-    far: PostgresStore, store: PostgresStore, way: TcpProxy, running: PostgresServer
-) -> None:
-    task = await stored(store)
-    with _locked(running) as until:
-        claim = asyncio.ensure_future(far.replace(claimed(task)))
-        await asyncio.to_thread(until, 1)
-        way.cut()
-    # The server has written the claim by now or soon will; the other store goes on from there.
-    async with asyncio.timeout(5):
-        while not await store.replace(settled(claimed(task))):
-            await asyncio.sleep(0.01)
-    way.heal()
-    with pytest.raises(StoreUnavailable, match="was changed by others since"):
-        await claim
-
-
-async def test_a_black_hole_is_an_error_in_time_and_is_survived(way: TcpProxy, running: PostgresServer) -> None:
-    far = PostgresStore(_by(way, running), timeout_seconds=SECONDS)
-    await far.open()
-    task = await stored(far)
-    await asyncio.to_thread(far.renew, "w", {task.task_ref: 1}, after(30))
-    way.black_hole()
-    told = await _refused(_all_verbs(far, task))
-    assert set(told) == {f"The task store postgresql://127.0.0.1:{way.port}/postgres did not answer in time."}
-    way.heal()
-    again = await stored(far)
-    assert await far.get(again.task_ref) == again
-    await far.close()
-
-
-async def test_connections_that_died_in_silence_are_replaced_within_one_call(running: PostgresServer) -> None:
-    async with _Forgetful(running.port) as way:
-        far = PostgresStore(_by(way, running), timeout_seconds=SECONDS)
-        await far.open()
-        task = await stored(far)
-        await asyncio.to_thread(far.renew, "w", {task.task_ref: 1}, after(30))
-        await asyncio.gather(*(far.count() for _ in range(5)))
-        way.forget()
-        async with asyncio.timeout(SECONDS + _SLACK):
-            again, lost = await asyncio.gather(
-                stored(far), asyncio.to_thread(far.renew, "w", {task.task_ref: 1}, after(30))
-            )
-        assert lost == {task.task_ref}
-        assert await far.versions([task.task_ref, again.task_ref]) == {task.task_ref: 1, again.task_ref: 1}
-        await far.close()
-
-
 # Callers.
 
 
@@ -366,7 +161,7 @@ async def test_a_caller_that_gives_up_on_a_silent_server_is_free_at_once(
     task = await stored(store)
     running.freeze()
     try:
-        *verbs, renewal = _all_verbs(store, task)
+        *verbs, renewal = all_verbs(store, task)
         renewing = asyncio.ensure_future(renewal)
         calls = [asyncio.ensure_future(call) for call in verbs]
         await asyncio.sleep(0.05)
@@ -386,7 +181,7 @@ async def test_a_caller_that_gives_up_on_a_silent_server_is_free_at_once(
 async def test_what_was_given_up_before_it_was_sent_is_not_written(
     store: PostgresStore, running: PostgresServer
 ) -> None:
-    with _locked(running) as until:
+    with locked(running) as until:
         first = asyncio.ensure_future(stored(store))
         await asyncio.to_thread(until, 1)
         unsent = new_task()
@@ -403,8 +198,8 @@ async def test_more_callers_than_connections_wait_their_turn(running: PostgresSe
     store = PostgresStore(running.url, pool_size=1, timeout_seconds=SECONDS)
     await store.open()
     task = await stored(store)
-    await asyncio.gather(*(call for _ in range(20) for call in _all_verbs(store, task)))
-    with _locked(running) as until:
+    await asyncio.gather(*(call for _ in range(20) for call in all_verbs(store, task)))
+    with locked(running) as until:
         writing = asyncio.ensure_future(stored(store))
         await asyncio.to_thread(until, 1)
         # The only connection waits with it.
@@ -421,8 +216,8 @@ async def test_a_lock_that_is_held_too_long_is_an_error_and_nothing_is_written_l
 ) -> None:
     task = await stored(store)
     late = new_task()
-    with _locked(running):
-        told = await _refused([store.insert(late), store.replace(claimed(task))])
+    with locked(running):
+        told = await refused([store.insert(late), store.replace(claimed(task))])
         assert all("did not answer in time" in each for each in told)
     again = await stored(store)
     assert await store.versions([late.task_ref, task.task_ref, again.task_ref]) == {
@@ -454,7 +249,7 @@ async def test_what_waits_goes_together(store: PostgresStore, running: PostgresS
     with psycopg.connect(running.url, autocommit=True) as connection:
         query = "SELECT sum(xact_commit) FROM pg_stat_database WHERE datname = 'postgres'"
         await asyncio.sleep(0)
-        with _locked(running) as until:
+        with locked(running) as until:
             writes = [asyncio.ensure_future(stored(store)) for _ in range(400)]
             await asyncio.to_thread(until, 1)
             before = connection.execute(query).fetchall()[0][0]
@@ -495,11 +290,11 @@ async def test_a_store_is_closed_in_time_while_its_server_is_frozen(running: Pos
     await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30))
     running.freeze()
     try:
-        calls = [asyncio.ensure_future(call) for call in _all_verbs(store, task)]
+        calls = [asyncio.ensure_future(call) for call in all_verbs(store, task)]
         await asyncio.sleep(0)
         started = time.monotonic()
         await store.close()
-        assert time.monotonic() - started < SECONDS + _SLACK
+        assert time.monotonic() - started < SECONDS + SLACK
         answers = await asyncio.gather(*calls, return_exceptions=True)
         assert {type(answer) for answer in answers} == {StoreUnavailable}
     finally:

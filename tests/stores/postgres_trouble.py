@@ -1,0 +1,106 @@
+"""What the tests of PostgreSQL's failures share: locks, ways that forget, and what every verb is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+
+import psycopg
+from stores.records import after, claimed, new_task
+
+from raincheck.errors import StoreUnavailable
+from raincheck.stores.postgres import PostgresStore
+from raincheck.task import Task
+from support.proxy import Listener
+from support.servers.postgres import PostgresServer
+
+__all__ = ["SECONDS", "SLACK", "Forgetful", "all_verbs", "by", "locked", "refused"]
+
+SECONDS = 2.0
+"""The stores' timeout in these tests."""
+
+# What the event loop and a busy machine may add.
+SLACK = 2.0
+
+
+def by(way: Listener, server: PostgresServer) -> str:
+    return server.url.replace(str(server.port), str(way.port))
+
+
+@contextmanager
+def locked(server: PostgresServer) -> Generator[Callable[[int], None]]:
+    """No write gets further than its last step in the block; yields what waits until so many wait."""
+    with psycopg.connect(server.url) as holder, psycopg.connect(server.url, autocommit=True) as observer:
+        holder.execute("SELECT FROM raincheck.task_count FOR UPDATE")
+
+        def until(number: int) -> None:
+            give_up_at = time.monotonic() + 5
+            query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            while observer.execute(query).fetchall()[0][0] < number:
+                assert time.monotonic() < give_up_at
+                time.sleep(0.01)
+
+        yield until
+
+
+async def refused(calls: list[Awaitable[object]]) -> list[str]:
+    """What they were told, each an error within the timeout."""
+    started = time.monotonic()
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert time.monotonic() - started < SECONDS + SLACK
+    assert [type(answer) for answer in answers] == [StoreUnavailable] * len(answers)
+    return [str(answer) for answer in answers]
+
+
+def all_verbs(store: PostgresStore, task: Task) -> list[Awaitable[object]]:
+    return [
+        *(store.insert(new_task(idempotency_key="k")) for _ in range(5)),
+        store.replace(claimed(task)),
+        store.get(task.task_ref),
+        store.claimable(["report"], 5),
+        store.overdue(after(0), 5),
+        store.purge(after(0), 5),
+        store.list(),
+        store.count(),
+        store.versions([task.task_ref]),
+        store.time(),
+        asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30)),
+    ]
+
+
+class Forgetful(Listener):
+    """A way to a port on which connections can die in silence."""
+
+    def __init__(self, upstream: int) -> None:
+        super().__init__()
+        self._upstream = upstream
+        self._pumps: set[asyncio.Task[None]] = set()
+
+    def forget(self) -> None:
+        """Pass nothing more on, for those that are connected now."""
+        for pump in self._pumps:
+            pump.cancel()
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """See `Listener.converse`."""
+        there, back = await asyncio.open_connection("127.0.0.1", self._upstream)
+        pumps = {asyncio.create_task(_pump(reader, back)), asyncio.create_task(_pump(there, writer))}
+        self._pumps |= pumps
+        try:
+            done, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            if any(pump.cancelled() for pump in done):
+                await asyncio.Event().wait()
+        finally:
+            self._pumps -= pumps
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            back.close()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while chunk := await reader.read(65536):
+        writer.write(chunk)
+        await writer.drain()
