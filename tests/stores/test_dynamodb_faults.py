@@ -297,13 +297,12 @@ async def test_a_frozen_server_is_an_error_in_time_and_is_used_again_when_it_mov
 
 
 async def test_what_a_listener_begins_has_time_of_its_own(server: DynamoDBServer, table: str) -> None:
-    seconds = 0.5
-    async with _opened(DynamoDBStore(table, endpoint=server.url, timeout_seconds=seconds)) as store:
+    async with _opened(DynamoDBStore(table, endpoint=server.url, timeout_seconds=SECONDS)) as store:
         begun: list[asyncio.Task[Task | None]] = []
 
         async def look(task: Task) -> Task | None:
             # Longer than the store waits for an answer: that is the subject.
-            await asyncio.sleep(seconds + 0.1)
+            await asyncio.sleep(SECONDS + 0.1)
             return await store.get(task.task_ref)
 
         def told(task: Task | str | None) -> None:
