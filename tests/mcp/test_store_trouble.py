@@ -1,4 +1,4 @@
-"""A store that does not answer: callers hear that they may try again, and nothing of where it is."""
+"""A store that does not answer: callers hear what is wrong and that they may try again, not where on the network."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import pytest
 from mcp.client import Client
 from mcp.server.mcpserver import MCPServer
 
+from raincheck.errors import StoreUnavailable, StoreUnusable
 from raincheck.mcp.extension import Raincheck
+from raincheck.mcp.store_trouble import for_callers
 from raincheck.stores.sqlite import SqliteStore
 
 
-async def test_a_caller_may_try_again_and_hears_nothing_of_the_inside(
+async def test_a_caller_hears_what_is_wrong_that_it_may_try_again_and_under_which_id_the_log_has_the_rest(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "tasks.db"
@@ -40,10 +42,31 @@ async def test_a_caller_may_try_again_and_hears_nothing_of_the_inside(
         assert answer.is_error
         error: dict[str, Any] = answer.structured_content["error"]  # pyright: ignore
         assert (error["code"], error["retryable"]) == ("internal", True)
-        assert "Try again" in error["message"]
-        assert str(path) not in str(answer)
+        assert "locked by another process" in error["message"]
         assert any(
             error["details"]["correlation_id"] in record.getMessage() and str(path) in record.getMessage()
             for record in caplog.records
         )
     assert not again.is_error
+
+
+@pytest.mark.parametrize(
+    ("logged", "told"),
+    [
+        (
+            "The task store postgresql://db.internal:5432/tasks did not answer in time.",
+            "The task store did not answer in time.",
+        ),
+        ("The task store redis://10.1.2.3:6379/0: the user needs a right.", "The task store: the user needs a right."),
+        ("The task store unix:///run/redis.sock does not answer.", "The task store does not answer."),
+        (
+            "The DynamoDB table raincheck_tasks at https://dynamodb.internal does not answer.",
+            "The DynamoDB table raincheck_tasks does not answer.",
+        ),
+        ("The task store /home/ada/tasks.db is read-only.", "The task store /home/ada/tasks.db is read-only."),
+    ],
+)
+def test_no_caller_hears_where_on_the_network_the_store_is(logged: str, told: str) -> None:
+    found = for_callers(StoreUnavailable(logged))
+    assert (found.message, found.retryable) == (told, True)
+    assert for_callers(StoreUnusable(logged)).retryable is False
