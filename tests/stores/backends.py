@@ -123,9 +123,7 @@ _ALL = (
         durable=True,
         shared=True,
     ),
-    Backend(
-        name="postgres", make=_postgres, make_quick=_postgres, durable=True, shared=True, server=PostgresServer
-    ),
+    Backend(name="postgres", make=_postgres, make_quick=_postgres, durable=True, shared=True, server=PostgresServer),
     Backend(
         name="redis",
         make=_redis,

@@ -51,10 +51,8 @@ class RedisServer(Server):
         program = _program()
         assert program is not None
         persistence = ("--appendonly", "yes" if self._appendonly else "no", "--save", "")
-        self._run(
-            [program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), *persistence]
-            + ["--loglevel", "warning", *self._options]
-        )
+        place = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder))
+        self._run([program, *place, *persistence, "--loglevel", "warning", *self._options])
         self._wait(self._answers)
 
     def client(self, database: int = 0) -> Any:
