@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,7 +29,7 @@ from raincheck.errors import (
 from raincheck.operations.operation import Operation
 from raincheck.run import Interrupted, Run
 from raincheck.store import TaskStore
-from raincheck.task import Outcome, Task, TaskError
+from raincheck.task import Outcome, Task, TaskError, TaskStatus
 from raincheck.transitions import Claim, DeadlinePassed, Event, Refused, Release, Settle, transition
 
 __all__ = ["Runner"]
@@ -51,6 +51,7 @@ class Runner:
         lease_seconds: How long a claim is good for without renewal.
         clock: The wall clock.
         settled: Told of each task that this worker settled.
+        returned: Told of each task that this worker gave back: it is pending again.
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class Runner:
         lease_seconds: float,
         clock: Callable[[], datetime],
         settled: Callable[[Task], None] = lambda task: None,
+        returned: Callable[[Task], Awaitable[None]] | None = None,
     ) -> None:
         self._settled = settled
+        self._returned = returned
         self._store = store
         self._operations = operations
         self._changes = changes
@@ -95,7 +98,8 @@ class Runner:
     def lost(self, task_refs: Collection[str]) -> None:
         """These leases are gone: stop what runs under them."""
         for task_ref in task_refs:
-            if (run := self._runs.get(task_ref)) is not None:
+            # A task that was settled in the very moment is in nobody's hands any more either.
+            if (run := self._runs.get(task_ref)) is not None and run.stop_reason in (None, "timeout"):
                 logger.warning(
                     "lease lost, stopping", extra={"task_ref": task_ref, "operation": run.task.operation_type}
                 )
@@ -143,6 +147,8 @@ class Runner:
             del self._runs[task.task_ref]
             if run.task.terminal:
                 self._settled(run.task)
+        if run.task.status is TaskStatus.PENDING and run.stop_reason == "shutdown" and self._returned is not None:
+            await self._returned(run.task)
 
     async def _claim(self, task: Task) -> tuple[Task | None, float]:
         """The claimed task, None where it is not to be had, and until when its lease is surely held."""

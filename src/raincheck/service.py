@@ -99,6 +99,7 @@ class Service:
             lease_seconds=lease,
             clock=clock,
             settled=self._settled,
+            returned=self._engine.deliver,
         )
         self._heartbeat = Heartbeat(
             store,

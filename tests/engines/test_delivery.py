@@ -237,6 +237,27 @@ async def test_a_worker_that_stops_ends_what_it_runs_and_leaves_the_rest(lab: La
     assert sorted(ran) == sorted(refs)
 
 
+async def test_what_a_stopping_worker_gives_back_is_brought_to_another_one(lab: Lab, place: Place) -> None:
+    """Over the queue: what it has lost would not be found within this test."""
+    started = asyncio.Event()
+
+    @lab.operation("work", on_worker_lost="retry")
+    async def _(arguments: Mapping[str, Any], context: TaskContext) -> Any:
+        started.set()
+        if context.attempt == 1:
+            await asyncio.sleep(60)
+        return "again"
+
+    async with accepting(lab, place) as server:
+        async with lab.service(engine=place.engine()):
+            refs = await submit(server, "work")
+            await asyncio.wait_for(started.wait(), 5)
+        async with lab.service(engine=place.engine()) as second:
+            (done,) = await settled(second, refs)
+    assert done.outcome is not None
+    assert (done.outcome.value, done.attempt) == ("again", 2)
+
+
 class Counting(SqliteStore):
     """A store that counts how often a task was looked up that no longer waited for a worker."""
 

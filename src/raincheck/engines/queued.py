@@ -223,14 +223,17 @@ class QueuedEngine:
 
     async def join(self) -> None:
         """See `Engine.join`."""
-        await self._sender.flush(_FLUSH_SECONDS)
-        # Before the ends of those that may wait for an answer, and before the wait for tasks, which may be given up.
-        await self._queue.close()
-        await self._sender.stop()
-        if self._tending is not None:
-            await _end(self._tending)
-            self._tending = None
-        await self._pool.join()
+        try:
+            # First: what is given back at the end is handed to the queue again.
+            await self._pool.join()
+        finally:
+            await self._sender.flush(_FLUSH_SECONDS)
+            # Before the ends of those that may wait for an answer.
+            await self._queue.close()
+            await self._sender.stop()
+            if self._tending is not None:
+                await _end(self._tending)
+                self._tending = None
 
     def _lost_before(self) -> datetime:
         limit = self._clock() - timedelta(seconds=self._reconcile_seconds)
