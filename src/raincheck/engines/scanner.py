@@ -19,6 +19,8 @@ __all__ = ["Scanner"]
 
 logger = logging.getLogger(__name__)
 
+_NUDGE_SECONDS = 0.01
+
 
 class Scanner:
     """Fills the free places of a pool with pending tasks of the store, oldest first.
@@ -48,6 +50,7 @@ class Scanner:
         self._run: RunTask | None = None
         self._more_pending = True
         self._wake = asyncio.Event()
+        self._nudge: asyncio.TimerHandle | None = None
         self._loop_task: asyncio.Task[None] | None = None
 
     def start(self, run: RunTask) -> None:
@@ -57,6 +60,9 @@ class Scanner:
 
     async def stop(self) -> None:
         """Stop scanning. Idempotent."""
+        if self._nudge is not None:
+            self._nudge.cancel()
+            self._nudge = None
         if self._loop_task is not None:
             self._loop_task.cancel()
             await asyncio.gather(self._loop_task, return_exceptions=True)
@@ -65,6 +71,16 @@ class Scanner:
     def expect_more(self) -> None:
         """There is something pending: look as soon as a place is free."""
         self._more_pending = True
+
+    def nudge(self) -> None:
+        """Something changed in the store, and may be pending: look soon, once for all that changes until then."""
+        if self._pool.free > 0 and self._nudge is None and self._loop_task is not None:
+            self._nudge = asyncio.get_running_loop().call_later(_NUDGE_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._nudge = None
+        self._more_pending = True
+        self._wake.set()
 
     def place_is_free(self) -> None:
         """Look at once if something is known to be pending."""
