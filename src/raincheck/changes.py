@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from itertools import chain
 from types import TracebackType
 from typing import Protocol
 
@@ -39,12 +40,16 @@ class Watch:
     """A watch over one task, as a context manager: changes from its beginning on are not missed.
 
     Enter it, read the task, then `await next_change`: what changed after the entering is there.
+
+    Attributes:
+        ended: Whether nothing more will be heard: the service stops.
     """
 
     def __init__(self, changes: Changes, task_ref: str) -> None:
         self._changes = changes
         self.task_ref = task_ref
         self.version = 0
+        self.ended = False
         self._latest: Task | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -62,8 +67,8 @@ class Watch:
         self.version = max(self.version, task.version)
 
     async def next_change(self, seconds: float | None) -> Task | None:
-        """The task after its next change, or None when `seconds` went by without one."""
-        if (latest := self._take()) is not None:
+        """The task after its next change, or None when `seconds` went by without one, or the service stopped."""
+        if (latest := self._take()) is not None or self.ended:
             return latest
         self._waiter = asyncio.get_running_loop().create_future()
         try:
@@ -78,6 +83,14 @@ class Watch:
     def notify(self, task: Task) -> None:
         """See `Observer.notify`."""
         self._latest = task
+        self._wake()
+
+    def end(self) -> None:
+        """Nothing more will be heard: whoever waits is not to wait on."""
+        self.ended = True
+        self._wake()
+
+    def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -160,8 +173,11 @@ class Changes:
             self._subscribe()
 
     async def stop(self) -> None:
-        """Stop listening. Watches under way hear nothing more."""
+        """Stop listening. Watches under way end with what they know: their callers are still to be answered."""
         self._listening = False
+        for watch in tuple(chain.from_iterable(self._watches.values())):
+            if isinstance(watch, Watch):
+                watch.end()
         if self._resting is not None:
             self._resting.cancel()
             self._resting = None

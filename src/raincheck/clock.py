@@ -1,36 +1,31 @@
 """What time it is: one clock for all processes on a store, and one for intervals that no clock change can bend.
 
 Leases and deadlines are compared by processes on different machines, whose wall clocks differ and jump. Where the
-store has a clock of its own, everybody reads that one, and goes on from it by the machine's uptime; where it has none
-(SQLite: one machine), the wall clock is everybody's.
+store has a clock of its own, everybody reads that one, and goes on from it by the machine's uptime; where it has none,
+the wall clock is everybody's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import chain, repeat
 from typing import Protocol
 
+from raincheck.elapsed import elapsed
 from raincheck.errors import StoreError
 from raincheck.task import utc_now
 
-__all__ = ["StoreClock", "TimeSource", "elapsed"]
+__all__ = ["StoreClock", "TimeSource"]
 
 logger = logging.getLogger(__name__)
 
-_SYNC_SECONDS = 10.0
+# A store that tells its time in whole seconds is known the better the longer it is asked.
+_SYNC_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 _LONGEST_TRIP = 1.0
 _JUMP_SECONDS = 1.0
-
-_CLOCK_ID = getattr(time, "CLOCK_BOOTTIME", None)
-
-
-def elapsed() -> float:
-    """Seconds for intervals: never set, and going on while the machine sleeps (where the platform has such a clock)."""
-    return time.monotonic() if _CLOCK_ID is None else time.clock_gettime(_CLOCK_ID)
 
 
 class TimeSource(Protocol):
@@ -116,8 +111,8 @@ class StoreClock:
         self.jumped_at = elapsed()
 
     async def _synchronise_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(_SYNC_SECONDS)
+        for pause in chain(_SYNC_SECONDS, repeat(_SYNC_SECONDS[-1])):
+            await asyncio.sleep(pause)
             try:
                 await self.synchronise()
             except StoreError as error:

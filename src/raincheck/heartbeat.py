@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from raincheck.clock import elapsed
+from raincheck.elapsed import elapsed
 from raincheck.errors import StoreError
 from raincheck.runner import Runner
 from raincheck.store import TaskStore

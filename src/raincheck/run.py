@@ -48,7 +48,7 @@ class Run:
     Attributes:
         task: The latest record that this worker knows.
         fence: The fencing number of this claim: what `task` has changed to since does not make it ours again.
-        held_until: Until when the lease is surely held, on the clock of `raincheck.clock.elapsed`.
+        held_until: Until when the lease is surely held, on the clock of `raincheck.elapsed`.
         body: The operation's own code, while it runs.
     """
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from raincheck.changes import Changes
-from raincheck.clock import elapsed
+from raincheck.elapsed import elapsed
 from raincheck.engine import Slot
 from raincheck.errors import (
     InternalError,

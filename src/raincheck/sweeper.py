@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
-from raincheck.clock import elapsed
+from raincheck.elapsed import elapsed
 from raincheck.errors import StoreError
 from raincheck.store import TaskStore
 from raincheck.task import Task, TaskStatus
@@ -30,7 +30,7 @@ class Sweeper:
         returned: Called with each task that became pending again.
         lease_seconds: For so long after an outage of the store or a jump of the clock no lease counts as over: healthy
             workers must have the time to renew theirs.
-        jumped_at: When the clock last jumped, on the clock of `raincheck.clock.elapsed`.
+        jumped_at: When the clock last jumped, on the clock of `raincheck.elapsed`.
         held: The tasks that run in this very process, with their fencing numbers. Their worker is not lost, only late:
             the machine slept, or the store took no writes for longer than a lease.
     """

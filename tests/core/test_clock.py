@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from raincheck.clock import StoreClock, elapsed
+from raincheck.clock import StoreClock
+from raincheck.elapsed import elapsed
 from raincheck.errors import StoreUnavailable
 from raincheck.operations.context import TaskContext
 from raincheck.stores.sqlite import SqliteStore

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from raincheck import changes
-from raincheck.clock import elapsed
+from raincheck.elapsed import elapsed
 from raincheck.errors import StoreUnavailable
 from raincheck.operations.context import TaskContext
 from raincheck.store import Capabilities, Listener

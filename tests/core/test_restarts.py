@@ -162,3 +162,18 @@ async def test_a_cancel_by_another_process_reaches_the_worker(lab: Lab) -> None:
         await asyncio.wait_for(started.wait(), 5)
         await other.registry.cancel(task.task_ref, scope="a")
         await asyncio.wait_for(stopped.wait(), 5)
+
+
+async def test_who_waits_is_answered_when_the_service_stops(lab: Lab) -> None:
+    started = asyncio.Event()
+
+    @lab.operation("again", on_worker_lost="retry")
+    async def _(arguments: Mapping[str, Any], context: TaskContext) -> Any:
+        started.set()
+        await asyncio.sleep(60)
+
+    async with lab.service() as service:
+        task = (await service.registry.submit("again", {}, scope="a")).task
+        waiting = asyncio.create_task(service.registry.wait(task.task_ref, scope="a", seconds=60))
+        await asyncio.wait_for(started.wait(), 5)
+    assert (await asyncio.wait_for(waiting, 5)).status is TaskStatus.PENDING

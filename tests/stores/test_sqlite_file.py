@@ -6,6 +6,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ import pytest
 from stores.records import after, apply, new_task, settled, stored
 
 from raincheck.errors import StoreUnavailable, StoreUnusable
+from raincheck.stores import sqlite as sqlite_store
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.stores.sqlite_schema import (
     APPLICATION_ID,
@@ -22,7 +24,7 @@ from raincheck.stores.sqlite_schema import (
     migrate,
     packaged_migrations,
 )
-from raincheck.task import InputRequest, Outcome, Progress
+from raincheck.task import InputRequest, Outcome, Progress, utc_now
 from raincheck.transitions import AskInput, Cancel, Claim, ProvideInput, ReportProgress, Settle
 
 LATEST = packaged_migrations()[-1].version
@@ -305,3 +307,31 @@ async def test_the_wal_does_not_grow_without_bound(path: Path) -> None:
     assert os.stat(path).st_size > 55_000_000
     assert largest < 25_000_000
     assert not os.path.exists(f"{path}-wal")
+
+
+# The clock.
+
+
+async def _seconds_ahead(store: SqliteStore) -> float:
+    told = await store.time()
+    assert told is not None
+    return (told - utc_now()).total_seconds()
+
+
+@pytest.mark.skipif(sqlite_store.boot_id() is None, reason="this platform does not tell its start")
+async def test_one_clock_for_all_stores_on_a_file_whatever_becomes_of_the_wall_clock(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = [SqliteStore(path), SqliteStore(path)]
+    for store in stores:
+        await store.open()
+    assert abs(await _seconds_ahead(stores[0])) < 1
+    monkeypatch.setattr(sqlite_store, "utc_now", lambda: utc_now() + timedelta(hours=1))
+    assert abs(await _seconds_ahead(stores[0])) < 1
+    assert abs(await _seconds_ahead(stores[1])) < 1
+    # The machine was started anew: its uptime says nothing of the time before.
+    monkeypatch.setattr(sqlite_store, "boot_id", lambda: "the next start")
+    assert abs(await _seconds_ahead(stores[1]) - 3600) < 1
+    assert abs(await _seconds_ahead(stores[0]) - 3600) < 1
+    for store in stores:
+        await store.close()

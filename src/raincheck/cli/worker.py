@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raincheck.cli.options import settings_from, state_url_option
-from raincheck.errors import ConfigurationError
+from raincheck.errors import ConfigurationError, RaincheckError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Collection, Mapping
@@ -90,8 +90,14 @@ def worker(
     from raincheck.worker import run_worker
 
     configure_logs(settings.observability.log_level)
+    runner = asyncio.Runner()
+    try:
+        code = runner.run(run_worker(work))
+    except RaincheckError:
+        # It did not start, so there is nothing to wait for.
+        runner.close()
+        raise
     # Closing the runner, or the interpreter, would wait for threads of operations that will not stop.
-    code = asyncio.Runner().run(run_worker(work))
     sys.stderr.flush()
     os._exit(code)
 

@@ -290,8 +290,9 @@ class DynamoDBStore:
 
         return unsubscribe
 
-    async def time(self) -> None:
-        """See `TaskStore.time`: DynamoDB tells whole seconds only, and takes no call of a clock that is far wrong."""
+    async def time(self) -> datetime | None:
+        """See `TaskStore.time`: as DynamoDB's answers tell it (`raincheck.stores.dynamodb_clock`)."""
+        return self._calls.clock.now()
 
     def _watch(self) -> None:
         watching = len(self._listeners) > 0 and self._blocking is not None

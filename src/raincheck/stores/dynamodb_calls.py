@@ -25,7 +25,9 @@ from aiobotocore.session import AioSession  # pyright: ignore[reportMissingTypeS
 from botocore.config import Config  # pyright: ignore[reportMissingTypeStubs]
 from botocore.exceptions import ClientError  # pyright: ignore[reportMissingTypeStubs]
 
+from raincheck.elapsed import elapsed
 from raincheck.errors import StoreError, StoreUnavailable
+from raincheck.stores.dynamodb_clock import AnsweredClock
 from raincheck.stores.dynamodb_errors import FOREIGN, failed_conditions, is_cut, is_passing, store_error
 from raincheck.tls import Tls
 
@@ -160,7 +162,11 @@ class _Tries:
 
 
 class Calls:
-    """The client of the event loop."""
+    """The client of the event loop.
+
+    Attributes:
+        clock: What time it is at DynamoDB, as its answers tell.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -169,6 +175,7 @@ class Calls:
         self._client: Any = None
         self._slots = asyncio.Semaphore(connection.pool_size)
         self._answered_at = float("-inf")
+        self.clock = AnsweredClock()
 
     @property
     def is_open(self) -> bool:
@@ -250,6 +257,7 @@ class Calls:
         try:
             async with asyncio.timeout_at(until):
                 while True:
+                    asked_at = elapsed()
                     try:
                         answer = await method(**request)
                     except RuntimeError:
@@ -269,10 +277,16 @@ class Calls:
                             raise self.connection.error(error, operation) from error
                     else:
                         self._answered_at = loop.time()
+                        self._hear_the_time(answer, asked_at)
                         return answer
                     await asyncio.sleep(pause)
         except TimeoutError as error:
             raise self.connection.error(last or error, operation) from error
+
+    def _hear_the_time(self, answer: Answer, asked_at: float) -> None:
+        headers: Mapping[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        if (date := headers.get("date")) is not None:
+            self.clock.heard(date, asked_at, elapsed())
 
     async def on_table(self, operation: str, **request: Any) -> Answer:
         """`call`, of an operation that takes `TableName`."""

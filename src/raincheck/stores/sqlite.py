@@ -17,17 +17,19 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from datetime import datetime
 from heapq import merge
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from raincheck.elapsed import elapsed
 from raincheck.errors import StoreUnavailable
 from raincheck.store import Capabilities, Cursor, Inserted, Listener, TaskSummary
 from raincheck.stores.listeners import Listeners
 from raincheck.stores.sqlite_errors import is_locked, needs_new_connection, store_error
-from raincheck.stores.sqlite_rows import SQL, Row, storable, summary_from, task_from, to_micros
+from raincheck.stores.sqlite_rows import SQL, Row, from_micros, storable, summary_from, task_from, to_micros
 from raincheck.stores.sqlite_schema import connect_reader, packaged_migrations
 from raincheck.stores.sqlite_writer import Done, SqliteWriter, WriterSettings, resolve
-from raincheck.stores.sqlite_writes import Insert, Purge, Renew, Replace, Write
-from raincheck.task import Task, TaskStatus
+from raincheck.stores.sqlite_writes import Insert, Purge, Renew, Replace, SetClock, Write
+from raincheck.task import Task, TaskStatus, utc_now
 
 __all__ = ["SqliteStore"]
 
@@ -195,8 +197,22 @@ class SqliteStore:
         return unsubscribe
 
     async def time(self) -> datetime | None:
-        """See `TaskStore.time`: all its processes are on one machine."""
-        return
+        """See `TaskStore.time`: the machine's uptime, from what its wall clock said at the first use since its start.
+
+        All its processes are on one machine, and a wall clock that is set must neither end the leases of those that
+        live nor keep those of the dead. Where the platform does not tell its start: None.
+        """
+        boot = boot_id()
+        if boot is None:
+            return None
+        found = await self._read(lambda connection: connection.execute(SQL["clock"], (boot,)).fetchall())
+        offset: int = found[0][0] if found else await self._first_time(boot)
+        return from_micros(offset + round(elapsed() * 1e6))
+
+    async def _first_time(self, boot: str) -> int:
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._put(SetClock(boot, to_micros(utc_now()) - round(elapsed() * 1e6), done))
+        return await done
 
     def _watch(self) -> None:
         watching = len(self._listeners) > 0
@@ -295,3 +311,11 @@ def _merged(
     finally:
         for cursor in cursors:
             cursor.close()
+
+
+def boot_id() -> str | None:
+    """What tells this start of the machine from others; None where the platform does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip() or None
+    except (OSError, ValueError):
+        return None

@@ -22,7 +22,7 @@ from raincheck.stores.sqlite_rows import (
 )
 from raincheck.task import TERMINAL, Task
 
-__all__ = ["Insert", "Purge", "Renew", "Replace", "Transaction", "Write"]
+__all__ = ["Insert", "Purge", "Renew", "Replace", "SetClock", "Transaction", "Write"]
 
 _INSERT = SQL["insert"]
 _CURRENT = SQL["current"]
@@ -188,6 +188,26 @@ class Renew:
 
     def changed(self, result: set[str]) -> Task | None:
         """See `Write.changed`: a renewal is no change that a caller can see."""
+        return None
+
+
+class SetClock:
+    """The first `TaskStore.time` since the machine's start."""
+
+    __slots__ = ("_boot", "_offset", "done")
+
+    def __init__(self, boot: str, offset: int, done: asyncio.Future[int]) -> None:
+        self.done = done
+        self._boot = boot
+        self._offset = offset
+
+    def apply(self, transaction: Transaction) -> int:
+        """See `Write.apply`: the offset that holds, this one or that of a faster process."""
+        transaction.execute(SQL["set_clock"], (self._boot, self._offset))
+        return transaction.execute(SQL["clock"], (self._boot,)).fetchall()[0][0]
+
+    def changed(self, result: int) -> Task | None:
+        """See `Write.changed`: no task changes."""
         return None
 
 

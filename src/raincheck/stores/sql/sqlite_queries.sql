@@ -126,3 +126,10 @@ ORDER BY created_at DESC, task_ref DESC LIMIT ?;
 -- name: list_scope_after
 SELECT {summary} FROM task WHERE scope = ? AND status = ? AND operation_type = ? AND (created_at, task_ref) < (?, ?)
 ORDER BY created_at DESC, task_ref DESC LIMIT ?;
+
+-- name: clock
+SELECT offset FROM clock WHERE boot = ?;
+
+-- name: set_clock
+INSERT INTO clock (id, boot, offset) VALUES (1, ?1, ?2)
+ON CONFLICT (id) DO UPDATE SET boot = excluded.boot, offset = excluded.offset WHERE boot <> excluded.boot;
