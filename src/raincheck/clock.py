@@ -74,7 +74,8 @@ class StoreClock:
         Raises:
             StoreError: The store does not answer.
         """
-        if await self.synchronise():
+        # The first answer may have had to connect, or to set the clock; the second one tells when it was given.
+        if await self.synchronise() and await self.synchronise():
             self._loop_task = asyncio.create_task(self._synchronise_for_ever(), name="raincheck-clock")
 
     async def stop(self) -> None:

@@ -67,6 +67,7 @@ class Service:
         engine: Makes what brings tasks to this process.
 
     Attributes:
+        clock: What time it is for the tasks.
         registry: The use cases, once started.
     """
 
@@ -87,7 +88,7 @@ class Service:
         self._names = names
         self._changes = Changes(store)
         self._store_clock = StoreClock(store)
-        clock = clock or self._store_clock
+        self.clock = clock = clock or self._store_clock
         lease = self.settings.lease_seconds
         self._engine = engine(store, names, max_concurrency=self.settings.max_concurrency, clock=clock)
         self._failures = FailureRate(self.settings.alert_on_failure_rate)

@@ -72,7 +72,7 @@ class Desk:
         task = await self.find(task_ref)
         if not task.terminal:
             raise CallError(f"task {task.task_ref} is still {task.status}: cancel it first, or wait for its end")
-        now = utc_now()
+        now = await self._now()
         again = Task(
             task_ref=new_task_ref(),
             scope=task.scope,
@@ -90,23 +90,26 @@ class Desk:
     async def purge_expired(self) -> int:
         """Remove the ended tasks whose retention is over; how many."""
         removed = 0
-        while count := await self._store.purge(utc_now(), _PAGE):
+        while count := await self._store.purge(await self._now(), _PAGE):
             removed += count
         return removed
 
     async def count_settled_before(self, age: timedelta) -> int:
         """How many tasks ended longer ago than `age`."""
-        return len(await self._settled_before(utc_now() - age))
+        return len(await self._settled_before(await self._now() - age))
 
     async def purge_settled_before(self, age: timedelta) -> int:
         """Remove the tasks that ended longer ago than `age`, and those whose retention is over; how many."""
-        now = utc_now()
+        now = await self._now()
         for task_ref in await self._settled_before(now - age):
             task = await self._store.get(task_ref)
             if task is not None and task.terminal:
                 # The store removes what has expired, so their retention ends now.
                 await self._store.replace(replace(task, version=task.version + 1, expires_at=now))
         return await self.purge_expired()
+
+    async def _now(self) -> datetime:
+        return await self._store.time() or utc_now()
 
     async def _settled_before(self, moment: datetime) -> list[str]:
         pages = self._pages(statuses=TERMINAL)
