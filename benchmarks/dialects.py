@@ -96,8 +96,7 @@ class HandleTools:
 
     def status(self, ref: str, wait_seconds: float = 0) -> Call:
         arguments: dict[str, Any] = {"task_ref": ref}
-        if wait_seconds:
-            arguments["wait_seconds"] = wait_seconds
+        arguments["wait_seconds"] = wait_seconds
         name = "resolve_task_status"
         return Call(method="tools/call", name=name, params={"name": name, "arguments": arguments})
 

@@ -67,6 +67,13 @@ class PollingSettings(Section):
     max_interval_ms: int = Field(default=30000, ge=1, le=3_600_000, description="The longest interval.")
     backoff_multiplier: float = Field(default=2.0, ge=1, le=100, description="What each interval is multiplied with.")
     max_attempts: int = Field(default=20, ge=1, le=1_000_000, description="How often a driver asks before it gives up.")
+    hold_seconds: float = Field(
+        default=3,
+        ge=0,
+        le=25,
+        description="How long `resolve_task_status` holds its answer where there is no news and the caller names no "
+        "`wait_seconds`, so that a caller in a tight loop makes few calls; 0: it answers at once.",
+    )
 
     @model_validator(mode="after")
     def _intervals_fit(self) -> PollingSettings:

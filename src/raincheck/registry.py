@@ -32,6 +32,7 @@ __all__ = ["ANY_SCOPE", "Registry", "Submission"]
 ANY_SCOPE: Final = "*"
 """The scope of the person who runs the store (`raincheck tasks`): every task. No caller is ever given it."""
 
+_QUIET_SECONDS = 1.0
 _LONGEST_KEY = 255
 _LONGEST_REF = 128
 
@@ -180,6 +181,30 @@ class Registry:
                 if changed is None:
                     break
                 task = changed
+        return task
+
+    async def hold(self, task_ref: str, *, scope: str, seconds: float) -> Task:
+        """The task once there is news for whoever asks about it, or as it is when `seconds` are over.
+
+        News are its end, a question, and progress; progress counts once the hold has lasted a second, so that a caller
+        that asks in a loop asks no faster than that however often a task reports.
+
+        Raises:
+            TaskNotFound: As in `get`.
+        """
+        if self._changes is None or seconds <= 0:
+            return await self.get(task_ref, scope=scope)
+        with self._changes.watch(task_ref) as watch:
+            first = task = await self.get(task_ref, scope=scope)
+            watch.seen(task)
+            now = asyncio.get_running_loop().time
+            until = now() + seconds
+            progress_counts_at = now() + min(seconds, _QUIET_SECONDS)
+            while not (task.terminal or task.status is TaskStatus.INPUT_REQUIRED):
+                end = until if task.progress == first.progress else progress_counts_at
+                if now() >= end:
+                    break
+                task = await watch.next_change(end - now()) or task
         return task
 
     async def wait_for_change(self, seen: Task, *, scope: str, seconds: float) -> Task:

@@ -60,14 +60,14 @@ class HandleCalls:
         read = partial(read_ticket, idempotency_key=idempotency_key)
         return await self._call("initiate_background_task", arguments, read)
 
-    async def status(self, handle: TaskHandle, *, hold: float = 0.0) -> TaskView:
-        """The task as it is, or as it is when it ends or asks something within `hold` seconds.
+    async def status(self, handle: TaskHandle, *, hold: float | None = None) -> TaskView:
+        """The task as it is, or as it is when there is news within `hold` seconds; None leaves that to the server.
 
         Raises:
             NotHeld: It was to be held, and cannot be. Without `hold` it may well be answered.
         """
         arguments: dict[str, Any] = {"task_ref": handle.task_ref}
-        if not hold:
+        if hold is None:
             return await self._call_for("resolve_task_status", arguments, handle)
         arguments["wait_seconds"] = round(min(hold, LONGEST_HOLD), 3)
         try:
@@ -76,6 +76,8 @@ class HandleCalls:
             raise
         except CallError as error:
             # Another server's handle tools may know no wait_seconds.
+            if not hold:
+                return await self.status(handle)
             raise NotHeld from error
 
     async def cancel(self, handle: TaskHandle) -> TaskView:

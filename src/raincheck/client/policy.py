@@ -66,8 +66,11 @@ class PollingPolicy:
         backoff_multiplier: float = 2.0,
         max_attempts: int | None = 20,
         max_total_seconds: float | None = None,
+        hold_seconds: float | None = None,
     ) -> PollingPolicy:
         """The policy of a `[polling]` table: `PollingPolicy.from_settings(**settings.polling.model_dump())`.
+
+        Its `hold_seconds` is for callers that ask for no time of their own; a driver does, so it is passed over.
 
         Raises:
             ValueError: A number is out of its bounds.

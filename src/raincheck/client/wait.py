@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 # An answer that came so much earlier than asked for was not held.
 _HELD_SHARE = 0.8
 _GRACE = 5.0
+# A held answer that comes earlier brings news, and no sooner than that.
+_QUIET_SECONDS = 0.9
 
 
 class Changes:
@@ -128,16 +130,18 @@ class Wait:
             hold = min(hold, self._pace.interval(hint))
         hold = min(hold, self._pace.remaining)
         self._pace.attempts += 1
-        started = time.monotonic()
+        before, started = self._view, time.monotonic()
         try:
-            view = await self._bounded(hold)
+            view = await self._bounded(hold or None)
         except NotHeld:
             logger.info("the server does not hold its answers: asking from time to time")
             self._hold = 0.0
-            return await self._bounded(0.0), False
-        return view, hold > 0 and time.monotonic() - started >= hold * _HELD_SHARE
+            return await self._bounded(None), False
+        took = time.monotonic() - started
+        news = before is not None and view.progress != before.progress and took >= min(hold, _QUIET_SECONDS)
+        return view, hold > 0 and (news or took >= hold * _HELD_SHARE)
 
-    async def _bounded(self, hold: float) -> TaskView:
+    async def _bounded(self, hold: float | None) -> TaskView:
         # Without a bound `remaining` is infinite, which asyncio.timeout does not take; a little grace for the way.
         remaining = self._pace.remaining
         limit = asyncio.timeout(None if remaining == math.inf else remaining + _GRACE)

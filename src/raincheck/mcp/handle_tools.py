@@ -79,12 +79,12 @@ HANDLE_TOOLS: tuple[HandleTool, ...] = (
         name="resolve_task_status",
         title="Look at a background task",
         description=(
-            "Status of a background task, and its result once `terminal` is true. "
-            "Pass wait_seconds (up to 25) to wait for the end instead of asking again and again."
+            "Status of a background task, and its result once `terminal` is true. The answer comes when there is news, "
+            "or after a few seconds; pass wait_seconds (0 to 25) to wait for less or more."
         ),
         properties={
             "task_ref": _REF,
-            "wait_seconds": {"type": "number", "description": "Answer when it ends, or after so many seconds."},
+            "wait_seconds": {"type": "number", "description": "Wait at most so many seconds for news; 0: answer at once."},
         },
         required=("task_ref",),
         read_only=True,
@@ -158,6 +158,9 @@ class HandleTools:
         registry: The use cases.
         polling: The ladder that the hints follow.
         clock: The wall clock.
+
+    Attributes:
+        hold_seconds: How long an answer without news is held for a caller that names no time of its own.
     """
 
     def __init__(
@@ -167,6 +170,7 @@ class HandleTools:
         self._initial = polling.initial_interval_ms / 1000
         self._longest = polling.max_interval_ms / 1000
         self._growth = polling.backoff_multiplier - 1
+        self.hold_seconds = polling.hold_seconds
         self._clock = clock
         self._handlers: dict[str, Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]] = {
             "initiate_background_task": self._initiate,
@@ -228,15 +232,11 @@ class HandleTools:
         return self.ticket(submission)
 
     async def _resolve(self, arguments: Mapping[str, Any], scope: str) -> dict[str, Any]:
-        wait = _number(arguments, "wait_seconds") or 0.0
+        asked = _number(arguments, "wait_seconds")
+        wait = self.hold_seconds if asked is None else min(asked, LONGEST_WAIT)
         if wait < 0:
             raise InvalidParameters(f"wait_seconds must be from 0 to {LONGEST_WAIT:g}; it was {wait:g}.")
-        task_ref = _text(arguments, "task_ref")
-        if wait:
-            task = await self._registry.wait(task_ref, scope=scope, seconds=min(wait, LONGEST_WAIT))
-        else:
-            task = await self._registry.get(task_ref, scope=scope)
-        return self._status(task)
+        return self._status(await self._registry.hold(_text(arguments, "task_ref"), scope=scope, seconds=wait))
 
     async def _cancel(self, arguments: Mapping[str, Any], scope: str) -> dict[str, Any]:
         return self._status(await self._registry.cancel(_text(arguments, "task_ref"), scope=scope))

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 from raincheck.errors import CallError, StoreError, TaskNotFound
 from raincheck.mcp import task_wire, wire
 from raincheck.mcp.handle_tools import HandleTools
+from raincheck.mcp.pacing import Pacing
 from raincheck.mcp.scopes import ANONYMOUS, scope_of
 from raincheck.mcp.store_trouble import for_callers
 from raincheck.mcp.surfaces import (
@@ -68,11 +69,14 @@ class TaskMethods:
     def __init__(self, registry: Registry, handles: HandleTools, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._registry = registry
         self._handles = handles
+        self._pacing = Pacing()
         self._clock = clock
 
     def created(self, task: Task) -> Answer:
         """The extension's handle of a new task."""
-        return task_wire.created_task(task, now=self._clock(), poll_after_seconds=self._handles.poll_after(task))
+        hint = self._handles.poll_after(task)
+        self._pacing.answered(task.task_ref, hint)
+        return task_wire.created_task(task, now=self._clock(), poll_after_seconds=hint)
 
     def detailed(self, task: Task) -> Answer:
         """The extension's whole task."""
@@ -100,9 +104,11 @@ class TaskMethods:
         )
 
     async def get(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> Answer:
-        """`tasks/get` of either protocol."""
+        """`tasks/get` of either protocol: at once for a caller that keeps to the interval, else held for a while."""
         modern = _checked_era(ctx, params)
-        task = await self._registry.get(params.task_id, scope=scope_of(ctx))
+        early = min(self._pacing.early_by(params.task_id), self._handles.hold_seconds)
+        task = await self._registry.hold(params.task_id, scope=scope_of(ctx), seconds=early)
+        self._pacing.answered(task.task_ref, self._handles.poll_after(task))
         return {"resultType": "complete", **self.detailed(task)} if modern else self.core(task)
 
     async def update(self, ctx: ServerRequestContext[Any, Any], params: UpdateParams) -> Answer:
