@@ -84,7 +84,10 @@ HANDLE_TOOLS: tuple[HandleTool, ...] = (
         ),
         properties={
             "task_ref": _REF,
-            "wait_seconds": {"type": "number", "description": "Wait at most so many seconds for news; 0: answer at once."},
+            "wait_seconds": {
+                "type": "number",
+                "description": "Wait at most so many seconds for news; 0: answer at once.",
+            },
         },
         required=("task_ref",),
         read_only=True,

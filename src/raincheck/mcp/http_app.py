@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from raincheck.health import PATHS, Health
+from raincheck.mcp.hang_up import ending_with_its_caller
 
 __all__ = ["http_app", "with_health"]
 
@@ -27,6 +28,7 @@ _PRESENT = frozenset(version.encode() for version in MODERN_PROTOCOL_VERSIONS)
 def http_app(server: MCPServer[Any], *, host: str, security: TransportSecuritySettings | None) -> ASGIApp:
     """The application that serves `server` at /mcp."""
     exchanges = server.streamable_http_app(host=host, json_response=True, transport_security=security)
+    answered = ending_with_its_caller(exchanges)
     streams = server.streamable_http_app(host=host, transport_security=security)
 
     @asynccontextmanager
@@ -41,7 +43,7 @@ def http_app(server: MCPServer[Any], *, host: str, security: TransportSecuritySe
             await living(scope, receive, send)
             return
         version = next((value for name, value in scope["headers"] if name == b"mcp-protocol-version"), None)
-        await (exchanges if version in _PRESENT else streams)(scope, receive, send)
+        await (answered if version in _PRESENT else streams)(scope, receive, send)
 
     return app
 

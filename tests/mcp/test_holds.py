@@ -1,0 +1,182 @@
+"""Answers that are held: until there is news, for as long as was agreed, and for nobody who is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from raincheck.config import Settings
+from raincheck.mcp.http_app import http_app
+from raincheck.mcp.serving import make_server
+from raincheck.operations.context import TaskContext
+from raincheck.operations.python import python_operation
+from raincheck.registry import Registry
+from raincheck.task import TaskStatus
+from support.lab import Lab
+from support.serving import HttpCaller
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path / "tasks.db")
+
+
+class Stage:
+    """An operation that does what the test says."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.steps: asyncio.Queue[Any] = asyncio.Queue()
+
+        @lab.operation("play")
+        async def _(arguments: Mapping[str, Any], context: TaskContext) -> str:
+            while (step := await self.steps.get()) != "end":
+                await step(context)
+            return "over"
+
+
+async def _begun(registry: Registry) -> str:
+    ref = (await registry.submit("play", {}, scope="a")).task.task_ref
+    async with asyncio.timeout(5):
+        while (await registry.get(ref, scope="a")).status is not TaskStatus.PROCESSING:
+            await asyncio.sleep(0.01)
+    return ref
+
+
+async def test_a_hold_ends_with_the_task(lab: Lab) -> None:
+    stage = Stage(lab)
+    async with lab.service() as service, asyncio.timeout(10):
+        ref = await _begun(service.registry)
+        holding = asyncio.create_task(service.registry.hold(ref, scope="a", seconds=60))
+        await stage.steps.put("end")
+        assert (await holding).status is TaskStatus.COMPLETED
+
+
+async def test_a_hold_ends_with_a_question(lab: Lab) -> None:
+    stage = Stage(lab)
+    async with lab.service() as service, asyncio.timeout(10):
+        ref = await _begun(service.registry)
+        holding = asyncio.create_task(service.registry.hold(ref, scope="a", seconds=60))
+        await stage.steps.put(lambda context: context.elicit("Go on?", {"type": "object"}))
+        assert (await holding).status is TaskStatus.INPUT_REQUIRED
+        await service.registry.cancel(ref, scope="a")
+
+
+async def test_a_hold_ends_with_progress_but_not_with_every_step_of_it(lab: Lab) -> None:
+    stage = Stage(lab)
+    async with lab.service() as service, asyncio.timeout(20):
+        ref = await _begun(service.registry)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        holding = asyncio.create_task(service.registry.hold(ref, scope="a", seconds=60))
+
+        async def report(context: TaskContext) -> None:
+            await context.progress(0.1)
+
+        await stage.steps.put(report)
+        task = await holding
+        assert task.progress is not None
+        assert task.progress.fraction == 0.1
+        assert loop.time() - began >= 1.0
+        await stage.steps.put("end")
+
+
+async def test_a_hold_without_news_ends_when_its_time_is_over(lab: Lab) -> None:
+    stage = Stage(lab)
+    async with lab.service() as service, asyncio.timeout(10):
+        ref = await _begun(service.registry)
+        began = asyncio.get_running_loop().time()
+        assert (await service.registry.hold(ref, scope="a", seconds=0.3)).status is TaskStatus.PROCESSING
+        assert asyncio.get_running_loop().time() - began >= 0.3
+        await stage.steps.put("end")
+
+
+# Over HTTP.
+
+
+def _watchers() -> int:
+    return sum(task.get_name() == "raincheck-hang-up" for task in asyncio.all_tasks())
+
+
+@asynccontextmanager
+async def _served(tmp_path: Path, **polling: Any) -> AsyncGenerator[tuple[HttpCaller, Any, asyncio.Event]]:
+    """A caller of a server in this process, the server's raincheck, and what lets its operation end."""
+    release = asyncio.Event()
+
+    async def play() -> str:
+        await release.wait()
+        return "over"
+
+    settings = Settings.model_validate({"state": {"url": str(tmp_path / "tasks.db")}, "polling": polling})
+    server, rc = make_server(settings, {"play": python_operation(play, operation_type="play", description="Play.")})
+    app = http_app(server, host="127.0.0.1", security=None)
+    web = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="on"))
+    async with rc.running():
+        serving = asyncio.create_task(web.serve())
+        async with asyncio.timeout(10):
+            while not web.started:
+                await asyncio.sleep(0.01)
+        port: int = web.servers[0].sockets[0].getsockname()[1]
+        caller = HttpCaller(port)
+        try:
+            yield caller, rc, release
+        finally:
+            release.set()
+            await caller.close()
+            web.should_exit = True
+            await serving
+
+
+async def test_a_caller_in_a_tight_loop_makes_one_call_per_hold(tmp_path: Path) -> None:
+    async with _served(tmp_path, hold_seconds=0.5) as (caller, _, release):
+        ref = (await caller.submit("play"))["task_ref"]
+        loop = asyncio.get_running_loop()
+        began, calls = loop.time(), 0
+        while loop.time() - began < 2.0:
+            answer = await caller.call("resolve_task_status", {"task_ref": ref})
+            assert not answer["terminal"]
+            calls += 1
+        assert calls <= 2.0 / 0.5 + 1
+        release.set()
+        assert (await caller.call("resolve_task_status", {"task_ref": ref}))["status"] == "completed"
+
+
+async def test_who_asks_for_no_wait_is_answered_at_once_and_so_is_everybody_where_holds_are_off(
+    tmp_path: Path,
+) -> None:
+    async with _served(tmp_path, hold_seconds=25) as (caller, _, _release), asyncio.timeout(10):
+        ref = (await caller.submit("play"))["task_ref"]
+        assert not (await caller.call("resolve_task_status", {"task_ref": ref, "wait_seconds": 0}))["terminal"]
+    async with _served(tmp_path, hold_seconds=0) as (caller, _, _release), asyncio.timeout(10):
+        ref = (await caller.submit("play"))["task_ref"]
+        assert not (await caller.call("resolve_task_status", {"task_ref": ref}))["terminal"]
+
+
+async def test_a_hold_ends_when_its_caller_hangs_up(tmp_path: Path) -> None:
+    async with _served(tmp_path) as (caller, rc, _release):
+        ref = (await caller.submit("play"))["task_ref"]
+        registry: Registry = (await rc.started()).registry
+        observers = registry._changes._watches  # pyright: ignore[reportPrivateUsage]
+        async with asyncio.timeout(5):
+            while not observers.get(ref):
+                await asyncio.sleep(0.01)
+        # The run itself observes its task.
+        watching = len(observers[ref])
+        holding = asyncio.create_task(caller.status(ref, wait_seconds=25))
+        async with asyncio.timeout(5):
+            while not (len(observers.get(ref, ())) > watching and _watchers()):
+                await asyncio.sleep(0.01)
+        holding.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await holding
+        async with asyncio.timeout(5):
+            while len(observers.get(ref, ())) > watching or _watchers():
+                await asyncio.sleep(0.01)
+        # The server goes on as if nothing were.
+        assert not (await caller.status(ref))["terminal"]
