@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -105,7 +106,9 @@ def _watchers() -> int:
 
 
 @asynccontextmanager
-async def _served(tmp_path: Path, **polling: Any) -> AsyncGenerator[tuple[HttpCaller, Any, asyncio.Event]]:
+async def _served(
+    tmp_path: Path, kind: type[HttpCaller] = HttpCaller, **polling: Any
+) -> AsyncGenerator[tuple[HttpCaller, Any, asyncio.Event]]:
     """A caller of a server in this process, the server's raincheck, and what lets its operation end."""
     release = asyncio.Event()
 
@@ -123,7 +126,7 @@ async def _served(tmp_path: Path, **polling: Any) -> AsyncGenerator[tuple[HttpCa
             while not web.started:
                 await asyncio.sleep(0.01)
         port: int = web.servers[0].sockets[0].getsockname()[1]
-        caller = HttpCaller(port)
+        caller = kind(port)
         try:
             yield caller, rc, release
         finally:
@@ -180,3 +183,51 @@ async def test_a_hold_ends_when_its_caller_hangs_up(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
         # The server goes on as if nothing were.
         assert not (await caller.status(ref))["terminal"]
+
+
+# tasks/get.
+
+
+class Declaring(HttpCaller):
+    """A caller that declares the tasks extension on every request."""
+
+    @staticmethod
+    def envelope(request_id: int, method: str, params: Mapping[str, Any]) -> bytes:
+        message = json.loads(HttpCaller.envelope(request_id, method, params))
+        capabilities = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
+        message["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = capabilities
+        return json.dumps(message).encode()
+
+
+async def test_tasks_get_is_held_for_who_asks_too_early_and_answered_at_once_for_who_does_not(tmp_path: Path) -> None:
+    async with _served(tmp_path, Declaring, hold_seconds=1, initial_interval_ms=600) as (caller, _, release):
+        loop = asyncio.get_running_loop()
+        created = await caller.request("tools/call", {"name": "play", "arguments": {}}, "play")
+        ref = created["taskId"]
+
+        async def asked() -> tuple[float, str]:
+            began = loop.time()
+            answer = await caller.request("tasks/get", {"taskId": ref}, ref)
+            return loop.time() - began, answer["status"]
+
+        took, status = await asked()
+        assert (took > 0.4, status) == (True, "working")
+        early = asyncio.create_task(asked())
+        await asyncio.sleep(0)
+        release.set()
+        assert (await early)[1] == "completed"
+        again = await asked()
+        assert again[1] == "completed"
+
+
+async def test_a_caller_that_keeps_to_the_interval_is_not_held(tmp_path: Path) -> None:
+    async with _served(tmp_path, Declaring, hold_seconds=25, initial_interval_ms=50, max_interval_ms=50) as (
+        caller,
+        _,
+        _release,
+    ):
+        created = await caller.request("tools/call", {"name": "play", "arguments": {}}, "play")
+        async with asyncio.timeout(10):
+            for _ in range(3):
+                await asyncio.sleep(created["pollIntervalMs"] / 1000)
+                await caller.request("tasks/get", {"taskId": created["taskId"]}, created["taskId"])
