@@ -68,7 +68,7 @@ class PollingSettings(Section):
     backoff_multiplier: float = Field(default=2.0, ge=1, le=100, description="What each interval is multiplied with.")
     max_attempts: int = Field(default=20, ge=1, le=1_000_000, description="How often a driver asks before it gives up.")
     hold_seconds: float = Field(
-        default=3,
+        default=0,
         ge=0,
         le=25,
         description="How long `resolve_task_status` holds its answer where there is no news and the caller names no "

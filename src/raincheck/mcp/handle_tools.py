@@ -79,8 +79,8 @@ HANDLE_TOOLS: tuple[HandleTool, ...] = (
         name="resolve_task_status",
         title="Look at a background task",
         description=(
-            "Status of a background task, and its result once `terminal` is true. The answer comes when there is news, "
-            "or after a few seconds; pass wait_seconds (0 to 25) to wait for less or more."
+            "Status of a background task, and its result once `terminal` is true. "
+            "Pass wait_seconds (up to 25) to wait for news instead of asking again and again."
         ),
         properties={
             "task_ref": _REF,
