@@ -64,7 +64,11 @@ async def test_a_hold_ends_with_a_question(lab: Lab) -> None:
     async with lab.service() as service, asyncio.timeout(10):
         ref = await _begun(service.registry)
         holding = asyncio.create_task(service.registry.hold(ref, scope="a", seconds=60))
-        await stage.steps.put(lambda context: context.elicit("Go on?", {"type": "object"}))
+
+        async def ask(context: TaskContext) -> None:
+            await context.elicit("Go on?", {"type": "object"})
+
+        await stage.steps.put(ask)
         assert (await holding).status is TaskStatus.INPUT_REQUIRED
         await service.registry.cancel(ref, scope="a")
 
@@ -165,7 +169,9 @@ async def test_a_hold_ends_when_its_caller_hangs_up(tmp_path: Path) -> None:
     async with _served(tmp_path) as (caller, rc, _release):
         ref = (await caller.submit("play"))["task_ref"]
         registry: Registry = (await rc.started()).registry
-        observers = registry._changes._watches  # pyright: ignore[reportPrivateUsage]
+        changes = registry._changes  # pyright: ignore[reportPrivateUsage]
+        assert changes is not None
+        observers = changes._watches  # pyright: ignore[reportPrivateUsage]
         async with asyncio.timeout(5):
             while not observers.get(ref):
                 await asyncio.sleep(0.01)
@@ -194,7 +200,7 @@ class Declaring(HttpCaller):
     @staticmethod
     def envelope(request_id: int, method: str, params: Mapping[str, Any]) -> bytes:
         message = json.loads(HttpCaller.envelope(request_id, method, params))
-        capabilities = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
+        capabilities: dict[str, Any] = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
         message["params"]["_meta"]["io.modelcontextprotocol/clientCapabilities"] = capabilities
         return json.dumps(message).encode()
 
