@@ -11,10 +11,11 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from raincheck.store import Cursor, TaskSummary
+from raincheck.stores.moments import from_micros, micros_or_none, moment_or_none, to_micros
 from raincheck.stores.payloads import (
     decode_arguments,
     decode_inputs,
@@ -59,7 +60,6 @@ __all__ = [
     "task_from",
     "task_key",
     "text",
-    "to_micros",
     "version_of",
     "worker_text",
 ]
@@ -86,26 +86,11 @@ COUNT_SHARDS = 32
 MARKS = 8
 """The marks of so many last writes are kept: that many others may get in between a write and its repetition."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STATUS = {str(status): status for status in TaskStatus}
 _LONGEST_REF = 900
 # DynamoDB's own expiry is the net under `purge`: it comes into play where nobody served the table for a month.
 _MARGIN = timedelta(days=30)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-
-
-def to_micros(moment: datetime) -> int:
-    """Whole microseconds since 1970, exactly."""
-    since = moment - _EPOCH
-    return (since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds
-
-
-def _micros(moment: datetime | None) -> int | None:
-    return None if moment is None else to_micros(moment)
-
-
-def _moment(micros: int | None) -> datetime | None:
-    return None if micros is None else _EPOCH + timedelta(microseconds=micros)
 
 
 def text(value: str) -> Mapping[str, Any]:
@@ -240,10 +225,10 @@ def _changing(task: Task, inputs: Payload, outcome: Payload, written: str) -> di
     error = task.outcome.error if task.outcome is not None else None
     state = [
         to_micros(task.updated_at),
-        _micros(task.settled_at),
-        _micros(task.expires_at),
+        micros_or_none(task.settled_at),
+        micros_or_none(task.expires_at),
         task.attempt,
-        _micros(task.started_at),
+        micros_or_none(task.started_at),
         None if error is None else error.code,
         encode_progress(task.progress),
     ]
@@ -312,7 +297,7 @@ def is_due(item: Item, until: int) -> bool:
 
 def expires_at(item: Item) -> datetime | None:
     """When the stored task may be removed, None while it is not terminal."""
-    return _moment(json.loads(item["state"]["S"])[2])
+    return moment_or_none(json.loads(item["state"]["S"])[2])
 
 
 def _micros_of(item: Item, name: str) -> int | None:
@@ -331,21 +316,21 @@ def task_from(item: Item, bodies: Sequence[str | None]) -> Task:
         scope=scope,
         operation_type=operation_type,
         arguments=decode_arguments(arguments or "{}"),
-        created_at=_EPOCH + timedelta(microseconds=created_at),
-        updated_at=_EPOCH + timedelta(microseconds=updated_at),
-        deadline_at=_EPOCH + timedelta(microseconds=int(item["deadline_at"]["N"])),
+        created_at=from_micros(created_at),
+        updated_at=from_micros(updated_at),
+        deadline_at=from_micros(int(item["deadline_at"]["N"])),
         ttl_seconds=ttl_seconds,
         status=status_of(item),
         version=version_of(item),
-        settled_at=_moment(settled_at),
-        expires_at=_moment(expires),
+        settled_at=moment_or_none(settled_at),
+        expires_at=moment_or_none(expires),
         attempt=attempt,
         max_attempts=max_attempts,
         retry_when_lost=retry_when_lost,
         fence=int(item["fence"]["N"]),
         worker_id=json.loads(item["worker"]["S"]) if "worker" in item else None,
-        lease_until=_moment(_micros_of(item, "lease_until")),
-        started_at=_moment(started_at),
+        lease_until=moment_or_none(_micros_of(item, "lease_until")),
+        started_at=moment_or_none(started_at),
         idempotency_key=idempotency_key,
         fingerprint=fingerprint,
         progress=decode_progress(progress),
@@ -364,10 +349,10 @@ def summary_from(item: Item) -> TaskSummary:
         scope=scope,
         operation_type=operation_type,
         status=status_of(item),
-        created_at=_EPOCH + timedelta(microseconds=created_at),
-        updated_at=_EPOCH + timedelta(microseconds=updated_at),
-        deadline_at=_EPOCH + timedelta(microseconds=int(item["deadline_at"]["N"])),
-        settled_at=_moment(settled_at),
+        created_at=from_micros(created_at),
+        updated_at=from_micros(updated_at),
+        deadline_at=from_micros(int(item["deadline_at"]["N"])),
+        settled_at=moment_or_none(settled_at),
         attempt=attempt,
         worker_id=json.loads(item["worker"]["S"]) if "worker" in item else None,
         progress=decode_progress(progress),

@@ -9,8 +9,9 @@ from datetime import datetime
 
 from raincheck.stores.dynamodb_calls import BlockingCalls
 from raincheck.stores.dynamodb_errors import ConditionFailed
-from raincheck.stores.dynamodb_items import storable, to_micros, worker_text
+from raincheck.stores.dynamodb_items import storable, worker_text
 from raincheck.stores.dynamodb_requests import renewal
+from raincheck.stores.moments import to_micros
 
 __all__ = ["renew_leases"]
 

@@ -17,11 +17,12 @@ import psycopg
 from raincheck.errors import StoreUnavailable
 from raincheck.store import Capabilities, Companion, Cursor, Inserted, Listener, TaskSummary
 from raincheck.stores.listeners import Listeners
+from raincheck.stores.moments import to_micros
 from raincheck.stores.postgres_connections import Address, Connection, Connections, cut_off_at, statements
 from raincheck.stores.postgres_errors import is_starting, store_error
 from raincheck.stores.postgres_lanes import Lane, Request
 from raincheck.stores.postgres_renewer import Renewer
-from raincheck.stores.postgres_rows import Row, storable, summary_from, task_from, text_from, to_micros
+from raincheck.stores.postgres_rows import Row, storable, summary_from, task_from, text_from
 from raincheck.stores.postgres_schema import check, migrate, missing, packaged_migrations
 from raincheck.stores.postgres_signals import Signals
 from raincheck.stores.postgres_writes import Insert, InsertMany, Replace, ReplaceMany, shard

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from raincheck.store import TaskSummary
+from raincheck.stores.moments import from_micros, micros_or_none, moment_or_none, to_micros
 from raincheck.stores.payloads import (
     decode_arguments,
     decode_inputs,
@@ -34,36 +34,16 @@ __all__ = [
     "summary_from",
     "task_from",
     "text_from",
-    "to_micros",
 ]
 
 Row = tuple[Any, ...]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STATUS = {str(status): status for status in TaskStatus}
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 # What cannot be stored (NUL, lone surrogates), and what stands for it.
 _UNSTORABLE = re.compile("[\x00\x01\ud800-\udfff\ue000]")
 _ESCAPED = re.compile("\x01[\x01\x02]|\ue000(?:[0-9a-f]{4}|g)")
-
-
-def to_micros(moment: datetime) -> int:
-    """Whole microseconds since 1970, exactly."""
-    since = moment - _EPOCH
-    return (since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds
-
-
-def _micros_or_none(moment: datetime | None) -> int | None:
-    return None if moment is None else to_micros(moment)
-
-
-def _moment(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=micros)
-
-
-def _moment_or_none(micros: int | None) -> datetime | None:
-    return None if micros is None else _EPOCH + timedelta(microseconds=micros)
 
 
 def storable(text: str) -> str:
@@ -139,20 +119,20 @@ def replace_row(task: Task, change_id: int, seen_lease: int | None) -> str:
 
 
 def _changing(task: Task) -> dict[str, Any]:
-    deadline, lease = to_micros(task.deadline_at), _micros_or_none(task.lease_until)
+    deadline, lease = to_micros(task.deadline_at), micros_or_none(task.lease_until)
     error = task.outcome.error if task.outcome is not None else None
     return {
         "task_ref": storable(task.task_ref),
         "status": str(task.status),
         "version": task.version,
         "updated_at": to_micros(task.updated_at),
-        "settled_at": _micros_or_none(task.settled_at),
-        "expires_at": _micros_or_none(task.expires_at),
+        "settled_at": micros_or_none(task.settled_at),
+        "expires_at": micros_or_none(task.expires_at),
         "attempt": task.attempt,
         "fence": task.fence,
         "worker_id": None if task.worker_id is None else storable(task.worker_id),
         "lease_until": lease,
-        "started_at": _micros_or_none(task.started_at),
+        "started_at": micros_or_none(task.started_at),
         "due_at": None if task.terminal else deadline if lease is None else min(deadline, lease),
         "error_code": None if error is None else storable(error.code),
         "progress": encode_progress(task.progress),
@@ -194,21 +174,21 @@ def task_from(row: Row) -> Task:
         scope=text_from(scope),
         operation_type=text_from(operation_type),
         arguments=decode_arguments(arguments),
-        created_at=_moment(created_at),
-        updated_at=_moment(updated_at),
-        deadline_at=_moment(deadline_at),
+        created_at=from_micros(created_at),
+        updated_at=from_micros(updated_at),
+        deadline_at=from_micros(deadline_at),
         ttl_seconds=ttl_seconds,
         status=_STATUS[status],
         version=version,
-        settled_at=_moment_or_none(settled_at),
-        expires_at=_moment_or_none(expires_at),
+        settled_at=moment_or_none(settled_at),
+        expires_at=moment_or_none(expires_at),
         attempt=attempt,
         max_attempts=max_attempts,
         retry_when_lost=retry_when_lost,
         fence=fence,
         worker_id=None if worker_id is None else text_from(worker_id),
-        lease_until=_moment_or_none(lease_until),
-        started_at=_moment_or_none(started_at),
+        lease_until=moment_or_none(lease_until),
+        started_at=moment_or_none(started_at),
         idempotency_key=None if idempotency_key is None else text_from(idempotency_key),
         fingerprint=text_from(fingerprint),
         progress=decode_progress(progress),
@@ -238,10 +218,10 @@ def summary_from(row: Row) -> TaskSummary:
         scope=text_from(scope),
         operation_type=text_from(operation_type),
         status=_STATUS[status],
-        created_at=_moment(created_at),
-        updated_at=_moment(updated_at),
-        deadline_at=_moment(deadline_at),
-        settled_at=_moment_or_none(settled_at),
+        created_at=from_micros(created_at),
+        updated_at=from_micros(updated_at),
+        deadline_at=from_micros(deadline_at),
+        settled_at=moment_or_none(settled_at),
         attempt=attempt,
         worker_id=None if worker_id is None else text_from(worker_id),
         progress=decode_progress(progress),

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.store import Capabilities, Cursor, Inserted, Listener, TaskSummary
 from raincheck.stores.listeners import Listeners
+from raincheck.stores.moments import to_micros
 from raincheck.stores.redis_calls import Call, ScriptCall, ServerClock, Write
 from raincheck.stores.redis_errors import store_error
 from raincheck.stores.redis_lane import Lane
@@ -28,7 +29,6 @@ from raincheck.stores.redis_rows import (
     FIELDS,
     insert_row,
     is_whole,
-    micros,
     name_of,
     replace_row,
     stored_text,
@@ -200,7 +200,7 @@ class RedisStore:
 
     async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
         """See `TaskStore.overdue`."""
-        found = await self._read("overdue", [b"%d" % micros(now), b"%d" % limit], _entries)
+        found = await self._read("overdue", [b"%d" % to_micros(now), b"%d" % limit], _entries)
         return [task for task in await self._tasks(found) if _is_due(task, now)]
 
     async def purge(self, now: datetime, limit: int) -> int:
@@ -208,7 +208,7 @@ class RedisStore:
         removed = 0
         while removed < limit:
             step = min(_PURGE_STEP, limit - removed)
-            number = await self._write("purge", [b"%d" % micros(now), b"%d" % step], int, None)
+            number = await self._write("purge", [b"%d" % to_micros(now), b"%d" % step], int, None)
             removed += number
             if number < step:
                 break
@@ -227,7 +227,7 @@ class RedisStore:
         arguments = [
             b"*" if scope is None else name_of(scope),
             b"" if operation_type is None else name_of(operation_type),
-            b"" if after is None else b"%d" % micros(after.created_at),
+            b"" if after is None else b"%d" % to_micros(after.created_at),
             b"" if after is None else stored_text(after.task_ref),
             b"%d" % limit,
             *(str(status).encode() for status in statuses or TaskStatus),

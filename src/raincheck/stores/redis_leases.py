@@ -12,9 +12,10 @@ from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
+from raincheck.stores.moments import to_micros
 from raincheck.stores.redis_calls import ServerClock
 from raincheck.stores.redis_errors import is_answer, no_answer, store_error
-from raincheck.stores.redis_rows import micros, name_of, stored_text, text_from
+from raincheck.stores.redis_rows import name_of, stored_text, text_from
 from raincheck.stores.redis_scripts import SCRIPTS
 from raincheck.stores.redis_server import Address, server_seconds
 
@@ -43,7 +44,7 @@ class Leases:
         entries = list(leases.items())
         lost: set[str] = set()
         for start in range(0, len(entries), _STEP):
-            arguments = [name_of(worker_id), b"%d" % micros(lease_until)]
+            arguments = [name_of(worker_id), b"%d" % to_micros(lease_until)]
             for ref, fence in entries[start : start + _STEP]:
                 arguments += [stored_text(ref), b"%d" % fence]
             lost.update(map(text_from, self._run(arguments, give_up_at)))

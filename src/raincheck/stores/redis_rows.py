@@ -11,10 +11,11 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from raincheck.store import TaskSummary
+from raincheck.stores.moments import from_micros, to_micros
 from raincheck.stores.payloads import (
     decode_arguments,
     decode_inputs,
@@ -35,7 +36,6 @@ __all__ = [
     "insert_row",
     "is_whole",
     "key_digest",
-    "micros",
     "moment",
     "name_of",
     "replace_row",
@@ -60,7 +60,6 @@ _UNSETTLED_MARGIN = timedelta(days=7)
 _SETTLED_MARGIN = timedelta(days=1)
 _LONGEST = timedelta(days=100 * 365)
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STATUS = {str(status).encode(): status for status in TaskStatus}
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _NONE = b"-"
@@ -95,19 +94,13 @@ def key_digest(scope: str, idempotency_key: str | None) -> bytes:
     return digest.hexdigest().encode()
 
 
-def micros(moment: datetime) -> int:
-    """Whole microseconds since 1970, exactly."""
-    since = moment - _EPOCH
-    return (since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds
-
-
 def moment(stored: bytes | int) -> datetime:
     """The moment again."""
-    return _EPOCH + timedelta(microseconds=int(stored))
+    return from_micros(int(stored))
 
 
 def _text_of(moment: datetime | None) -> bytes:
-    return _NONE if moment is None else b"%d" % micros(moment)
+    return _NONE if moment is None else b"%d" % to_micros(moment)
 
 
 def _moment_or_none(stored: bytes) -> datetime | None:
@@ -163,7 +156,7 @@ def insert_row(task: Task) -> InsertRow:
     changing = _changing(task)
     scope, operation = name_of(task.scope), name_of(task.operation_type)
     key = key_digest(task.scope, task.idempotency_key)
-    created = b"%d" % micros(task.created_at)
+    created = b"%d" % to_micros(task.created_at)
     fixed = [
         task.scope,
         task.operation_type,
@@ -189,7 +182,7 @@ def insert_row(task: Task) -> InsertRow:
         created=created,
         due=changing.due,
         expires=changing.expires,
-        state=b" ".join((changing.state, b"%d" % micros(task.deadline_at), created, scope, operation, key)),
+        state=b" ".join((changing.state, b"%d" % to_micros(task.deadline_at), created, scope, operation, key)),
         fields=fields,
     )
 
@@ -223,10 +216,10 @@ def _changing(task: Task) -> _Changing:
     worker = _NONE if task.worker_id is None else name_of(task.worker_id)
     error = task.outcome.error if task.outcome is not None else None
     changing = [
-        micros(task.updated_at),
-        None if task.settled_at is None else micros(task.settled_at),
+        to_micros(task.updated_at),
+        None if task.settled_at is None else to_micros(task.settled_at),
         task.attempt,
-        None if task.started_at is None else micros(task.started_at),
+        None if task.started_at is None else to_micros(task.started_at),
         task.worker_id,
         None if error is None else error.code,
     ]

@@ -24,8 +24,9 @@ from raincheck.elapsed import elapsed
 from raincheck.errors import StoreUnavailable
 from raincheck.store import Capabilities, Cursor, Inserted, Listener, TaskSummary
 from raincheck.stores.listeners import Listeners
+from raincheck.stores.moments import from_micros, to_micros
 from raincheck.stores.sqlite_errors import is_locked, needs_new_connection, store_error
-from raincheck.stores.sqlite_rows import SQL, Row, from_micros, storable, summary_from, task_from, to_micros
+from raincheck.stores.sqlite_rows import SQL, Row, storable, summary_from, task_from
 from raincheck.stores.sqlite_schema import connect_reader, packaged_migrations
 from raincheck.stores.sqlite_writer import Done, SqliteWriter, WriterSettings, resolve
 from raincheck.stores.sqlite_writes import Insert, Purge, Renew, Replace, SetClock, Write

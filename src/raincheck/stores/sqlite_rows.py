@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from raincheck.store import TaskSummary
+from raincheck.stores.moments import EPOCH, from_micros, micros_or_none, moment_or_none, to_micros
 from raincheck.stores.payloads import (
     decode_arguments,
     decode_inputs,
@@ -27,13 +28,11 @@ __all__ = [
     "SQL",
     "Replacement",
     "Row",
-    "from_micros",
     "insert_row",
     "replacement",
     "storable",
     "summary_from",
     "task_from",
-    "to_micros",
 ]
 
 SQL = load_statements("sqlite_queries.sql")
@@ -48,27 +47,7 @@ Parts = tuple[tuple[int, str], ...]
 # In characters. A row that fits one page with all three parts is read and written as one.
 _INLINE = 1024
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STATUS = {str(status): status for status in TaskStatus}
-
-
-def to_micros(moment: datetime) -> int:
-    """Whole microseconds since 1970, exactly."""
-    since = moment - _EPOCH
-    return (since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds
-
-
-def from_micros(micros: int) -> datetime:
-    """The moment again."""
-    return _EPOCH + timedelta(microseconds=micros)
-
-
-def _micros_or_none(moment: datetime | None) -> int | None:
-    return None if moment is None else to_micros(moment)
-
-
-def _moment_or_none(micros: int | None) -> datetime | None:
-    return None if micros is None else _EPOCH + timedelta(microseconds=micros)
 
 
 def storable(text: str) -> str | bytes:
@@ -140,7 +119,7 @@ def replacement(task: Task) -> Replacement:
 
 
 def _changing(task: Task) -> tuple[Row, Parts]:
-    deadline, lease = to_micros(task.deadline_at), _micros_or_none(task.lease_until)
+    deadline, lease = to_micros(task.deadline_at), micros_or_none(task.lease_until)
     due = None if task.terminal else deadline if lease is None else min(deadline, lease)
     inputs, outcome = encode_inputs(task.inputs), encode_outcome(task.outcome)
     parts: Parts = ()
@@ -154,13 +133,13 @@ def _changing(task: Task) -> tuple[Row, Parts]:
         str(task.status),
         task.version,
         to_micros(task.updated_at),
-        _micros_or_none(task.settled_at),
-        _micros_or_none(task.expires_at),
+        micros_or_none(task.settled_at),
+        micros_or_none(task.expires_at),
         task.attempt,
         task.fence,
         None if task.worker_id is None else storable(task.worker_id),
         lease,
-        _micros_or_none(task.started_at),
+        micros_or_none(task.started_at),
         due,
         None if error is None else error.code,
         encode_progress(task.progress),
@@ -216,21 +195,21 @@ def task_from(row: Row, connection: sqlite3.Connection) -> Task:
         scope=_text(scope),
         operation_type=_text(operation_type),
         arguments=decode_arguments(arguments),
-        created_at=_EPOCH + timedelta(microseconds=created_at),
-        updated_at=_EPOCH + timedelta(microseconds=updated_at),
-        deadline_at=_EPOCH + timedelta(microseconds=deadline_at),
+        created_at=EPOCH + timedelta(microseconds=created_at),
+        updated_at=EPOCH + timedelta(microseconds=updated_at),
+        deadline_at=EPOCH + timedelta(microseconds=deadline_at),
         ttl_seconds=ttl_seconds,
         status=_STATUS[status],
         version=version,
-        settled_at=_moment_or_none(settled_at),
-        expires_at=_moment_or_none(expires_at),
+        settled_at=moment_or_none(settled_at),
+        expires_at=moment_or_none(expires_at),
         attempt=attempt,
         max_attempts=max_attempts,
         retry_when_lost=bool(retry_when_lost),
         fence=fence,
         worker_id=None if worker_id is None else _text(worker_id),
-        lease_until=_moment_or_none(lease_until),
-        started_at=_moment_or_none(started_at),
+        lease_until=moment_or_none(lease_until),
+        started_at=moment_or_none(started_at),
         idempotency_key=None if idempotency_key is None else _text(idempotency_key),
         fingerprint=fingerprint,
         progress=decode_progress(progress),
@@ -267,7 +246,7 @@ def summary_from(row: Row) -> TaskSummary:
         created_at=from_micros(created_at),
         updated_at=from_micros(updated_at),
         deadline_at=from_micros(deadline_at),
-        settled_at=_moment_or_none(settled_at),
+        settled_at=moment_or_none(settled_at),
         attempt=attempt,
         worker_id=None if worker_id is None else _text(worker_id),
         progress=decode_progress(progress),
