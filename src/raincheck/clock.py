@@ -24,8 +24,10 @@ logger = logging.getLogger(__name__)
 
 # A store that tells its time in whole seconds is known the better the longer it is asked.
 _SYNC_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
-_LONGEST_TRIP = 1.0
 _JUMP_SECONDS = 1.0
+_SMALL_DOUBT = 0.005
+# By so much, at most, a second of this machine differs from one of the store's.
+_DRIFT = 200e-6
 
 
 class TimeSource(Protocol):
@@ -53,6 +55,7 @@ class StoreClock:
         self._source = source
         self._local = local
         self._anchor: tuple[datetime, float] | None = None
+        self._doubt = 0.0
         self._offset: float | None = None
         self._loop_task: asyncio.Task[None] | None = None
 
@@ -71,11 +74,15 @@ class StoreClock:
     async def start(self) -> None:
         """Read the store's clock, and again and again; the store is open.
 
-        Raises:
-            StoreError: The store does not answer.
+        Where it cannot be read now, the machine's clock has to do until it can: the calls themselves will say why.
         """
-        # The first answer may have had to connect, or to set the clock; the second one tells when it was given.
-        if await self.synchronise() and await self.synchronise():
+        try:
+            # The first answer may have had to connect, or to set the clock; the second one tells when it was given.
+            known = await self.synchronise() and await self.synchronise()
+        except StoreError as error:
+            logger.warning("cannot read the store's clock: %s", error.message)
+            known = True
+        if known:
             self._loop_task = asyncio.create_task(self._synchronise_for_ever(), name="raincheck-clock")
 
     async def stop(self) -> None:
@@ -95,16 +102,17 @@ class StoreClock:
         found = await self._source.time()
         if found is None:
             return False
-        trip = elapsed() - asked
+        doubt = (elapsed() - asked) / 2
+        middle = asked + doubt
         if self._anchor is not None:
-            if trip > _LONGEST_TRIP:
-                # Told too late to be truer than what is known.
-                return True
             at, since = self._anchor
-            step = (found - at).total_seconds() - (asked + trip / 2 - since)
-            if abs(step) > _JUMP_SECONDS:
+            step = (found - at).total_seconds() - (middle - since)
+            if abs(step) > _JUMP_SECONDS + doubt:
                 self._jumped(step)
-        self._anchor = (found, asked + trip / 2)
+            elif doubt > max(_SMALL_DOUBT, self._doubt + _DRIFT * (middle - since)):
+                # The answer took its time, and may be of any moment of it: what is known is truer.
+                return True
+        self._anchor, self._doubt = (found, middle), doubt
         return True
 
     def _jumped(self, seconds: float) -> None:

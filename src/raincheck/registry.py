@@ -202,7 +202,7 @@ class Registry:
             progress_counts_at = now() + min(seconds, _QUIET_SECONDS)
             while not (task.terminal or task.status is TaskStatus.INPUT_REQUIRED):
                 end = until if task.progress == first.progress else progress_counts_at
-                if now() >= end:
+                if now() >= end or watch.ended:
                     break
                 task = await watch.next_change(end - now()) or task
         return task

@@ -143,11 +143,7 @@ class Service:
             ConfigurationError: The engine can never be used as it is set; nothing is left running.
         """
         await self._store.open()
-        try:
-            await self._store_clock.start()
-        except BaseException:
-            await self._store.close()
-            raise
+        await self._store_clock.start()
         self._changes.start()
         self._heartbeat.start()
         self._sweeper.start()

@@ -74,6 +74,26 @@ async def test_a_jump_is_noticed_on_either_clock(hours: int) -> None:
     assert abs((of_store() - source.now).total_seconds()) < 60
 
 
+class Slow(Source):
+    """A store's clock whose answer is of the last moment before it comes."""
+
+    async def time(self) -> datetime | None:
+        before = elapsed()
+        await asyncio.sleep(0.4)
+        assert self.now is not None
+        return self.now + timedelta(seconds=elapsed() - before)
+
+
+async def test_an_answer_that_took_its_time_does_not_spoil_what_is_known() -> None:
+    quick, slow = Source(NOON), Slow(NOON)
+    clock = StoreClock(quick)
+    await clock.synchronise()
+    began = elapsed()
+    clock._source = slow  # pyright: ignore[reportPrivateUsage]
+    await clock.synchronise()
+    assert abs((clock() - NOON).total_seconds() - (elapsed() - began)) < 0.05
+
+
 async def _claimed(store: SqliteStore, *, lease: timedelta) -> Task:
     now = utc_now()
     task = Task(
