@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src"
 
 _DOMAIN = {"elapsed", "errors", "task", "transitions", "logs", "_version"}
-_PORTS = {"store", "engine"}
+_PORTS = {"notes", "store", "engine"}
 _CORE = {"registry", "runner", "run", "heartbeat", "sweeper", "changes", "failure_rate", "service", "clock"}
 
 FACADE = "__init__"
@@ -24,11 +24,12 @@ ALLOWED: dict[str, set[str]] = {
     "logs": set(),
     "task": {"errors"},
     "transitions": {"errors", "task"},
-    "store": {"errors", "task", "transitions"},
+    "notes": set(),
+    "store": {"errors", "notes", "task", "transitions"},
     "engine": {"errors", "task", "transitions", "store"},
     "operations": _DOMAIN,
     "tls": set(),
-    "stores": _DOMAIN | {"store", "tls"},
+    "stores": _DOMAIN | {"notes", "store", "tls"},
     "engines": _DOMAIN | _PORTS | {"tls"},
     "client": _DOMAIN,
     "config_section": set(),

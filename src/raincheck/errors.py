@@ -139,7 +139,7 @@ class PayloadTooLarge(CallError):
 
 
 class QueueFull(CallError):
-    """Too many tasks are pending."""
+    """Too many tasks are pending. `details` holds `limit` ("in_all" | "of_scope")."""
 
     code = "queue_full"
     default_retryable = True

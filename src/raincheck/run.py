@@ -102,7 +102,7 @@ class Run:
         self.context = TaskContext(
             task_ref=task.task_ref,
             operation_type=task.operation_type,
-            idempotency_key=task.idempotency_key,
+            idempotency_key=None if task.inflight else task.idempotency_key,
             attempt=task.attempt,
             fence=task.fence,
             backend=self,

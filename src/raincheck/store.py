@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from raincheck.notes import Note, NoteStore
 from raincheck.task import Progress, Task, TaskStatus
 
-__all__ = ["Capabilities", "Companion", "Cursor", "Inserted", "Listener", "TaskStore", "TaskSummary"]
+__all__ = ["Capabilities", "Companion", "Cursor", "Inserted", "Listener", "Room", "TaskStore", "TaskSummary"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +40,18 @@ class Inserted(NamedTuple):
 
     task: Task
     created: bool
+
+
+class Room(NamedTuple):
+    """How many tasks may be pending, the new one among them; None: any number.
+
+    Attributes:
+        in_all: In the whole store.
+        of_scope: In the new task's scope.
+    """
+
+    in_all: int | None = None
+    of_scope: int | None = None
 
 
 class Cursor(NamedTuple):
@@ -96,8 +109,10 @@ Companion = Callable[[Task], tuple[str, Sequence[Any]]]
 workers, where the queue lives in the store's own database. Only for stores that take one."""
 
 
-class TaskStore(Protocol):
-    """The task registry. Every verb but `renew` belongs to the event loop on which `open` was awaited.
+class TaskStore(NoteStore, Protocol):
+    """The task registry, and the notes beside it (`raincheck.notes`).
+
+    Every verb but `renew` belongs to the event loop on which `open` was awaited.
 
     Every verb raises `StoreUnavailable` or `StoreUnusable`, and then nothing was written. A write that returned is
     durable as far as `capabilities` says. No verb's cost grows with the number of stored tasks.
@@ -120,11 +135,19 @@ class TaskStore(Protocol):
         """Finish the writes under way and let go of every connection, thread and timer. Idempotent."""
         ...
 
-    async def insert(self, task: Task) -> Inserted:
+    async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
         """Add a new task. Atomic on `(scope, idempotency_key)`, also between machines.
 
         Where the key is taken by a task whose retention is not over at `task.created_at`, nothing is written and that
-        task is returned; where it is over, the old task is removed in the same step.
+        task is returned; where it is over, the old task is removed in the same step. A key of `inflight_key` is taken
+        only by a task that is not terminal: from a terminal one it goes over to the new task in the same step, and the
+        old one stays without it (`idempotency_key` None).
+
+        With `room` a task that would be one too many is not written; exact also where several processes insert at
+        once. A call that finds its key taken needs no room.
+
+        Raises:
+            QueueFull: There is no room; `details`: `limit` ("in_all" | "of_scope").
         """
         ...
 
@@ -132,12 +155,15 @@ class TaskStore(Protocol):
         """The whole task as it is now, or None. Retention and scope are the registry's business."""
         ...
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None) -> bool:
+    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
         """Write the next version: only if the stored version is `task.version - 1`. False when it is not, or when the
         task is gone. The lease (`lease_until`) is written as the record has it.
 
         With `seen_lease` only if the stored lease is also still that one: renewals do not change the version, and who
         takes a task from its worker must not overlook one.
+
+        The `note` is written in the same step, over whatever stands there under its kind and key: either both are
+        durable, or neither. Arguments, deadline, retention, key, priority and `callback_url` are fixed by the insert.
         """
         ...
 
@@ -150,7 +176,10 @@ class TaskStore(Protocol):
         ...
 
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
-        """Pending tasks of these operations, oldest first. Claiming them is a `replace` that one caller wins."""
+        """Pending tasks of these operations: the highest priority first, and of one priority the oldest.
+
+        Claiming them is a `replace` that one caller wins.
+        """
         ...
 
     async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
@@ -158,7 +187,10 @@ class TaskStore(Protocol):
         ...
 
     async def purge(self, now: datetime, limit: int) -> int:
-        """Remove up to `limit` terminal tasks whose `expires_at` has come; how many were removed."""
+        """Remove up to `limit` terminal tasks whose `expires_at` has come; how many were removed.
+
+        And up to `limit` notes that have expired, which are not counted; a store may let notes expire by itself.
+        """
         ...
 
     async def list(

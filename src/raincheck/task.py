@@ -22,6 +22,7 @@ __all__ = [
     "Task",
     "TaskError",
     "TaskStatus",
+    "inflight_key",
     "new_task_ref",
     "utc_now",
 ]
@@ -130,7 +131,12 @@ class Task:
         retry_when_lost: Whether it may run again when its worker is lost (`on_worker_lost = "retry"`).
         fence: The fencing number: grows with every claim. A writer with an older one is refused.
         worker_id, lease_until, started_at: Who runs it, until when without renewal, since when; None unless claimed.
-        idempotency_key, fingerprint: The caller's key, and the digest of operation and arguments.
+        idempotency_key, fingerprint: The caller's key (or one of `inflight_key`), and the digest of operation and
+            arguments.
+        priority: Pending tasks of a higher one start first; from -100 to 100.
+        callback_url: Where its end is to be told, None where nobody asked for it.
+        checkpoint: What its operation saved to go on from, a JSON value; None before. A task that has one may be
+            taken up by another worker when its own is lost: it goes on and does not start anew.
         progress: The last report, None before the first.
         inputs: Every question it asked, in order, answered or not.
         outcome: How it ended, None before.
@@ -157,6 +163,9 @@ class Task:
     started_at: datetime | None = None
     idempotency_key: str | None = None
     fingerprint: str = ""
+    priority: int = 0
+    callback_url: str | None = None
+    checkpoint: Any = None
     progress: Progress | None = None
     inputs: tuple[InputRequest, ...] = ()
     outcome: Outcome | None = None
@@ -167,9 +176,25 @@ class Task:
         return self.status in TERMINAL
 
     @property
+    def inflight(self) -> bool:
+        """Whether its key is one of `inflight_key`: it is kept only until the task is terminal."""
+        return self.idempotency_key is not None and self.idempotency_key.startswith(_INFLIGHT)
+
+    @property
     def outstanding(self) -> tuple[InputRequest, ...]:
         """The questions not yet answered."""
         return tuple(request for request in self.inputs if request.response is None)
+
+
+_INFLIGHT = "\x1finflight:"
+
+
+def inflight_key(fingerprint: str) -> str:
+    """The key under which equal calls share the task that is under way (`dedupe = "inflight"`).
+
+    No caller can send it: its first character is not printable.
+    """
+    return _INFLIGHT + fingerprint
 
 
 def new_task_ref() -> str:

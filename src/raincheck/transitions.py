@@ -17,6 +17,7 @@ from raincheck.task import InputRequest, Outcome, Progress, Task, TaskError, Tas
 __all__ = [
     "TABLE",
     "AskInput",
+    "CallBack",
     "Cancel",
     "Claim",
     "DeadlinePassed",
@@ -26,6 +27,7 @@ __all__ = [
     "Refused",
     "Release",
     "ReportProgress",
+    "SaveCheckpoint",
     "Settle",
     "transition",
 ]
@@ -64,6 +66,14 @@ class ReportProgress:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SaveCheckpoint:
+    """The operation saves what it can go on from: from now on a lost worker is no reason to fail."""
+
+    fence: int
+    checkpoint: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AskInput:
     """The worker asks the caller; the task parks until every question is answered. No question: nothing changes."""
 
@@ -83,6 +93,13 @@ class Settle:
     """The worker has the outcome."""
 
     fence: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallBack:
+    """Somebody outside has the outcome: whoever was given the task's one-time token, whatever its worker does."""
+
     outcome: Outcome
 
 
@@ -108,7 +125,19 @@ class Cancel:
     """The caller wants no result any more."""
 
 
-Event = Claim | ReportProgress | AskInput | ProvideInput | Settle | Release | LeaseExpired | DeadlinePassed | Cancel
+Event = (
+    Claim
+    | ReportProgress
+    | SaveCheckpoint
+    | AskInput
+    | ProvideInput
+    | Settle
+    | CallBack
+    | Release
+    | LeaseExpired
+    | DeadlinePassed
+    | Cancel
+)
 
 
 def transition(task: Task, event: Event, now: datetime) -> Task:
@@ -130,7 +159,7 @@ def _next(task: Task, now: datetime, **changes: Any) -> Task:
     return replace(task, version=task.version + 1, updated_at=max(now, task.updated_at), **changes)
 
 
-def _held(task: Task, event: ReportProgress | AskInput | Settle | Release) -> None:
+def _held(task: Task, event: ReportProgress | SaveCheckpoint | AskInput | Settle | Release) -> None:
     if event.fence != task.fence:
         raise Refused(task, event, "fenced")
 
@@ -170,6 +199,11 @@ def _progress(task: Task, event: ReportProgress, now: datetime) -> Task:
     return _next(task, now, progress=event.progress)
 
 
+def _checkpoint(task: Task, event: SaveCheckpoint, now: datetime) -> Task:
+    _held(task, event)
+    return task if event.checkpoint == task.checkpoint else _next(task, now, checkpoint=event.checkpoint)
+
+
 def _ask(task: Task, event: AskInput, now: datetime) -> Task:
     _held(task, event)
     if not event.requests:
@@ -192,12 +226,19 @@ def _provide(task: Task, event: ProvideInput, now: datetime) -> Task:
 
 def _settle(task: Task, event: Settle, now: datetime) -> Task:
     _held(task, event)
+    return _call_back(task, event, now)
+
+
+def _call_back(task: Task, event: Settle | CallBack, now: datetime) -> Task:
     failed = event.outcome.error is not None
     return _settled(task, now, TaskStatus.FAILED if failed else TaskStatus.COMPLETED, event.outcome)
 
 
-def _lost(task: Task, now: datetime, why: str) -> Task:
-    if task.retry_when_lost and task.attempt < task.max_attempts:
+def _lost(task: Task, now: datetime, why: str, *, killed_it: bool) -> Task:
+    may_go_on = task.retry_when_lost or task.checkpoint is not None
+    # A shutdown says nothing against a task: one with a checkpoint may see any number of them.
+    spared = task.checkpoint is not None and not killed_it
+    if may_go_on and (spared or task.attempt < task.max_attempts):
         return _next(
             task,
             now,
@@ -207,7 +248,7 @@ def _lost(task: Task, now: datetime, why: str) -> Task:
             started_at=None,
             inputs=tuple(request for request in task.inputs if request.response is not None),
         )
-    if task.retry_when_lost:
+    if may_go_on:
         message = f"The task was given up after {task.attempt} starts: {why} each time."
     else:
         message = f"The task was started and then {why}; it may have taken effect and was not run again."
@@ -217,13 +258,13 @@ def _lost(task: Task, now: datetime, why: str) -> Task:
 
 def _release(task: Task, event: Release, now: datetime) -> Task:
     _held(task, event)
-    return _lost(task, now, "its worker was shut down")
+    return _lost(task, now, "its worker was shut down", killed_it=False)
 
 
 def _lease_expired(task: Task, event: LeaseExpired, now: datetime) -> Task:
     if task.lease_until is None or task.lease_until > now:
         raise Refused(task, event, "status")
-    return _lost(task, now, "its worker was lost")
+    return _lost(task, now, "its worker was lost", killed_it=True)
 
 
 def _deadline(task: Task, event: DeadlinePassed, now: datetime) -> Task:
@@ -245,18 +286,23 @@ Rule = Callable[[Task, Any, datetime], Task]
 
 TABLE: Mapping[tuple[TaskStatus, type[Event]], Rule] = {
     (TaskStatus.PENDING, Claim): _claim,
+    (TaskStatus.PENDING, CallBack): _call_back,
     (TaskStatus.PENDING, DeadlinePassed): _deadline,
     (TaskStatus.PENDING, Cancel): _cancel,
     (TaskStatus.PROCESSING, ReportProgress): _progress,
+    (TaskStatus.PROCESSING, SaveCheckpoint): _checkpoint,
     (TaskStatus.PROCESSING, AskInput): _ask,
     (TaskStatus.PROCESSING, Settle): _settle,
+    (TaskStatus.PROCESSING, CallBack): _call_back,
     (TaskStatus.PROCESSING, Release): _release,
     (TaskStatus.PROCESSING, LeaseExpired): _lease_expired,
     (TaskStatus.PROCESSING, DeadlinePassed): _deadline,
     (TaskStatus.PROCESSING, Cancel): _cancel,
     (TaskStatus.INPUT_REQUIRED, AskInput): _ask,
     (TaskStatus.INPUT_REQUIRED, ProvideInput): _provide,
+    (TaskStatus.INPUT_REQUIRED, SaveCheckpoint): _checkpoint,
     (TaskStatus.INPUT_REQUIRED, Settle): _settle,
+    (TaskStatus.INPUT_REQUIRED, CallBack): _call_back,
     (TaskStatus.INPUT_REQUIRED, Release): _release,
     (TaskStatus.INPUT_REQUIRED, LeaseExpired): _lease_expired,
     (TaskStatus.INPUT_REQUIRED, DeadlinePassed): _deadline,

@@ -14,6 +14,7 @@ from raincheck.task import TERMINAL, InputRequest, Outcome, Progress, Task, Task
 from raincheck.transitions import (
     TABLE,
     AskInput,
+    CallBack,
     Cancel,
     Claim,
     DeadlinePassed,
@@ -23,6 +24,7 @@ from raincheck.transitions import (
     Refused,
     Release,
     ReportProgress,
+    SaveCheckpoint,
     Settle,
     transition,
 )
@@ -66,9 +68,11 @@ PATHS: dict[TaskStatus, tuple[Event, ...]] = {
 EVENTS: dict[type[Event], Event] = {
     Claim: CLAIM,
     ReportProgress: ReportProgress(fence=1, progress=Progress(fraction=0.5)),
+    SaveCheckpoint: SaveCheckpoint(fence=1, checkpoint={"job": 7}),
     AskInput: AskInput(fence=1, requests=(OTHER_QUESTION,)),
     ProvideInput: ProvideInput(responses={"q1": ANSWER}),
     Settle: Settle(fence=1, outcome=Outcome(value=2)),
+    CallBack: CallBack(outcome=Outcome(value=3)),
     Release: Release(fence=1),
     LeaseExpired: LeaseExpired(),
     DeadlinePassed: DeadlinePassed(),

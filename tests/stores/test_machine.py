@@ -24,10 +24,12 @@ from hypothesis.stateful import (
 from stores.backends import Backend
 from stores.records import NOW, new_task
 
+from raincheck.notes import Note
 from raincheck.store import Cursor, TaskStore, TaskSummary
-from raincheck.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus
+from raincheck.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, inflight_key
 from raincheck.transitions import (
     AskInput,
+    CallBack,
     Cancel,
     Claim,
     DeadlinePassed,
@@ -37,6 +39,7 @@ from raincheck.transitions import (
     Refused,
     Release,
     ReportProgress,
+    SaveCheckpoint,
     Settle,
     transition,
 )
@@ -46,6 +49,8 @@ _T = TypeVar("_T")
 WORKERS = ("worker-1", "worker-2")
 SCOPES = ("ada", "bob")
 OPERATIONS = ("report", "resize", "unknown")
+INFLIGHT = inflight_key("f")
+NOTE_KEYS = ("a", "b", "c")
 
 pick = st.integers(min_value=0, max_value=1_000_000)
 fences = st.integers(min_value=-1, max_value=0)
@@ -66,6 +71,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="raincheck-machine-"))
         self.runner = asyncio.Runner()
         self.tasks: dict[str, Task] = {}
+        self.notes: dict[str, Note] = {}
         self.now: datetime = NOW
         self.told: list[Task] = []
         self.heard: list[Task] = []
@@ -121,16 +127,20 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(
         scope=st.sampled_from(SCOPES),
         operation=st.sampled_from(OPERATIONS),
-        key=st.sampled_from([None, None, "k1", "k2"]),
+        key=st.sampled_from([None, None, "k1", "k2", INFLIGHT]),
+        priority=st.sampled_from([0, 0, -1, 9]),
         deadline=st.sampled_from([5.0, 60.0]),
         retry=st.booleans(),
         size=sizes,
     )
-    def insert(self, scope: str, operation: str, key: str | None, deadline: float, retry: bool, size: int) -> None:
+    def insert(
+        self, scope: str, operation: str, key: str | None, priority: int, deadline: float, retry: bool, size: int
+    ) -> None:
         task = new_task(
             scope=scope,
             operation_type=operation,
             idempotency_key=key,
+            priority=priority,
             created_at=self.now,
             deadline_at=self.now + timedelta(seconds=deadline),
             ttl_seconds=10.0,
@@ -138,12 +148,15 @@ class StoreMachine(RuleBasedStateMachine):
             arguments={"a": "x" * size},
         )
         held = [each for each in self.tasks.values() if key and (each.scope, each.idempotency_key) == (scope, key)]
-        if held and (held[0].expires_at is None or held[0].expires_at > self.now):
+        if held and (not held[0].terminal if key == INFLIGHT else _retained(held[0], self.now)):
             assert self.run(self.store.insert(task)) == (held[0], False)
             return
         assert self.run(self.store.insert(task)) == (task, True)
         for each in held:
-            del self.tasks[each.task_ref]
+            if key == INFLIGHT:
+                self.tasks[each.task_ref] = replace(each, idempotency_key=None)
+            else:
+                del self.tasks[each.task_ref]
         self.tasks[task.task_ref] = task
         self.told.append(task)
 
@@ -151,7 +164,7 @@ class StoreMachine(RuleBasedStateMachine):
     def claim(self, worker: str, limit: int, operations: set[str]) -> None:
         pending = [
             task
-            for task in sorted(self.tasks.values(), key=lambda task: (task.created_at, task.task_ref))
+            for task in sorted(self.tasks.values(), key=lambda task: (-task.priority, task.created_at, task.task_ref))
             if task.status is TaskStatus.PENDING and task.operation_type in operations
         ]
         found = list(self.run(self.store.claimable(operations, limit)))
@@ -186,6 +199,61 @@ class StoreMachine(RuleBasedStateMachine):
     def settle(self, number: int, stale: int, outcome: Outcome) -> None:
         task = self.some(number)
         self.change(task, Settle(fence=task.fence + stale, outcome=outcome))
+
+    @precondition(lambda self: self.tasks)
+    @rule(number=pick, stale=fences, size=sizes)
+    def checkpoint(self, number: int, stale: int, size: int) -> None:
+        task = self.some(number)
+        self.change(task, SaveCheckpoint(fence=task.fence + stale, checkpoint={"job": "j" * size}))
+
+    @precondition(lambda self: self.tasks)
+    @rule(number=pick, outcome=outcomes)
+    def call_back(self, number: int, outcome: Outcome) -> None:
+        self.change(self.some(number), CallBack(outcome=outcome))
+
+    @rule(key=st.sampled_from(NOTE_KEYS), due=st.sampled_from([None, 1.0, 9.0]), size=sizes, stale=fences)
+    def put_note(self, key: str, due: float | None, size: int, stale: int) -> None:
+        found = self.notes.get(key)
+        note = Note(
+            kind="webhook",
+            key=key,
+            value="v" * size,
+            version=(found.version if found else 0) + 1 + stale,
+            due_at=None if due is None else self.now + timedelta(seconds=due),
+        )
+        assert self.run(self.store.put_note(note)) is (stale == 0)
+        if stale == 0:
+            self.notes[key] = note
+
+    @rule(key=st.sampled_from(NOTE_KEYS), stale=fences)
+    def remove_note(self, key: str, stale: int) -> None:
+        found = self.notes.get(key, Note(kind="webhook", key=key, value=None))
+        removed = self.run(self.store.remove_note(replace(found, version=found.version + stale)))
+        assert removed is (stale == 0 and key in self.notes)
+        if removed:
+            del self.notes[key]
+
+    @precondition(lambda self: self.tasks)
+    @rule(number=pick, key=st.sampled_from(NOTE_KEYS))
+    def cancel_with_a_note(self, number: int, key: str) -> None:
+        task = self.some(number)
+        if task.terminal:
+            return
+        self.tasks[task.task_ref] = ended = transition(task, Cancel(), self.now)
+        before = self.notes.get(key)
+        note = Note(kind="webhook", key=key, value=task.task_ref, due_at=self.now)
+        assert self.run(self.store.replace(ended, note=note))
+        self.notes[key] = replace(note, version=before.version + 1 if before else 1)
+        self.told.append(ended)
+
+    @rule(limit=st.integers(1, 3), after=st.sampled_from(["", *NOTE_KEYS]))
+    def look_at_notes(self, limit: int, after: str) -> None:
+        by_key = [self.notes[key] for key in sorted(self.notes) if key > after]
+        assert list(self.run(self.store.notes("webhook", after=after, limit=limit))) == by_key[:limit]
+        due = {key for key, note in self.notes.items() if note.due_at is not None and note.due_at <= self.now}
+        found = self.run(self.store.notes("webhook", due=self.now, limit=10))
+        assert {note.key for note in found} == due
+        assert found == sorted(found, key=lambda note: note.due_at or self.now)
 
     @precondition(lambda self: self.tasks)
     @rule(number=pick, stale=fences)
@@ -297,6 +365,10 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def listeners_heard_every_change_in_order(self) -> None:
         assert self.heard == self.told
+
+
+def _retained(task: Task, now: datetime) -> bool:
+    return task.expires_at is None or task.expires_at > now
 
 
 def test_a_store_agrees_with_the_model(backend: Backend) -> None:

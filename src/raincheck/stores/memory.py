@@ -7,59 +7,29 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from heapq import heapify, heappop, heappush, merge
+from heapq import merge
 from itertools import islice
 
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.store import Capabilities, Cursor, Inserted, Listener, TaskSummary
+from raincheck.notes import Note
+from raincheck.store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
+from raincheck.stores.agenda import Agenda
 from raincheck.stores.listeners import Listeners
+from raincheck.stores.memory_notes import MemoryNotes
 from raincheck.stores.payloads import (
     decode_arguments,
+    decode_checkpoint,
     decode_inputs,
     decode_outcome,
     encode_arguments,
+    encode_checkpoint,
     encode_inputs,
     encode_outcome,
 )
+from raincheck.stores.room import check_room
 from raincheck.task import Task, TaskStatus
 
 __all__ = ["MemoryStore"]
-
-# Below this size a lazily cleaned index is not worth cleaning.
-_SLACK = 64
-
-
-class _Agenda:
-    """Task refs by a time each, earliest first: a heap whose outdated entries are dropped when they come up."""
-
-    def __init__(self) -> None:
-        self._at: dict[str, datetime] = {}
-        self._heap: list[tuple[datetime, str]] = []
-
-    def put(self, task_ref: str, at: datetime) -> None:
-        """Enter a task, or move it."""
-        if self._at.get(task_ref) == at:
-            return
-        self._at[task_ref] = at
-        heappush(self._heap, (at, task_ref))
-        if len(self._heap) > 2 * len(self._at) + _SLACK:
-            self._heap = [(at, task_ref) for task_ref, at in self._at.items()]
-            heapify(self._heap)
-
-    def discard(self, task_ref: str) -> None:
-        """Forget a task."""
-        self._at.pop(task_ref, None)
-
-    def first(self, limit: int, until: datetime | None = None) -> list[tuple[datetime, str]]:
-        """The earliest entries, up to and including `until`. They stay."""
-        found: list[tuple[datetime, str]] = []
-        while self._heap and len(found) < limit and (until is None or self._heap[0][0] <= until):
-            entry = heappop(self._heap)
-            if self._at.get(entry[1]) == entry[0] and (not found or found[-1] != entry):
-                found.append(entry)
-        for entry in found:
-            heappush(self._heap, entry)
-        return found
 
 
 class _Order:
@@ -102,6 +72,7 @@ class _Kept:
     arguments: str
     inputs: str | None
     outcome: str | None
+    checkpoint: str | None
 
     def fresh(self) -> Task:
         return replace(
@@ -109,6 +80,7 @@ class _Kept:
             arguments=decode_arguments(self.arguments),
             inputs=decode_inputs(self.inputs),
             outcome=decode_outcome(self.outcome),
+            checkpoint=decode_checkpoint(self.checkpoint),
         )
 
 
@@ -120,9 +92,12 @@ class MemoryStore:
         self._open = False
         self._kept: dict[str, _Kept] = {}
         self._keys: dict[tuple[str, str], str] = {}
-        self._pending: dict[str, _Agenda] = {}
-        self._due = _Agenda()
-        self._expiring = _Agenda()
+        # By what claims are ordered by; who waits in which scope.
+        self._pending: dict[str, Agenda[str, tuple[int, datetime]]] = {}
+        self._waiting: dict[str, set[str]] = {}
+        self._due: Agenda[str, datetime] = Agenda()
+        self._expiring: Agenda[str, datetime] = Agenda()
+        self._notes = MemoryNotes()
         self._order: dict[str | None, _Order] = {None: _Order()}
         self._counts = dict.fromkeys(TaskStatus, 0)
         self._listeners = Listeners()
@@ -141,21 +116,21 @@ class MemoryStore:
         self._open = False
         self._listeners.clear()
 
-    async def insert(self, task: Task) -> Inserted:
+    async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
         """See `TaskStore.insert`."""
         kept = self._kept_of(task)
         with self._usable():
             if task.task_ref in self._kept:
                 raise StoreError("A task of that task_ref is stored already.")
+            holder = self._holder(task)
+            if holder is not None and _holds(holder.task, task):
+                return Inserted(holder.fresh(), created=False)
+            if room is not None:
+                self._check(room, task.scope)
+            if holder is not None:
+                self._part_from_key(holder)
             if task.idempotency_key is not None:
-                key = (task.scope, task.idempotency_key)
-                holder = self._keys.get(key)
-                if holder is not None:
-                    held = self._kept[holder]
-                    if held.task.expires_at is None or held.task.expires_at > task.created_at:
-                        return Inserted(held.fresh(), created=False)
-                    self._remove(held.task)
-                self._keys[key] = task.task_ref
+                self._keys[task.scope, task.idempotency_key] = task.task_ref
             for owner in (None, task.scope):
                 self._order.setdefault(owner, _Order()).add((task.created_at, task.task_ref))
             self._write(kept)
@@ -168,7 +143,7 @@ class MemoryStore:
             kept = self._kept.get(task_ref)
         return None if kept is None else kept.fresh()
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None) -> bool:
+    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
         """See `TaskStore.replace`."""
         kept = self._kept_of(task)
         with self._usable():
@@ -177,6 +152,8 @@ class MemoryStore:
                 return False
             if seen_lease is not None and old.task.lease_until != seen_lease:
                 return False
+            if note is not None:
+                self._notes.write(note)
             kept.arguments = old.arguments
             self._counts[old.task.status] -= 1
             self._write(kept)
@@ -203,6 +180,28 @@ class MemoryStore:
             entries = merge(*(agenda.first(limit) for agenda in agendas))
             return [self._kept[task_ref].fresh() for _, task_ref in islice(entries, limit)]
 
+    async def get_note(self, kind: str, key: str) -> Note | None:
+        """See `NoteStore.get_note`."""
+        with self._usable():
+            return self._notes.get(kind, key)
+
+    async def put_note(self, note: Note) -> bool:
+        """See `NoteStore.put_note`."""
+        with self._usable():
+            return self._notes.put(note)
+
+    async def remove_note(self, note: Note) -> bool:
+        """See `NoteStore.remove_note`."""
+        with self._usable():
+            return self._notes.remove(note)
+
+    async def notes(
+        self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
+    ) -> Sequence[Note]:
+        """See `NoteStore.notes`."""
+        with self._usable():
+            return self._notes.due(kind, due, limit) if due is not None else self._notes.page(kind, after, limit)
+
     async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
         """See `TaskStore.overdue`."""
         with self._usable():
@@ -211,6 +210,7 @@ class MemoryStore:
     async def purge(self, now: datetime, limit: int) -> int:
         """See `TaskStore.purge`."""
         with self._usable():
+            self._notes.purge(now, limit)
             expired = self._expiring.first(limit, now)
             for _, task_ref in expired:
                 self._remove(self._kept[task_ref].task)
@@ -262,12 +262,30 @@ class MemoryStore:
             raise StoreUnavailable("The task store is not open.")
         return self._lock
 
+    def _holder(self, task: Task) -> _Kept | None:
+        if task.idempotency_key is None:
+            return None
+        holder = self._keys.get((task.scope, task.idempotency_key))
+        return None if holder is None else self._kept[holder]
+
+    def _part_from_key(self, holder: _Kept) -> None:
+        old = holder.task
+        if old.inflight:
+            del self._keys[old.scope, old.idempotency_key or ""]
+            holder.task = replace(old, idempotency_key=None)
+        else:
+            self._remove(old)
+
+    def _check(self, room: Room, scope: str) -> None:
+        check_room(room, self._counts[TaskStatus.PENDING], len(self._waiting.get(scope, ())))
+
     def _kept_of(self, task: Task) -> _Kept:
         return _Kept(
             task=task,
             arguments=encode_arguments(task.arguments),
             inputs=encode_inputs(task.inputs),
             outcome=encode_outcome(task.outcome),
+            checkpoint=encode_checkpoint(task.checkpoint),
         )
 
     def _write(self, kept: _Kept) -> None:
@@ -275,9 +293,17 @@ class MemoryStore:
         self._kept[task.task_ref] = kept
         self._counts[task.status] += 1
         if task.status is TaskStatus.PENDING:
-            self._pending.setdefault(task.operation_type, _Agenda()).put(task.task_ref, task.created_at)
-        elif task.operation_type in self._pending:
-            self._pending[task.operation_type].discard(task.task_ref)
+            pending = self._pending.setdefault(task.operation_type, Agenda())
+            pending.put(task.task_ref, (-task.priority, task.created_at))
+            self._waiting.setdefault(task.scope, set()).add(task.task_ref)
+        else:
+            if task.operation_type in self._pending:
+                self._pending[task.operation_type].discard(task.task_ref)
+            waiting = self._waiting.get(task.scope)
+            if waiting is not None:
+                waiting.discard(task.task_ref)
+                if not waiting:
+                    del self._waiting[task.scope]
         if task.terminal:
             self._due.discard(task.task_ref)
             if task.expires_at is not None:
@@ -296,3 +322,9 @@ class MemoryStore:
             self._order[owner].remove((task.created_at, task.task_ref))
             if owner is not None and not len(self._order[owner]):
                 del self._order[owner]
+
+
+def _holds(holder: Task, task: Task) -> bool:
+    if holder.inflight:
+        return not holder.terminal
+    return holder.expires_at is None or holder.expires_at > task.created_at

@@ -14,10 +14,12 @@ from raincheck.task import InputRequest, Outcome, Progress, TaskError
 
 __all__ = [
     "decode_arguments",
+    "decode_checkpoint",
     "decode_inputs",
     "decode_outcome",
     "decode_progress",
     "encode_arguments",
+    "encode_checkpoint",
     "encode_inputs",
     "encode_outcome",
     "encode_progress",
@@ -106,3 +108,13 @@ def decode_progress(text: str | None) -> Progress | None:
         return None
     fraction, message = _decode(text)
     return Progress(fraction=fraction, message=message)
+
+
+def encode_checkpoint(checkpoint: Any) -> str | None:
+    """What an operation saved, or a note's value, as JSON; None where there is none."""
+    return None if checkpoint is None else _encode(checkpoint)
+
+
+def decode_checkpoint(text: str | None) -> Any:
+    """It again."""
+    return None if text is None else _decode(text)
