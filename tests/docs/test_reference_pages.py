@@ -21,6 +21,7 @@ from raincheck.task import InputRequest, Outcome, Progress, Task, TaskError, Tas
 from raincheck.transitions import (
     TABLE,
     AskInput,
+    CallBack,
     Cancel,
     Claim,
     DeadlinePassed,
@@ -29,6 +30,7 @@ from raincheck.transitions import (
     ProvideInput,
     Release,
     ReportProgress,
+    SaveCheckpoint,
     Settle,
     transition,
 )
@@ -40,12 +42,14 @@ QUESTIONS = tuple(InputRequest(key=key, method="elicitation/create", params={}) 
 EVENTS: dict[type[Event], list[Event]] = {
     Claim: [Claim(worker_id="w", lease_until=LATER)],
     ReportProgress: [ReportProgress(fence=1, progress=Progress())],
+    SaveCheckpoint: [SaveCheckpoint(fence=1, checkpoint={"job": 7})],
     AskInput: [AskInput(fence=1, requests=QUESTIONS)],
     ProvideInput: [ProvideInput(responses={"a": {}}), ProvideInput(responses={"a": {}, "b": {}})],
     Settle: [
         Settle(fence=1, outcome=Outcome()),
         Settle(fence=1, outcome=Outcome(error=TaskError(code="c", message="m"))),
     ],
+    CallBack: [CallBack(outcome=Outcome()), CallBack(outcome=Outcome(error=TaskError(code="c", message="m")))],
     Release: [Release(fence=1)],
     LeaseExpired: [LeaseExpired()],
     DeadlinePassed: [DeadlinePassed()],

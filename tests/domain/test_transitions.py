@@ -100,18 +100,23 @@ def refusal(task: Task, event: Event, now: datetime) -> str:
 # What follows from what. Rows: status; a pair that is not here is refused.
 EXPECTED: dict[tuple[TaskStatus, type[Event]], TaskStatus] = {
     (TaskStatus.PENDING, Claim): TaskStatus.PROCESSING,
+    (TaskStatus.PENDING, CallBack): TaskStatus.COMPLETED,
     (TaskStatus.PENDING, DeadlinePassed): TaskStatus.FAILED,
     (TaskStatus.PENDING, Cancel): TaskStatus.CANCELLED,
     (TaskStatus.PROCESSING, ReportProgress): TaskStatus.PROCESSING,
+    (TaskStatus.PROCESSING, SaveCheckpoint): TaskStatus.PROCESSING,
     (TaskStatus.PROCESSING, AskInput): TaskStatus.INPUT_REQUIRED,
     (TaskStatus.PROCESSING, Settle): TaskStatus.COMPLETED,
+    (TaskStatus.PROCESSING, CallBack): TaskStatus.COMPLETED,
     (TaskStatus.PROCESSING, Release): TaskStatus.FAILED,
     (TaskStatus.PROCESSING, LeaseExpired): TaskStatus.FAILED,
     (TaskStatus.PROCESSING, DeadlinePassed): TaskStatus.FAILED,
     (TaskStatus.PROCESSING, Cancel): TaskStatus.CANCELLED,
+    (TaskStatus.INPUT_REQUIRED, SaveCheckpoint): TaskStatus.INPUT_REQUIRED,
     (TaskStatus.INPUT_REQUIRED, AskInput): TaskStatus.INPUT_REQUIRED,
     (TaskStatus.INPUT_REQUIRED, ProvideInput): TaskStatus.PROCESSING,
     (TaskStatus.INPUT_REQUIRED, Settle): TaskStatus.COMPLETED,
+    (TaskStatus.INPUT_REQUIRED, CallBack): TaskStatus.COMPLETED,
     (TaskStatus.INPUT_REQUIRED, Release): TaskStatus.FAILED,
     (TaskStatus.INPUT_REQUIRED, LeaseExpired): TaskStatus.FAILED,
     (TaskStatus.INPUT_REQUIRED, DeadlinePassed): TaskStatus.FAILED,
@@ -155,13 +160,13 @@ FENCED = [(status, event) for status, kind in TABLE if hasattr(event := EVENTS[k
 
 
 def test_all_that_a_worker_says_is_fenced() -> None:
-    assert {type(event) for _, event in FENCED} == {ReportProgress, AskInput, Settle, Release}
+    assert {type(event) for _, event in FENCED} == {ReportProgress, SaveCheckpoint, AskInput, Settle, Release}
 
 
 @pytest.mark.parametrize("fence", [0, 2])
 @pytest.mark.parametrize(("status", "event"), FENCED)
 def test_a_worker_with_another_fencing_number_can_write_nothing(status: TaskStatus, event: Event, fence: int) -> None:
-    assert isinstance(event, ReportProgress | AskInput | Settle | Release)
+    assert isinstance(event, ReportProgress | SaveCheckpoint | AskInput | Settle | Release)
     assert refusal(in_status(status), replace(event, fence=fence), LATE) == "fenced"
 
 
@@ -172,6 +177,44 @@ def test_a_worker_that_lost_its_lease_cannot_write_over_its_successor() -> None:
     assert refusal(second, EVENTS[Settle], after(33)) == "fenced"
     done = transition(second, Settle(fence=2, outcome=Outcome(value="second")), after(34))
     assert refusal(done, EVENTS[Settle], after(35)) == "terminal"
+
+
+# Checkpoints, and ends from outside.
+
+
+def test_a_task_with_a_checkpoint_goes_on_when_its_worker_is_lost() -> None:
+    task = transition(in_status(TaskStatus.PROCESSING), EVENTS[SaveCheckpoint], after(5))
+    for number in range(1, 3):
+        task = transition(task, LeaseExpired(), after(40 * number))
+        assert (task.status, task.checkpoint) == (TaskStatus.PENDING, {"job": 7})
+        task = transition(task, replace(CLAIM, lease_until=after(40 * number + 30)), after(40 * number))
+    given_up = transition(task, LeaseExpired(), LATE)
+    assert given_up.outcome is not None
+    assert given_up.outcome.error is not None
+    assert given_up.outcome.error.code == "worker_lost"
+    assert "3 starts" in given_up.outcome.error.message
+
+
+def test_shutdowns_do_not_count_against_a_task_with_a_checkpoint() -> None:
+    task = transition(in_status(TaskStatus.PROCESSING), EVENTS[SaveCheckpoint], after(5))
+    for number in range(10):
+        task = transition(task, Release(fence=task.fence), after(10 + number))
+        assert task.status is TaskStatus.PENDING
+        task = transition(task, CLAIM, after(10 + number))
+
+
+def test_the_same_checkpoint_again_changes_nothing() -> None:
+    task = transition(in_status(TaskStatus.PROCESSING), EVENTS[SaveCheckpoint], after(5))
+    assert transition(task, EVENTS[SaveCheckpoint], after(6)) is task
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"), [(Outcome(value=3), TaskStatus.COMPLETED), (FAILURE, TaskStatus.FAILED)]
+)
+@pytest.mark.parametrize("start", [TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatus.INPUT_REQUIRED])
+def test_whoever_calls_back_needs_no_lease(start: TaskStatus, outcome: Outcome, status: TaskStatus) -> None:
+    ended = transition(in_status(start), CallBack(outcome=outcome), after(9))
+    assert (ended.status, ended.outcome, ended.worker_id, ended.outstanding) == (status, outcome, None, ())
 
 
 # Claims.
@@ -307,6 +350,8 @@ events = st.one_of(
     st.builds(AskInput, fence=fences, requests=st.sampled_from([(QUESTION,), (OTHER_QUESTION,), ()])),
     st.builds(ProvideInput, responses=st.sampled_from([{}, {"q1": ANSWER}, {"q2": ANSWER}])),
     st.builds(Settle, fence=fences, outcome=st.sampled_from([Outcome(value=1), FAILURE])),
+    st.builds(CallBack, outcome=st.sampled_from([Outcome(value=1), FAILURE])),
+    st.builds(SaveCheckpoint, fence=fences, checkpoint=st.sampled_from([None, 1, {"job": 2}])),
     st.builds(Release, fence=fences),
     st.sampled_from([LeaseExpired(), DeadlinePassed(), Cancel()]),
 )
@@ -323,12 +368,14 @@ FIXED = {
     "retry_when_lost",
     "idempotency_key",
     "fingerprint",
+    "priority",
+    "callback_url",
 }
 
 
 @given(history=histories, retry=st.booleans())
 def test_whatever_happens_the_record_stays_sound(history: list[tuple[Event, datetime]], retry: bool) -> None:
-    task = pending(retry=retry)
+    task, saved, shut_down = pending(retry=retry), False, 0
     for event, now in history:
         before = task
         try:
@@ -341,7 +388,9 @@ def test_whatever_happens_the_record_stays_sound(history: list[tuple[Event, date
         assert task.version == before.version + 1
         assert task.updated_at >= before.updated_at
         assert task.fence - before.fence == task.attempt - before.attempt == int(isinstance(event, Claim))
-        assert task.attempt <= (task.max_attempts if retry else 1)
+        saved = saved or task.checkpoint is not None
+        shut_down += isinstance(event, Release)
+        assert task.attempt <= (task.max_attempts + (shut_down if saved else 0) if retry or saved else 1)
         for field in fields(task):
             assert field.name not in FIXED or getattr(task, field.name) == getattr(before, field.name)
         assert task.terminal == (task.outcome is not None) == (task.settled_at is not None)

@@ -13,7 +13,8 @@ from typing import Literal
 import pytest
 from stores.records import after, apply, new_task, settled, stored
 
-from raincheck.errors import StoreUnavailable, StoreUnusable
+from raincheck.errors import QueueFull, StoreUnavailable, StoreUnusable
+from raincheck.store import Room
 from raincheck.stores import sqlite as sqlite_store
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.stores.sqlite_schema import (
@@ -222,6 +223,28 @@ async def test_an_upgraded_file_has_the_schema_of_a_fresh_one_and_its_tasks(path
     connection = sqlite3.connect(path)
     assert connection.execute("SELECT task_ref, colour FROM task").fetchall() == [(task.task_ref, "grey; or 'red'")]
     connection.close()
+
+
+async def test_tasks_of_a_file_without_notes_are_still_found(path: Path) -> None:
+    _upgrade(path, packaged_migrations()[:2])
+    connection = sqlite3.connect(path)
+    connection.execute(
+        "INSERT INTO task (task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts,"
+        " retry_when_lost, fingerprint, status, version, updated_at, attempt, fence, due_at, arguments, apart)"
+        " VALUES ('old', 'ada', 'report', 1, 2, 60, 3, 0, '', 'pending', 1, 1, 0, 0, 2, '{\"a\":1}', 0)"
+    )
+    connection.execute("UPDATE task_count SET number = 1 WHERE status = 'pending'")
+    connection.commit()
+    connection.close()
+    store = SqliteStore(path)
+    await store.open()
+    try:
+        (found,) = await store.claimable(["report"], 5)
+        assert (found.task_ref, found.priority, found.callback_url, found.checkpoint) == ("old", 0, None, None)
+        with pytest.raises(QueueFull):
+            await store.insert(new_task(), room=Room(in_all=1))
+    finally:
+        await store.close()
 
 
 async def test_an_upgrade_that_fails_leaves_the_file_as_it_was(path: Path) -> None:

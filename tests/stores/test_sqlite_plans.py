@@ -12,8 +12,8 @@ import pytest
 from raincheck.stores.sqlite_rows import SQL
 from raincheck.stores.sqlite_schema import connect_writer, create_file, migrate, packaged_migrations
 
-FRAGMENTS = {"columns", "summary"}
-WALK = re.compile(r"SCAN (?:task|payload|held|wanted)\b|USE TEMP B-TREE FOR ORDER BY")
+FRAGMENTS = {"columns", "summary", "note_columns"}
+WALK = re.compile(r"SCAN (?:task|payload|held|wanted|note)\b|USE TEMP B-TREE FOR ORDER BY")
 
 
 @pytest.fixture

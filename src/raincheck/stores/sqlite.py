@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from raincheck.elapsed import elapsed
-from raincheck.errors import StoreUnavailable
-from raincheck.store import Capabilities, Cursor, Inserted, Listener, TaskSummary
+from raincheck.errors import QueueFull, StoreUnavailable
+from raincheck.notes import Note
+from raincheck.store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
 from raincheck.stores.listeners import Listeners
 from raincheck.stores.moments import from_micros, to_micros
 from raincheck.stores.sqlite_errors import is_locked, needs_new_connection, store_error
+from raincheck.stores.sqlite_notes import PutNote, RemoveNote, note_from
 from raincheck.stores.sqlite_rows import SQL, Row, storable, summary_from, task_from
 from raincheck.stores.sqlite_schema import connect_reader, packaged_migrations
 from raincheck.stores.sqlite_writer import Done, SqliteWriter, WriterSettings, resolve
@@ -101,21 +103,24 @@ class SqliteStore:
             await writer.stop()
         self._listeners.clear()
 
-    async def insert(self, task: Task) -> Inserted:
+    async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
         """See `TaskStore.insert`."""
-        done: asyncio.Future[Inserted] = asyncio.get_running_loop().create_future()
-        self._put(Insert(task, done))
-        return await done
+        done: asyncio.Future[Inserted | QueueFull] = asyncio.get_running_loop().create_future()
+        self._put(Insert(task, done, room))
+        answer = await done
+        if isinstance(answer, QueueFull):
+            raise answer
+        return answer
 
     async def get(self, task_ref: str) -> Task | None:
         """See `TaskStore.get`."""
         return await self._read(lambda connection: _get(connection, storable(task_ref)))
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None) -> bool:
+    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again: arguments,
         deadline, retention, keys."""
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._put(Replace(task, done, None if seen_lease is None else to_micros(seen_lease)))
+        self._put(Replace(task, done, None if seen_lease is None else to_micros(seen_lease), note))
         return await done
 
     def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
@@ -185,6 +190,31 @@ class SqliteStore:
         """See `TaskStore.versions`."""
         wanted = json.dumps(list(task_refs))
         return dict(await self._read(lambda connection: connection.execute(SQL["versions"], (wanted,)).fetchall()))
+
+    async def get_note(self, kind: str, key: str) -> Note | None:
+        """See `NoteStore.get_note`."""
+        rows = await self._read(lambda connection: connection.execute(SQL["get_note"], (kind, key)).fetchall())
+        return note_from(rows[0]) if rows else None
+
+    async def put_note(self, note: Note) -> bool:
+        """See `NoteStore.put_note`."""
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._put(PutNote(note, done))
+        return await done
+
+    async def remove_note(self, note: Note) -> bool:
+        """See `NoteStore.remove_note`."""
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._put(RemoveNote(note, done))
+        return await done
+
+    async def notes(
+        self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
+    ) -> Sequence[Note]:
+        """See `NoteStore.notes`."""
+        statement, place = ("notes_after", after) if due is None else ("notes_due", to_micros(due))
+        rows = await self._read(lambda connection: connection.execute(SQL[statement], (kind, place, limit)).fetchall())
+        return [note_from(row) for row in rows]
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """See `TaskStore.subscribe`."""
@@ -292,7 +322,7 @@ def _overdue(connection: sqlite3.Connection, now: int, limit: int) -> list[Task]
 def _claimable(connection: sqlite3.Connection, types: Collection[str | bytes], limit: int) -> list[Task]:
     with _snapshot(connection):
         ranges = [(each, limit) for each in types]
-        ids = [row[2] for row in _merged(connection, SQL["pending"], ranges, limit, newest_first=False)]
+        ids = [row[3] for row in _merged(connection, SQL["pending"], ranges, limit, newest_first=False)]
         rows = [connection.execute(SQL["get_by_id"], (task_id,)).fetchall()[0] for task_id in ids]
         return [task_from(row, connection) for row in rows]
 

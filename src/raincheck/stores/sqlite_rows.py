@@ -10,10 +10,12 @@ from raincheck.store import TaskSummary
 from raincheck.stores.moments import EPOCH, from_micros, micros_or_none, moment_or_none, to_micros
 from raincheck.stores.payloads import (
     decode_arguments,
+    decode_checkpoint,
     decode_inputs,
     decode_outcome,
     decode_progress,
     encode_arguments,
+    encode_checkpoint,
     encode_inputs,
     encode_outcome,
     encode_progress,
@@ -23,6 +25,7 @@ from raincheck.task import Task, TaskStatus
 
 __all__ = [
     "ARGUMENTS",
+    "CHECKPOINT",
     "INPUTS",
     "OUTCOME",
     "SQL",
@@ -38,13 +41,13 @@ __all__ = [
 SQL = load_statements("sqlite_queries.sql")
 """The statements of the SQLite store by name."""
 
-ARGUMENTS, INPUTS, OUTCOME = 1, 2, 4
+ARGUMENTS, INPUTS, OUTCOME, CHECKPOINT = 1, 2, 4, 8
 """The parts of a task that are kept apart where they are large: bits of `task.apart`, and `payload.part`."""
 
 Row = tuple[Any, ...]
 Parts = tuple[tuple[int, str], ...]
 
-# In characters. A row that fits one page with all three parts is read and written as one.
+# In characters. A row that fits one page with all its parts is read and written as one.
 _INLINE = 1024
 
 _STATUS = {str(status): status for status in TaskStatus}
@@ -76,7 +79,7 @@ def insert_row(task: Task) -> tuple[Row, Parts]:
     if len(arguments) > _INLINE:
         parts = (*parts, (ARGUMENTS, arguments))
         arguments = None
-    *changing, inputs, outcome, apart = columns
+    *changing, inputs, outcome, checkpoint, apart = columns
     row = (
         task.task_ref,
         storable(task.scope),
@@ -92,7 +95,10 @@ def insert_row(task: Task) -> tuple[Row, Parts]:
         arguments,
         inputs,
         outcome,
+        checkpoint,
         apart | (ARGUMENTS if arguments is None else 0),
+        task.priority,
+        None if task.callback_url is None else storable(task.callback_url),
     )
     return row, parts
 
@@ -122,12 +128,15 @@ def _changing(task: Task) -> tuple[Row, Parts]:
     deadline, lease = to_micros(task.deadline_at), micros_or_none(task.lease_until)
     due = None if task.terminal else deadline if lease is None else min(deadline, lease)
     inputs, outcome = encode_inputs(task.inputs), encode_outcome(task.outcome)
+    checkpoint = encode_checkpoint(task.checkpoint)
     parts: Parts = ()
     apart = 0
     if inputs is not None and len(inputs) > _INLINE:
         parts, apart, inputs = ((INPUTS, inputs),), INPUTS, None
     if outcome is not None and len(outcome) > _INLINE:
         parts, apart, outcome = (*parts, (OUTCOME, outcome)), apart | OUTCOME, None
+    if checkpoint is not None and len(checkpoint) > _INLINE:
+        parts, apart, checkpoint = (*parts, (CHECKPOINT, checkpoint)), apart | CHECKPOINT, None
     error = task.outcome.error if task.outcome is not None else None
     columns = (
         str(task.status),
@@ -145,6 +154,7 @@ def _changing(task: Task) -> tuple[Row, Parts]:
         encode_progress(task.progress),
         inputs,
         outcome,
+        checkpoint,
         apart,
     )
     return columns, parts
@@ -181,6 +191,9 @@ def task_from(row: Row, connection: sqlite3.Connection) -> Task:
         arguments,
         inputs,
         outcome,
+        checkpoint,
+        priority,
+        callback_url,
         apart,
     ) = row
     if apart:
@@ -190,6 +203,8 @@ def task_from(row: Row, connection: sqlite3.Connection) -> Task:
             inputs = _part(connection, task_id, INPUTS)
         if apart & OUTCOME:
             outcome = _part(connection, task_id, OUTCOME)
+        if apart & CHECKPOINT:
+            checkpoint = _part(connection, task_id, CHECKPOINT)
     return Task(
         task_ref=task_ref,
         scope=_text(scope),
@@ -212,6 +227,9 @@ def task_from(row: Row, connection: sqlite3.Connection) -> Task:
         started_at=moment_or_none(started_at),
         idempotency_key=None if idempotency_key is None else _text(idempotency_key),
         fingerprint=fingerprint,
+        priority=priority,
+        callback_url=None if callback_url is None else _text(callback_url),
+        checkpoint=decode_checkpoint(checkpoint),
         progress=decode_progress(progress),
         inputs=decode_inputs(inputs),
         outcome=decode_outcome(outcome),

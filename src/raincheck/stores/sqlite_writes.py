@@ -9,9 +9,14 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from raincheck.store import Inserted
+from raincheck.errors import QueueFull
+from raincheck.notes import Note
+from raincheck.store import Inserted, Room
+from raincheck.stores.room import check_room
+from raincheck.stores.sqlite_notes import note_row
 from raincheck.stores.sqlite_rows import (
     ARGUMENTS,
+    CHECKPOINT,
     INPUTS,
     OUTCOME,
     SQL,
@@ -20,7 +25,7 @@ from raincheck.stores.sqlite_rows import (
     replacement,
     task_from,
 )
-from raincheck.task import TERMINAL, Task
+from raincheck.task import TERMINAL, Task, TaskStatus
 
 __all__ = ["Insert", "Purge", "Renew", "Replace", "SetClock", "Transaction", "Write"]
 
@@ -53,6 +58,26 @@ class Transaction:
             self.execute(SQL["delete_payload"], (task_id,))
         self.count(status, -1)
 
+    def put_note(self, row: Row) -> None:
+        """Write a note over whatever is there."""
+        kind, key, _, *rest = row
+        self.execute(SQL["insert_note_over"], (kind, key, *rest))
+
+    def check_room(self, room: Room, scope: str | bytes) -> None:
+        """See that one more task may be pending.
+
+        Raises:
+            QueueFull: It may not.
+        """
+        in_all = of_scope = 0
+        if room.in_all is not None:
+            counts: dict[str, int] = dict(self.execute(SQL["count"]).fetchall())
+            pending = str(TaskStatus.PENDING)
+            in_all = counts[pending] + self._counts.get(pending, 0)
+        if room.of_scope is not None:
+            of_scope = self.execute(SQL["pending_of_scope"], (scope, room.of_scope)).fetchall()[0][0]
+        check_room(room, in_all, of_scope)
+
     def finish(self) -> None:
         """Bring the stored counters up to date."""
         for status, number in self._counts.items():
@@ -82,17 +107,26 @@ class Write(Protocol):
 
 
 class Insert:
-    """`TaskStore.insert`."""
+    """`TaskStore.insert`. A refusal is a result: an error would undo the writes beside it."""
 
-    __slots__ = ("_parts", "_row", "_task", "done")
+    __slots__ = ("_parts", "_room", "_row", "_task", "done")
 
-    def __init__(self, task: Task, done: asyncio.Future[Inserted]) -> None:
+    def __init__(self, task: Task, done: asyncio.Future[Inserted | QueueFull], room: Room | None) -> None:
         self.done = done
         self._task = task
+        self._room = room
         self._row, self._parts = insert_row(task)
 
-    def apply(self, transaction: Transaction) -> Inserted:
+    def apply(self, transaction: Transaction) -> Inserted | QueueFull:
         """See `Write.apply`."""
+        if self._room is not None:
+            held = self._held(transaction)
+            if held is not None:
+                return Inserted(held, created=False)
+            try:
+                transaction.check_room(self._room, self._row[1])
+            except QueueFull as refusal:
+                return refusal
         cursor = transaction.execute(_INSERT, self._row)
         if cursor.rowcount == 0:
             held = self._held(transaction)
@@ -105,15 +139,21 @@ class Insert:
             transaction.execute(_PUT_PART, (task_id, part, body))
         return Inserted(self._task, created=True)
 
-    def changed(self, result: Inserted) -> Task | None:
+    def changed(self, result: Inserted | QueueFull) -> Task | None:
         """See `Write.changed`."""
-        return self._task if result.created else None
+        return self._task if isinstance(result, Inserted) and result.created else None
 
     def _held(self, transaction: Transaction) -> Task | None:
         # The row is the insert's: scope is its second column, idempotency_key its ninth.
-        row: Row = transaction.execute(SQL["get_by_key"], (self._row[1], self._row[8])).fetchall()[0]
+        found: list[Row] = transaction.execute(SQL["get_by_key"], (self._row[1], self._row[8])).fetchall()
+        if not found:
+            return None
+        row = found[0]
         held = task_from(row, transaction.connection)
-        if held.expires_at is None or held.expires_at > self._task.created_at:
+        if held.inflight and held.terminal:
+            transaction.execute(SQL["part_from_key"], (row[0],))
+            return None
+        if held.inflight or held.expires_at is None or held.expires_at > self._task.created_at:
             return held
         transaction.remove(row[0], str(held.status), row[-1])
         return None
@@ -122,10 +162,13 @@ class Insert:
 class Replace:
     """`TaskStore.replace`."""
 
-    __slots__ = ("_next", "_seen_lease", "_task", "done")
+    __slots__ = ("_next", "_note", "_seen_lease", "_task", "done")
 
-    def __init__(self, task: Task, done: asyncio.Future[bool], seen_lease: int | None) -> None:
+    def __init__(
+        self, task: Task, done: asyncio.Future[bool], seen_lease: int | None, note: Note | None = None
+    ) -> None:
         self.done = done
+        self._note = None if note is None else note_row(note)
         self._task = task
         self._seen_lease = seen_lease
         self._next = replacement(task)
@@ -142,7 +185,7 @@ class Replace:
         apart |= apart_before & ARGUMENTS
         if status == before and status not in _TERMINAL:
             # Spares the indexes that hold the status.
-            same = (*columns[1:3], *columns[5:11], columns[12], columns[13], apart, task_id)
+            same = (*columns[1:3], *columns[5:11], columns[12], columns[13], columns[15], apart, task_id)
             transaction.execute(_REPLACE_SAME_STATUS, same)
         else:
             transaction.execute(_REPLACE, (*columns, apart, task_id))
@@ -150,9 +193,11 @@ class Replace:
             transaction.count(status, 1)
         for part, body in parts:
             transaction.execute(_PUT_PART, (task_id, part, body))
-        for part in (INPUTS, OUTCOME):
+        for part in (INPUTS, OUTCOME, CHECKPOINT):
             if apart_before & ~apart & part:
                 transaction.execute(SQL["delete_payload_part"], (task_id, part))
+        if self._note is not None:
+            transaction.put_note(self._note)
         return True
 
     def changed(self, result: bool) -> Task | None:
@@ -226,6 +271,7 @@ class Purge:
         expired = transaction.execute(SQL["expired"], (self._now, self._limit)).fetchall()
         for task_id, status, apart in expired:
             transaction.remove(task_id, status, apart)
+        transaction.execute(SQL["delete_expired_notes"], (self._now, self._limit))
         return len(expired)
 
     def changed(self, result: int) -> Task | None:

@@ -5,8 +5,9 @@
 INSERT INTO task (
     task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
     idempotency_key, fingerprint, status, version, updated_at, settled_at, expires_at, attempt, fence, worker_id,
-    lease_until, started_at, due_at, error_code, progress, arguments, inputs, outcome, apart
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    lease_until, started_at, due_at, error_code, progress, arguments, inputs, outcome, checkpoint, apart, priority,
+    callback_url
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (scope, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
 
 -- A body that is the same as before dirties no page: SQLite compares.
@@ -20,13 +21,14 @@ SELECT id, version, status, apart, lease_until FROM task WHERE task_ref = ?;
 -- name: replace
 UPDATE task SET
     status = ?, version = ?, updated_at = ?, settled_at = ?, expires_at = ?, attempt = ?, fence = ?, worker_id = ?,
-    lease_until = ?, started_at = ?, due_at = ?, error_code = ?, progress = ?, inputs = ?, outcome = ?, apart = ?
+    lease_until = ?, started_at = ?, due_at = ?, error_code = ?, progress = ?, inputs = ?, outcome = ?,
+    checkpoint = ?, apart = ?
 WHERE id = ?;
 
 -- name: replace_same_status
 UPDATE task SET
     version = ?, updated_at = ?, attempt = ?, fence = ?, worker_id = ?, lease_until = ?, started_at = ?, due_at = ?,
-    progress = ?, inputs = ?, apart = ?
+    progress = ?, inputs = ?, checkpoint = ?, apart = ?
 WHERE id = ?;
 
 -- name: delete_payload_part
@@ -58,7 +60,7 @@ DELETE FROM task WHERE id = ?;
 -- name: columns
 id, task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
 idempotency_key, fingerprint, status, version, updated_at, settled_at, expires_at, attempt, fence, worker_id,
-lease_until, started_at, progress, arguments, inputs, outcome, apart;
+lease_until, started_at, progress, arguments, inputs, outcome, checkpoint, priority, callback_url, apart;
 
 -- name: get
 SELECT {columns} FROM task WHERE task_ref = ?;
@@ -73,8 +75,14 @@ SELECT {columns} FROM task WHERE id = ?;
 SELECT body FROM payload WHERE task_id = ? AND part = ?;
 
 -- name: pending
-SELECT created_at, task_ref, id FROM task WHERE status = 'pending' AND operation_type = ?
-ORDER BY created_at, task_ref LIMIT ?;
+SELECT -priority, created_at, task_ref, id FROM task WHERE status = 'pending' AND operation_type = ?
+ORDER BY priority DESC, created_at, task_ref LIMIT ?;
+
+-- name: pending_of_scope
+SELECT count(*) FROM (SELECT 1 FROM task WHERE scope = ? AND status = 'pending' LIMIT ?);
+
+-- name: part_from_key
+UPDATE task SET idempotency_key = NULL WHERE id = ?;
 
 -- name: overdue
 SELECT {columns} FROM task WHERE due_at <= ? ORDER BY due_at LIMIT ?;
@@ -133,3 +141,33 @@ SELECT offset FROM clock WHERE boot = ?;
 -- name: set_clock
 INSERT INTO clock (id, boot, offset) VALUES (1, ?1, ?2)
 ON CONFLICT (id) DO UPDATE SET boot = excluded.boot, offset = excluded.offset WHERE boot <> excluded.boot;
+
+-- name: note_columns
+kind, key, version, due_at, expires_at, value;
+
+-- name: insert_note
+INSERT INTO note (kind, key, version, due_at, expires_at, value) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (kind, key) DO NOTHING;
+
+-- name: insert_note_over
+INSERT INTO note (kind, key, version, due_at, expires_at, value) VALUES (?, ?, 1, ?, ?, ?)
+ON CONFLICT (kind, key) DO UPDATE SET
+    version = version + 1, due_at = excluded.due_at, expires_at = excluded.expires_at, value = excluded.value;
+
+-- name: update_note
+UPDATE note SET version = ?, due_at = ?, expires_at = ?, value = ? WHERE kind = ? AND key = ? AND version = ?;
+
+-- name: delete_note
+DELETE FROM note WHERE kind = ? AND key = ? AND version = ?;
+
+-- name: get_note
+SELECT {note_columns} FROM note WHERE kind = ? AND key = ?;
+
+-- name: notes_due
+SELECT {note_columns} FROM note WHERE kind = ? AND due_at <= ? ORDER BY due_at LIMIT ?;
+
+-- name: notes_after
+SELECT {note_columns} FROM note WHERE kind = ? AND key > ? ORDER BY key LIMIT ?;
+
+-- name: delete_expired_notes
+DELETE FROM note WHERE id IN (SELECT id FROM note WHERE expires_at <= ? ORDER BY expires_at LIMIT ?);

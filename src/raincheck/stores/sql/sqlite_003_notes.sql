@@ -1,0 +1,27 @@
+-- Priorities, where to call back, what an operation saved to go on from; and the notes beside the tasks.
+
+ALTER TABLE task ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+
+ALTER TABLE task ADD COLUMN callback_url TEXT;
+
+-- JSON; where it is too large to be rewritten with every change of the row it is in payload, and its bit in apart is 8.
+ALTER TABLE task ADD COLUMN checkpoint TEXT;
+
+-- Claims read one range of it for each operation, and merge.
+CREATE INDEX task_by_priority ON task (operation_type, priority DESC, created_at, task_ref) WHERE status = 'pending';
+
+CREATE TABLE note (
+    id          INTEGER PRIMARY KEY,
+    kind        TEXT NOT NULL,
+    key         TEXT NOT NULL,
+    version     INTEGER NOT NULL,
+    due_at      INTEGER,
+    expires_at  INTEGER,
+    value       TEXT
+);
+
+CREATE UNIQUE INDEX note_by_key ON note (kind, key);
+
+CREATE INDEX note_by_due ON note (kind, due_at) WHERE due_at IS NOT NULL;
+
+CREATE INDEX note_by_expiry ON note (expires_at) WHERE expires_at IS NOT NULL;
