@@ -1,4 +1,4 @@
-"""The keys of a Redis store: none stays for ever, and none is left when there are no tasks any more."""
+"""The keys of a Redis store: none stays for ever, and none is left when there are no tasks and notes any more."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from raincheck.transitions import Cancel, transition
 
 __all__ = ["keys", "leftovers"]
 
+# As in lua/note.lua: so long a removed note is known to have been.
+_GONE = 120_000
 _UNSETTLED = (TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatus.INPUT_REQUIRED)
 
 
@@ -28,14 +30,19 @@ async def keys(url: str, prefix: str) -> dict[bytes, int]:
 
 
 async def leftovers(url: str, prefix: str) -> list[str]:
-    """Keys without an expiry, or with one before a task's; then, once every task is settled and purged, any key."""
+    """Keys without an expiry, or with one before that of what they lead to; then, once every task is settled and purged
+    and every note is removed, any key but what is left of a removed note for a while."""
     present = await keys(url, prefix)
     tasks = [left for key, left in present.items() if b":task:" in key]
-    indexes = {key: left for key, left in present.items() if b":task:" not in key and b":key:" not in key}
+    notes = {key.split(b":note:", 1)[1]: left for key, left in present.items() if b":note:" in key}
     wrong = [f"{key!r} has no expiry" for key, left in present.items() if left == -1]
-    wrong += [
-        f"{key!r} expires before a task" for key, left in indexes.items() if _is_of_all(key) and left < max(tasks)
-    ]
+    for key, left in present.items():
+        kind = key.rpartition(b":notes:")[2] if b":notes:" in key else None
+        led_to = notes.values() if kind is None else [ms for note, ms in notes.items() if note.startswith(kind + b":")]
+        if key.endswith((b":layout", b":kinds")) or kind is not None:
+            wrong += [f"{key!r} expires before a note" for ms in led_to if ms > left]
+        if key.endswith((b":layout", b":lists:*")):
+            wrong += [f"{key!r} expires before a task" for ms in tasks if ms > left]
     store = RedisStore(url, key_prefix=prefix)
     await store.open()
     try:
@@ -47,10 +54,12 @@ async def leftovers(url: str, prefix: str) -> list[str]:
         removed = await store.purge(NOW + timedelta(days=400_000), 1_000_000)
         if removed != len(tasks):
             wrong.append(f"{removed} tasks purged of {len(tasks)}")
+        # What is left has no `expires_at`.
+        for kind in {note.partition(b":")[0].decode() for note in notes}:
+            for note in await store.notes(kind, limit=10_000):
+                assert note.expires_at is None
+                assert await store.remove_note(note)
     finally:
         await store.close()
-    return [*wrong, *(f"{key!r} is left" for key in await keys(url, prefix))]
-
-
-def _is_of_all(key: bytes) -> bool:
-    return key.endswith((b":layout", b":lists:*"))
+    left_over = await keys(url, prefix)
+    return [*wrong, *(f"{key!r} is left" for key, left in left_over.items() if b":note:" not in key or left > _GONE)]

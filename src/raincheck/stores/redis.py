@@ -14,16 +14,23 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from redis.exceptions import RedisError
-
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.store import Capabilities, Cursor, Inserted, Listener, TaskSummary
+from raincheck.notes import Note
+from raincheck.store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
 from raincheck.stores.listeners import Listeners
 from raincheck.stores.moments import to_micros
 from raincheck.stores.redis_calls import Call, ScriptCall, ServerClock, Write
-from raincheck.stores.redis_errors import store_error
 from raincheck.stores.redis_lane import Lane
 from raincheck.stores.redis_leases import Leases
+from raincheck.stores.redis_notes import (
+    NO_NOTE,
+    get_command,
+    note_from,
+    notes_from,
+    put_row,
+    remove_row,
+    written_row,
+)
 from raincheck.stores.redis_pushes import Pushes
 from raincheck.stores.redis_rows import (
     FIELDS,
@@ -37,15 +44,8 @@ from raincheck.stores.redis_rows import (
     text_from,
 )
 from raincheck.stores.redis_scripts import SCRIPTS, encode_command
-from raincheck.stores.redis_server import (
-    Address,
-    Wire,
-    ask,
-    check_layout,
-    check_server,
-    layout_keys,
-    server_seconds,
-)
+from raincheck.stores.redis_server import Address, prepare, server_seconds
+from raincheck.stores.room import no_room
 from raincheck.task import Task, TaskStatus
 from raincheck.tls import Tls
 
@@ -59,9 +59,6 @@ _VERSIONS_STEP = 500
 # From so many calls under way on every connection on, reads get a further one.
 _BUSY = 64
 
-_INFO = encode_command((b"INFO",))
-_SAVE = encode_command((b"CONFIG", b"GET", b"save"))
-_SYNC = encode_command((b"CONFIG", b"GET", b"appendfsync"))
 _TIME = encode_command((b"TIME",))
 
 _Entry = tuple[str, bytes, bytes, bytes]
@@ -80,7 +77,8 @@ class RedisStore:
             their order; beside these there is one to hear of other processes, and one for `renew`.
         timeout_seconds: How long a call may take, connecting included, before `StoreUnavailable`.
         tls: Certificates beyond those of the machine; where given, TLS is required.
-        migrate: There is nothing to make beforehand: the layout comes with the first task.
+        migrate: Whether tasks of an older release's layout are upgraded; else `open` refuses them. There is nothing to
+            make beforehand: the layout comes with the first task.
         poll_interval: Within how many seconds listeners hear of a change whose message was lost.
     """
 
@@ -98,6 +96,7 @@ class RedisStore:
         self._root = stored_text(key_prefix) + b"{rc}:"
         self._address = Address(url=url, tls=tls, timeout_seconds=timeout_seconds, root=self._root)
         self._pool_size = pool_size
+        self._migrate = migrate
         self._poll_interval = poll_interval
         self._listeners = Listeners()
         # What names a write: this store's own token, and a number.
@@ -118,13 +117,14 @@ class RedisStore:
         """See `TaskStore.open`.
 
         Raises:
-            StoreUnusable: The server may evict tasks, or the keys are another program's or of a newer layout.
+            StoreUnusable: The server may evict tasks, or the keys are another program's, of a newer layout, or (without
+                `migrate`) of an older one.
             StoreUnavailable: The server cannot be reached, refuses the login, or takes no writes.
         """
         lane = self._new_lane()
         leases = Leases(self._address, self._clock)
         try:
-            await self._check(await lane.open())
+            await prepare(await lane.open(), self._address, migrate=self._migrate)
         except BaseException:
             await lane.close()
             leases.close()
@@ -146,13 +146,14 @@ class RedisStore:
             leases.close()
         self._listeners.clear()
 
-    async def insert(self, task: Task) -> Inserted:
+    async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
         """See `TaskStore.insert`."""
         row = insert_row(task)
         *head, fields = row
-        arguments = [self._nonce(), *head, *fields]
+        limits = [b"" if most is None else b"%d" % most for most in room or Room()]
+        arguments = [self._nonce(), *head, *limits, *fields]
         while True:
-            answer = await self._write("insert", arguments, self._inserted(task), row.task_ref)
+            answer = await self._write("insert", arguments, self._inserted(task, room or Room()), row.task_ref)
             if isinstance(answer, Inserted):
                 return answer
             # The holder of the key has large parts; if it goes before they are read, the key is free.
@@ -169,18 +170,18 @@ class RedisStore:
 
         return await self._ask(lambda done: Call(command, found, done))
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None) -> bool:
-        """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again: arguments,
-        deadline, retention, keys."""
+    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
+        """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again."""
         row = replace_row(task, seen_lease)
         *head, fields = row
+        noted = NO_NOTE if note is None else written_row(note)
 
         def replaced(answer: int) -> bool:
             if answer == 1:
                 self._listeners.tell(task)
             return answer == 1
 
-        return await self._write("replace", [self._nonce(), *head, *fields], replaced, row.task_ref)
+        return await self._write("replace", [self._nonce(), *head, *noted, *fields], replaced, row.task_ref)
 
     def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
         """See `TaskStore.renew`."""
@@ -205,14 +206,35 @@ class RedisStore:
 
     async def purge(self, now: datetime, limit: int) -> int:
         """See `TaskStore.purge`."""
-        removed = 0
-        while removed < limit:
-            step = min(_PURGE_STEP, limit - removed)
-            number = await self._write("purge", [b"%d" % to_micros(now), b"%d" % step], int, None)
-            removed += number
-            if number < step:
-                break
-        return removed
+        removed = removed_notes = 0
+        while True:
+            steps = [min(_PURGE_STEP, limit - removed), min(_PURGE_STEP, limit - removed_notes)]
+            arguments = [b"%d" % to_micros(now), *(b"%d" % step for step in steps)]
+            numbers: list[int] = await self._write("purge", arguments, list, None)
+            removed, removed_notes = removed + numbers[0], removed_notes + numbers[1]
+            if not any(0 < step == number for step, number in zip(steps, numbers, strict=True)):
+                return removed
+
+    async def get_note(self, kind: str, key: str) -> Note | None:
+        """See `NoteStore.get_note`."""
+        command = get_command(self._root, kind, key)
+        return await self._ask(lambda done: Call(command, lambda answer: note_from(kind, key, answer), done))
+
+    async def put_note(self, note: Note) -> bool:
+        """See `NoteStore.put_note`."""
+        return await self._write("put_note", [self._nonce(), *put_row(note)], bool, None)
+
+    async def remove_note(self, note: Note) -> bool:
+        """See `NoteStore.remove_note`."""
+        return await self._write("remove_note", [self._nonce(), *remove_row(note)], bool, None)
+
+    async def notes(
+        self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
+    ) -> Sequence[Note]:
+        """See `NoteStore.notes`."""
+        until = b"" if due is None else b"%d" % to_micros(due)
+        arguments = [kind.encode(), until, stored_text(after), b"%d" % limit]
+        return await self._read("notes", arguments, lambda answer: notes_from(kind, answer))
 
     async def list(
         self,
@@ -274,29 +296,19 @@ class RedisStore:
 
         return await self._ask(lambda done: Call(_TIME, read, done))
 
-    async def _check(self, wire: Wire) -> None:
-        place = self._address.place
-        layout = [encode_command((b"GET", self._root + b"layout"))]
-        layout += [encode_command((b"TYPE", self._root + key)) for key in layout_keys]
-        try:
-            async with asyncio.timeout(self._address.timeout_seconds):
-                info, save, sync, stored, *kinds = await ask(wire, _INFO, _SAVE, _SYNC, *layout)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise store_error(error, place) from error
-        check_layout(stored, dict(zip(layout_keys, kinds, strict=True)), place)
-        check_server(info, save, sync, place)
-
     def _watch(self) -> None:
         self._pushes.watch(len(self._listeners) > 0)
 
     def _nonce(self) -> bytes:
         return f"{self._token}{next(self._numbers):x}".encode()
 
-    def _inserted(self, task: Task) -> Callable[[Any], Inserted | str]:
+    def _inserted(self, task: Task, room: Room) -> Callable[[Any], Inserted | str]:
         def inserted(answer: Any) -> Inserted | str:
             if answer == 1:
                 self._listeners.tell(task)
                 return Inserted(task, created=True)
+            if answer[0] == b"full":
+                raise no_room(room, answer[1].decode())
             if answer[0] == b"taken":
                 raise StoreError(
                     f"The task store {self._address.place} refuses a value: a task of that task_ref is stored already."

@@ -1,8 +1,8 @@
 """Between task records and the hashes of the Redis store: text that its scripts can read, JSON that they need not.
 
-What the fields of a hash hold is told in lua/common.lua. A part of a task (arguments, questions, outcome) that is not
-large stands at the end of the field that is written with it; a large one has a field of its own, so that a progress
-report does not write it again.
+What the fields of a hash hold is told in lua/common.lua. A part of a task (arguments, questions, outcome, checkpoint)
+that is not large stands at the end of the field that is written with it; a large one has a field of its own, so that a
+progress report does not write it again.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from raincheck.store import TaskSummary
 from raincheck.stores.moments import from_micros, to_micros
 from raincheck.stores.payloads import (
     decode_arguments,
+    decode_checkpoint,
     decode_inputs,
     decode_outcome,
     decode_progress,
     encode_arguments,
+    encode_checkpoint,
     encode_inputs,
     encode_outcome,
     encode_progress,
@@ -45,7 +47,7 @@ __all__ = [
     "text_from",
 ]
 
-FIELDS = (b"s", b"i", b"r", b"a", b"q", b"o")
+FIELDS = (b"s", b"i", b"r", b"a", b"q", b"o", b"c")
 """The fields of a whole task, as `task_from` takes their values."""
 
 Fields = Sequence[bytes | None]
@@ -85,13 +87,13 @@ def name_of(text: str) -> bytes:
     return b"~" + hashlib.blake2b(stored_text(text), digest_size=16).hexdigest().encode()
 
 
-def key_digest(scope: str, idempotency_key: str | None) -> bytes:
-    """What stands for the key in that scope, "-" for none."""
+def key_digest(scope: str, idempotency_key: str | None, *, inflight: bool) -> bytes:
+    """What stands for the key in that scope, "-" for none; begins with "=" where the key ends with the task's run."""
     if idempotency_key is None:
         return _NONE
     digest = hashlib.blake2b(stored_text(scope), digest_size=20)
     digest.update(b"\xff" + stored_text(idempotency_key))
-    return digest.hexdigest().encode()
+    return (b"=" if inflight else b"") + digest.hexdigest().encode()
 
 
 def moment(stored: bytes | int) -> datetime:
@@ -117,7 +119,7 @@ class _Changing(NamedTuple):
 
 
 class InsertRow(NamedTuple):
-    """A new task, as insert.lua takes it after the nonce."""
+    """A new task, as insert.lua takes it after the nonce; between its state and its fields stands the room."""
 
     ttl: bytes
     task_ref: bytes
@@ -133,7 +135,7 @@ class InsertRow(NamedTuple):
 
 
 class ReplaceRow(NamedTuple):
-    """A task's next version, as replace.lua takes it after the nonce."""
+    """A task's next version, as replace.lua takes it after the nonce; before its fields stands the note."""
 
     ttl: bytes
     task_ref: bytes
@@ -155,9 +157,11 @@ def insert_row(task: Task) -> InsertRow:
     """
     changing = _changing(task)
     scope, operation = name_of(task.scope), name_of(task.operation_type)
-    key = key_digest(task.scope, task.idempotency_key)
+    if task.priority:
+        operation += b"!%d" % task.priority
+    key = key_digest(task.scope, task.idempotency_key, inflight=task.inflight)
     created = b"%d" % to_micros(task.created_at)
-    fixed = [
+    fixed: list[Any] = [
         task.scope,
         task.operation_type,
         task.ttl_seconds,
@@ -166,6 +170,9 @@ def insert_row(task: Task) -> InsertRow:
         task.idempotency_key,
         task.fingerprint,
     ]
+    # The most tasks have neither, and are as those of the release before.
+    if task.priority or task.callback_url is not None:
+        fixed += [task.priority, task.callback_url]
     arguments = encode_arguments(task.arguments)
     fields = changing.fields
     if len(arguments) > _INLINE:
@@ -226,7 +233,12 @@ def _changing(task: Task) -> _Changing:
     fields: list[bytes] = []
     gone = b""
     inline: list[str] = []
-    for name, part in ((b"q", encode_inputs(task.inputs)), (b"o", encode_outcome(task.outcome))):
+    parts = (
+        (b"q", encode_inputs(task.inputs)),
+        (b"o", encode_outcome(task.outcome)),
+        (b"c", encode_checkpoint(task.checkpoint)),
+    )
+    for name, part in parts:
         if part is not None and len(part) > _INLINE:
             fields += [name, part.encode()]
             inline.append(_APART)
@@ -269,10 +281,14 @@ def task_from(task_ref: str, fields: Fields) -> Task:
     assert state is not None
     assert fixed is not None
     assert changing is not None
-    version, status, fence, lease, expires, _, deadline, created, _ = state.split(b" ", 8)
+    version, status, fence, lease, expires, _, deadline, created, _, _, key, _ = state.split(b" ", 11)
     head, _, arguments = fixed.decode().partition("\n")
-    scope, operation_type, ttl_seconds, max_attempts, retry_when_lost, idempotency_key, fingerprint = _decode(head)
-    row, progress, inputs, outcome = changing.decode().split("\n")
+    scope, operation_type, ttl_seconds, max_attempts, retry_when_lost, idempotency_key, fingerprint, *more = _decode(
+        head
+    )
+    priority, callback_url = more or (0, None)
+    # What the release before wrote has no checkpoint.
+    row, progress, inputs, outcome, *saved = changing.decode().split("\n")
     updated, settled, attempt, started, worker_id, _ = _decode(row)
     return Task(
         task_ref=task_ref,
@@ -294,8 +310,12 @@ def task_from(task_ref: str, fields: Fields) -> Task:
         worker_id=worker_id,
         lease_until=_moment_or_none(lease),
         started_at=None if started is None else moment(started),
-        idempotency_key=idempotency_key,
+        # It may have gone over to another task since.
+        idempotency_key=None if key == _NONE else idempotency_key,
         fingerprint=fingerprint,
+        priority=priority,
+        callback_url=callback_url,
+        checkpoint=decode_checkpoint(_part(saved[0], apart, 3) or None) if saved else None,
         progress=decode_progress(progress or None),
         inputs=decode_inputs(_part(inputs, apart, 1) or None),
         outcome=decode_outcome(_part(outcome, apart, 2) or None),

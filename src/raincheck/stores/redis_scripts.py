@@ -12,7 +12,21 @@ __all__ = ["SCRIPTS", "Script", "encode_command"]
 
 _WITH = re.compile(r"^-- with: (\w+)$", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
-_NAMES = ("claimable", "count", "insert", "list", "overdue", "purge", "renew", "replace", "versions")
+_NAMES = (
+    "claimable",
+    "count",
+    "insert",
+    "list",
+    "notes",
+    "overdue",
+    "purge",
+    "put_note",
+    "remove_note",
+    "renew",
+    "replace",
+    "upgrade",
+    "versions",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

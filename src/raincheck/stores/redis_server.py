@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Mapping
@@ -15,14 +16,28 @@ from redis.exceptions import RedisError, ResponseError
 
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
 from raincheck.stores.redis_errors import store_error
+from raincheck.stores.redis_scripts import SCRIPTS, encode_command
 from raincheck.tls import Tls
 
-__all__ = ["Address", "Wire", "ask", "check_layout", "check_server", "layout_keys", "newer_layout", "server_seconds"]
+__all__ = ["Address", "Wire", "newer_layout", "prepare", "server_seconds"]
 
 logger = logging.getLogger(__name__)
 
-_LAYOUT = b"1"
-_KINDS = {b"layout": b"string", b"lists:*": b"set", b"due": b"zset", b"expiring": b"zset"}
+_LAYOUT = b"2"
+_LAYOUT_BEFORE = b"1"
+# The keys that a store of this layout has under fixed names.
+_KINDS = {
+    b"layout": b"string",
+    b"lists:*": b"set",
+    b"due": b"zset",
+    b"expiring": b"zset",
+    b"notes-expiring": b"zset",
+    b"kinds": b"set",
+}
+
+_INFO = encode_command((b"INFO",))
+_SAVE = encode_command((b"CONFIG", b"GET", b"save"))
+_SYNC = encode_command((b"CONFIG", b"GET", b"appendfsync"))
 
 
 class Wire(Protocol):
@@ -132,7 +147,39 @@ class Address:
         return options
 
 
-async def ask(wire: Wire, *commands: bytes) -> list[Any]:
+async def prepare(wire: Wire, address: Address, *, migrate: bool) -> None:
+    """Refuse a server or keys that tasks must not be given to; upgrade the layout before to this one.
+
+    Args:
+        wire: A connection that knows the scripts.
+        address: The server.
+        migrate: Whether the layout may be upgraded.
+
+    Raises:
+        StoreUnusable: The server may evict tasks, or the keys are another program's, of a newer layout, or of an older
+            one that may not be upgraded.
+        StoreUnavailable: It is a replica, or cannot be asked.
+    """
+    place = address.place
+    layout = [encode_command((b"GET", address.root + b"layout"))]
+    layout += [encode_command((b"TYPE", address.root + key)) for key in _KINDS]
+    upgrade = encode_command(SCRIPTS["upgrade"].command(address.root, []))
+    try:
+        async with asyncio.timeout(address.timeout_seconds):
+            info, save, sync, stored, *kinds = await _ask(wire, _INFO, _SAVE, _SYNC, *layout)
+            older = _check_layout(stored, dict(zip(_KINDS, kinds, strict=True)), place, migrate=migrate)
+            _check_server(info, save, sync, place)
+            if older:
+                answer = (await _ask(wire, upgrade))[0]
+                if isinstance(answer, Exception):
+                    raise answer
+                if answer != 1:
+                    raise newer_layout(answer[1], place)
+    except (RedisError, OSError, TimeoutError) as error:
+        raise store_error(error, place) from error
+
+
+async def _ask(wire: Wire, *commands: bytes) -> list[Any]:
     """The answers to these commands in one round trip; an answer that is an error is that error.
 
     Raises:
@@ -148,7 +195,7 @@ async def ask(wire: Wire, *commands: bytes) -> list[Any]:
     return answers
 
 
-def check_server(info: object, save: object, sync: object, place: str) -> None:
+def _check_server(info: object, save: object, sync: object, place: str) -> None:
     """Refuse a server that would lose tasks by design, and warn of one that may lose them by accident.
 
     Args:
@@ -189,15 +236,19 @@ def check_server(info: object, save: object, sync: object, place: str) -> None:
         )
 
 
-def check_layout(layout: object, kinds: Mapping[bytes, object], place: str) -> None:
+def _check_layout(layout: object, kinds: Mapping[bytes, object], place: str, *, migrate: bool) -> bool:
     """Refuse tasks of a layout that this release does not know, and keys of another program.
+
+    Returns:
+        Whether the tasks are of the layout before, which is to be upgraded.
 
     Args:
         layout: What is stored under `layout`.
-        kinds: Of each key in `layout_keys`, the answer to TYPE.
+        kinds: Of each key in `_KINDS`, the answer to TYPE.
+        migrate: Whether the layout before may be upgraded.
 
     Raises:
-        StoreUnusable: It is so.
+        StoreUnusable: It is so, or an upgrade is needed and not allowed.
         StoreError: The server refuses to be asked.
     """
     for key, kind in kinds.items():
@@ -209,8 +260,14 @@ def check_layout(layout: object, kinds: Mapping[bytes, object], place: str) -> N
             )
     if isinstance(layout, Exception):
         raise store_error(layout, place)
-    if layout not in (None, _LAYOUT):
+    if layout not in (None, _LAYOUT, _LAYOUT_BEFORE):
         raise newer_layout(cast("bytes", layout), place)
+    if layout == _LAYOUT_BEFORE and not migrate:
+        raise StoreUnusable(
+            f"The task store {place} has layout {_LAYOUT_BEFORE.decode()!r}, this raincheck needs layout "
+            f'{_LAYOUT.decode()}: run "raincheck store migrate".'
+        )
+    return layout == _LAYOUT_BEFORE
 
 
 def newer_layout(layout: bytes, place: str) -> StoreError:
@@ -220,10 +277,6 @@ def newer_layout(layout: bytes, place: str) -> StoreError:
         f"The task store {place} has layout {shown!r}, this raincheck knows layout {_LAYOUT.decode()}: "
         "upgrade raincheck or set another key_prefix."
     )
-
-
-layout_keys = tuple(_KINDS)
-"""The keys that a store of this layout has under fixed names."""
 
 
 def _facts(info: bytes) -> dict[str, str]:

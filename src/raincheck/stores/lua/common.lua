@@ -5,17 +5,27 @@
 -- that holds a key, the tasks that are overdue):
 --
 --   layout                             which layout this is
---   task:<task_ref>                    hash: s state, i fixed, r changing; a, q, o arguments, questions, outcome if large
---   key:<digest>                       the task_ref that holds an idempotency key of a scope
+--   task:<task_ref>                    hash: s state, i fixed, r changing; a, q, o, c arguments, questions, outcome,
+--                                      checkpoint if large
+--   key:<digest>                       the task_ref that holds an idempotency key of a scope; =<digest> for a key that
+--                                      a task holds only until it is terminal
 --   list:<owner>:<status>:<operation>  sorted set of task_refs by created_at; the owner is a scope, or * for all of them
 --   lists:<owner>                      set: which lists an owner has
 --   due, expiring                      sorted sets of "<scope> <operation> <task_ref>" by the time
+--   note:<kind>:<key>                  hash: n "version due expires", v value, w the nonces of the last writes
+--   notes:<kind>                       sorted set of a kind's keys, all of one score: in their own order
+--   notes-due:<kind>                   sorted set of its keys by when they are due
+--   notes-expiring                     sorted set of "<kind> <key>" by the time
+--   kinds                              set: of which kinds there are notes
+--
+-- The operation stands for its name, and behind a ! for the priority where that is not 0.
 --
 -- The state: version status fence lease expires worker deadline created scope operation key nonces, "-" for none. Times
 -- are microseconds and stay text: a Lua number has no room for every one of them.
 
 local root = KEYS[1]
-local LAYOUT = '1'
+local LAYOUT = '2'
+local LAYOUT_BEFORE = '1'
 local SLACK = 86400000
 local NONCES = 6
 local STATUSES = {'pending', 'processing', 'input_required', 'completed', 'failed', 'cancelled'}
@@ -37,7 +47,11 @@ end
 
 local function foreign()
   local layout = redis.call('GET', root .. 'layout')
-  if layout and layout ~= LAYOUT then
+  if layout == LAYOUT_BEFORE then
+    -- All that the release before wrote is of this layout as well. It cannot read all of this one: from now on it
+    -- refuses to write.
+    redis.call('SET', root .. 'layout', LAYOUT, 'KEEPTTL')
+  elseif layout and layout ~= LAYOUT then
     return {'layout', layout}
   end
 end
@@ -50,7 +64,12 @@ local function parse(state)
   return found
 end
 
--- Whether this very write is one that the task had: sent again because its answer was lost.
+local function text_of(task)
+  return table.concat({task.version, task.status, task.fence, task.lease, task.expires, task.worker, task.fixed,
+    task.scope, task.operation, task.key, task.nonces}, ' ')
+end
+
+-- Whether this very write is one that the task (or note) had: sent again because its answer was lost.
 local function wrote(task, nonce)
   return string.find(',' .. task.nonces .. ',', ',' .. nonce .. ',', 1, true) ~= nil
 end
@@ -94,7 +113,7 @@ local function delist(scope, operation, status, ref)
 end
 
 local function forget_layout_of_nothing()
-  if redis.call('EXISTS', root .. 'lists:*') == 0 then
+  if redis.call('EXISTS', root .. 'lists:*', root .. 'kinds') == 0 then
     redis.call('UNLINK', root .. 'layout')
   end
 end

@@ -1,8 +1,21 @@
--- Add a task. 1: it is there; {"held", task_ref, s, i, r}: its key is another's; {"taken"}: its task_ref is.
-local late_at, news, nonce, ttl, ref, scope, operation, key, status, created, due, expires, state =
+-- Add a task. 1: it is there; {"held", task_ref, s, i, r}: its key is another's; {"taken"}: its task_ref is;
+-- {"full", "in_all" | "of_scope"}: so many are pending already.
+local late_at, news, nonce, ttl, ref, scope, operation, key, status, created, due, expires, state, in_all, of_scope =
   ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11],
-  ARGV[12], ARGV[13]
--- ARGV[14] onwards: the fields of the hash beside the state, each with its value.
+  ARGV[12], ARGV[13], ARGV[14], ARGV[15]
+-- in_all, of_scope: how many tasks may be pending, this one among them; "": any number. ARGV[16] onwards: the fields of
+-- the hash beside the state, each with its value.
+
+-- As many as an owner has lists, and those are as many as there are operations and priorities in use.
+local function full(owner, most)
+  local number = 0
+  for _, name in ipairs(redis.call('SMEMBERS', root .. 'lists:' .. owner)) do
+    if string.find(name, '^pending:') then
+      number = number + redis.call('ZCARD', root .. 'list:' .. owner .. ':' .. name)
+    end
+  end
+  return number >= tonumber(most)
+end
 
 tell(news)
 local task = root .. 'task:' .. ref
@@ -15,20 +28,30 @@ if refusal then
   return refusal
 end
 local over, over_ref
+local inflight = string.sub(key, 1, 1) == '='
 if key ~= '-' then
   local holder = redis.call('GET', root .. 'key:' .. key)
   local held = holder and redis.call('HMGET', root .. 'task:' .. holder, 's', 'i', 'r')
   if held and held[1] then
     over, over_ref = parse(held[1]), holder
-    if over.expires == '-' or tonumber(over.expires) > tonumber(created) then
+    if over.expires == '-' or (not inflight and tonumber(over.expires) > tonumber(created)) then
       return {'held', holder, held[1], held[2], held[3]}
     end
   end
 end
+if in_all ~= '' and full('*', in_all) then
+  return {'full', 'in_all'}
+end
+if of_scope ~= '' and full(scope, of_scope) then
+  return {'full', 'of_scope'}
+end
 -- First of all what a full server refuses, so that it refuses all or nothing.
-redis.call('HSET', task, 's', state .. ' ' .. nonce, unpack(ARGV, 14))
+redis.call('HSET', task, 's', state .. ' ' .. nonce, unpack(ARGV, 16))
 redis.call('PEXPIRE', task, ARGV[4])
-if over then
+if over and inflight then
+  over.key = '-'
+  redis.call('HSET', root .. 'task:' .. over_ref, 's', text_of(over))
+elseif over then
   remove(over_ref, over)
 end
 keep_layout(ttl)

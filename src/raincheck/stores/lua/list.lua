@@ -28,7 +28,7 @@ end
 
 local ranges, found = {}, {}
 for _, name in ipairs(redis.call('SMEMBERS', root .. 'lists:' .. owner)) do
-  local status, of = string.match(name, '^([^:]+):(.*)$')
+  local status, of = string.match(name, '^([^:]+):([^!]*)')
   if wanted[status] and (operation == '' or of == operation) then
     local key = root .. 'list:' .. owner .. ':' .. name
     ranges[#ranges + 1] = {key = key, rank = rank(key)}

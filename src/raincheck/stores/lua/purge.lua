@@ -1,5 +1,6 @@
--- Remove tasks whose retention is over; how many there were.
-local late_at, now, limit = ARGV[1], ARGV[2], ARGV[3]
+-- with: note
+-- Remove tasks whose retention is over, and notes that have expired; how many there were of each.
+local late_at, now, limit, limit_of_notes = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local refusal = late(late_at)
 if refusal then
@@ -15,4 +16,10 @@ for _, member in ipairs(members) do
     forget(member)
   end
 end
-return #members
+local expired = redis.call('ZRANGEBYSCORE', root .. 'notes-expiring', '-inf', now, 'LIMIT', 0, limit_of_notes)
+for _, member in ipairs(expired) do
+  local kind, key = string.match(member, '^(%S+) (.*)$')
+  redis.call('UNLINK', root .. 'note:' .. kind .. ':' .. key)
+  delist_note(kind, key)
+end
+return {#members, #expired}

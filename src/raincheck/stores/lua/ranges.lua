@@ -30,7 +30,7 @@ local function advance(range, command)
 end
 
 -- Call take(task_ref) for each member of the ranges ({key, rank}) until it was true `limit` times; where it is false the
--- member has no task any more and leaves its set.
+-- member has no task any more and leaves its set. How many of the limit are left over.
 local function merge(ranges, command, limit, take)
   local backwards = command == 'ZREVRANGE'
   local stale = {}
@@ -67,4 +67,5 @@ local function merge(ranges, command, limit, take)
   for _, each in ipairs(stale) do
     redis.call('ZREM', each[1], each[2])
   end
+  return limit
 end

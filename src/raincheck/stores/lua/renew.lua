@@ -16,9 +16,8 @@ for index = 4, #ARGV, 2 do
   if not old or TERMINAL[old.status] or old.worker ~= worker or old.fence ~= ARGV[index + 1] then
     lost[#lost + 1] = ref
   elseif old.lease ~= lease then
-    local before = table.concat({old.version, old.status, old.fence}, ' ')
-    local rest = table.concat({old.expires, old.worker, old.fixed, old.scope, old.operation, old.key, old.nonces}, ' ')
-    redis.call('HSET', task, 's', before .. ' ' .. lease .. ' ' .. rest)
+    old.lease = lease
+    redis.call('HSET', task, 's', text_of(old))
     local deadline = string.match(old.fixed, '^%S+')
     local due = tonumber(deadline) < tonumber(lease) and deadline or lease
     redis.call('ZADD', root .. 'due', due, old.scope .. ' ' .. old.operation .. ' ' .. ref)

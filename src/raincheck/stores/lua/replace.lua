@@ -1,8 +1,11 @@
+-- with: note
 -- Write the next version of a task. 1: it is written; 0: the stored one is another version, has another lease, or is gone.
-local late_at, news, nonce, ttl, ref, before, seen_lease, status, due, expires, state, gone =
+local late_at, news, nonce, ttl, ref, before, seen_lease, status, due, expires, state, gone, kind =
   ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11],
-  ARGV[12]
--- gone: the large parts that there are no more, a letter each. ARGV[13] onwards: fields of the hash, each with its value.
+  ARGV[12], ARGV[13]
+-- gone: the large parts that there are no more, a letter each. kind: of the note that is written with it, "" for none;
+-- then key, due, expires and value of the note. Then fields of the hash, each with its value.
+local first = kind == '' and 14 or 18
 
 tell(news)
 local task = root .. 'task:' .. ref
@@ -28,9 +31,15 @@ if number >= NONCES then
   nonces = string.gsub(nonces, ',[^,]*', '', 1)
 end
 local fixed = table.concat({old.fixed, old.scope, old.operation, old.key}, ' ')
-redis.call('HSET', task, 's', table.concat({state, fixed, nonces}, ' '), unpack(ARGV, 13))
-for part in string.gmatch(gone, '.') do
-  redis.call('HDEL', task, part)
+redis.call('HSET', task, 's', table.concat({state, fixed, nonces}, ' '), unpack(ARGV, first))
+if gone ~= '' then
+  redis.call('HDEL', task, string.match(gone, '(.)(.?)(.?)'))
+end
+if kind ~= '' then
+  local place = root .. 'note:' .. kind .. ':' .. ARGV[14]
+  local note = read_note(place)
+  note.version = string.format('%.0f', note.version + 1)
+  write_note(place, note, kind, ARGV[14], ARGV[15], ARGV[16], ARGV[17], nonce)
 end
 redis.call('PEXPIRE', task, ARGV[4])
 keep_layout(ttl)

@@ -1,0 +1,62 @@
+-- Notes, for scripts that name it.
+
+local NOTE_NONCES = 32
+local NEVER, MARGIN = 3153600000000, 86400000
+-- A removed note stays as its nonces, of version 0, until no write of it can be sent again.
+local GONE = 120000
+
+local function read_note(place)
+  local found = redis.call('HMGET', place, 'n', 'w')
+  return {version = found[1] and string.match(found[1], '^%S+') or '0', nonces = found[2] or ''}
+end
+
+local function with_nonce(note, nonce)
+  if note.nonces == '' then
+    return nonce
+  end
+  local nonces = note.nonces .. ',' .. nonce
+  local _, number = string.gsub(nonces, ',', ',')
+  return number >= NOTE_NONCES and string.gsub(nonces, '^[^,]*,', '', 1) or nonces
+end
+
+-- How long it outlives its moment where nobody purges. The moment may be by another clock than the server's.
+local function ttl_of_note(expires)
+  if expires == '-' then
+    return NEVER
+  end
+  local left = tonumber(expires) / 1000 - redis.call('TIME')[1] * 1000
+  return math.min(math.max(left, 0) + MARGIN, NEVER)
+end
+
+local function write_note(place, note, kind, key, due, expires, value, nonce)
+  local ttl = ttl_of_note(expires)
+  redis.call('HSET', place, 'n', table.concat({note.version, due, expires}, ' '), 'v', value, 'w', with_nonce(note, nonce))
+  redis.call('PEXPIRE', place, string.format('%.0f', ttl))
+  keep_layout(ttl)
+  redis.call('ZADD', root .. 'notes:' .. kind, 0, key)
+  if keep(root .. 'notes:' .. kind, ttl) then
+    redis.call('SADD', root .. 'kinds', kind)
+    keep(root .. 'kinds', ttl + SLACK)
+  end
+  if due == '-' then
+    redis.call('ZREM', root .. 'notes-due:' .. kind, key)
+  else
+    redis.call('ZADD', root .. 'notes-due:' .. kind, due, key)
+    keep(root .. 'notes-due:' .. kind, ttl)
+  end
+  if expires == '-' then
+    redis.call('ZREM', root .. 'notes-expiring', kind .. ' ' .. key)
+  else
+    redis.call('ZADD', root .. 'notes-expiring', expires, kind .. ' ' .. key)
+    keep(root .. 'notes-expiring', ttl)
+  end
+end
+
+local function delist_note(kind, key)
+  redis.call('ZREM', root .. 'notes-due:' .. kind, key)
+  redis.call('ZREM', root .. 'notes-expiring', kind .. ' ' .. key)
+  if redis.call('ZREM', root .. 'notes:' .. kind, key) == 1 and redis.call('EXISTS', root .. 'notes:' .. kind) == 0 then
+    redis.call('SREM', root .. 'kinds', kind)
+    forget_layout_of_nothing()
+  end
+end
