@@ -27,6 +27,8 @@ ALLOWED: dict[str, set[str]] = {
     "notes": set(),
     "store": {"errors", "notes", "task", "transitions"},
     "engine": {"errors", "task", "transitions", "store"},
+    "status": {"task"},
+    "outgoing": {"_version", "errors"},
     "operations": _DOMAIN,
     "tls": set(),
     "stores": _DOMAIN | {"notes", "store", "tls"},
@@ -52,7 +54,10 @@ ALLOWED: dict[str, set[str]] = {
     "health": {"service"},
     "lifecycle": set(),
     "worker": {"errors", "health", "lifecycle", "service"},
-    "mcp": _DOMAIN | _PORTS | _CORE | {"operations", "config", "config_auth", "compose", "health", "lifecycle"},
+    "mcp": _DOMAIN
+    | _PORTS
+    | _CORE
+    | {"operations", "config", "config_auth", "compose", "health", "lifecycle", "status"},
     "cli": _DOMAIN
     | _PORTS
     | _CORE

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any
 
 from raincheck.errors import RaincheckError
+from raincheck.status import plain_value, status_of, timestamp
 from raincheck.store import TaskSummary
 from raincheck.task import Outcome, Task, TaskError
 
@@ -24,11 +24,6 @@ __all__ = [
 ]
 
 NEXT_STEP = "Call resolve_task_status with this task_ref."
-
-
-def timestamp(at: datetime) -> str:
-    """ISO 8601 with milliseconds and `Z`."""
-    return f"{at.strftime('%Y-%m-%dT%H:%M:%S')}.{at.microsecond // 1000:03d}Z"
 
 
 def to_text(value: Any) -> str:
@@ -80,31 +75,6 @@ def ticket_of(task: Task, *, deduplicated: bool, poll_after_seconds: float, stat
     }
 
 
-def status_of(task: Task, *, poll_after_seconds: float | None) -> dict[str, Any]:
-    """The answer of `resolve_task_status` and `cancel_background_task` (design.md §4)."""
-    outcome = task.outcome
-    error = outcome.error if outcome else None
-    status: dict[str, Any] = {
-        "task_ref": task.task_ref,
-        "operation_type": task.operation_type,
-        "status": task.status.value,
-        "terminal": task.terminal,
-        "created_at": timestamp(task.created_at),
-        "updated_at": timestamp(task.updated_at),
-        "deadline_at": timestamp(task.deadline_at),
-        "progress": {"fraction": task.progress.fraction, "message": task.progress.message} if task.progress else None,
-        "poll_after_seconds": poll_after_seconds,
-        "result": plain_value(outcome) if outcome and error is None else None,
-        "error": error.public() if error else None,
-    }
-    if task.outstanding:
-        status["input_requests"] = {
-            request.key: {"method": request.method, "params": request.params} for request in task.outstanding
-        }
-        status["next_step"] = "Ask the user, then call provide_task_input with responses by these keys."
-    return status
-
-
 def summary_of(task: TaskSummary) -> dict[str, Any]:
     """One row of `list_background_tasks`."""
     return {
@@ -117,19 +87,6 @@ def summary_of(task: TaskSummary) -> dict[str, Any]:
         "progress": {"fraction": task.progress.fraction, "message": task.progress.message} if task.progress else None,
         "error_code": task.error_code,
     }
-
-
-def plain_value(outcome: Outcome) -> Any:
-    """What the operation produced, without the envelope of a tool result: for the `result` of a status."""
-    result = outcome.mcp_result
-    if result is None:
-        return outcome.value
-    if (structured := result.get("structuredContent")) is not None:
-        return structured
-    content: list[dict[str, Any]] = result.get("content") or []
-    if len(content) == 1 and content[0].get("type") == "text":
-        return content[0].get("text")
-    return {"content": content}
 
 
 def value_result(value: Any) -> dict[str, Any]:
