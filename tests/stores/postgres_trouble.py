@@ -11,6 +11,8 @@ import psycopg
 from stores.records import after, claimed, new_task
 
 from raincheck.errors import StoreUnavailable
+from raincheck.notes import Note
+from raincheck.store import Room
 from raincheck.stores.postgres import PostgresStore
 from raincheck.task import Task
 from support.proxy import Listener
@@ -57,6 +59,7 @@ async def refused(calls: list[Awaitable[object]]) -> list[str]:
 def all_verbs(store: PostgresStore, task: Task) -> list[Awaitable[object]]:
     return [
         *(store.insert(new_task(idempotency_key="k")) for _ in range(5)),
+        store.insert(new_task(), room=Room(in_all=1000, of_scope=1000)),
         store.replace(claimed(task)),
         store.get(task.task_ref),
         store.claimable(["report"], 5),
@@ -66,6 +69,10 @@ def all_verbs(store: PostgresStore, task: Task) -> list[Awaitable[object]]:
         store.count(),
         store.versions([task.task_ref]),
         store.time(),
+        store.get_note("sketch", "k"),
+        store.put_note(Note(kind="sketch", key="k", value=1)),
+        store.remove_note(Note(kind="sketch", key="none", value=1)),
+        store.notes("sketch"),
         asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30)),
     ]
 

@@ -6,16 +6,18 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, LiteralString, cast
 
 import psycopg
 import pytest
-from stores.records import claimed, new_task, settled
+from stores.records import after, claimed, new_task, settled
 
+from raincheck.notes import Note
 from raincheck.stores.postgres_connections import Address, statements
-from raincheck.stores.postgres_rows import insert_row, replace_row
+from raincheck.stores.postgres_rows import insert_row, key_digest, note_members, replace_row, row_text
 from raincheck.stores.postgres_schema import migrate, packaged_migrations
-from raincheck.task import Task
+from raincheck.task import Task, inflight_key
 from support.servers.postgres import PostgresServer
 from support.servers.server import needed
 
@@ -26,9 +28,12 @@ OTHERS = {
     "summary",
     "page_of_all",
     "page_of_scope",
+    "note_columns",
+    "replacing",
     "arrive",
     "create_version",
     "lacking_rights",
+    "lock_room",
     "notify",
     "schema_facts",
     "schema_version",
@@ -37,15 +42,20 @@ OTHERS = {
 }
 TASKS = 2000
 # What walks, and what reads more rows than it uses, before a limit.
-WALK = re.compile(r"Seq Scan on task\b|Sort Method: external|Rows Removed by Filter: \d{2,}")
-ROWS = re.compile(r"(?:Index|Bitmap).*?on (?:task|task_\w+)\b.*?actual rows=(\d+) loops=(\d+)")
+WALK = re.compile(r"Seq Scan on (?:task|note)\b|Sort Method: external|Rows Removed by Filter: \d{2,}")
+ROWS = re.compile(r"(?:Index|Bitmap).*?on (?:task|task_\w+|note|note_\w+)\b.*?actual rows=(\d+) loops=(\d+)")
+WRITING = {"insert", "replace", "replace_with_notes", "write_notes", "purge", "purge_notes"}
+WROTE = re.compile(r"(?:Insert|Update|Delete) on (?:task|note)\b.*actual rows=[1-9]")
 
 
 def _tasks() -> list[Task]:
     tasks: list[Task] = []
     for number in range(TASKS):
         task = new_task(
-            operation_type=f"operation-{number % 3}", scope=f"scope-{number % 4}", idempotency_key=str(number)
+            operation_type=f"operation-{number % 3}",
+            scope=f"scope-{number % 4}",
+            idempotency_key=inflight_key(str(number)) if number % 7 == 0 else str(number),
+            priority=number % 4,
         )
         if number % 5:
             task = claimed(task)
@@ -64,8 +74,10 @@ def connection() -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(server.url, autocommit=True) as connection:
         settings = {"pid": connection.info.backend_pid, "settings": address.session}
         connection.execute(SQL["arrive"], settings)
-        rows = f"[{','.join(insert_row(task) for task in _tasks())}]"
+        rows = f"[{','.join(_row(task) for task in _tasks())}]"
         connection.execute(SQL["insert"], {"rows": rows, "shard": 1, "patience": "1000"})
+        notes = f"[{','.join(_note_row(number) for number in range(TASKS))}]"
+        connection.execute(SQL["write_notes"], {"rows": notes, "patience": "1000"})
         yield connection
     server.close()
 
@@ -75,6 +87,19 @@ async def _migrated(url: str, address: Address) -> None:
         await migrate(connection, address, packaged_migrations())
 
 
+def _row(task: Task) -> str:
+    return insert_row(task, key_digest(task))
+
+
+def _note(number: int) -> Note:
+    key = f"k{number}"
+    return Note(kind=f"kind-{number % 3}", key=key, value=1, due_at=after(number), expires_at=after(2 * number))
+
+
+def _note_row(number: int, stored: int = 0, *, removes: bool = False) -> str:
+    return row_text({**note_members(_note(number), 1), "stored": stored, "removes": removes})
+
+
 def _plan(connection: psycopg.Connection[Any], statement: str, parameters: dict[str, Any]) -> list[str]:
     explain = cast("LiteralString", f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) {statement}")
     with connection.transaction(force_rollback=True):
@@ -82,7 +107,8 @@ def _plan(connection: psycopg.Connection[Any], statement: str, parameters: dict[
 
 
 def _parameters(connection: psycopg.Connection[Any]) -> dict[str, Any]:
-    refs = [row[0] for row in connection.execute("SELECT task_ref FROM raincheck.task LIMIT 3").fetchall()]
+    query = "SELECT task_ref FROM raincheck.task ORDER BY status = 'pending' DESC LIMIT 3"
+    refs = [row[0] for row in connection.execute(query).fetchall()]
     return {
         "rows": "[]",
         "shard": 3,
@@ -100,21 +126,38 @@ def _parameters(connection: psycopg.Connection[Any]) -> dict[str, Any]:
         "task_ref": "",
         "scope": "scope-1",
         "operation_type": "operation-1",
+        "scopes": ["scope-1", "absent"],
+        "most": [20, 5],
+        "kinds": ["kind-1", "kind-2"],
+        "keys": ["k1", "absent"],
+        "kind": "kind-1",
+        "due": 2**62,
+        "after": "k5",
     }
+
+
+def _rows(name: str, refs: list[str]) -> str:
+    """What those statements are to write that write something."""
+    pending = claimed(new_task(task_ref=refs[0]))
+    ended = next(task for task in _tasks() if task.terminal and task.inflight)
+    rows = {
+        "insert": [_row(new_task(idempotency_key="new")), _row(replace(ended, task_ref="x", created_at=after(9)))],
+        "replace": [replace_row(pending, 1, None)],
+        "replace_with_notes": [replace_row(pending, 1, None, _note(8))],
+        "write_notes": [_note_row(5, 1), _note_row(7, 1, removes=True), _note_row(TASKS)],
+    }
+    return f"[{','.join(rows.get(name, []))}]"
 
 
 @pytest.mark.parametrize("name", sorted(SQL.keys() - OTHERS))
 def test_statements_go_by_index_and_read_few_rows(connection: psycopg.Connection[Any], name: str) -> None:
     parameters = _parameters(connection)
-    if name == "insert":
-        parameters["rows"] = f"[{insert_row(new_task(idempotency_key='new'))}]"
-    if name == "replace":
-        pending = new_task(task_ref=parameters["refs"][0])
-        parameters["rows"] = f"[{replace_row(claimed(pending), 1, None)}]"
-    plan = _plan(connection, SQL[name], parameters)
+    plan = _plan(connection, SQL[name], {**parameters, "rows": _rows(name, parameters["refs"])})
     assert [step for step in plan if WALK.search(step)] == []
     read = sum(int(rows) * int(loops) for step in plan for rows, loops in ROWS.findall(step))
     assert read < 150
+    if name in WRITING:
+        assert any(WROTE.search(step) for step in plan)
 
 
 @pytest.mark.parametrize(

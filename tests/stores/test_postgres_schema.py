@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,7 +22,8 @@ from cryptography.x509.oid import NameOID
 from stores.records import after, claimed, new_task, settled, stored
 
 from raincheck.errors import ConfigurationError, StoreError, StoreUnavailable, StoreUnusable
-from raincheck.store import TaskStore
+from raincheck.notes import Note
+from raincheck.store import Room, TaskStore
 from raincheck.stores import postgres_connections
 from raincheck.stores.postgres import PostgresStore
 from raincheck.stores.postgres_connections import Address
@@ -88,8 +90,14 @@ async def _works(store: TaskStore) -> Task:
     """Whether everything can be done; the task that is left."""
     task = await stored(store)
     assert await store.replace(claimed(task))
-    assert await store.replace(settled(claimed(task)))
+    note = Note(kind="webhook", key=task.task_ref, value=1)
+    assert await store.replace(settled(claimed(task)), note=note)
+    assert await store.put_note(replace(note, version=2, due_at=after(0)))
+    assert await store.notes("webhook", due=after(0)) == [replace(note, version=2, due_at=after(0))]
+    assert await store.remove_note(replace(note, version=2))
     assert await store.purge(after(60), 5) == 1
+    room = Room(in_all=10, of_scope=10)
+    assert (await store.insert(new_task(), room=room)).created
     return await stored(store)
 
 
@@ -261,12 +269,12 @@ async def test_who_may_not_migrate_needs_rights_on_the_tables_only(url: str) -> 
     _do(url, "GRANT SELECT ON ALL TABLES IN SCHEMA raincheck TO clerk")
     message = await _refusal(PostgresStore(clerk), StoreUnavailable)
     assert message.endswith(
-        "needs the rights DELETE on raincheck.task, INSERT on raincheck.task, UPDATE on raincheck.task, "
-        "UPDATE on raincheck.task_count."
+        "needs the rights DELETE on raincheck.note, DELETE on raincheck.task, INSERT on raincheck.note, "
+        "INSERT on raincheck.task, UPDATE on raincheck.note, UPDATE on raincheck.task, UPDATE on raincheck.task_count."
     )
     _do(
         url,
-        "GRANT INSERT, UPDATE, DELETE ON raincheck.task TO clerk",
+        "GRANT INSERT, UPDATE, DELETE ON raincheck.task, raincheck.note TO clerk",
         "GRANT UPDATE ON raincheck.task_count TO clerk",
     )
     store = PostgresStore(clerk, migrate=False)

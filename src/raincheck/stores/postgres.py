@@ -15,14 +15,17 @@ from typing import Any, LiteralString
 import psycopg
 
 from raincheck.errors import StoreUnavailable
-from raincheck.store import Capabilities, Companion, Cursor, Inserted, Listener, TaskSummary
+from raincheck.notes import Note
+from raincheck.store import Capabilities, Companion, Cursor, Inserted, Listener, Room, TaskSummary
 from raincheck.stores.listeners import Listeners
-from raincheck.stores.moments import to_micros
+from raincheck.stores.moments import micros_or_none, to_micros
 from raincheck.stores.postgres_connections import Address, Connection, Connections, cut_off_at, statements
 from raincheck.stores.postgres_errors import is_starting, store_error
 from raincheck.stores.postgres_lanes import Lane, Request
+from raincheck.stores.postgres_notes import GetNote, GetNotes, WriteNote, WriteNotes
 from raincheck.stores.postgres_renewer import Renewer
-from raincheck.stores.postgres_rows import Row, storable, summary_from, task_from, text_from
+from raincheck.stores.postgres_room import InsertWithRoom
+from raincheck.stores.postgres_rows import Row, note_from, storable, summary_from, task_from, text_from
 from raincheck.stores.postgres_schema import check, migrate, missing, packaged_migrations
 from raincheck.stores.postgres_signals import Signals
 from raincheck.stores.postgres_writes import Insert, InsertMany, Replace, ReplaceMany, shard
@@ -131,11 +134,11 @@ class PostgresStore:
             await running.close()
         self._listeners.clear()
 
-    async def insert(self, task: Task) -> Inserted:
+    async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
         """See `TaskStore.insert`."""
         running = self._opened()
         done: asyncio.Future[Inserted] = asyncio.get_running_loop().create_future()
-        running.insert(Insert(task, self._companion, done))
+        running.insert(Insert(task, self._companion, done, room))
         return await done
 
     async def get(self, task_ref: str) -> Task | None:
@@ -144,12 +147,11 @@ class PostgresStore:
         self._opened().gets.put(_Get(storable(task_ref), done))
         return await done
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None) -> bool:
-        """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again: arguments,
-        deadline, retention, keys."""
+    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
+        """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again."""
         running = self._opened()
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        running.replaces.put(Replace(task, done, None if seen_lease is None else to_micros(seen_lease)))
+        running.replaces.put(Replace(task, done, micros_or_none(seen_lease), note))
         return await done
 
     def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
@@ -168,14 +170,33 @@ class PostgresStore:
 
     async def purge(self, now: datetime, limit: int) -> int:
         """See `TaskStore.purge`."""
-        removed = 0
-        while removed < limit:
-            step = min(_PURGE_STEP, limit - removed)
-            rows = await self._ask("purge", {"now": to_micros(now), "limit": step, "shard": shard()})
-            removed += rows[0][0]
-            if rows[0][0] < step:
-                break
-        return removed
+        await self._purge("purge_notes", now, limit)
+        return await self._purge("purge", now, limit)
+
+    async def get_note(self, kind: str, key: str) -> Note | None:
+        """See `NoteStore.get_note`."""
+        done: asyncio.Future[Note | None] = asyncio.get_running_loop().create_future()
+        self._opened().note_gets.put(GetNote(kind, key, done))
+        return await done
+
+    async def put_note(self, note: Note) -> bool:
+        """See `NoteStore.put_note`."""
+        return await self._write_note(note, removes=False)
+
+    async def remove_note(self, note: Note) -> bool:
+        """See `NoteStore.remove_note`."""
+        return await self._write_note(note, removes=True)
+
+    async def notes(
+        self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
+    ) -> Sequence[Note]:
+        """See `NoteStore.notes`."""
+        parameters: dict[str, Any] = {"kind": storable(kind), "limit": limit}
+        if due is not None:
+            rows = await self._ask("notes_due", {**parameters, "due": to_micros(due)})
+        else:
+            rows = await self._ask("notes_by_key", {**parameters, "after": storable(after)})
+        return [note_from(row) for row in rows]
 
     async def list(
         self,
@@ -243,6 +264,22 @@ class PostgresStore:
         self._opened().asks.put(_Ask(name, parameters, done))
         return await done
 
+    async def _purge(self, name: str, now: datetime, limit: int) -> int:
+        removed = 0
+        while removed < limit:
+            step = min(_PURGE_STEP, limit - removed)
+            rows = await self._ask(name, {"now": to_micros(now), "limit": step, "shard": shard()})
+            removed += rows[0][0]
+            if rows[0][0] < step:
+                break
+        return removed
+
+    async def _write_note(self, note: Note, *, removes: bool) -> bool:
+        running = self._opened()
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        running.note_writes.put(WriteNote(note, done, removes=removes))
+        return await done
+
     async def _prepare(self, connections: Connections) -> None:
         """Have the schema there, and the first connection."""
         until = asyncio.get_running_loop().time() + self._address.timeout_seconds
@@ -273,26 +310,31 @@ class _Running:
         self._connections = connections
         self._listeners = listeners
         self._inserting: set[str] = set()
-        place = connections.address.place
-        insert = InsertMany(sql, place, self._changed, companions=companion is not None)
-        replace = ReplaceMany(sql, place, self._changed)
+        address = connections.address
+        insert = InsertMany(sql, address, self._changed, companions=companion is not None)
+        insert_with_room = InsertWithRoom(sql, address, self._changed, companions=companion is not None)
+        replace = ReplaceMany(sql, address.place, self._changed)
         self.inserts = Lane(connections, insert, at_once=1)
+        self.inserts_with_room = Lane(connections, insert_with_room, at_once=1)
         # Listeners hear of changes in the order of commitment: not of a second one before the first.
         self.replaces = Lane(connections, replace, at_once=1, ready=lambda each: each.ref not in self._inserting)
         self.gets = Lane(connections, self._get, at_once=2)
+        self.note_gets = Lane(connections, GetNotes(sql), at_once=1)
+        self.note_writes = Lane(connections, WriteNotes(sql, address.place), at_once=1)
         self.asks = Lane(connections, self._ask, at_once=16, alone=True)
-        self.renewer = Renewer(connections.address, sql)
+        self.renewer = Renewer(address, sql)
         self.signals = Signals(connections, sql, listeners.tell, poll_interval=poll_interval)
 
     def insert(self, insert: Insert) -> None:
         """Have it inserted."""
         self._inserting.add(insert.ref)
         insert.done.add_done_callback(lambda _: self._inserted(insert.ref))
-        self.inserts.put(insert)
+        (self.inserts if insert.room is None else self.inserts_with_room).put(insert)
 
     async def close(self) -> None:
         """Serve what waits, then let go of everything."""
-        for lane in (self.inserts, self.replaces, self.gets, self.asks):
+        lanes = self.inserts, self.inserts_with_room, self.replaces, self.gets, self.note_gets, self.note_writes
+        for lane in (*lanes, self.asks):
             await lane.drain()
         await self.signals.close()
         await self._connections.close()

@@ -115,6 +115,7 @@ class Address:
                 "lock_timeout": str(max(1, int(patience * 0.8))),
                 "idle_in_transaction_session_timeout": str(max(1, int(patience))),
                 "enable_seqscan": "off",
+                "enable_bitmapscan": "off",
                 "enable_hashjoin": "off",
                 "enable_mergejoin": "off",
                 "plan_cache_mode": "force_generic_plan",
@@ -174,6 +175,8 @@ class Connections:
         async with asyncio.timeout_at(until):
             connection = await AsyncConnection.connect(autocommit=True, prepare_threshold=0, **self.address.parameters)
         try:
+            # What is counted under a lock is counted after it was taken, whatever the database's default is.
+            await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
             with cut_off_at(connection, until):
                 await self._arrive(connection)
         except BaseException:

@@ -11,14 +11,17 @@ import json
 import re
 from typing import Any
 
+from raincheck.notes import Note
 from raincheck.store import TaskSummary
 from raincheck.stores.moments import from_micros, micros_or_none, moment_or_none, to_micros
 from raincheck.stores.payloads import (
     decode_arguments,
+    decode_checkpoint,
     decode_inputs,
     decode_outcome,
     decode_progress,
     encode_arguments,
+    encode_checkpoint,
     encode_inputs,
     encode_outcome,
     encode_progress,
@@ -29,7 +32,10 @@ __all__ = [
     "Row",
     "insert_row",
     "key_digest",
+    "note_from",
+    "note_members",
     "replace_row",
+    "row_text",
     "storable",
     "summary_from",
     "task_from",
@@ -39,7 +45,11 @@ __all__ = [
 Row = tuple[Any, ...]
 
 _STATUS = {str(status): status for status in TaskStatus}
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+row_text = json.JSONEncoder(separators=(",", ":")).encode
+"""A row as its statement takes it."""
+
+# A digest that begins so is that of a key which a task gives up when it ends; the statement `insert` knows it too.
+_INFLIGHT = "inflight:"
 
 # What cannot be stored (NUL, lone surrogates), and what stands for it.
 _UNSTORABLE = re.compile("[\x00\x01\ud800-\udfff\ue000]")
@@ -71,18 +81,20 @@ def _unescape(match: re.Match[str]) -> str:
     return "\ue000" if rest == "g" else chr(int(rest, 16))
 
 
-def key_digest(scope: str, idempotency_key: str) -> str:
-    """What stands for a key of a scope in the index."""
+def key_digest(task: Task) -> str | None:
+    """What stands for the key of the task's scope in the index; None where it has no key."""
+    if task.idempotency_key is None:
+        return None
     digest = hashlib.blake2b(digest_size=16)
-    first = scope.encode(errors="surrogatepass")
+    first = task.scope.encode(errors="surrogatepass")
     digest.update(b"%d:" % len(first))
     digest.update(first)
-    digest.update(idempotency_key.encode(errors="surrogatepass"))
-    return digest.hexdigest()
+    digest.update(task.idempotency_key.encode(errors="surrogatepass"))
+    return f"{_INFLIGHT if task.inflight else ''}{digest.hexdigest()}"
 
 
-def insert_row(task: Task) -> str:
-    """The row of a new task, for the statement `insert`.
+def insert_row(task: Task, digest: str | None) -> str:
+    """The row of a new task and the digest of its key, for the statement `insert`.
 
     Raises:
         TypeError: Its arguments or its outcome are not JSON values.
@@ -98,24 +110,28 @@ def insert_row(task: Task) -> str:
         "max_attempts": task.max_attempts,
         "retry_when_lost": task.retry_when_lost,
         "idempotency_key": None if key is None else storable(key),
-        "key_digest": None if key is None else key_digest(task.scope, key),
+        "key_digest": digest,
         "fingerprint": storable(task.fingerprint),
         "arguments": encode_arguments(task.arguments),
         "change_id": 0,
+        "priority": task.priority,
+        "callback_url": None if task.callback_url is None else storable(task.callback_url),
     }
-    return _encode(row)
+    return row_text(row)
 
 
-def replace_row(task: Task, change_id: int, seen_lease: int | None) -> str:
-    """The next version of a task, for the statement `replace`; `seen_lease` in microseconds.
+def replace_row(task: Task, change_id: int, seen_lease: int | None, note: Note | None = None) -> str:
+    """The next version of a task and the note beside it, for the statement `replace`; `seen_lease` in microseconds.
 
     Raises:
-        TypeError: Its outcome or a question is not a JSON value.
+        TypeError: Its outcome, a question, its checkpoint or the note's value is not a JSON value.
     """
     row = _changing(task)
     row["change_id"] = change_id
     row["seen_lease"] = seen_lease
-    return _encode(row)
+    if note is not None:
+        row["note"] = note_members(note, change_id)
+    return row_text(row)
 
 
 def _changing(task: Task) -> dict[str, Any]:
@@ -138,6 +154,7 @@ def _changing(task: Task) -> dict[str, Any]:
         "progress": encode_progress(task.progress),
         "inputs": encode_inputs(task.inputs),
         "outcome": encode_outcome(task.outcome),
+        "checkpoint": encode_checkpoint(task.checkpoint),
     }
 
 
@@ -168,6 +185,9 @@ def task_from(row: Row) -> Task:
         arguments,
         inputs,
         outcome,
+        priority,
+        callback_url,
+        checkpoint,
     ) = row
     return Task(
         task_ref=text_from(task_ref),
@@ -191,6 +211,9 @@ def task_from(row: Row) -> Task:
         started_at=moment_or_none(started_at),
         idempotency_key=None if idempotency_key is None else text_from(idempotency_key),
         fingerprint=text_from(fingerprint),
+        priority=priority,
+        callback_url=None if callback_url is None else text_from(callback_url),
+        checkpoint=decode_checkpoint(checkpoint),
         progress=decode_progress(progress),
         inputs=decode_inputs(inputs),
         outcome=decode_outcome(outcome),
@@ -226,4 +249,33 @@ def summary_from(row: Row) -> TaskSummary:
         worker_id=None if worker_id is None else text_from(worker_id),
         progress=decode_progress(progress),
         error_code=None if error_code is None else text_from(error_code),
+    )
+
+
+def note_members(note: Note, change_id: int) -> dict[str, Any]:
+    """The row of a note but for its version.
+
+    Raises:
+        TypeError: Its value is not a JSON value.
+    """
+    return {
+        "kind": storable(note.kind),
+        "key": storable(note.key),
+        "value": encode_checkpoint(note.value),
+        "change_id": change_id,
+        "due_at": micros_or_none(note.due_at),
+        "expires_at": micros_or_none(note.expires_at),
+    }
+
+
+def note_from(row: Row) -> Note:
+    """The note of a row of `note_columns`."""
+    kind, key, value, version, due_at, expires_at = row
+    return Note(
+        kind=text_from(kind),
+        key=text_from(key),
+        value=decode_checkpoint(value),
+        version=version,
+        due_at=moment_or_none(due_at),
+        expires_at=moment_or_none(expires_at),
     )

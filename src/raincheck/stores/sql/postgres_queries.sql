@@ -30,34 +30,70 @@ WITH fresh AS MATERIALIZED (
         ttl_seconds double precision, max_attempts integer, retry_when_lost boolean, idempotency_key text,
         key_digest text, fingerprint text, status text, version bigint, change_id bigint, updated_at bigint,
         settled_at bigint, expires_at bigint, attempt integer, fence bigint, worker_id text, lease_until bigint,
-        started_at bigint, due_at bigint, error_code text, progress text, arguments text, inputs text, outcome text
+        started_at bigint, due_at bigint, error_code text, progress text, arguments text, inputs text, outcome text,
+        priority smallint, callback_url text, checkpoint text
     )
+), ended AS MATERIALIZED (
+    -- Those that lose their keys: to be removed, or to stay without.
+    SELECT held.task_ref, starts_with(held.key_digest, 'inflight:') AS stays
+    FROM fresh JOIN raincheck.task AS held ON held.key_digest = fresh.key_digest
+    WHERE CASE
+        WHEN starts_with(held.key_digest, 'inflight:') THEN held.expires_at IS NOT NULL
+        ELSE held.expires_at <= fresh.created_at
+    END
+    ORDER BY held.key_digest FOR UPDATE OF held
 ), removed AS (
-    DELETE FROM raincheck.task WHERE task_ref IN (
-        SELECT held.task_ref FROM fresh JOIN raincheck.task AS held ON held.key_digest = fresh.key_digest
-        WHERE held.expires_at <= fresh.created_at ORDER BY held.key_digest FOR UPDATE OF held
-    )
-    RETURNING status
+    DELETE FROM raincheck.task USING ended WHERE task.task_ref = ended.task_ref AND NOT ended.stays
+    RETURNING task.status
+), parted AS (
+    UPDATE raincheck.task SET idempotency_key = NULL, key_digest = NULL
+    FROM ended WHERE task.task_ref = ended.task_ref AND ended.stays
+    RETURNING task.task_ref
 ), created AS (
     INSERT INTO raincheck.task (
         task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
         idempotency_key, key_digest, fingerprint, status, version, change_id, updated_at, settled_at, expires_at,
-        attempt, fence, worker_id, lease_until, started_at, due_at, error_code, progress, arguments, inputs, outcome
+        attempt, fence, worker_id, lease_until, started_at, due_at, error_code, progress, arguments, inputs, outcome,
+        priority, callback_url, checkpoint
     )
-    -- The condition has the removals done before.
-    SELECT * FROM fresh WHERE (SELECT count(*) FROM removed) >= 0 ORDER BY key_digest, task_ref
+    -- The condition has the keys free before.
+    SELECT * FROM fresh WHERE (SELECT count(*) FROM removed) + (SELECT count(*) FROM parted) >= 0
+    ORDER BY key_digest, task_ref
     ON CONFLICT DO NOTHING RETURNING task_ref, status
 ), moved AS (
     SELECT status, 1 AS number FROM created UNION ALL SELECT status, -1 FROM removed
 ), {counted}
 SELECT task_ref FROM created;
 
--- name: replace
-WITH next AS MATERIALIZED (
+-- A process that goes away or stands still while it holds these locks loses them with its transaction.
+-- name: lock_room
+SELECT set_config('lock_timeout', %(patience)s, true),
+    set_config('idle_in_transaction_session_timeout', %(patience)s, true), (
+        SELECT count(pg_advisory_xact_lock(sorted.lock)) FROM unnest(%(locks)s::bigint[]) AS sorted (lock)
+    );
+
+-- What a decision on room goes by: how many are pending, which refs are stored, which keys are held and until when.
+-- name: room
+SELECT 'in_all', NULL, (SELECT sum(pending)::bigint FROM raincheck.task_count)
+UNION ALL
+SELECT 'of_scope', asked.scope, (
+    SELECT count(*) FROM (
+        SELECT FROM raincheck.task WHERE scope = asked.scope AND status = 'pending' LIMIT asked.most
+    ) AS few
+)
+FROM unnest(%(scopes)s::text[], %(most)s::bigint[]) AS asked (scope, most)
+UNION ALL
+SELECT 'ref', task_ref, NULL FROM raincheck.task WHERE task_ref = ANY(%(refs)s)
+UNION ALL
+SELECT 'key', key_digest, expires_at FROM raincheck.task WHERE key_digest = ANY(%(digests)s);
+
+-- name: replacing
+next AS MATERIALIZED (
     SELECT sent.* FROM set_config('lock_timeout', %(patience)s, true) CROSS JOIN json_to_recordset(%(rows)s) AS sent (
         task_ref text, status text, version bigint, change_id bigint, updated_at bigint, settled_at bigint,
         expires_at bigint, attempt integer, fence bigint, worker_id text, lease_until bigint, started_at bigint,
-        due_at bigint, error_code text, progress text, inputs text, outcome text, seen_lease bigint
+        due_at bigint, error_code text, progress text, inputs text, outcome text, checkpoint text, seen_lease bigint,
+        note json
     )
 ), held AS MATERIALIZED (
     SELECT next.*, task.status AS before
@@ -72,12 +108,36 @@ WITH next AS MATERIALIZED (
         due_at = held.due_at, error_code = held.error_code, progress = held.progress,
         -- What is the same is not stored again.
         inputs = CASE WHEN task.inputs = held.inputs THEN task.inputs ELSE held.inputs END,
+        checkpoint = CASE WHEN task.checkpoint = held.checkpoint THEN task.checkpoint ELSE held.checkpoint END,
         outcome = held.outcome
     FROM held WHERE task.task_ref = held.task_ref AND task.version = held.version - 1
-    RETURNING task.task_ref, task.status, held.before
-), moved AS (
+    RETURNING task.task_ref, task.status, held.before, held.note
+);
+
+-- name: replace
+WITH {replacing}, moved AS (
     SELECT status, 1 AS number FROM changed WHERE status <> before
     UNION ALL SELECT before, -1 FROM changed WHERE status <> before
+), {counted}
+SELECT task_ref FROM changed;
+
+-- The same, with notes beside some of the tasks; of a note one in a statement.
+-- name: replace_with_notes
+WITH {replacing}, noted AS (
+    INSERT INTO raincheck.note AS kept (kind, key, value, version, change_id, due_at, expires_at)
+    SELECT sent.kind, sent.key, sent.value, 1, sent.change_id, sent.due_at, sent.expires_at
+    FROM changed CROSS JOIN LATERAL json_to_record(changed.note) AS sent (
+        kind text, key text, value text, change_id bigint, due_at bigint, expires_at bigint
+    )
+    WHERE changed.note IS NOT NULL ORDER BY sent.kind, sent.key
+    ON CONFLICT (kind, key) DO UPDATE SET
+        value = excluded.value, version = kept.version + 1, change_id = excluded.change_id, due_at = excluded.due_at,
+        expires_at = excluded.expires_at
+    RETURNING kind
+), moved AS (
+    SELECT status, 1 AS number FROM changed WHERE status <> before
+    -- The condition has the notes written before the shard is locked.
+    UNION ALL SELECT before, -1 FROM changed WHERE status <> before AND (SELECT count(*) FROM noted) >= 0
 ), {counted}
 SELECT task_ref FROM changed;
 
@@ -111,7 +171,7 @@ SELECT count(*) FROM removed;
 -- name: columns
 task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
 idempotency_key, fingerprint, status, version, updated_at, settled_at, expires_at, attempt, fence, worker_id,
-lease_until, started_at, progress, arguments, inputs, outcome;
+lease_until, started_at, progress, arguments, inputs, outcome, priority, callback_url, checkpoint;
 
 -- name: get
 SELECT {columns} FROM raincheck.task WHERE task_ref = ANY(%(refs)s);
@@ -125,9 +185,9 @@ SELECT key_digest, {columns} FROM raincheck.task WHERE key_digest = ANY(%(digest
 SELECT page.* FROM unnest(%(operations)s::text[]) AS wanted (operation_type) CROSS JOIN LATERAL (
     SELECT {columns} FROM raincheck.task
     WHERE status = 'pending' AND operation_type = wanted.operation_type
-    ORDER BY created_at, task_ref LIMIT %(limit)s
+    ORDER BY priority DESC, created_at, task_ref LIMIT %(limit)s
 ) AS page
-ORDER BY created_at, task_ref LIMIT %(limit)s;
+ORDER BY priority DESC, created_at, task_ref LIMIT %(limit)s;
 
 -- name: overdue
 SELECT {columns} FROM raincheck.task WHERE due_at <= %(now)s ORDER BY due_at LIMIT %(limit)s;
@@ -206,6 +266,65 @@ SELECT page.* FROM unnest(%(statuses)s::text[]) AS wanted (status)
 CROSS JOIN (SELECT %(operation_type)s::text AS operation_type) AS named
 {page_of_scope};
 
+-- name: note_columns
+note.kind, note.key, note.value, note.version, note.due_at, note.expires_at;
+
+-- name: get_notes
+SELECT {note_columns} FROM unnest(%(kinds)s::text[], %(keys)s::text[]) AS wanted (kind, key)
+JOIN raincheck.note ON note.kind = wanted.kind AND note.key = wanted.key;
+
+-- Of a note one write in a statement; `stored` is the version that it goes over, 0 where there is to be none.
+-- name: write_notes
+WITH sent AS MATERIALIZED (
+    SELECT sent.* FROM set_config('lock_timeout', %(patience)s, true) CROSS JOIN json_to_recordset(%(rows)s) AS sent (
+        kind text, key text, value text, change_id bigint, due_at bigint, expires_at bigint, stored bigint,
+        removes boolean
+    )
+), held AS MATERIALIZED (
+    SELECT sent.* FROM sent JOIN raincheck.note ON note.kind = sent.kind AND note.key = sent.key
+    WHERE note.version = sent.stored ORDER BY note.kind, note.key FOR UPDATE OF note
+), removed AS (
+    DELETE FROM raincheck.note USING held WHERE note.kind = held.kind AND note.key = held.key AND held.removes
+    RETURNING note.kind, note.key
+), changed AS (
+    UPDATE raincheck.note SET
+        value = held.value, version = held.stored + 1, change_id = held.change_id, due_at = held.due_at,
+        expires_at = held.expires_at
+    FROM held WHERE note.kind = held.kind AND note.key = held.key AND NOT held.removes
+    RETURNING note.kind, note.key
+), created AS (
+    INSERT INTO raincheck.note (kind, key, value, version, change_id, due_at, expires_at)
+    SELECT kind, key, value, 1, change_id, due_at, expires_at FROM sent
+    -- Does not wait for those that change what is there, and has what is there locked before.
+    WHERE stored = 0 AND NOT removes AND (SELECT count(*) FROM held) >= 0
+        AND NOT EXISTS (SELECT FROM raincheck.note WHERE note.kind = sent.kind AND note.key = sent.key)
+    ORDER BY kind, key
+    ON CONFLICT DO NOTHING RETURNING kind, key
+)
+SELECT kind, key FROM removed UNION ALL SELECT kind, key FROM changed UNION ALL SELECT kind, key FROM created;
+
+-- name: last_note_changes
+SELECT note.kind, note.key, note.version, note.change_id
+FROM unnest(%(kinds)s::text[], %(keys)s::text[]) AS wanted (kind, key)
+JOIN raincheck.note ON note.kind = wanted.kind AND note.key = wanted.key;
+
+-- name: notes_due
+SELECT {note_columns} FROM raincheck.note WHERE kind = %(kind)s AND due_at <= %(due)s
+ORDER BY due_at, key LIMIT %(limit)s;
+
+-- name: notes_by_key
+SELECT {note_columns} FROM raincheck.note WHERE kind = %(kind)s AND key > %(after)s ORDER BY key LIMIT %(limit)s;
+
+-- name: purge_notes
+WITH removed AS (
+    DELETE FROM raincheck.note WHERE (kind, key) IN (
+        SELECT kind, key FROM raincheck.note WHERE expires_at <= %(now)s
+        ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    )
+    RETURNING kind
+)
+SELECT count(*) FROM removed;
+
 -- name: time
 SELECT clock_timestamp();
 
@@ -241,7 +360,7 @@ SELECT format('%%s on %%I.%%I', wanted.privilege, space.nspname, class.relname)
 FROM pg_class AS class JOIN pg_namespace AS space ON space.oid = class.relnamespace
 JOIN (
     VALUES ('task', 'SELECT'), ('task', 'INSERT'), ('task', 'UPDATE'), ('task', 'DELETE'), ('task_count', 'SELECT'),
-        ('task_count', 'UPDATE')
+        ('task_count', 'UPDATE'), ('note', 'SELECT'), ('note', 'INSERT'), ('note', 'UPDATE'), ('note', 'DELETE')
 ) AS wanted (relname, privilege) ON wanted.relname = class.relname
 WHERE space.nspname = %(schema)s AND NOT has_table_privilege(class.oid, wanted.privilege)
 ORDER BY 1;

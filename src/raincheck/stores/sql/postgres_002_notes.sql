@@ -1,0 +1,27 @@
+-- Priorities, callbacks, checkpoints, and the notes beside the tasks. Processes of the release before go on meanwhile.
+
+ALTER TABLE raincheck.task
+    ADD COLUMN priority smallint NOT NULL DEFAULT 0,
+    ADD COLUMN callback_url text,
+    ADD COLUMN checkpoint text;
+
+-- Claims read one range of this for each operation; it holds no task that is claimed or settled.
+CREATE INDEX task_by_turn ON raincheck.task (operation_type, priority DESC, created_at, task_ref)
+    WHERE status = 'pending';
+
+CREATE TABLE raincheck.note (
+    kind        text COLLATE "C" NOT NULL,
+    key         text COLLATE "C" NOT NULL,
+    -- JSON as text, ASCII only.
+    value       text,
+    version     bigint NOT NULL,
+    -- Names the last change, as that of a task does.
+    change_id   bigint NOT NULL,
+    due_at      bigint,
+    expires_at  bigint,
+    PRIMARY KEY (kind, key)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+
+CREATE INDEX note_by_due ON raincheck.note (kind, due_at, key) WHERE due_at IS NOT NULL;
+
+CREATE INDEX note_by_expiry ON raincheck.note (expires_at) WHERE expires_at IS NOT NULL;
