@@ -39,8 +39,9 @@ ALLOWED: dict[str, set[str]] = {
     "config_server": {"config_auth", "config_section", "_version"},
     "config_execution": {"config_section"},
     "config_state": {"config_section"},
+    "config_limits": {"config_section", "operations"},
     "config": {
-        *("config_auth", "config_execution", "config_section", "config_server", "config_state"),
+        *("config_auth", "config_execution", "config_limits", "config_section", "config_server", "config_state"),
         *("errors", "operations", "_version"),
     },
     "config_messages": {"config"},

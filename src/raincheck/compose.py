@@ -155,6 +155,8 @@ def service_settings(settings: Settings) -> ServiceSettings:
         lease_seconds=execution.lease_seconds,
         drain_seconds=execution.drain_seconds,
         max_parameters_bytes=execution.max_parameters_bytes,
+        max_pending=settings.limits.max_pending,
+        max_pending_per_scope=settings.limits.max_pending_per_scope,
         alert_on_failure_rate=settings.observability.alert_on_failure_rate,
     )
 
@@ -263,9 +265,13 @@ def default_policy(settings: Settings) -> Policy:
 
 def policy_of(settings: Settings, operation_type: str) -> Policy:
     """The policy of a declared operation: its own table, and what it inherits."""
+    from raincheck.operations.limits import BreakerPolicy
+
     table = settings.operations[operation_type]
     policy = default_policy(settings)
     own = {field.name: getattr(table, field.name, None) for field in fields(policy)}
+    if table.breaker is not None:
+        own["breaker"] = BreakerPolicy(**dict(table.breaker))
     policy = replace(policy, **{name: value for name, value in own.items() if value is not None})
     # A ceiling of its own also lowers the deadline that it inherits.
     deadline = min(policy.default_max_wait_seconds, policy.max_wait_ceiling_seconds)

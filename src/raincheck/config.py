@@ -18,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from raincheck.config_auth import AuthSettings
 from raincheck.config_execution import ExecutionSettings, WorkerSettings, too_long
+from raincheck.config_limits import BreakerSettings, LimitsSettings, OperationLimits
 from raincheck.config_section import Duration, Retention, Retries, Section, Size, Wait
 from raincheck.config_server import ServerSettings
 from raincheck.config_state import URL_FORMS, StateSettings
@@ -27,6 +28,7 @@ from raincheck.operations.operation import LostPolicy, Mode, WithoutTasks
 __all__ = [
     "NESTED_MODELS",
     "OPERATION_MODELS",
+    "OPERATION_TABLES",
     "RESERVED_NAMES",
     "SECTION_MODELS",
     "CommandSettings",
@@ -103,7 +105,7 @@ class ObservabilitySettings(Section):
     )
 
 
-class _Operation(Section):
+class _Declared(Section):
     description: str = Field(
         default="",
         description="One or two sentences for the model that chooses tools; for `python` the docstring where unset.",
@@ -133,6 +135,10 @@ class _Operation(Section):
     )
     retry_attempts: Retries | None = Field(default=None, description="As in [execution].")
     max_result_bytes: Size | None = Field(default=None, description="As in [execution].")
+
+
+class _Operation(OperationLimits, _Declared):
+    """What every operation's table may say."""
 
 
 class PythonSettings(_Operation):
@@ -241,6 +247,7 @@ class Settings(Section):
     execution: ExecutionSettings = ExecutionSettings()
     worker: WorkerSettings = WorkerSettings()
     polling: PollingSettings = PollingSettings()
+    limits: LimitsSettings = LimitsSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
     operations: Mapping[str, Annotated[OperationSettings, Field(discriminator="kind")]] = Field(
         default_factory=dict[str, OperationSettings]
@@ -312,6 +319,7 @@ SECTION_MODELS: Mapping[str, type[Section]] = {
     "execution": ExecutionSettings,
     "worker": WorkerSettings,
     "polling": PollingSettings,
+    "limits": LimitsSettings,
     "observability": ObservabilitySettings,
 }
 """The tables with fixed names; `[operations.NAME]` comes beside them."""
@@ -325,6 +333,9 @@ OPERATION_MODELS: Mapping[str, type[Section]] = {
     "http": HttpSettings,
 }
 """The model of an operation's table, by its `kind`."""
+
+OPERATION_TABLES: Mapping[str, type[Section]] = {"breaker": BreakerSettings}
+"""The tables within an operation's table, `[operations.NAME.…]`, which need not be there."""
 
 
 def user_state_folder(environ: Mapping[str, str], platform: str = sys.platform) -> Path | None:

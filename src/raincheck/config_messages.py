@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from raincheck.config import NESTED_MODELS, OPERATION_MODELS, SECTION_MODELS, Section, table_name
+from raincheck.config import NESTED_MODELS, OPERATION_MODELS, OPERATION_TABLES, SECTION_MODELS, Section, table_name
 
 __all__ = ["TABLES", "Origins", "allowed_values", "describe", "shorten", "suggestion", "value_kind", "wrong_value"]
 
@@ -28,6 +28,7 @@ TABLES = ", ".join(
         *(table_name(name) for name in SECTION_MODELS),
         *(table_name(*path) for path in NESTED_MODELS),
         "[operations.NAME]",
+        *(f"[operations.NAME.{name}]" for name in OPERATION_TABLES),
     ]
 )
 
@@ -155,7 +156,11 @@ def _place(loc: tuple[int | str, ...]) -> _Place:
     if path and path[0] in SECTION_MODELS:
         return _Place(table=(path[0],), key=path[1] if len(path) > 1 else None, model=SECTION_MODELS[path[0]])
     if len(path) > 1 and path[0] == "operations":
+        # Pydantic puts the kind between the name and the key.
         model = OPERATION_MODELS[path[2]] if len(path) > 2 else None
+        table = OPERATION_TABLES.get(path[3]) if len(path) > 3 else None
+        if table is not None:
+            return _Place(table=(path[0], path[1], path[3]), key=path[4] if len(path) > 4 else None, model=table)
         return _Place(table=(path[0], path[1]), key=path[3] if len(path) > 3 else None, model=model)
     return _Place(table=tuple(path[:1]))
 

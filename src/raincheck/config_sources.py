@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from raincheck.config import (
     NESTED_MODELS,
     OPERATION_MODELS,
+    OPERATION_TABLES,
     SECTION_MODELS,
     Section,
     Settings,
@@ -106,10 +107,10 @@ def _apply_environment(data: dict[str, Any], environ: Mapping[str, str], origins
             continue
         section, _, rest = name.removeprefix(_PREFIX).partition("__")
         inner, _, key = rest.rpartition("__")
-        operation = inner if section.lower() == "operations" else ""
-        nested = NESTED_MODELS.get((section.lower(), inner.lower()))
+        operation, own, table = _operation_in(inner) if section.lower() == "operations" else ("", "", None)
+        nested = table or NESTED_MODELS.get((section.lower(), inner.lower()))
         if operation:
-            path = section.lower(), _operation_named(operation, data, name)
+            path = (section.lower(), _operation_named(operation, data, name), *([own] if own else []))
         elif nested is not None:
             path = section.lower(), inner.lower()
         else:
@@ -117,7 +118,10 @@ def _apply_environment(data: dict[str, Any], environ: Mapping[str, str], origins
         holder = _table_in(data, path) if operation or path[0] in SECTION_MODELS else {}
         if holder is None:
             continue
-        model = OPERATION_MODELS.get(str(holder.get("kind"))) if operation else nested or SECTION_MODELS.get(path[0])
+        if operation and nested is None:
+            model = OPERATION_MODELS.get(str(holder.get("kind")))
+        else:
+            model = nested or SECTION_MODELS.get(path[0])
         if model is None and operation:  # Its kind is wrong or missing: validation will say so.
             continue
         if model is None:
@@ -150,6 +154,13 @@ def _table_in(data: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any] | N
         if not isinstance(holder, dict):
             return None
     return cast("dict[str, Any]", holder)
+
+
+def _operation_in(words: str) -> tuple[str, str, type[Section] | None]:
+    """The operation's name in `NAME` or `NAME__TABLE`, and the table within its own, if it is one."""
+    name, _, last = words.rpartition("__")
+    table = OPERATION_TABLES.get(last.lower()) if name else None
+    return (words, "", None) if table is None else (name, last.lower(), table)
 
 
 def _operation_named(wanted: str, data: Mapping[str, Any], variable: str) -> str:

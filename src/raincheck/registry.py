@@ -23,7 +23,7 @@ from raincheck.errors import (
     UnknownOperation,
 )
 from raincheck.operations.operation import Operation
-from raincheck.store import Cursor, TaskStore, TaskSummary
+from raincheck.store import Cursor, Room, TaskStore, TaskSummary
 from raincheck.task import InputRequest, Task, TaskStatus, new_task_ref, utc_now
 from raincheck.transitions import Cancel, Event, ProvideInput, Refused, transition
 
@@ -32,6 +32,7 @@ __all__ = ["ANY_SCOPE", "Registry", "Submission"]
 ANY_SCOPE: Final = "*"
 """The scope of the person who runs the store (`raincheck tasks`): every task. No caller is ever given it."""
 
+_ANY_NUMBER = Room()
 _QUIET_SECONDS = 1.0
 _LONGEST_KEY = 255
 _LONGEST_REF = 128
@@ -54,6 +55,7 @@ class Registry:
         engine: Told of each new task; None where this process only looks after tasks.
         changes: Where waits hear of changes; None where nobody waits.
         max_parameters_bytes: The largest parameters, as JSON.
+        room: How many tasks may be pending.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Registry:
         engine: Engine | None = None,
         changes: Changes | None = None,
         max_parameters_bytes: int = 1024 * 1024,
+        room: Room = _ANY_NUMBER,
         clock: Callable[[], datetime] = utc_now,
         new_ref: Callable[[], str] = new_task_ref,
     ) -> None:
@@ -74,6 +77,7 @@ class Registry:
         self._engine = engine
         self._changes = changes
         self._max_parameters_bytes = max_parameters_bytes
+        self._room = None if room == _ANY_NUMBER else room
         self._clock = clock
         self._new_ref = new_ref
 
@@ -115,7 +119,7 @@ class Registry:
             inputs: Questions that were asked and answered before the task (`Operation.ask_first`).
 
         Raises:
-            UnknownOperation, InvalidParameters, PayloadTooLarge, IdempotencyConflict, StoreError: Nothing was written.
+            CallError, StoreError: Nothing was written.
         """
         operation = self.operation(operation_type)
         policy = operation.policy
@@ -137,9 +141,11 @@ class Registry:
             retry_when_lost=policy.on_worker_lost == "retry",
             idempotency_key=idempotency_key,
             fingerprint=_fingerprint(operation_type, checked) if idempotency_key is not None else "",
+            priority=policy.priority,
             inputs=inputs,
         )
-        stored, created = await self._store.insert(task)
+        room = {} if self._room is None else {"room": self._room}
+        stored, created = await self._store.insert(task, **room)
         if created:
             if self._engine is not None:
                 await self._engine.deliver(stored)

@@ -21,7 +21,7 @@ from raincheck.heartbeat import Heartbeat
 from raincheck.operations.operation import Operation
 from raincheck.registry import Registry
 from raincheck.runner import Runner
-from raincheck.store import TaskStore
+from raincheck.store import Room, TaskStore
 from raincheck.sweeper import Sweeper
 from raincheck.task import Task, TaskStatus
 
@@ -45,6 +45,7 @@ class ServiceSettings:
         hang_seconds: How long the event loop may be silent before its tasks are given up to other workers; None: four
             leases, at least a minute.
         max_parameters_bytes: The largest parameters, as JSON.
+        max_pending, max_pending_per_scope: How many tasks may be pending in the store, and in one scope; 0: any number.
         alert_on_failure_rate: The share of failed tasks of an operation from which on a warning is logged.
     """
 
@@ -53,6 +54,8 @@ class ServiceSettings:
     drain_seconds: float = 5.0
     hang_seconds: float | None = None
     max_parameters_bytes: int = 1024 * 1024
+    max_pending: int = 0
+    max_pending_per_scope: int = 0
     alert_on_failure_rate: float = 0.05
 
 
@@ -126,6 +129,7 @@ class Service:
             engine=self._engine,
             changes=self._changes,
             max_parameters_bytes=self.settings.max_parameters_bytes,
+            room=Room(self.settings.max_pending or None, self.settings.max_pending_per_scope or None),
             clock=clock,
         )
         self._started = False

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from raincheck.config import NESTED_MODELS, OPERATION_MODELS, SECTION_MODELS
+from raincheck.config import NESTED_MODELS, OPERATION_MODELS, OPERATION_TABLES, SECTION_MODELS
 from raincheck.config_messages import allowed_values
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -31,7 +31,8 @@ def tables() -> dict[str, str]:
     kinds = ", ".join(f'"{kind}"' for kind in OPERATION_MODELS)
     kind = f"| `kind` | {kinds} | (required) | What it is: see below. | `…__KIND` |"
     fields = next(iter(OPERATION_MODELS.values())).model_fields
-    common = [_row("operations", key, field) for key, field in fields.items() if key in _COMMON and key != "kind"]
+    shared = _COMMON - {"kind", *OPERATION_TABLES}
+    common = [_row("operations", key, field) for key, field in fields.items() if key in shared]
     pages = {
         name: [_row(name, key, field) for key, field in model.model_fields.items() if (name, key) not in NESTED_MODELS]
         for name, model in SECTION_MODELS.items()
@@ -40,8 +41,16 @@ def tables() -> dict[str, str]:
         name = f"{outer}.{inner}"
         pages[name] = [_row(name, key, field) for key, field in model.model_fields.items()]
     pages["operations"] = [kind, *common]
+    for name, model in OPERATION_TABLES.items():
+        pages[f"operations.{name}"] = [
+            _row(f"operations.{name}", key, field) for key, field in model.model_fields.items()
+        ]
     for name, model in OPERATION_MODELS.items():
-        own = {key: field for key, field in model.model_fields.items() if key not in _COMMON}
+        own = {
+            key: field
+            for key, field in model.model_fields.items()
+            if key not in _COMMON and key not in OPERATION_TABLES
+        }
         pages[name] = [_row("operations", key, field) for key, field in own.items()]
     return {name: _table(rows) for name, rows in pages.items()}
 
@@ -58,7 +67,8 @@ def _table(rows: Iterable[str]) -> str:
 
 
 def _row(section: str, key: str, field: FieldInfo) -> str:
-    table = "…" if section == "operations" else f"RAINCHECK_{section.upper().replace('.', '__')}"
+    name = section.upper().replace(".", "__")
+    table = name.replace("OPERATIONS", "…") if section.startswith("operations") else f"RAINCHECK_{name}"
     variable = f"{table}__{key.upper()}"
     cells = (f"`{key}`", allowed_values(field), _default(section, key, field), field.description or "", f"`{variable}`")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

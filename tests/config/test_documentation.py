@@ -10,7 +10,7 @@ import pytest
 from config.reference import MARKED, PAGE, rendered, tables
 
 from raincheck.cli.main import main
-from raincheck.config import NESTED_MODELS, OPERATION_MODELS, SECTION_MODELS
+from raincheck.config import NESTED_MODELS, OPERATION_MODELS, OPERATION_TABLES, SECTION_MODELS
 from raincheck.config_sources import load_settings
 
 EXAMPLE = PAGE.parents[1] / "examples" / "raincheck.toml"
@@ -24,7 +24,8 @@ def test_the_page_has_every_key_with_its_default_and_no_other() -> None:
 
 
 def test_every_key_has_a_meaning() -> None:
-    for model in (*SECTION_MODELS.values(), *NESTED_MODELS.values(), *OPERATION_MODELS.values()):
+    groups = (SECTION_MODELS, NESTED_MODELS, OPERATION_MODELS, OPERATION_TABLES)
+    for model in (model for group in groups for model in group.values()):
         for key, field in model.model_fields.items():
             assert field.description, f"{model.__name__}.{key}"
 
@@ -44,6 +45,9 @@ def test_the_example_has_every_key_and_the_defaults() -> None:
         assert set(re.findall(r"^# ([a-z_]+) = ", inner, re.MULTILINE)) == set(model.model_fields)
     used = {key for table in example["operations"].values() for key in table}
     assert used == {key for model in OPERATION_MODELS.values() for key in model.model_fields}
+    for name, model in OPERATION_TABLES.items():
+        inner_keys = {key for table in example["operations"].values() for key in table.get(name, {})}
+        assert inner_keys == set(model.model_fields), name
     assert set(load_settings(EXAMPLE, environ={}).operations) == set(example["operations"])
 
 

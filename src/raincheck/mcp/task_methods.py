@@ -252,7 +252,9 @@ async def answered(answer: Any) -> dict[str, Any]:
     except TaskNotFound as error:
         raise MCPError(INVALID_PARAMS, error.message) from None
     except CallError as error:
-        raise MCPError(INVALID_PARAMS, error.message, {"code": error.code}) from None
+        # What may succeed later, unchanged, is no mistake of the caller's.
+        told = TaskError.from_exception(error).public()
+        raise MCPError(INTERNAL_ERROR if error.retryable else INVALID_PARAMS, told.pop("message"), told) from None
     except StoreError as error:
         told = TaskError.from_exception(for_callers(error)).public()
         raise MCPError(INTERNAL_ERROR, told.pop("message"), told) from None

@@ -26,8 +26,10 @@ from raincheck.errors import ConfigurationError
 from raincheck.mcp.handle_tools import HANDLE_TOOLS, HandleTools, answer_errors
 from raincheck.mcp.protocol_errors import KeepsProtocolErrors
 from raincheck.mcp.scopes import scope_of
-from raincheck.mcp.task_methods import TaskMethods
+from raincheck.mcp.surfaces import Surface, surface_of
+from raincheck.mcp.task_methods import TaskMethods, answered
 from raincheck.mcp.typed_tools import TypedTools
+from raincheck.operations.limits import BreakerPolicy
 from raincheck.operations.operation import LostPolicy, Mode, Operation, Policy, WithoutTasks
 from raincheck.registry import Registry
 from raincheck.service import Service
@@ -116,6 +118,11 @@ class Workshop:
         ttl_seconds: float | None = None,
         on_worker_lost: LostPolicy | None = None,
         retry_attempts: int | None = None,
+        priority: int | None = None,
+        max_running: int | None = None,
+        starts_per_minute: float | None = None,
+        start_burst: int | None = None,
+        breaker: BreakerPolicy | None = None,
     ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]: ...
     def operation(
         self,
@@ -200,7 +207,8 @@ class Workshop:
         """The result of a call of a handle tool or an operation, None where the tool is neither.
 
         Raises:
-            MCPError: The operation ended in a JSON-RPC error, or the client's surface and the policy don't fit.
+            MCPError: The operation ended in a JSON-RPC error, or the client's surface and the policy don't fit; for a
+                core task (2025-11-25) also where the call is wrong or refused.
         """
         if params.name in HANDLE_NAMES:
             return await self.answer_handle(params.name, params.arguments or {}, ctx)
@@ -209,7 +217,10 @@ class Workshop:
             return None
         await self.started()
         assert self._typed is not None
-        return await answer_errors(self._typed.call(operation, params, ctx))
+        call = self._typed.call(operation, params, ctx)
+        # A client of the core tasks waits for a task and has no use for a tool's result; everywhere else the model
+        # reads why the call was refused, and when to try again.
+        return await (answered(call) if surface_of(params, ctx) is Surface.CORE else answer_errors(call))
 
     async def answer_handle(
         self, name: str, arguments: Mapping[str, Any], ctx: ServerRequestContext[Any, Any]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from raincheck.operations.context import TaskContext
+from raincheck.operations.limits import BreakerPolicy, check_limits
 
 __all__ = ["Executor", "LostPolicy", "Mode", "Operation", "Policy", "WithoutTasks"]
 
@@ -32,6 +33,11 @@ class Policy:
         max_attempts: Starts after which a task that loses its workers is given up.
         retry_attempts: How often a failed attempt is run again, with backoff, within the same claim.
         max_result_bytes: The largest result, as JSON.
+        priority: Of the pending tasks those with a higher one start first; from -100 to 100.
+        max_running: How many of its tasks run at once, in all processes on the store together; 0: any number.
+        starts_per_minute: How many of its tasks start in a minute, in all processes together; 0: any number.
+        start_burst: How many may start at once after a pause.
+        breaker: When calls are refused because too many failed; None: never.
     """
 
     mode: Mode = "auto"
@@ -45,6 +51,24 @@ class Policy:
     max_attempts: int = 3
     retry_attempts: int = 0
     max_result_bytes: int = 16 * 1024 * 1024
+    priority: int = 0
+    max_running: int = 0
+    starts_per_minute: float = 0.0
+    start_burst: int = 1
+    breaker: BreakerPolicy | None = None
+
+    def __post_init__(self) -> None:
+        check_limits(
+            priority=self.priority,
+            max_running=self.max_running,
+            starts_per_minute=self.starts_per_minute,
+            start_burst=self.start_burst,
+        )
+
+    @property
+    def limited(self) -> bool:
+        """Whether a start needs a permit."""
+        return self.max_running > 0 or self.starts_per_minute > 0
 
 
 class Executor(Protocol):

@@ -1,0 +1,69 @@
+"""What an operation's policy says of limits: how many of its tasks run, how fast they start, when calls are refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from raincheck.errors import ConfigurationError
+
+__all__ = ["COUNTED_CODES", "BreakerPolicy", "CountedCode", "check_limits"]
+
+CountedCode = Literal["operation_failed", "upstream_error", "timeout", "worker_lost", "result_too_large", "internal"]
+
+COUNTED_CODES: tuple[CountedCode, ...] = ("operation_failed", "upstream_error", "timeout", "worker_lost", "internal")
+"""The error codes that count as a failed call where a breaker names none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BreakerPolicy:
+    """When a circuit breaker refuses calls (docs/limits.md draws it).
+
+    Attributes:
+        failure_rate: The share of failed calls within the window from which on it opens; above 0, at most 1.
+        window_seconds: How far back calls count.
+        min_calls: How many calls the window must hold.
+        cool_down_seconds: How long it then refuses every call.
+        probes: How many calls are let through after that; all must succeed for it to close.
+        codes: Which error codes count as failed calls.
+    """
+
+    failure_rate: float = 0.5
+    window_seconds: float = 60.0
+    min_calls: int = 10
+    cool_down_seconds: float = 30.0
+    probes: int = 3
+    codes: tuple[CountedCode, ...] = COUNTED_CODES
+
+    def __post_init__(self) -> None:
+        _bound("failure_rate", self.failure_rate, 0, 1, above=True)
+        _bound("window_seconds", self.window_seconds, 1, 86400)
+        _bound("min_calls", self.min_calls, 1, 1_000_000)
+        _bound("cool_down_seconds", self.cool_down_seconds, 0.1, 86400)
+        _bound("probes", self.probes, 1, 100)
+        allowed = CountedCode.__args__
+        if not self.codes or not set(self.codes) <= set(allowed):
+            raise ConfigurationError(
+                f"A breaker's codes must be some of {', '.join(allowed)}; they were {self.codes!r:.80}."
+            )
+
+
+def check_limits(*, priority: int, max_running: int, starts_per_minute: float, start_burst: int) -> None:
+    """Check the limits that a policy was given.
+
+    Raises:
+        ConfigurationError: One is out of its bounds.
+    """
+    _bound("priority", priority, -100, 100)
+    _bound("max_running", max_running, 0, 2000)
+    _bound("starts_per_minute", starts_per_minute, 0, 6_000_000)
+    _bound("start_burst", start_burst, 1, 100_000)
+
+
+def _bound(name: str, value: float, lowest: float, highest: float, *, above: bool = False) -> None:
+    fits = not isinstance(value, bool) and isinstance(value, int | float) and lowest <= value <= highest  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not fits or (above and value == lowest):
+        raise ConfigurationError(
+            f"{name} must be {'above' if above else 'from'} {lowest:g} {'and at most' if above else 'to'} {highest:g}; "
+            f"it was {value!r:.40}."
+        )
