@@ -47,7 +47,7 @@ __all__ = [
     "text_from",
 ]
 
-FIELDS = (b"s", b"i", b"r", b"a", b"q", b"o", b"c")
+FIELDS = (b"s", b"i", b"r", b"a", b"q", b"o")
 """The fields of a whole task, as `task_from` takes their values."""
 
 Fields = Sequence[bytes | None]
@@ -233,18 +233,24 @@ def _changing(task: Task) -> _Changing:
     fields: list[bytes] = []
     gone = b""
     inline: list[str] = []
-    parts = (
-        (b"q", encode_inputs(task.inputs)),
-        (b"o", encode_outcome(task.outcome)),
-        (b"c", encode_checkpoint(task.checkpoint)),
-    )
-    for name, part in parts:
+    parts = [encode_inputs(task.inputs), encode_outcome(task.outcome)]
+    if task.checkpoint is not None:
+        parts.append(encode_checkpoint(task.checkpoint))
+    large = [""] * 3
+    for index, part in enumerate(parts):
         if part is not None and len(part) > _INLINE:
-            fields += [name, part.encode()]
+            large[index] = part
             inline.append(_APART)
         else:
-            gone += name
             inline.append(part or "")
+    questions, outcome, checkpoint = large
+    # One field for two parts that few tasks have: a field less to be read of all the others.
+    apart = f"{questions}\n{checkpoint}" if checkpoint else questions
+    for name, part in ((b"q", apart), (b"o", outcome)):
+        if part:
+            fields += [name, part.encode()]
+        else:
+            gone += name
     row = "\n".join((_encode(changing), encode_progress(task.progress) or "", *inline))
     return _Changing(
         state=b"%d %b %d %b %b %b"
@@ -278,10 +284,11 @@ def is_whole(fixed: bytes, changing: bytes) -> bool:
 def task_from(task_ref: str, fields: Fields) -> Task:
     """The task of the values of `FIELDS` (or of the first three, where they are whole)."""
     state, fixed, changing, *apart = fields
+    large_arguments, large_questions, large_outcome = apart or (None, None, None)
     assert state is not None
     assert fixed is not None
     assert changing is not None
-    version, status, fence, lease, expires, _, deadline, created, _, _, key, _ = state.split(b" ", 11)
+    version, status, fence, lease, expires, _, deadline, created, rest = state.split(b" ", 8)
     head, _, arguments = fixed.decode().partition("\n")
     scope, operation_type, ttl_seconds, max_attempts, retry_when_lost, idempotency_key, fingerprint, *more = _decode(
         head
@@ -294,7 +301,7 @@ def task_from(task_ref: str, fields: Fields) -> Task:
         task_ref=task_ref,
         scope=scope,
         operation_type=operation_type,
-        arguments=decode_arguments(_part(arguments, apart, 0)),
+        arguments=decode_arguments(_part(arguments, large_arguments)),
         created_at=moment(created),
         updated_at=moment(updated),
         deadline_at=moment(deadline),
@@ -311,23 +318,27 @@ def task_from(task_ref: str, fields: Fields) -> Task:
         lease_until=_moment_or_none(lease),
         started_at=None if started is None else moment(started),
         # It may have gone over to another task since.
-        idempotency_key=None if key == _NONE else idempotency_key,
+        idempotency_key=idempotency_key and (None if rest.split(b" ", 3)[2] == _NONE else idempotency_key),
         fingerprint=fingerprint,
         priority=priority,
         callback_url=callback_url,
-        checkpoint=decode_checkpoint(_part(saved[0], apart, 3) or None) if saved else None,
+        checkpoint=_saved(saved[0], large_questions) if saved else None,
         progress=decode_progress(progress or None),
-        inputs=decode_inputs(_part(inputs, apart, 1) or None),
-        outcome=decode_outcome(_part(outcome, apart, 2) or None),
+        inputs=decode_inputs(_part(inputs, large_questions).partition("\n")[0] or None),
+        outcome=decode_outcome(_part(outcome, large_outcome) or None),
     )
 
 
-def _part(inline: str, apart: Fields, index: int) -> str:
+def _part(inline: str, stored: bytes | None) -> str:
     if inline != _APART:
         return inline
-    stored = apart[index]
     assert stored is not None
     return stored.decode()
+
+
+def _saved(inline: str, stored: bytes | None) -> Any:
+    text = _part(inline, stored)
+    return decode_checkpoint(text if inline != _APART else text.partition("\n")[2])
 
 
 def summary_from(task_ref: str, state: bytes, fixed: bytes, changing: bytes) -> TaskSummary:

@@ -5,8 +5,8 @@
 -- that holds a key, the tasks that are overdue):
 --
 --   layout                             which layout this is
---   task:<task_ref>                    hash: s state, i fixed, r changing; a, q, o, c arguments, questions, outcome,
---                                      checkpoint if large
+--   task:<task_ref>                    hash: s state, i fixed, r changing; if large, a arguments, q questions and
+--                                      (a further line) checkpoint, o outcome
 --   key:<digest>                       the task_ref that holds an idempotency key of a scope; =<digest> for a key that
 --                                      a task holds only until it is terminal
 --   list:<owner>:<status>:<operation>  sorted set of task_refs by created_at; the owner is a scope, or * for all of them

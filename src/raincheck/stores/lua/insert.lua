@@ -6,17 +6,6 @@ local late_at, news, nonce, ttl, ref, scope, operation, key, status, created, du
 -- in_all, of_scope: how many tasks may be pending, this one among them; "": any number. ARGV[16] onwards: the fields of
 -- the hash beside the state, each with its value.
 
--- As many as an owner has lists, and those are as many as there are operations and priorities in use.
-local function full(owner, most)
-  local number = 0
-  for _, name in ipairs(redis.call('SMEMBERS', root .. 'lists:' .. owner)) do
-    if string.find(name, '^pending:') then
-      number = number + redis.call('ZCARD', root .. 'list:' .. owner .. ':' .. name)
-    end
-  end
-  return number >= tonumber(most)
-end
-
 tell(news)
 local task = root .. 'task:' .. ref
 local there = redis.call('HGET', task, 's')
@@ -39,11 +28,23 @@ if key ~= '-' then
     end
   end
 end
-if in_all ~= '' and full('*', in_all) then
-  return {'full', 'in_all'}
-end
-if of_scope ~= '' and full(scope, of_scope) then
-  return {'full', 'of_scope'}
+if in_all .. of_scope ~= '' then
+  -- As many lists as there are operations and priorities in use.
+  local function full(owner, most)
+    local number = 0
+    for _, name in ipairs(most == '' and {} or redis.call('SMEMBERS', root .. 'lists:' .. owner)) do
+      if string.find(name, '^pending:') then
+        number = number + redis.call('ZCARD', root .. 'list:' .. owner .. ':' .. name)
+      end
+    end
+    return most ~= '' and number >= tonumber(most)
+  end
+  if full('*', in_all) then
+    return {'full', 'in_all'}
+  end
+  if full(scope, of_scope) then
+    return {'full', 'of_scope'}
+  end
 end
 -- First of all what a full server refuses, so that it refuses all or nothing.
 redis.call('HSET', task, 's', state .. ' ' .. nonce, unpack(ARGV, 16))

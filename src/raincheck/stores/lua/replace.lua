@@ -33,7 +33,7 @@ end
 local fixed = table.concat({old.fixed, old.scope, old.operation, old.key}, ' ')
 redis.call('HSET', task, 's', table.concat({state, fixed, nonces}, ' '), unpack(ARGV, first))
 if gone ~= '' then
-  redis.call('HDEL', task, string.match(gone, '(.)(.?)(.?)'))
+  redis.call('HDEL', task, string.match(gone, '(.)(.?)'))
 end
 if kind ~= '' then
   local place = root .. 'note:' .. kind .. ':' .. ARGV[14]
