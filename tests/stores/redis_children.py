@@ -10,9 +10,11 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 
-from stores.records import after, claimed, new_task, stored
+from stores.records import NOW, after, apply, claimed, new_task, settled, stored
 
+from raincheck.notes import Note
 from raincheck.stores.redis import RedisStore
+from raincheck.transitions import Claim
 
 
 def say(line: str) -> None:
@@ -35,6 +37,22 @@ async def insert_for_ever(url: str, _: str) -> None:
             task = claimed(task)
             say(task.task_ref)
             await store.replace(task)
+
+    await asyncio.gather(*(caller(number) for number in range(20)))
+
+
+async def settle_for_ever(url: str, _: str) -> None:
+    """Settle tasks with many callers, each with a note; name each once it is acknowledged."""
+    store = RedisStore(url)
+    await store.open()
+    say("ready")
+
+    async def caller(number: int) -> None:
+        while True:
+            task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30)))
+            note = Note(kind="webhook", key=task.task_ref, value="x" * (3000 if number % 3 else 10), due_at=NOW)
+            assert await store.replace(settled(task), note=note)
+            say(task.task_ref)
 
     await asyncio.gather(*(caller(number) for number in range(20)))
 
@@ -69,6 +87,7 @@ async def insert_one(url: str, _: str) -> None:
 
 VERBS: dict[str, Callable[[str, str], Awaitable[None]]] = {
     "insert_for_ever": insert_for_ever,
+    "settle_for_ever": settle_for_ever,
     "compete": compete,
     "insert_one": insert_one,
 }

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 from stores.conftest import MakeRedis
-from stores.records import NOW, after, apply, claimed, new_task, stored
+from stores.records import NOW, after, apply, claimed, new_task, settled, stored
 
 from raincheck.errors import StoreError, StoreUnavailable
+from raincheck.notes import Note
 from raincheck.stores.redis import RedisStore
 from raincheck.task import Progress, Task
 from raincheck.transitions import Cancel, Claim, ReportProgress, transition
@@ -141,6 +143,70 @@ async def test_an_insert_is_known_for_its_own_however_far_the_task_has_come(loss
     assert await lossy_store.get(task.task_ref) == task
     with pytest.raises(StoreError, match="stored already"):
         await lossy_store.insert(first)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_note_whose_answer_was_lost_is_written_and_removed_once(
+    lossy_store: RedisStore, lossy: Answerless, times: int
+) -> None:
+    note = Note(kind="webhook", key="k", value="first")
+    for each in (note, replace(note, version=2, value="second")):
+        lossy.lose = times
+        assert await lossy_store.put_note(each)
+        assert not await lossy_store.put_note(each)
+        assert await lossy_store.get_note("webhook", "k") == each
+    last = replace(note, version=2)
+    lossy.lose = times
+    assert await lossy_store.remove_note(last)
+    assert lossy.lose == 0
+    assert not await lossy_store.remove_note(last)
+    assert await lossy_store.get_note("webhook", "k") is None
+
+
+async def test_a_note_that_was_written_with_a_task_whose_answer_was_lost_is_written_once(
+    lossy_store: RedisStore, lossy: Answerless
+) -> None:
+    task = claimed(await stored(lossy_store))
+    assert await lossy_store.replace(task)
+    note = Note(kind="webhook", key="k", value=1)
+    assert await lossy_store.put_note(note)
+    lossy.lose = 2
+    assert await lossy_store.replace(settled(task), note=replace(note, value=2))
+    assert await lossy_store.get_note("webhook", "k") == replace(note, value=2, version=2)
+
+
+@pytest.mark.parametrize("others", [0, 20])
+async def test_a_note_is_known_for_its_own_whatever_others_did_to_it_since(
+    lossy_store: RedisStore, others: int
+) -> None:
+    inner = cast(Any, lossy_store)
+    usual = inner._nonce
+
+    async def sent(call: Callable[[], Awaitable[bool]], nonce: bytes = b"this-one") -> bool:
+        inner._nonce = lambda: nonce
+        try:
+            return await call()
+        finally:
+            inner._nonce = usual
+
+    # Sent again, as the lane does where the answer to the first was lost.
+    note = Note(kind="permits", key="k", value=0)
+    assert await sent(lambda: lossy_store.put_note(note))
+    latest = note
+    for number in range(others):
+        latest = replace(note, version=latest.version + 1, value=number)
+        assert await lossy_store.put_note(latest)
+    assert await sent(lambda: lossy_store.put_note(note))
+    assert await lossy_store.get_note("permits", "k") == latest
+    assert await lossy_store.remove_note(latest)
+    assert await sent(lambda: lossy_store.put_note(note))
+    assert await lossy_store.get_note("permits", "k") is None
+    assert await lossy_store.put_note(note)
+    assert await sent(lambda: lossy_store.remove_note(note), b"removal")
+    assert await lossy_store.put_note(note)
+    # Whoever put a new one does not lose it to the old removal.
+    assert await sent(lambda: lossy_store.remove_note(note), b"removal")
+    assert await lossy_store.get_note("permits", "k") == note
 
 
 async def test_renewed_leases_whose_answer_was_lost_are_held(lossy_store: RedisStore, lossy: Answerless) -> None:

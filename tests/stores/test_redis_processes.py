@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable
 from contextlib import ExitStack
@@ -10,12 +11,14 @@ from contextlib import ExitStack
 import pytest
 from stores.conftest import MakeRedis
 from stores.processes import child
-from stores.records import claimed, new_task
+from stores.records import NOW, after, apply, claimed, new_task, settled, stored
 
 from raincheck.errors import StoreUnavailable
+from raincheck.notes import Note
 from raincheck.store import Inserted
 from raincheck.stores.redis import RedisStore
 from raincheck.task import Task, TaskStatus
+from raincheck.transitions import Claim
 from support.servers.redis import RedisServer
 
 _PROGRAM = "redis_children.py"
@@ -61,6 +64,57 @@ async def test_every_acknowledged_task_survives_kill_9_of_its_writer(
     listed = await store.list(limit=100_000)
     assert sum(counts.values()) == len(listed) >= len(refs)
     assert counts[TaskStatus.PENDING] == len(await store.claimable(["report"], 100_000))
+
+
+async def _halves(store: RedisStore) -> tuple[set[str], set[str]]:
+    """Which tasks are settled, and which have a note."""
+    ended = {each.task_ref for each in await store.list(statuses=[TaskStatus.COMPLETED], limit=100_000)}
+    noted = {each.key for each in await store.notes("webhook", limit=100_000)}
+    assert noted == {each.key for each in await store.notes("webhook", due=NOW, limit=100_000)}
+    return ended, noted
+
+
+async def test_after_kill_9_of_a_writer_each_task_is_settled_with_its_note_or_not_at_all(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    with child("settle_for_ever", redis_server.url, program=_PROGRAM) as writing:
+        refs = [writing.line() for _ in range(300)]
+        refs += writing.kill()
+    ended, noted = await _halves(store)
+    assert ended == noted
+    assert ended >= set(refs)
+
+
+async def test_after_kill_9_of_the_server_each_task_is_settled_with_its_note_or_not_at_all(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    acknowledged: set[str] = set()
+    enough = asyncio.Event()
+    stopping = asyncio.Event()
+
+    async def caller() -> None:
+        while not stopping.is_set():
+            with contextlib.suppress(StoreUnavailable):
+                task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30)))
+                note = Note(kind="webhook", key=task.task_ref, value="x" * 3000, due_at=NOW)
+                # Whatever else is answered is a wrong answer to a write that was sent twice.
+                assert await store.replace(settled(task), note=note)
+                acknowledged.add(task.task_ref)
+                if len(acknowledged) % 500 == 499:
+                    enough.set()
+
+    callers = [asyncio.create_task(caller()) for _ in range(30)]
+    for _ in range(2):
+        async with asyncio.timeout(20):
+            await enough.wait()
+        enough.clear()
+        await asyncio.to_thread(redis_server.kill)
+        await asyncio.to_thread(redis_server.start)
+    stopping.set()
+    await asyncio.gather(*callers)
+    ended, noted = await _halves(store)
+    assert ended == noted
+    assert ended >= acknowledged
 
 
 async def test_listeners_hear_of_another_process(store: RedisStore, redis_server: RedisServer) -> None:

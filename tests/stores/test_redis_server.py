@@ -8,6 +8,7 @@ import logging
 import random
 import re
 from collections.abc import Generator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from stores.records import NOW, after, apply, cancelled, new_task, stored
 from stores.redis_keys import keys
 
 from raincheck.errors import StoreUnusable
+from raincheck.notes import Note
 from raincheck.stores.redis import RedisStore
 from raincheck.stores.redis_scripts import SCRIPTS
-from raincheck.task import Outcome, Progress, TaskStatus
-from raincheck.transitions import Cancel, Claim, ReportProgress, Settle
+from raincheck.task import Outcome, Progress, TaskStatus, inflight_key
+from raincheck.transitions import Cancel, Claim, ReportProgress, Settle, transition
 from support.servers.redis import RedisServer
 from support.servers.server import free_port, needed
 
@@ -81,7 +83,14 @@ async def _busy(store: RedisStore) -> None:
                 Settle(fence=1, outcome=Outcome(value="x" * size)),
                 at=after(9),
             )
-            await cancelled(store, **made)
+            await stored(store, **made, priority=size % 100, callback_url="https://example.com/é")
+            await cancelled(store, **made, idempotency_key=inflight_key(f"f{size}"))
+            note = Note(kind="webhook", key=f"{operation.encode('ascii', 'replace').decode()} {size}", value="x" * size)
+            assert await store.put_note(replace(note, due_at=NOW, expires_at=after(9)))
+            assert await store.remove_note(note) is True
+            assert await store.replace(
+                transition(await stored(store, **made), Cancel(), NOW), note=replace(note, due_at=NOW, expires_at=NOW)
+            )
 
 
 # The server's settings.
@@ -161,7 +170,7 @@ async def test_a_user_needs_no_more_than_is_said(make_redis: MakeRedis, url: str
         await store.open()
         end = store.subscribe(lambda change: None)
         await _busy(store)
-        assert await store.purge(after(10**6), 100) == 12
+        assert await store.purge(after(10**6), 100) == 18
         end()
         client.execute_command("ACL", "SETUSER", "rain", "-evalsha")
         with pytest.raises(Exception, match="does not permit what is needed: grant its user") as refusal:
@@ -179,7 +188,10 @@ async def test_all_keys_of_a_busy_store_are_in_one_slot(store: RedisStore, url: 
     found = await keys(url, "")
     assert {key[: len(PREFIX)].decode() for key in found} == {PREFIX}
     kinds = {re.sub(rb"^t1:\{rc\}:(\w+).*", rb"\1", key, flags=re.DOTALL) for key in found}
-    assert kinds == {b"task", b"key", b"list", b"lists", b"due", b"expiring", b"layout"}
+    assert kinds == {
+        *(b"task", b"key", b"list", b"lists", b"due", b"expiring", b"layout"),
+        *(b"note", b"notes", b"kinds"),
+    }
     assert len({key_slot(key) for key in found}) == 1
 
 
@@ -193,11 +205,11 @@ async def test_a_node_of_a_cluster_serves_a_store(make_redis: MakeRedis) -> None
         store = make_redis(server.url)
         await store.open()
         await _busy(store)
-        assert sum((await store.count()).values()) == 24
-        assert len(await store.list(limit=100)) == 24
-        assert len(await store.claimable(["report", "é:"], 100)) == 4
-        assert len(await store.overdue(after(10**6), 100)) == 12
-        assert await store.purge(after(10**6), 100) == 12
+        assert sum((await store.count()).values()) == 36
+        assert len(await store.list(limit=100)) == 36
+        assert len(await store.claimable(["report", "é:"], 100)) == 8
+        assert len(await store.overdue(after(10**6), 100)) == 18
+        assert await store.purge(after(10**6), 100) == 18
         await store.close()
 
 

@@ -24,7 +24,8 @@ local function ttl_of_note(expires)
   if expires == '-' then
     return NEVER
   end
-  local left = tonumber(expires) / 1000 - redis.call('TIME')[1] * 1000
+  local time = redis.call('TIME')
+  local left = tonumber(expires) / 1000 - (time[1] * 1000 + time[2] / 1000)
   return math.min(math.max(left, 0) + MARGIN, NEVER)
 end
 
