@@ -27,7 +27,9 @@ OTHERS = {
     "columns",
     "summary",
     "page_of_all",
+    "page_of_pending",
     "page_of_scope",
+    "newest",
     "note_columns",
     "replacing",
     "arrive",
@@ -44,7 +46,7 @@ TASKS = 2000
 # What walks, and what reads more rows than it uses, before a limit.
 WALK = re.compile(r"Seq Scan on (?:task|note)\b|Sort Method: external|Rows Removed by Filter: \d{2,}")
 ROWS = re.compile(r"(?:Index|Bitmap).*?on (?:task|task_\w+|note|note_\w+)\b.*?actual rows=(\d+) loops=(\d+)")
-WRITING = {"insert", "replace", "replace_with_notes", "write_notes", "purge", "purge_notes"}
+WRITING = {"insert", "replace", "replace_with_notes", "write_notes", "purge"}
 WROTE = re.compile(r"(?:Insert|Update|Delete) on (?:task|note)\b.*actual rows=[1-9]")
 
 
@@ -120,6 +122,7 @@ def _parameters(connection: psycopg.Connection[Any]) -> dict[str, Any]:
         "until": 1,
         "now": 2**62,
         "limit": 5,
+        "limit_of_notes": 5,
         "operations": ["operation-0", "operation-1", "absent"],
         "statuses": ["pending", "completed"],
         "created_at": 2**62,
@@ -128,6 +131,7 @@ def _parameters(connection: psycopg.Connection[Any]) -> dict[str, Any]:
         "operation_type": "operation-1",
         "scopes": ["scope-1", "absent"],
         "most": [20, 5],
+        "wanted": [1, 1],
         "kinds": ["kind-1", "kind-2"],
         "keys": ["k1", "absent"],
         "kind": "kind-1",

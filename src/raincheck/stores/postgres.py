@@ -170,8 +170,16 @@ class PostgresStore:
 
     async def purge(self, now: datetime, limit: int) -> int:
         """See `TaskStore.purge`."""
-        await self._purge("purge_notes", now, limit)
-        return await self._purge("purge", now, limit)
+        tasks = notes = 0
+        while tasks < limit or notes < limit:
+            of_tasks, of_notes = min(_PURGE_STEP, limit - tasks), min(_PURGE_STEP, limit - notes)
+            parameters = {"now": to_micros(now), "limit": of_tasks, "limit_of_notes": of_notes, "shard": shard()}
+            (row,) = await self._ask("purge", parameters)
+            tasks += row[0]
+            notes += row[1]
+            if (of_tasks == 0 or row[0] < of_tasks) and (of_notes == 0 or row[1] < of_notes):
+                break
+        return tasks
 
     async def get_note(self, kind: str, key: str) -> Note | None:
         """See `NoteStore.get_note`."""
@@ -263,16 +271,6 @@ class PostgresStore:
         done: asyncio.Future[Sequence[Row]] = asyncio.get_running_loop().create_future()
         self._opened().asks.put(_Ask(name, parameters, done))
         return await done
-
-    async def _purge(self, name: str, now: datetime, limit: int) -> int:
-        removed = 0
-        while removed < limit:
-            step = min(_PURGE_STEP, limit - removed)
-            rows = await self._ask(name, {"now": to_micros(now), "limit": step, "shard": shard()})
-            removed += rows[0][0]
-            if rows[0][0] < step:
-                break
-        return removed
 
     async def _write_note(self, note: Note, *, removes: bool) -> bool:
         running = self._opened()

@@ -53,11 +53,13 @@ class InsertWithRoom(InsertMany):
             self.sql["lock_room"], {"locks": sorted(set(self._locks(inserts))), "patience": patience(seconds)}
         )
         most = _limits_of_scopes(inserts)
+        wanted = Counter(storable(insert.task.scope) for insert in inserts)
         cursor = await connection.execute(
             self.sql["room"],
             {
                 "scopes": list(most),
                 "most": list(most.values()),
+                "wanted": [wanted[scope] for scope in most],
                 "refs": [insert.ref for insert in inserts],
                 "digests": [insert.digest for insert in inserts if insert.digest is not None],
             },

@@ -114,7 +114,7 @@ def insert_row(task: Task, digest: str | None) -> str:
         "fingerprint": storable(task.fingerprint),
         "arguments": encode_arguments(task.arguments),
         "change_id": 0,
-        "priority": task.priority,
+        "turn": -task.priority,
         "callback_url": None if task.callback_url is None else storable(task.callback_url),
     }
     return row_text(row)
@@ -185,7 +185,7 @@ def task_from(row: Row) -> Task:
         arguments,
         inputs,
         outcome,
-        priority,
+        turn,
         callback_url,
         checkpoint,
     ) = row
@@ -211,7 +211,7 @@ def task_from(row: Row) -> Task:
         started_at=moment_or_none(started_at),
         idempotency_key=None if idempotency_key is None else text_from(idempotency_key),
         fingerprint=text_from(fingerprint),
-        priority=priority,
+        priority=-turn,
         callback_url=None if callback_url is None else text_from(callback_url),
         checkpoint=decode_checkpoint(checkpoint),
         progress=decode_progress(progress),

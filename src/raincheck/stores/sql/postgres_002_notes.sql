@@ -1,13 +1,18 @@
 -- Priorities, callbacks, checkpoints, and the notes beside the tasks. Processes of the release before go on meanwhile.
 
 ALTER TABLE raincheck.task
-    ADD COLUMN priority smallint NOT NULL DEFAULT 0,
+    -- The negative of the priority: all of task_by_turn is in ascending order.
+    ADD COLUMN turn smallint NOT NULL DEFAULT 0,
     ADD COLUMN callback_url text,
     ADD COLUMN checkpoint text;
 
--- Claims read one range of this for each operation; it holds no task that is claimed or settled.
-CREATE INDEX task_by_turn ON raincheck.task (operation_type, priority DESC, created_at, task_ref)
-    WHERE status = 'pending';
+-- Claims and listings of what is pending read one range of this for each operation and priority there is; every other
+-- status is in task_by_status. So a task is in no more indexes than it was in.
+CREATE INDEX task_by_turn ON raincheck.task (operation_type, turn, created_at, task_ref) WHERE status = 'pending';
+
+DROP INDEX raincheck.task_by_status;
+
+CREATE INDEX task_by_status ON raincheck.task (status, operation_type, created_at, task_ref) WHERE status <> 'pending';
 
 CREATE TABLE raincheck.note (
     kind        text COLLATE "C" NOT NULL,

@@ -31,7 +31,7 @@ WITH fresh AS MATERIALIZED (
         key_digest text, fingerprint text, status text, version bigint, change_id bigint, updated_at bigint,
         settled_at bigint, expires_at bigint, attempt integer, fence bigint, worker_id text, lease_until bigint,
         started_at bigint, due_at bigint, error_code text, progress text, arguments text, inputs text, outcome text,
-        priority smallint, callback_url text, checkpoint text
+        turn smallint, callback_url text, checkpoint text
     )
 ), ended AS MATERIALIZED (
     -- Those that lose their keys: to be removed, or to stay without.
@@ -54,7 +54,7 @@ WITH fresh AS MATERIALIZED (
         task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
         idempotency_key, key_digest, fingerprint, status, version, change_id, updated_at, settled_at, expires_at,
         attempt, fence, worker_id, lease_until, started_at, due_at, error_code, progress, arguments, inputs, outcome,
-        priority, callback_url, checkpoint
+        turn, callback_url, checkpoint
     )
     -- The condition has the keys free before.
     SELECT * FROM fresh WHERE (SELECT count(*) FROM removed) + (SELECT count(*) FROM parted) >= 0
@@ -73,15 +73,18 @@ SELECT set_config('lock_timeout', %(patience)s, true),
     );
 
 -- What a decision on room goes by: how many are pending, which refs are stored, which keys are held and until when.
+-- Of a scope so many are counted as its limit says, and none where all that there are would fit.
 -- name: room
-SELECT 'in_all', NULL, (SELECT sum(pending)::bigint FROM raincheck.task_count)
+WITH total AS MATERIALIZED (SELECT sum(pending)::bigint AS pending FROM raincheck.task_count)
+SELECT 'in_all', NULL, pending FROM total
 UNION ALL
-SELECT 'of_scope', asked.scope, (
+SELECT 'of_scope', asked.scope, CASE WHEN total.pending + asked.wanted <= asked.most THEN total.pending ELSE (
     SELECT count(*) FROM (
         SELECT FROM raincheck.task WHERE scope = asked.scope AND status = 'pending' LIMIT asked.most
     ) AS few
-)
-FROM unnest(%(scopes)s::text[], %(most)s::bigint[]) AS asked (scope, most)
+) END
+FROM total CROSS JOIN unnest(%(scopes)s::text[], %(most)s::bigint[], %(wanted)s::bigint[])
+    AS asked (scope, most, wanted)
 UNION ALL
 SELECT 'ref', task_ref, NULL FROM raincheck.task WHERE task_ref = ANY(%(refs)s)
 UNION ALL
@@ -163,15 +166,21 @@ WITH removed AS (
         ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
     )
     RETURNING status
+), forgotten AS (
+    DELETE FROM raincheck.note WHERE (kind, key) IN (
+        SELECT kind, key FROM raincheck.note WHERE expires_at <= %(now)s
+        ORDER BY expires_at LIMIT %(limit_of_notes)s FOR UPDATE SKIP LOCKED
+    )
+    RETURNING kind
 ), moved AS (
     SELECT status, -1 AS number FROM removed
 ), {counted}
-SELECT count(*) FROM removed;
+SELECT (SELECT count(*) FROM removed), (SELECT count(*) FROM forgotten);
 
 -- name: columns
 task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
 idempotency_key, fingerprint, status, version, updated_at, settled_at, expires_at, attempt, fence, worker_id,
-lease_until, started_at, progress, arguments, inputs, outcome, priority, callback_url, checkpoint;
+lease_until, started_at, progress, arguments, inputs, outcome, turn, callback_url, checkpoint;
 
 -- name: get
 SELECT {columns} FROM raincheck.task WHERE task_ref = ANY(%(refs)s);
@@ -185,9 +194,9 @@ SELECT key_digest, {columns} FROM raincheck.task WHERE key_digest = ANY(%(digest
 SELECT page.* FROM unnest(%(operations)s::text[]) AS wanted (operation_type) CROSS JOIN LATERAL (
     SELECT {columns} FROM raincheck.task
     WHERE status = 'pending' AND operation_type = wanted.operation_type
-    ORDER BY priority DESC, created_at, task_ref LIMIT %(limit)s
+    ORDER BY turn, created_at, task_ref LIMIT %(limit)s
 ) AS page
-ORDER BY priority DESC, created_at, task_ref LIMIT %(limit)s;
+ORDER BY turn, created_at, task_ref LIMIT %(limit)s;
 
 -- name: overdue
 SELECT {columns} FROM raincheck.task WHERE due_at <= %(now)s ORDER BY due_at LIMIT %(limit)s;
@@ -204,38 +213,65 @@ FROM raincheck.task_count;
 created_at, task_ref, scope, operation_type, status, updated_at, deadline_at, settled_at, attempt, worker_id, progress,
 error_code;
 
+-- name: newest
+AND (created_at, task_ref) < (%(created_at)s, %(task_ref)s)
+    ORDER BY created_at DESC, task_ref DESC LIMIT %(limit)s;
+
 -- name: page_of_all
 CROSS JOIN LATERAL (
     SELECT {summary} FROM raincheck.task
-    WHERE status = wanted.status AND operation_type = named.operation_type
-        AND (created_at, task_ref) < (%(created_at)s, %(task_ref)s)
-    ORDER BY created_at DESC, task_ref DESC LIMIT %(limit)s
+    WHERE status = wanted.status AND status <> 'pending' AND operation_type = named.operation_type {newest}
+) AS page;
+
+-- name: page_of_pending
+CROSS JOIN LATERAL (
+    SELECT {summary} FROM raincheck.task
+    WHERE status = 'pending' AND operation_type = named.operation_type AND turn = named.turn {newest}
 ) AS page
 ORDER BY created_at DESC, task_ref DESC LIMIT %(limit)s;
 
 -- name: page_of_scope
 CROSS JOIN LATERAL (
     SELECT {summary} FROM raincheck.task
-    WHERE scope = %(scope)s AND status = wanted.status AND operation_type = named.operation_type
-        AND (created_at, task_ref) < (%(created_at)s, %(task_ref)s)
-    ORDER BY created_at DESC, task_ref DESC LIMIT %(limit)s
+    WHERE scope = %(scope)s AND status = wanted.status AND operation_type = named.operation_type {newest}
 ) AS page
 ORDER BY created_at DESC, task_ref DESC LIMIT %(limit)s;
 
 -- name: list_all
 SELECT page.* FROM unnest(%(statuses)s::text[]) AS wanted (status) CROSS JOIN LATERAL (
     WITH RECURSIVE found (operation_type) AS (
-        SELECT (SELECT operation_type FROM raincheck.task WHERE status = wanted.status ORDER BY 1 LIMIT 1)
+        SELECT (
+            SELECT operation_type FROM raincheck.task
+            WHERE status = wanted.status AND status <> 'pending' ORDER BY 1 LIMIT 1
+        )
         UNION ALL
         SELECT (
             SELECT operation_type FROM raincheck.task
-            WHERE status = wanted.status AND operation_type > found.operation_type ORDER BY 1 LIMIT 1
+            WHERE status = wanted.status AND status <> 'pending' AND operation_type > found.operation_type
+            ORDER BY 1 LIMIT 1
         )
         FROM found WHERE found.operation_type IS NOT NULL
     )
     SELECT operation_type FROM found WHERE operation_type IS NOT NULL
 ) AS named
-{page_of_all};
+{page_of_all}
+UNION ALL
+SELECT page.* FROM (
+    WITH RECURSIVE found (operation_type, turn) AS (
+        (
+            SELECT operation_type, turn FROM raincheck.task
+            WHERE status = 'pending' AND 'pending' = ANY(%(statuses)s::text[]) ORDER BY 1, 2 LIMIT 1
+        )
+        UNION ALL
+        SELECT further.* FROM found CROSS JOIN LATERAL (
+            SELECT operation_type, turn FROM raincheck.task
+            WHERE status = 'pending' AND (operation_type, turn) > (found.operation_type, found.turn)
+            ORDER BY 1, 2 LIMIT 1
+        ) AS further
+    )
+    SELECT * FROM found
+) AS named
+{page_of_pending};
 
 -- name: list_scope
 SELECT page.* FROM unnest(%(statuses)s::text[]) AS wanted (status) CROSS JOIN LATERAL (
@@ -259,7 +295,25 @@ SELECT page.* FROM unnest(%(statuses)s::text[]) AS wanted (status) CROSS JOIN LA
 -- name: list_all_operation
 SELECT page.* FROM unnest(%(statuses)s::text[]) AS wanted (status)
 CROSS JOIN (SELECT %(operation_type)s::text AS operation_type) AS named
-{page_of_all};
+{page_of_all}
+UNION ALL
+SELECT page.* FROM (
+    WITH RECURSIVE found (turn) AS (
+        SELECT (
+            SELECT turn FROM raincheck.task
+            WHERE status = 'pending' AND 'pending' = ANY(%(statuses)s::text[]) AND operation_type = %(operation_type)s
+            ORDER BY 1 LIMIT 1
+        )
+        UNION ALL
+        SELECT (
+            SELECT turn FROM raincheck.task
+            WHERE status = 'pending' AND operation_type = %(operation_type)s AND turn > found.turn ORDER BY 1 LIMIT 1
+        )
+        FROM found WHERE found.turn IS NOT NULL
+    )
+    SELECT %(operation_type)s::text AS operation_type, turn FROM found WHERE turn IS NOT NULL
+) AS named
+{page_of_pending};
 
 -- name: list_scope_operation
 SELECT page.* FROM unnest(%(statuses)s::text[]) AS wanted (status)
@@ -314,16 +368,6 @@ ORDER BY due_at, key LIMIT %(limit)s;
 
 -- name: notes_by_key
 SELECT {note_columns} FROM raincheck.note WHERE kind = %(kind)s AND key > %(after)s ORDER BY key LIMIT %(limit)s;
-
--- name: purge_notes
-WITH removed AS (
-    DELETE FROM raincheck.note WHERE (kind, key) IN (
-        SELECT kind, key FROM raincheck.note WHERE expires_at <= %(now)s
-        ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-    )
-    RETURNING kind
-)
-SELECT count(*) FROM removed;
 
 -- name: time
 SELECT clock_timestamp();
