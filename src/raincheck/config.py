@@ -70,11 +70,25 @@ class PollingSettings(Section):
     backoff_multiplier: float = Field(default=2.0, ge=1, le=100, description="What each interval is multiplied with.")
     max_attempts: int = Field(default=20, ge=1, le=1_000_000, description="How often a driver asks before it gives up.")
     hold_seconds: float = Field(
-        default=0,
+        default=3,
         ge=0,
         le=25,
         description="How long `resolve_task_status` holds its answer where there is no news and the caller names no "
         "`wait_seconds`, so that a caller in a tight loop makes few calls; 0: it answers at once.",
+    )
+
+    calls_per_second: float = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="How many calls a second a caller (a scope) may make on this server; beyond it they are refused "
+        "with `rate_limited` and `retry_after_seconds`; 0: any number. Callers without authentication are one scope.",
+    )
+    call_burst: int = Field(
+        default=100,
+        ge=1,
+        le=1_000_000,
+        description="How many may come at once, where `calls_per_second` is set.",
     )
 
     @model_validator(mode="after")

@@ -84,6 +84,8 @@ def test_a_policy_is_made_of_the_polling_table_as_it_stands() -> None:
         initial_interval_seconds=0.25, max_interval_seconds=4.0, backoff_multiplier=3.0, max_attempts=7
     )
     assert PollingPolicy.from_settings(**PollingSettings().model_dump()) == PollingPolicy.from_settings()
+    with pytest.raises(TypeError, match="max_atempts"):
+        PollingPolicy.from_settings(max_atempts=3)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from raincheck import changes
 from raincheck.elapsed import elapsed
 from raincheck.errors import StoreUnavailable
+from raincheck.notes import Note
 from raincheck.operations.context import TaskContext
 from raincheck.store import Capabilities, Listener
 from raincheck.stores.sqlite import SqliteStore
@@ -85,9 +86,9 @@ class CutOff(SqliteStore):
         self._reach()
         return await super().versions(task_refs)
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None) -> bool:
+    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
         self._reach()
-        return await super().replace(task, seen_lease=seen_lease)
+        return await super().replace(task, seen_lease=seen_lease, note=note)
 
     def _reach(self) -> None:
         if self.cut:

@@ -76,7 +76,7 @@ async def test_a_task_of_one_surface_is_there_on_all_the_others(
     assert (await modern.get(ref))["status"] == "working"
     assert (await legacy.send("tasks/get", {"taskId": ref}))["status"] == "working"
     task_id = await modern.start("hold", {"name": "go"})
-    status = await modern.call("resolve_task_status", {"task_ref": task_id}, capabilities=NOTHING)
+    status = await modern.call("resolve_task_status", {"task_ref": task_id, "wait_seconds": 0}, capabilities=NOTHING)
     assert status["structuredContent"]["terminal"] is False
     core = await legacy.start("hold", {"name": "go"})
     release("go")

@@ -93,8 +93,7 @@ class Caller:
 
     async def status(self, task_ref: str, wait_seconds: float = 0) -> dict[str, Any]:
         """The task as it is, or as it is when it ends within `wait_seconds`."""
-        waiting = {"wait_seconds": wait_seconds} if wait_seconds else {}
-        return await self.call("resolve_task_status", {"task_ref": task_ref, **waiting})
+        return await self.call("resolve_task_status", {"task_ref": task_ref, "wait_seconds": wait_seconds})
 
     async def settled(self, task_ref: str, seconds: float = 20.0) -> dict[str, Any]:
         """The task once it is terminal."""

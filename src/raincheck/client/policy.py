@@ -7,11 +7,14 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["LONGEST_HOLD", "Pace", "PollingPolicy"]
 
 LONGEST_HOLD = 25.0
 """The server's cap of `wait_seconds`."""
+
+_SERVERS_OWN = frozenset({"hold_seconds", "calls_per_second", "call_burst", "learn"})
 
 _LONGEST_HINT = 300.0
 """A hint beyond it is taken for this: a server's mistake must not put a caller to sleep for ever."""
@@ -29,7 +32,7 @@ class PollingPolicy:
         max_attempts: How often one wait asks before it gives up with `WaitTimedOut`; None: without bound (the task's
             deadline ends it).
         max_total_seconds: How long one wait lasts before it gives up likewise; None: without bound.
-        hold_seconds: How long the server is asked to hold its answer (`wait_seconds`, its cap is 25); 0: don't ask.
+        hold_seconds: How long the server is asked to hold its answer (`wait_seconds`, its cap is 25); 0: not at all.
         answer_seconds: How long an answer may take beyond the hold before the connection counts as lost.
         call_retries: How often one call is tried again after a lost connection or a passing error.
     """
@@ -66,15 +69,19 @@ class PollingPolicy:
         backoff_multiplier: float = 2.0,
         max_attempts: int | None = 20,
         max_total_seconds: float | None = None,
-        hold_seconds: float | None = None,
+        **servers_own: Any,
     ) -> PollingPolicy:
         """The policy of a `[polling]` table: `PollingPolicy.from_settings(**settings.polling.model_dump())`.
 
-        Its `hold_seconds` is for callers that ask for no time of their own; a driver does, so it is passed over.
+        What the server reads there for itself is passed over: `hold_seconds`, which is for callers that name no time of
+        their own, and how often a caller may call.
 
         Raises:
             ValueError: A number is out of its bounds.
+            TypeError: There is no such key.
         """
+        if unknown := servers_own.keys() - _SERVERS_OWN:
+            raise TypeError(f"[polling] has no key {', '.join(sorted(unknown))}")
         return cls(
             initial_interval_seconds=initial_interval_ms / 1000,
             max_interval_seconds=max_interval_ms / 1000,

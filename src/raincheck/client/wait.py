@@ -92,6 +92,7 @@ class Wait:
         self._handle = handle
         self._pace = Pace(policy)
         self._hold = min(policy.hold_seconds, LONGEST_HOLD)
+        self._can_be_held = True
         self._changes = Changes(on_progress)
         self._questions = Questions(on_input)
         self._watched = on_progress is not None
@@ -132,10 +133,10 @@ class Wait:
         self._pace.attempts += 1
         before, started = self._view, time.monotonic()
         try:
-            view = await self._bounded(hold or None)
+            view = await self._bounded(hold if self._can_be_held else None)
         except NotHeld:
             logger.info("the server does not hold its answers: asking from time to time")
-            self._hold = 0.0
+            self._hold, self._can_be_held = 0.0, False
             return await self._bounded(None), False
         took = time.monotonic() - started
         news = before is not None and view.progress != before.progress and took >= min(hold, _QUIET_SECONDS)

@@ -59,7 +59,7 @@ class HandleCaller:
         Raises:
             CallRefused: There is no such task.
         """
-        return await self._call("resolve_task_status", {"task_ref": task_ref})
+        return await self._call("resolve_task_status", {"task_ref": task_ref, "wait_seconds": 0})
 
     async def _call(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
         result = await self._client.call_tool(tool, arguments)

@@ -13,6 +13,7 @@ from typing import Any
 from raincheck.config import PollingSettings
 from raincheck.errors import CallError, InternalError, InvalidParameters, StoreError
 from raincheck.mcp import wire
+from raincheck.mcp.buckets import Buckets
 from raincheck.mcp.scopes import ANONYMOUS
 from raincheck.mcp.store_trouble import for_callers
 from raincheck.registry import Registry, Submission
@@ -174,6 +175,7 @@ class HandleTools:
         self._longest = polling.max_interval_ms / 1000
         self._growth = polling.backoff_multiplier - 1
         self.hold_seconds = polling.hold_seconds
+        self._buckets = Buckets(polling.calls_per_second, polling.call_burst)
         self._clock = clock
         self._handlers: dict[str, Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]] = {
             "initiate_background_task": self._initiate,
@@ -187,7 +189,16 @@ class HandleTools:
         """The result of a call; errors are results too."""
         return await answer_errors(self._checked_call(name, arguments, scope))
 
+    def admit(self, scope: str) -> None:
+        """Count one call, of whichever surface, against what its caller may make.
+
+        Raises:
+            RateLimited: It calls too often.
+        """
+        self._buckets.take(scope)
+
     async def _checked_call(self, name: str, arguments: Mapping[str, Any], scope: str) -> dict[str, Any]:
+        self.admit(scope)
         tool = _BY_NAME[name]
         for key in arguments:
             if key not in tool.properties:

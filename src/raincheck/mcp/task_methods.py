@@ -15,7 +15,7 @@ from mcp_types import HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, METHOD_NO
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, Field
 
-from raincheck.errors import CallError, StoreError, TaskNotFound
+from raincheck.errors import CallError, RaincheckError, StoreError, TaskNotFound
 from raincheck.mcp import task_wire, wire
 from raincheck.mcp.handle_tools import HandleTools
 from raincheck.mcp.pacing import Pacing
@@ -102,6 +102,15 @@ class TaskMethods:
         return task_wire.core_task(
             task, ttl=task_wire.time_to_live(task, self._clock()), poll_after_seconds=self._handles.poll_after(task)
         )
+
+    async def call(self, name: str, ctx: ServerRequestContext[Any, Any], params: Any) -> Answer:
+        """The answer of the method of that name.
+
+        Raises:
+            RateLimited: The caller calls too often.
+        """
+        self._handles.admit(scope_of(ctx))
+        return await getattr(self, name)(ctx, params)
 
     async def get(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> Answer:
         """`tasks/get` of either protocol: at once for a caller that keeps to the interval, else held for a while."""
@@ -231,8 +240,8 @@ def task_bindings(methods: Callable[[], Any]) -> list[MethodBinding]:
 
     def bind(method: str, params_type: type[_Params]) -> MethodBinding:
         async def handler(ctx: ServerRequestContext[Any, Any], params: Any) -> dict[str, Any]:
-            answer = getattr(await methods(), method.removeprefix("tasks/"))
-            return await answered(answer(ctx, params))
+            ours = await methods()
+            return await answered(ours.call(method.removeprefix("tasks/"), ctx, params))
 
         return MethodBinding(method, params_type, handler)
 
@@ -246,18 +255,23 @@ def task_bindings(methods: Callable[[], Any]) -> list[MethodBinding]:
 
 
 async def answered(answer: Any) -> dict[str, Any]:
-    """The answer, with our errors as JSON-RPC errors: -32602 for what the caller got wrong, -32603 for the rest."""
+    """The answer, with our errors as JSON-RPC errors: -32602 for what the caller got wrong, -32603 for the rest.
+
+    What may succeed later, unchanged, is no mistake of the caller's; `data` has the code, `retryable` and the details.
+    """
     try:
         return await answer
     except TaskNotFound as error:
         raise MCPError(INVALID_PARAMS, error.message) from None
     except CallError as error:
-        # What may succeed later, unchanged, is no mistake of the caller's.
-        told = TaskError.from_exception(error).public()
-        raise MCPError(INTERNAL_ERROR if error.retryable else INVALID_PARAMS, told.pop("message"), told) from None
+        raise _told(error, INTERNAL_ERROR if error.retryable else INVALID_PARAMS) from None
     except StoreError as error:
-        told = TaskError.from_exception(for_callers(error)).public()
-        raise MCPError(INTERNAL_ERROR, told.pop("message"), told) from None
+        raise _told(for_callers(error), INTERNAL_ERROR) from None
+
+
+def _told(error: RaincheckError, code: int) -> MCPError:
+    told = TaskError.from_exception(error).public()
+    return MCPError(code, told.pop("message"), told)
 
 
 def _checked_era(ctx: ServerRequestContext[Any, Any], params: TaskParams) -> bool:

@@ -35,6 +35,10 @@ async def data(client: Client[Any], tool: str, **arguments: Any) -> Any:
     return (await client.call_tool(tool, arguments)).structured_content
 
 
+async def status_now(client: Client[Any], ticket: dict[str, Any]) -> dict[str, Any]:
+    return await data(client, "resolve_task_status", task_ref=ticket["task_ref"], wait_seconds=0)
+
+
 async def end_of(client: Client[Any], ticket: dict[str, Any]) -> dict[str, Any]:
     return await data(client, "resolve_task_status", task_ref=ticket["task_ref"], wait_seconds=10)
 
@@ -144,7 +148,7 @@ async def test_over_http_the_work_survives_a_kill(serve: Serve, free_port: int, 
     async with serve(free_port) as server:
         async with Client(url) as client:
             ticket = await data(client, "long", flag=str(flag))
-            while (await data(client, "resolve_task_status", task_ref=ticket["task_ref"]))["status"] != "processing":
+            while (await status_now(client, ticket))["status"] != "processing":
                 await asyncio.sleep(0.01)
         server.kill()
         await server.wait()

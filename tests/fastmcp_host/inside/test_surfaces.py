@@ -123,9 +123,9 @@ async def test_the_listing_shows_every_tool_and_promises_nothing_that_a_ticket_w
 async def test_what_a_tool_reports_goes_to_the_task_and_it_sees_no_request(store: Path) -> None:
     async with client_of(store) as client:
         report = await data(client, "slow_report", quarter=3)
-        status = await data(client, "resolve_task_status", task_ref=report["task_ref"])
+        status = await data(client, "resolve_task_status", task_ref=report["task_ref"], wait_seconds=0)
         while status["progress"] is None and not status["terminal"]:
-            status = await data(client, "resolve_task_status", task_ref=report["task_ref"])
+            status = await data(client, "resolve_task_status", task_ref=report["task_ref"], wait_seconds=0)
         assert status["progress"] == {"fraction": 0.25, "message": "begun"}
         seen = await end_of(client, await data(client, "slow_request"))
         assert seen["result"] == {"result": "None"}
