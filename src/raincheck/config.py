@@ -23,7 +23,7 @@ from raincheck.config_section import Duration, Retention, Retries, Section, Size
 from raincheck.config_server import ServerSettings
 from raincheck.config_state import URL_FORMS, StateSettings
 from raincheck.errors import ConfigurationError
-from raincheck.operations.operation import LostPolicy, Mode, WithoutTasks
+from raincheck.operations.operation import Dedupe, LostPolicy, Mode, WithoutTasks
 
 __all__ = [
     "NESTED_MODELS",
@@ -146,6 +146,11 @@ class _Declared(Section):
         default="fail",
         description="What becomes of a task whose worker is lost: `fail` (it never starts twice) or `retry` (it must "
         "be harmless to run it again).",
+    )
+    dedupe: Dedupe = Field(
+        default="keys",
+        description="`keys`: one task for one `idempotency_key`; `inflight`: besides, a call without a key that is "
+        "equal to one under way (same caller, same parameters) gets that one's ticket.",
     )
     retry_attempts: Retries | None = Field(default=None, description="As in [execution].")
     max_result_bytes: Size | None = Field(default=None, description="As in [execution].")

@@ -24,7 +24,7 @@ from raincheck.errors import (
 )
 from raincheck.operations.operation import Operation
 from raincheck.store import Cursor, Room, TaskStore, TaskSummary
-from raincheck.task import InputRequest, Task, TaskStatus, new_task_ref, utc_now
+from raincheck.task import InputRequest, Task, TaskStatus, inflight_key, new_task_ref, utc_now
 from raincheck.transitions import Cancel, Event, ProvideInput, Refused, transition
 
 __all__ = ["ANY_SCOPE", "Registry", "Submission"]
@@ -114,7 +114,8 @@ class Registry:
             arguments: Its parameters, a JSON object.
             scope: Whose task it is.
             max_wait_seconds: The deadline from now; the operation's default where None.
-            idempotency_key: One key, one task, within the scope and the task's retention.
+            idempotency_key: One key, one task, within the scope and the task's retention. Without one, equal calls of
+                an operation with `dedupe = "inflight"` share the task that is under way.
             ttl_seconds: The retention the caller wishes, bounded by the operation's; None is the operation's.
             inputs: Questions that were asked and answered before the task (`Operation.ask_first`).
 
@@ -127,6 +128,9 @@ class Registry:
         _check_key(idempotency_key)
         self._check_size(arguments)
         checked = operation.executor.validate(arguments)
+        fingerprint = _fingerprint(operation_type, checked) if idempotency_key or policy.dedupe == "inflight" else ""
+        if fingerprint and idempotency_key is None:
+            idempotency_key = inflight_key(fingerprint)
         now = self._clock()
         task = Task(
             task_ref=self._new_ref(),
@@ -140,7 +144,7 @@ class Registry:
             max_attempts=policy.max_attempts,
             retry_when_lost=policy.on_worker_lost == "retry",
             idempotency_key=idempotency_key,
-            fingerprint=_fingerprint(operation_type, checked) if idempotency_key is not None else "",
+            fingerprint=fingerprint,
             priority=policy.priority,
             inputs=inputs,
         )

@@ -84,6 +84,8 @@ class Desk:
             ttl_seconds=task.ttl_seconds,
             max_attempts=task.max_attempts,
             retry_when_lost=task.retry_when_lost,
+            priority=task.priority,
+            callback_url=task.callback_url,
         )
         return (await self._store.insert(again)).task
 

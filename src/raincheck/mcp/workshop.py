@@ -30,7 +30,7 @@ from raincheck.mcp.surfaces import Surface, surface_of
 from raincheck.mcp.task_methods import TaskMethods, answered
 from raincheck.mcp.typed_tools import TypedTools
 from raincheck.operations.limits import BreakerPolicy
-from raincheck.operations.operation import LostPolicy, Mode, Operation, Policy, WithoutTasks
+from raincheck.operations.operation import Dedupe, LostPolicy, Mode, Operation, Policy, WithoutTasks
 from raincheck.registry import Registry
 from raincheck.service import Service
 from raincheck.store import TaskStore
@@ -117,6 +117,7 @@ class Workshop:
         default_max_wait_seconds: float | None = None,
         ttl_seconds: float | None = None,
         on_worker_lost: LostPolicy | None = None,
+        dedupe: Dedupe | None = None,
         retry_attempts: int | None = None,
         priority: int | None = None,
         max_running: int | None = None,

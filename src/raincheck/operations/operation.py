@@ -9,11 +9,12 @@ from typing import Any, Literal, Protocol
 from raincheck.operations.context import TaskContext
 from raincheck.operations.limits import BreakerPolicy, check_limits
 
-__all__ = ["Executor", "LostPolicy", "Mode", "Operation", "Policy", "WithoutTasks"]
+__all__ = ["Dedupe", "Executor", "LostPolicy", "Mode", "Operation", "Policy", "WithoutTasks"]
 
 Mode = Literal["inline", "auto", "task"]
 WithoutTasks = Literal["ticket", "wait", "refuse"]
 LostPolicy = Literal["fail", "retry"]
+Dedupe = Literal["keys", "inflight"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +31,8 @@ class Policy:
         max_wait_ceiling_seconds: The longest deadline that a caller may ask for.
         ttl_seconds: Retention, from settling.
         on_worker_lost: "fail" or "retry", when the worker that ran it is lost.
+        dedupe: "keys": one task for one idempotency key; "inflight": besides, calls without a key that are equal to one
+            under way (same scope, same parameters) get its task.
         max_attempts: Starts after which a task that loses its workers is given up.
         retry_attempts: How often a failed attempt is run again, with backoff, within the same claim.
         max_result_bytes: The largest result, as JSON.
@@ -48,6 +51,7 @@ class Policy:
     max_wait_ceiling_seconds: float = 86400.0
     ttl_seconds: float = 86400.0
     on_worker_lost: LostPolicy = "fail"
+    dedupe: Dedupe = "keys"
     max_attempts: int = 3
     retry_attempts: int = 0
     max_result_bytes: int = 16 * 1024 * 1024
