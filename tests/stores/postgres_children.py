@@ -10,9 +10,13 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 
-from stores.records import after, claimed, new_task, stored
+from stores.records import after, claimed, new_task, settled, stored
 
+from raincheck.errors import QueueFull
+from raincheck.notes import Note
+from raincheck.store import Inserted, Room
 from raincheck.stores.postgres import PostgresStore
+from raincheck.task import inflight_key
 
 
 def say(line: str) -> None:
@@ -35,17 +39,19 @@ async def create(url: str, _: str) -> None:
 
 
 async def insert_for_ever(url: str, _: str) -> None:
-    """Insert with many callers, and name each task once it is acknowledged."""
+    """Insert with many callers, and name each task once it is acknowledged; each is settled with a note."""
     store = PostgresStore(url)
     await store.open()
     say("ready")
 
     async def caller(number: int) -> None:
         while True:
-            task = await stored(store, arguments={"a": "x" * (3000 if number % 3 else 10)})
+            task = new_task(arguments={"a": "x" * (3000 if number % 3 else 10)})
+            await store.insert(task, room=Room(10**6, 10**6) if number % 2 else None)
             task = claimed(task)
             say(task.task_ref)
             await store.replace(task)
+            await store.replace(settled(task), note=Note(kind="webhook", key=task.task_ref, value=1))
 
     await asyncio.gather(*(caller(number) for number in range(20)))
 
@@ -58,6 +64,7 @@ async def compete(url: str, name: str) -> None:
     wait()
     inserts = [store.insert(new_task(idempotency_key=f"k{number}")) for number in range(10)]
     inserts += [store.insert(new_task(arguments={"of": name})) for _ in range(20)]
+    inserts += [store.insert(new_task(idempotency_key=inflight_key("f"), created_at=after(1))) for _ in range(3)]
     created = sum(inserted.created for inserted in await asyncio.gather(*inserts))
     won: list[str] = []
     while pending := await store.claimable(["report"], 50):
@@ -65,6 +72,19 @@ async def compete(url: str, name: str) -> None:
         won += [task.task_ref for task, result in zip(pending, results, strict=True) if result]
     await store.close()
     say(json.dumps({"created": created, "won": won}))
+
+
+async def fill(url: str, scope: str) -> None:
+    """Insert more tasks of that scope than there is room for; say how many there was room for."""
+    store = PostgresStore(url, pool_size=3, timeout_seconds=30)
+    await store.open()
+    say("ready")
+    wait()
+    calls = [store.insert(new_task(scope=scope), room=Room(in_all=40, of_scope=25)) for _ in range(30)]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    await store.close()
+    assert all(isinstance(answer, Inserted | QueueFull) for answer in answers)
+    say(str(sum(isinstance(answer, Inserted) for answer in answers)))
 
 
 async def insert_one(url: str, _: str) -> None:
@@ -82,6 +102,7 @@ VERBS: dict[str, Callable[[str, str], Awaitable[None]]] = {
     "create": create,
     "insert_for_ever": insert_for_ever,
     "compete": compete,
+    "fill": fill,
     "insert_one": insert_one,
 }
 

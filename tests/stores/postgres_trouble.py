@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from typing import LiteralString
 
 import psycopg
 from stores.records import after, claimed, new_task
@@ -20,6 +21,7 @@ from support.servers.postgres import PostgresServer
 
 __all__ = ["SECONDS", "SLACK", "Forgetful", "all_verbs", "by", "locked", "refused"]
 
+COUNTERS = "SELECT FROM raincheck.task_count FOR UPDATE"
 SECONDS = 2.0
 """The stores' timeout in these tests."""
 
@@ -32,10 +34,10 @@ def by(way: Listener, server: PostgresServer) -> str:
 
 
 @contextmanager
-def locked(server: PostgresServer) -> Generator[Callable[[int], None]]:
-    """No write gets further than its last step in the block; yields what waits until so many wait."""
+def locked(server: PostgresServer, lock: LiteralString = COUNTERS) -> Generator[Callable[[int], None]]:
+    """No write gets further than that lock in the block; yields what waits until so many writes wait."""
     with psycopg.connect(server.url) as holder, psycopg.connect(server.url, autocommit=True) as observer:
-        holder.execute("SELECT FROM raincheck.task_count FOR UPDATE")
+        holder.execute(lock)
 
         def until(number: int) -> None:
             give_up_at = time.monotonic() + 5

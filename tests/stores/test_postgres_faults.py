@@ -12,6 +12,7 @@ from stores.postgres_trouble import SECONDS, SLACK, all_verbs, locked, refused
 from stores.records import after, claimed, new_task, settled, stored
 
 from raincheck.errors import StoreError, StoreUnavailable
+from raincheck.notes import Note
 from raincheck.store import Inserted
 from raincheck.stores.postgres import PostgresStore
 from raincheck.task import Task, TaskStatus
@@ -74,7 +75,8 @@ async def test_nothing_acknowledged_is_lost_when_the_server_goes_and_comes_back_
             if await write(task, store.insert(task)):
                 task = claimed(task)
                 if await write(task, store.replace(task)):
-                    await write(settled(task), store.replace(settled(task)))
+                    note = Note(kind="webhook", key=task.task_ref, value=1)
+                    await write(settled(task), store.replace(settled(task), note=note))
 
     callers = [asyncio.create_task(caller()) for _ in range(30)]
     for _ in range(2):
@@ -93,6 +95,9 @@ async def test_nothing_acknowledged_is_lost_when_the_server_goes_and_comes_back_
     assert wrong == []
     with psycopg.connect(running.url) as connection:
         counted = dict(connection.execute("SELECT status, count(*) FROM raincheck.task GROUP BY status").fetchall())
+        ended = "SELECT task_ref FROM raincheck.task WHERE status = 'completed'"
+        noted = "SELECT key FROM raincheck.note WHERE version = 1"
+        assert set(connection.execute(ended).fetchall()) == set(connection.execute(noted).fetchall())
     assert {str(status): number for status, number in (await store.count()).items() if number} == counted
 
 

@@ -6,14 +6,16 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import psycopg
 import pytest
 from stores.processes import Child, child
-from stores.records import stored
+from stores.records import cancelled, new_task, stored
 
+from raincheck.store import Room
 from raincheck.stores.postgres import PostgresStore
-from raincheck.task import TaskStatus
+from raincheck.task import TaskStatus, inflight_key
 from support.servers.postgres import PostgresServer
 from support.servers.server import needed
 
@@ -76,16 +78,18 @@ async def test_ten_processes_make_one_schema_at_once(url: str) -> None:
 
 
 async def test_no_two_of_ten_processes_claim_one_task_or_share_a_key_twice(store: PostgresStore, url: str) -> None:
+    ended = await cancelled(store, idempotency_key=inflight_key("f"))
     with ExitStack() as stack:
         children = _all(stack, "compete", url, 10)
         for each in children:
             each.go()
         answers = [json.loads(each.rest()[0]) for each in children]
     won = [ref for answer in answers for ref in answer["won"]]
-    assert sum(answer["created"] for answer in answers) == 10 + 10 * 20
-    assert len(won) == len(set(won)) == 210
-    assert (await store.count())[TaskStatus.PROCESSING] == 210
-    assert _facts(url) == ({"processing": 210}, {"processing": 210})
+    assert sum(answer["created"] for answer in answers) == 10 + 10 * 20 + 1
+    assert len(won) == len(set(won)) == 211
+    assert (await store.count())[TaskStatus.PROCESSING] == 211
+    assert _facts(url) == ({"processing": 211, "cancelled": 1}, {"processing": 211, "cancelled": 1})
+    assert await store.get(ended.task_ref) == replace(ended, idempotency_key=None)
     for index, answer in enumerate(answers):
         for ref in answer["won"]:
             task = await store.get(ref)
@@ -102,11 +106,29 @@ async def test_every_acknowledged_task_survives_kill_9_of_its_writer(
         refs += writing.kill()
     assert len(refs) >= lines
     assert len(await store.versions(refs)) == len(refs)
-    # The key, the row and the counter that the dead one held are free again.
+    # The key, the row, the counter and the room that the dead one held are free again.
     await stored(store)
+    assert (await store.insert(new_task(), room=Room(10**6, 10**6))).created
+    with psycopg.connect(url) as connection:
+        ended = "SELECT task_ref FROM raincheck.task WHERE status = 'completed'"
+        noted = "SELECT key FROM raincheck.note WHERE version = 1"
+        assert set(connection.execute(ended).fetchall()) == set(connection.execute(noted).fetchall())
     counted, kept = _facts(url)
     assert counted == kept
     assert sum(counted.values()) >= len(refs) + 1
+
+
+async def test_four_processes_that_fill_one_store_stop_at_its_limits(store: PostgresStore, url: str) -> None:
+    with ExitStack() as stack:
+        scopes = ["ada", "ada", "bob", "bob"]
+        children = [stack.enter_context(child("fill", url, scope, program="postgres_children.py")) for scope in scopes]
+        for each in children:
+            each.go()
+        of_ada, also_of_ada, *of_bob = (int(each.rest()[0]) for each in children)
+    assert of_ada + also_of_ada <= 25
+    assert sum(of_bob) <= 25
+    assert of_ada + also_of_ada + sum(of_bob) == 40
+    assert _facts(url) == ({"pending": 40}, {"pending": 40})
 
 
 async def test_listeners_hear_of_another_process(store: PostgresStore, url: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import random
 import string
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stores.records import after, apply, claimed, new_task, settled, stored
 
-from raincheck.errors import StoreUnusable
-from raincheck.store import Cursor
+from raincheck.errors import QueueFull, StoreError, StoreUnusable
+from raincheck.notes import Note
+from raincheck.store import Cursor, Room
 from raincheck.stores.postgres import PostgresStore
 from raincheck.stores.postgres_rows import storable, text_from
 from raincheck.task import InputRequest, Progress, Task, TaskStatus
-from raincheck.transitions import AskInput, Claim, ProvideInput, ReportProgress, transition
+from raincheck.transitions import AskInput, Claim, ProvideInput, ReportProgress, SaveCheckpoint, transition
 from support.servers.postgres import PgBouncer, PostgresServer
 from support.servers.server import needed
 
@@ -142,6 +144,66 @@ async def test_versions_that_go_together_are_written_one_after_the_other(store: 
     assert await store.get(task.task_ref) == versions[-1]
 
 
+async def test_notes_of_one_place_that_go_together_are_written_one_after_the_other(store: PostgresStore) -> None:
+    tasks = [claimed(await stored(store)) for _ in range(3)]
+    assert all(await asyncio.gather(*map(store.replace, tasks)))
+    note = Note(kind="webhook", key="k", value="of all")
+    further = [ReportProgress(fence=1, progress=Progress(fraction=0.5))] * 3
+    halves = [transition(task, event, after(1)) for task, event in zip(tasks, further, strict=True)]
+    calls = [call for half in halves for call in (store.replace(half, note=note), store.replace(settled(half)))]
+    assert await asyncio.gather(*calls) == [True] * 6
+    assert await store.get_note("webhook", "k") == replace(note, version=3)
+    assert (await store.count())[TaskStatus.COMPLETED] == 3
+
+
+async def test_writes_of_one_note_that_go_together_are_as_if_one_came_after_the_other(store: PostgresStore) -> None:
+    first = Note(kind="sketch", key="k", value=1)
+    second, third = replace(first, version=2, value=2), replace(first, version=3, value=3)
+    calls = store.put_note(first), store.put_note(second), store.put_note(second), store.remove_note(second)
+    assert await asyncio.gather(*calls) == [True, True, False, True]
+    assert await asyncio.gather(store.put_note(third), store.put_note(first), store.put_note(first)) == [
+        False,
+        True,
+        False,
+    ]
+    assert await store.get_note("sketch", "k") == first
+
+
+async def test_calls_of_one_key_that_go_together_need_room_for_one(store: PostgresStore) -> None:
+    tasks = [new_task(idempotency_key="k") for _ in range(3)]
+    answers = await asyncio.gather(*(store.insert(task, room=Room(1, 1)) for task in tasks))
+    assert answers == [(tasks[0], True), (tasks[0], False), (tasks[0], False)]
+    others = [new_task(idempotency_key="other", scope=scope) for scope in ("ada", "bob", "eve")]
+    rooms = [Room(in_all=3, of_scope=1), Room(in_all=2), Room(in_all=2)]
+    calls = (store.insert(task, room=room) for task, room in zip(others, rooms, strict=True))
+    refused, written, too_many = await asyncio.gather(*calls, return_exceptions=True)
+    assert written == (others[1], True)
+    limits = [error.details["limit"] for error in (refused, too_many) if isinstance(error, QueueFull)]
+    assert limits == ["of_scope", "in_all"]
+
+
+async def test_room_is_counted_right_whatever_the_isolation_of_the_database_is(store: PostgresStore, url: str) -> None:
+    strict = f"{url}?options=-c%20default_transaction_isolation%3Dserializable"
+    stores = [PostgresStore(strict) for _ in range(3)]
+    for each in stores:
+        await each.open()
+    calls = [stores[number % 3].insert(new_task(), room=Room(in_all=5)) for number in range(15)]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(isinstance(answer, QueueFull) for answer in answers) == 10
+    assert (await store.count())[TaskStatus.PENDING] == 5
+    for each in stores:
+        await each.close()
+
+
+async def test_a_purge_forgets_no_more_notes_than_it_may(store: PostgresStore) -> None:
+    notes = [Note(kind="sketch", key=f"k{number:03}", value=1, expires_at=after(number)) for number in range(450)]
+    assert all(await asyncio.gather(*map(store.put_note, notes)))
+    assert await store.purge(after(1000), 3) == 0
+    assert (await store.notes("sketch", limit=1))[0] == notes[3]
+    await store.purge(after(440), 1000)
+    assert list(await store.notes("sketch")) == notes[441:]
+
+
 # What is written.
 
 
@@ -157,6 +219,7 @@ async def test_large_payloads_are_written_once_whatever_else_changes(store: Post
     question = InputRequest(key="a", method="elicitation/create", params={"message": large})
     task = await apply(store, task, AskInput(fence=1, requests=(question,)))
     task = await apply(store, task, ProvideInput(responses={"a": {"action": "accept"}}))
+    task = await apply(store, task, SaveCheckpoint(fence=1, checkpoint=large))
     before = _written(url)
     for number in range(10):
         task = await apply(store, task, ReportProgress(fence=1, progress=Progress(fraction=number / 10)))
@@ -205,6 +268,17 @@ async def test_a_companion_goes_with_each_task_that_was_made_and_with_no_other(q
     assert _jobs(url) == sorted(made)
 
 
+async def test_a_companion_goes_with_a_task_that_there_is_room_for(queued: PostgresStore, url: str) -> None:
+    tasks = [new_task() for _ in range(5)]
+    calls = (queued.insert(task, room=Room(in_all=3)) for task in tasks)
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [isinstance(answer, QueueFull) for answer in answers] == [False] * 3 + [True] * 2
+    assert _jobs(url) == sorted(task.task_ref for task in tasks[:3])
+    with pytest.raises(StoreError):
+        await queued.insert(new_task(scope="bob"), room=Room(in_all=9))
+    assert (await queued.count())[TaskStatus.PENDING] == 3
+
+
 async def test_a_task_whose_companion_is_refused_is_not_there_and_the_others_are(
     queued: PostgresStore, url: str
 ) -> None:
@@ -251,11 +325,14 @@ async def test_through_a_pooler_everything_is_answered_right_and_listeners_look(
 
     async def life(number: int) -> Task:
         store, other = stores[number % 2], stores[(number + 1) % 2]
-        task = await stored(store)
+        task = new_task()
+        assert (await store.insert(task, room=Room(100, 100) if number % 3 else None)).created
         assert not await other.replace(settled(claimed(task)))
         assert await other.replace(claimed(task))
         assert await asyncio.to_thread(store.renew, "worker-1", {task.task_ref: 1}, after(90)) == set()
-        assert await store.replace(settled(claimed(task)))
+        note = Note(kind="webhook", key=task.task_ref, value=1)
+        assert await store.replace(settled(claimed(task)), note=note)
+        assert await other.put_note(replace(note, version=2))
         assert await other.get(task.task_ref) == settled(claimed(task))
         return task
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import psycopg
 import pytest
 from stores.postgres_trouble import SECONDS, SLACK, Forgetful, all_verbs, by, locked, refused
 from stores.records import after, claimed, new_task, settled, stored
 
-from raincheck.errors import StoreUnavailable
+from raincheck.errors import QueueFull, StoreUnavailable
+from raincheck.notes import Note
+from raincheck.store import Inserted, Room
 from raincheck.stores.postgres import PostgresStore
 from raincheck.task import Task, TaskStatus
 from support.proxy import TcpProxy
@@ -79,6 +82,68 @@ async def test_a_commit_whose_answer_is_lost_is_told_as_it_was(
     assert told in ([fresh, keyed, claimed(task)], [claimed(task), fresh, keyed])
     end()
     assert await far.count() == dict.fromkeys(TaskStatus, 0) | {TaskStatus.PENDING: 2, TaskStatus.PROCESSING: 1}
+
+
+async def test_room_and_notes_whose_answers_are_lost_are_told_as_they_were(
+    far: PostgresStore, way: TcpProxy, running: PostgresServer
+) -> None:
+    task = claimed(new_task())
+    await far.insert(new_task(task_ref=task.task_ref))
+    assert await far.replace(task)
+    note = Note(kind="webhook", key="k", value="of the task")
+    only, second = new_task(), new_task()
+    with locked(running) as until:
+        insert = asyncio.ensure_future(far.insert(only, room=Room(1, 1)))
+        settle = asyncio.ensure_future(far.replace(settled(task), note=note))
+        await asyncio.to_thread(until, 2)
+        way.reset()
+        await asyncio.to_thread(until, 4)
+    assert await insert == (only, True)
+    assert await settle
+    assert await far.get_note("webhook", "k") == note
+    with pytest.raises(QueueFull):
+        await far.insert(second, room=Room(1, 1))
+    assert await far.versions([only.task_ref, second.task_ref]) == {only.task_ref: 1}
+
+
+async def test_writes_of_notes_whose_answers_are_lost_are_told_as_they_were_or_not_guessed_at(
+    far: PostgresStore, store: PostgresStore, way: TcpProxy, running: PostgresServer
+) -> None:
+    notes = [Note(kind="sketch", key=f"k{number}", value=number) for number in range(3)]
+    assert all(await asyncio.gather(*map(far.put_note, notes)))
+    changed = replace(notes[0], version=2, value="changed")
+    with locked(running, "SELECT FROM raincheck.note FOR UPDATE") as until:
+        stale = replace(notes[1], version=3)
+        calls = far.put_note(changed), far.put_note(stale), far.remove_note(notes[2])
+        put, refused_put, remove = (asyncio.ensure_future(call) for call in calls)
+        await asyncio.to_thread(until, 1)
+        way.reset()
+        await asyncio.to_thread(until, 2)
+    assert await put
+    assert not await refused_put
+    # It is gone; who removed it, nobody can tell.
+    with pytest.raises(StoreUnavailable, match="the note was changed by others since"):
+        await remove
+    assert list(await store.notes("sketch")) == [changed, notes[1]]
+
+
+async def test_a_process_that_is_cut_off_between_count_and_insert_keeps_nobody_out(
+    store: PostgresStore, running: PostgresServer
+) -> None:
+    async with Forgetful(running.port) as way:
+        far = PostgresStore(by(way, running), timeout_seconds=SECONDS)
+        await far.open()
+        with locked(running, "LOCK TABLE raincheck.task_count IN ACCESS EXCLUSIVE MODE") as until:
+            lost = asyncio.ensure_future(far.insert(new_task(), room=Room(1, 1)))
+            await asyncio.to_thread(until, 1)
+            # It has the lock; the server will never hear from this connection again.
+            way.forget()
+        only = new_task()
+        answers = await asyncio.gather(lost, store.insert(only, room=Room(1, 1)), return_exceptions=True)
+        assert sum(isinstance(answer, Inserted) for answer in answers) == 1
+        assert sum(isinstance(answer, QueueFull) for answer in answers) == 1
+        assert (await store.count())[TaskStatus.PENDING] == 1
+        await far.close()
 
 
 async def test_of_rivals_whose_answers_are_lost_one_wins(

@@ -15,7 +15,7 @@ from raincheck.errors import QueueFull
 from raincheck.store import Room
 from raincheck.stores.postgres_connections import Connection
 from raincheck.stores.postgres_rows import storable
-from raincheck.stores.postgres_writes import Insert, InsertMany, patience, refs, refuse
+from raincheck.stores.postgres_writes import Cursor, Insert, InsertMany, patience, refs, refuse
 from raincheck.stores.room import check_room
 
 __all__ = ["InsertWithRoom"]
@@ -33,11 +33,14 @@ class InsertWithRoom(InsertMany):
         until = loop.time() + seconds
         created: list[str] | None = None
         # The lock and the counts are one way to the server and back, the inserts and the commit another.
-        async with connection.pipeline():
+        async with connection.pipeline() as pipeline:
             async with connection.transaction():
-                decision = _Decision(inserts, await self._facts(connection, inserts, seconds))
+                counted = await self._count(connection, inserts, seconds)
+                await pipeline.sync()
+                decision = _Decision(inserts, await counted.fetchall())
                 cursor = await self.send(connection, decision.admitted, until - loop.time())
                 if self.companions:
+                    await pipeline.sync()
                     created = await refs(cursor)
                     await self.accompany(connection, decision.admitted, created)
             if created is None:
@@ -46,15 +49,13 @@ class InsertWithRoom(InsertMany):
             refuse(insert, error)
         return created
 
-    async def _facts(
-        self, connection: Connection, inserts: Collection[Insert], seconds: float
-    ) -> list[tuple[Any, ...]]:
+    async def _count(self, connection: Connection, inserts: Collection[Insert], seconds: float) -> Cursor:
         await connection.execute(
             self.sql["lock_room"], {"locks": sorted(set(self._locks(inserts))), "patience": patience(seconds)}
         )
         most = _limits_of_scopes(inserts)
         wanted = Counter(storable(insert.task.scope) for insert in inserts)
-        cursor = await connection.execute(
+        return await connection.execute(
             self.sql["room"],
             {
                 "scopes": list(most),
@@ -64,7 +65,6 @@ class InsertWithRoom(InsertMany):
                 "digests": [insert.digest for insert in inserts if insert.digest is not None],
             },
         )
-        return await cursor.fetchall()
 
     def _locks(self, inserts: Collection[Insert]) -> Iterable[int]:
         for insert in inserts:

@@ -22,9 +22,10 @@ from raincheck.stores.postgres_lanes import Request
 from raincheck.stores.postgres_rows import insert_row, key_digest, replace_row, storable, task_from
 from raincheck.task import Task
 
-__all__ = ["Insert", "InsertMany", "Replace", "ReplaceMany", "patience", "refs", "refuse", "shard"]
+__all__ = ["Cursor", "Insert", "InsertMany", "Replace", "ReplaceMany", "patience", "refs", "refuse", "shard"]
 
 Cursor = AsyncCursor[tuple[Any, ...]]
+"""What a statement answers."""
 
 _SHARDS = 64
 # Of the time there is: the server is to give up first, so that its answer is known.
@@ -86,7 +87,9 @@ class InsertMany:
     async def __call__(self, connection: Connection, inserts: Sequence[Insert], seconds: float) -> None:
         """Answer them; one whose key was given up in the meantime is left without an answer."""
         # A ref can be in a statement once; of the others, the first is stored by then.
-        first = {insert.ref: insert for insert in reversed(inserts)}
+        first: dict[str, Insert] = {}
+        for insert in inserts:
+            first.setdefault(insert.ref, insert)
         created = set(await self.write(connection, first.values(), seconds))
         refused: list[Insert] = []
         for insert in inserts:
@@ -101,9 +104,12 @@ class InsertMany:
         """Write what can be written; the refs of what was."""
         if not self.companions:
             return await refs(await self.send(connection, inserts, seconds))
-        # Two ways to the server and back: the inserts, then what goes beside those that made a task.
-        async with connection.pipeline(), connection.transaction():
-            created = await refs(await self.send(connection, inserts, seconds))
+        # Two ways to the server and back: the inserts, then what goes beside those that made a task. Only after a sync
+        # does the server count for how long nothing comes.
+        async with connection.pipeline() as pipeline, connection.transaction():
+            cursor = await self.send(connection, inserts, seconds)
+            await pipeline.sync()
+            created = await refs(cursor)
             await self.accompany(connection, inserts, created)
         return created
 
