@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -10,9 +12,10 @@ from typing import Any, cast
 import botocore.loaders  # pyright: ignore[reportMissingTypeStubs]
 from aiobotocore.session import AioSession  # pyright: ignore[reportMissingTypeStubs]
 
+from raincheck.stores.dynamodb_items import KEY, PAYLOADS, room_key
 from support.servers.dynamodb import CREDENTIALS
 
-__all__ = ["client", "counted", "items", "kinds", "leftovers"]
+__all__ = ["client", "counted", "items", "kinds", "leftovers", "miscounted"]
 
 _STATUSES = ("pending", "processing", "input_required", "completed", "failed", "cancelled")
 
@@ -53,7 +56,7 @@ async def items(endpoint: str, table: str) -> dict[str, dict[str, Any]]:
 
 
 def kinds(found: dict[str, dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
-    """Those of one kind: "task", "key", "part", "count" or "meta"."""
+    """Those of one kind: "task", "key", "part", "note", "count", "room" or "meta"."""
     return {name: item for name, item in found.items() if name.startswith(f"{kind}#")}
 
 
@@ -69,6 +72,29 @@ def counted(found: dict[str, dict[str, Any]]) -> tuple[dict[str, int], dict[str,
     }
 
 
+def miscounted(found: dict[str, dict[str, Any]]) -> list[str]:
+    """Where the counters that room is measured by are not as the tasks are; nothing where nobody asked for room."""
+    counts = {name: item for name, item in kinds(found, "count").items() if "roomed" in item}
+    if not counts:
+        return [f"{name} is there without room" for name in kinds(found, "room")]
+    tasks = kinds(found, "task").values()
+    known = [item for item in tasks if "roomed" in item]
+    wrong = [f"{item[KEY]['S']} is counted" for item in known if item["status"]["S"] != "pending"]
+    wrong += [
+        f"{item[KEY]['S']} is not counted"
+        for item in tasks
+        if item["status"]["S"] == "pending" and "roomed" not in item
+    ]
+    present = sum(int(item["roomed"]["N"]) for item in counts.values())
+    if present != len(known):
+        wrong.append(f"{len(known)} are known, {present} are counted")
+    scopes = Counter(room_key(json.loads(item["fixed"]["S"])[0])[KEY]["S"] for item in known)
+    rooms = {name: int(item["pending"]["N"]) for name, item in kinds(found, "room").items()}
+    if scopes != Counter(rooms):
+        wrong.append(f"{dict(scopes)} are pending by scope, {rooms} are counted")
+    return wrong
+
+
 async def leftovers(endpoint: str, table: str) -> list[str]:
     """What is wrong with what lies in a table; the table is deleted then."""
     found = await items(endpoint, table)
@@ -78,21 +104,23 @@ async def leftovers(endpoint: str, table: str) -> list[str]:
     pointers = [
         item[f"{payload}_at"]["S"].partition(":")
         for item in tasks.values()
-        for payload in ("arguments", "inputs", "outcome")
+        for payload in PAYLOADS
         if f"{payload}_at" in item
     ]
     chunks = {f"part#{name}#{index}" for name, _, number in pointers for index in range(int(number))}
     parts = kinds(found, "part").keys()
     holders = {f"task#{item['task_ref']['S']}" for item in kinds(found, "key").values()}
-    wrong = [f"{name} has no expiry" for name, item in found.items() if _expires(name) and "remove_at" not in item]
+    wrong = [
+        f"{name} has no expiry" for name, item in found.items() if _expires(name, item) and "remove_at" not in item
+    ]
     wrong += [f"{name} is nobody's" for name in sorted(parts - chunks)]
     wrong += [f"{name} is missing" for name in sorted(chunks - parts)]
     wrong += [f"a key is of {name}, which is gone" for name in sorted(holders - tasks.keys())]
     present, kept = counted(found)
     if present != kept:
         wrong.append(f"{present} are there, {kept} are counted")
-    return wrong
+    return wrong + miscounted(found)
 
 
-def _expires(name: str) -> bool:
-    return not name.startswith(("count#", "meta#"))
+def _expires(name: str, item: dict[str, Any]) -> bool:
+    return not name.startswith(("count#", "meta#")) and not (name.startswith("note#") and "expires_at" not in item)

@@ -9,6 +9,7 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from stores.dynamodb_items import client, counted, items, kinds
 from stores.dynamodb_way import Way
 from stores.records import NOW, after, apply, cancelled, claimed, new_task, settled, stored
 
-from raincheck.errors import StoreUnavailable, StoreUnusable
+from raincheck.errors import QueueFull, StoreUnavailable, StoreUnusable
+from raincheck.notes import Note
+from raincheck.store import Room
 from raincheck.stores.dynamodb import DynamoDBStore
 from raincheck.task import InputRequest, Outcome, Progress, Task, TaskStatus
 from raincheck.tls import Tls
-from raincheck.transitions import AskInput, Cancel, Claim, ProvideInput, Release, ReportProgress, Settle
+from raincheck.transitions import AskInput, Cancel, Claim, ProvideInput, Release, ReportProgress, Settle, transition
 from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
 from support.servers.server import needed
 
@@ -421,14 +424,38 @@ async def test_every_verb_makes_the_requests_that_the_module_says(endpoint: str,
         task = await apply(store, task, ReportProgress(fence=1, progress=Progress(fraction=0.1)))
         changed = made(apply(store, task, ReportProgress(fence=1, progress=Progress(fraction=0.2))))
         assert await changed == {"UpdateItem": 1}
-        assert await made(store.claimable(["report"], 10)) == {"Query": 1, "BatchGetItem": 1}
+        assert await made(store.claimable(["report"], 10)) == {"GetItem": 1, "Query": 1, "BatchGetItem": 1}
         assert await made(store.overdue(after(-1), 10)) == {"Query": 4}
         assert await made(store.overdue(after(4000), 10)) == {"Query": 4, "BatchGetItem": 1}
         assert await made(store.list(scope="ada")) == {"Query": 6, "BatchGetItem": 1}
         assert await made(store.list(scope="ada", statuses=[TaskStatus.PENDING])) == {"Query": 1, "BatchGetItem": 1}
         assert await made(store.list()) == {"GetItem": 1, "Query": 6, "BatchGetItem": 1}
+        assert await made(store.list(operation_type="report")) == {"GetItem": 1, "Query": 6, "BatchGetItem": 1}
         assert await made(store.count()) == {"BatchGetItem": 1}
         assert await made(store.versions([task.task_ref])) == {"BatchGetItem": 1}
         await cancelled(store)
-        assert await made(store.purge(after(60), 10)) == {"Query": 4, "BatchGetItem": 1, **write}
+        assert await made(store.purge(after(60), 10)) == {"Query": 5, "BatchGetItem": 1, **write}
+        await stored(store, priority=9)
+        assert await made(store.claimable(["report"], 10)) == {"GetItem": 1, "Query": 2, "BatchGetItem": 1}
+        assert await made(store.list()) == {"GetItem": 1, "Query": 7, "BatchGetItem": 1}
+        # Notes.
+        first = Note(kind="webhook", key="k", value={"large": "x" * 100_000}, due_at=NOW, expires_at=after(60))
+        assert await made(store.put_note(first)) == write
+        assert await made(store.put_note(replace(first, version=2))) == {"UpdateItem": 1}
+        assert await made(store.get_note("webhook", "k")) == {"GetItem": 1}
+        assert await made(store.notes("webhook")) == {"Query": 1, "BatchGetItem": 1}
+        assert await made(store.notes("webhook", due=NOW)) == {"Query": 1, "BatchGetItem": 1}
+        progress = transition(task, ReportProgress(fence=1, progress=Progress(fraction=0.3)), after(1))
+        assert await made(store.replace(progress, note=first)) == write
+        assert await made(store.remove_note(replace(first, version=3))) == write
+        assert await made(store.insert(new_task(), room=Room())) == write
+        # Room: the first call enters what is pending; from then on a transaction does.
+        await store.insert(new_task(), room=Room(100, 100))
+        assert await made(store.insert(new_task(idempotency_key="m"), room=Room(100, 100))) == write
+        assert await made(store.insert(new_task(), room=Room(of_scope=100))) == write
+        pending = await stored(store)
+        assert await made(store.replace(claimed(pending))) == write
+        with pytest.raises(QueueFull):
+            await store.insert(new_task(), room=Room(of_scope=1))
+        assert await made(store.insert(new_task(), room=Room(in_all=100))) == write
         await store.close()

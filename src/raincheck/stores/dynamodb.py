@@ -1,16 +1,21 @@
 """The DynamoDB store: durable, shared by any number of machines, nothing to run.
 
 One table holds everything, an item each: a task; a taken idempotency key; a chunk of a payload that is too large for
-its task's item; counters; the layout's number. A task is written by conditional writes, together with the
+its task's item; a note; counters; the layout's number. A task is written by conditional writes, together with the
 counters where its status changes (a transaction), and is always read consistently. Every item but the counters, the
-layout and the list of operations has an expiry of DynamoDB's own, a month after `purge` should have removed it. (Tasks
-that DynamoDB had to remove, because nobody served the table for that long, stay counted.)
+layout, the list of operations and notes that are kept for ever has an expiry of DynamoDB's own, a month after `purge`
+should have removed it. (Tasks that DynamoDB had to remove, because nobody served the table for that long, stay counted,
+and take room if they were pending.)
+
+Room for pending tasks costs nothing as long as nobody asks for it (`raincheck.stores.dynamodb_room` says how); from the
+first insert with `room` on, each transaction in which a task becomes pending or ceases to be has one or two items more,
+and inserts of all processes take turns at one of them: some hundred a second.
 
 What listings, claims, the sweeper and `purge` look for, four indexes say. An index of DynamoDB follows its table with a
-delay, most often of milliseconds: a new task may be claimed, listed or found overdue that much later, and one that
-changes its status while a listing is made may be missing from that page. Nothing else depends on it: each entry is
-looked up in the table before it is believed, and every decision is a condition of a write. A partition of an index
-takes a thousand writes a second, so one operation, or one scope, takes some hundred tasks a second.
+delay, most often of milliseconds: a new task may be claimed, listed or found overdue that much later (a note likewise),
+and one that changes its status while a listing is made may be missing from that page. Nothing else depends on it: each
+entry is looked up in the table before it is believed, and every decision is a condition of a write. A partition of an
+index takes a thousand writes a second, so one operation, or one scope, takes some hundred tasks a second.
 
 This AWS identity needs the rights `DescribeTable`, `DescribeTimeToLive`, `GetItem`, `BatchGetItem`, `PutItem`,
 `UpdateItem`, `DeleteItem` and `BatchWriteItem` on the table and `Query` on its indexes; to make or upgrade it also
@@ -24,16 +29,22 @@ What the verbs ask of DynamoDB, without payloads above 900 characters (which cos
 | verb | requests |
 | --- | --- |
 | `insert` | 1 transaction: the task, a counter, and the key if there is one (2 more where the key is taken) |
+| `insert` with `room` | the same; 2 reads more (33 items) every 10 s, and where as many tasks came as there was room for |
 | `get` | 1 |
 | `replace` | 1: a transaction of 2 items where the status changes, a conditional update where it does not |
+| `replace` with a note | 1 transaction, of one item more |
 | `renew` | 1 for each lease |
-| `claimable` | 1 query for each operation, and 1 batch read for each 100 tasks found |
+| `claimable` | 1 read, 1 query for each operation and each of its priorities, 1 batch read for each 100 tasks found |
 | `overdue` | 4 queries, and 1 batch read for each 100 found |
-| `purge` | 4 queries, 1 batch read for each 100 found, 1 transaction for each task removed |
+| `purge` | 5 queries, 1 batch read for each 100 found, 1 transaction for each task or note removed; with room 1 a scope |
 | `list` | 1 query for each status asked for (6 for any), 1 batch read for each 100 found |
-| `list` of all scopes and operations | as many queries for each operation, and 1 read more |
+| `list` of all scopes | as many queries for each operation, 1 for each priority of its pending tasks, and 1 read more |
 | `count` | 1 batch read of 32 items |
 | `versions` | 1 batch read for each 100 tasks |
+| `get_note` | 1 |
+| `put_note` | 1: a transaction for the first version, a conditional update for a further one |
+| `remove_note` | 1 transaction |
+| `notes` | 1 query, 1 batch read for each 100 found, 1 transaction for each that is due and has expired |
 """
 
 from __future__ import annotations
@@ -43,7 +54,8 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from raincheck.store import Capabilities, Cursor, Inserted, Listener, TaskSummary
+from raincheck.notes import Note
+from raincheck.store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
 from raincheck.stores.dynamodb_calls import BlockingCalls, Calls, Connection, begun, together
 from raincheck.stores.dynamodb_items import (
     COUNT_SHARDS,
@@ -57,16 +69,19 @@ from raincheck.stores.dynamodb_items import (
     is_due,
     partition,
     place,
+    scope_of,
     status_of,
     summary_from,
     to_micros,
     version_of,
 )
+from raincheck.stores.dynamodb_notes import Notes, note_name
 from raincheck.stores.dynamodb_operations import Operations
 from raincheck.stores.dynamodb_parts import Parts, read_items
 from raincheck.stores.dynamodb_ranges import Range
 from raincheck.stores.dynamodb_reads import Reads, SeenTasks
 from raincheck.stores.dynamodb_renewal import renew_leases
+from raincheck.stores.dynamodb_room import Rooms
 from raincheck.stores.dynamodb_table import AGENDA, BY_BOTH, BY_OPERATION, BY_SCOPE, prepare_table
 from raincheck.stores.dynamodb_turns import Turns
 from raincheck.stores.dynamodb_writes import Writes
@@ -129,8 +144,10 @@ class DynamoDBStore:
         self._seen = SeenTasks()
         self._reads = Reads(self._calls, self._parts, self._seen)
         self._turns = Turns(self._calls)
-        self._writes = Writes(self._calls, self._parts, self._reads, self._seen, self._turns)
         self._operations = Operations(self._calls)
+        self._rooms = Rooms(self._calls, self._turns, self._reads, self._operations)
+        self._writes = Writes(self._calls, self._parts, self._reads, self._seen, self._turns, self._rooms)
+        self._notes = Notes(self._calls, self._reads, self._turns)
         self._under_way: set[asyncio.Task[Any]] = set()
 
     @property
@@ -168,7 +185,7 @@ class DynamoDBStore:
             blocking.close()
         self._seen.clear()
 
-    async def insert(self, task: Task) -> Inserted:
+    async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
         """See `TaskStore.insert`."""
         # Of one name each: whoever waits for a key holds no task that the key's owner may want.
         names = [f"task#{task.task_ref}"]
@@ -176,9 +193,9 @@ class DynamoDBStore:
             names.insert(0, holder_key(task.scope, task.idempotency_key)[KEY]["S"])
 
         async def write() -> Inserted:
-            await self._operations.add(task.operation_type)
+            await self._operations.add(task.operation_type, task.priority)
             async with self._turns.alone(*names):
-                return await self._writes.insert(task)
+                return await self._writes.insert(task, room)
 
         return await self._carried_out(write(), lambda inserted: inserted.created, task)
 
@@ -187,13 +204,14 @@ class DynamoDBStore:
         self._check_open()
         return await self._reads.task(task_ref)
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None) -> bool:
+    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again: arguments,
-        deadline, retention, keys."""
+        deadline, retention, key, priority, where to call back."""
 
         async def write() -> bool:
-            async with self._turns.alone(f"task#{task.task_ref}"):
-                return await self._writes.replace(task, seen_lease)
+            names = [f"task#{task.task_ref}", *(() if note is None else (note_name(note),))]
+            async with self._turns.alone(*names):
+                return await self._writes.replace(task, seen_lease, note)
 
         return await self._carried_out(write(), lambda replaced: replaced, task)
 
@@ -206,8 +224,35 @@ class DynamoDBStore:
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
         """See `TaskStore.claimable`."""
         wanted = set(operation_types)
-        ranges = [Range(index=BY_OPERATION, partition=partition(TaskStatus.PENDING, operation=each)) for each in wanted]
-        return await self._chosen(ranges, limit, lambda item: status_of(item) is TaskStatus.PENDING)
+
+        async def prior() -> Sequence[Range]:
+            known = await self._operations.all()
+            return [_pending(name, priority) for name in wanted & known.keys() for priority in known[name] if priority]
+
+        ranges = [_pending(name, 0) for name in wanted]
+        return await self._chosen(ranges, limit, lambda item: status_of(item) is TaskStatus.PENDING, further=prior)
+
+    async def get_note(self, kind: str, key: str) -> Note | None:
+        """See `NoteStore.get_note`."""
+        self._check_open()
+        return await self._notes.get(kind, key)
+
+    async def put_note(self, note: Note) -> bool:
+        """See `NoteStore.put_note`."""
+        return await self._carried_out(self._notes.put(note))
+
+    async def remove_note(self, note: Note) -> bool:
+        """See `NoteStore.remove_note`."""
+        return await self._carried_out(self._notes.remove(note))
+
+    async def notes(
+        self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
+    ) -> Sequence[Note]:
+        """See `NoteStore.notes`."""
+        self._check_open()
+        if due is not None:
+            return await self._notes.due(kind, due, limit)
+        return await self._notes.page(kind, after, limit)
 
     async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
         """See `TaskStore.overdue`."""
@@ -232,7 +277,10 @@ class DynamoDBStore:
             async with slots:
                 return await self._carried_out(self._writes.remove(item))
 
-        return sum(await together([remove(item) for item in items]))
+        removed = sum(await together([remove(item) for item in items]))
+        await self._rooms.tidy(scope_of(item) for item in items)
+        await self._notes.purge(now, limit)
+        return removed
 
     async def list(
         self,
@@ -248,18 +296,21 @@ class DynamoDBStore:
         wanted = set(statuses or TaskStatus)
         before = None if after is None else place(after)
         index = BY_OPERATION if scope is None else BY_SCOPE if operation_type is None else BY_BOTH
-        operations: Sequence[str | None] = [operation_type]
-        if scope is None and operation_type is None:
-            operations = await self._operations.all()
+        # An operation's pending tasks are by priority, where those of a scope are together.
+        operations: Mapping[str | None, Sequence[int]] = {operation_type: [0]}
+        if scope is None:
+            known = await self._operations.all()
+            operations = {operation_type: known.get(operation_type, [0])} if operation_type is not None else {**known}
         ranges = [
             Range(
                 index=index,
-                partition=partition(status, scope=scope, operation=operation),
+                partition=partition(status, scope=scope, operation=operation, priority=priority),
                 below=before,
                 newest_first=True,
             )
+            for operation, priorities in operations.items()
             for status in wanted
-            for operation in operations
+            for priority in (priorities if status is TaskStatus.PENDING else (0,))
         ]
         items = await self._reads.chosen(ranges, limit, lambda item: status_of(item) in wanted, *SUMMARY)
         return [summary_from(item) for item in items]
@@ -312,9 +363,16 @@ class DynamoDBStore:
         if self._blocking is None:
             raise self._connection.closed()
 
-    async def _chosen(self, ranges: Sequence[Range], limit: int, accept: Callable[[Item], bool]) -> list[Task]:
+    async def _chosen(
+        self,
+        ranges: Sequence[Range],
+        limit: int,
+        accept: Callable[[Item], bool],
+        *,
+        further: Callable[[], Coroutine[Any, Any, Sequence[Range]]] | None = None,
+    ) -> list[Task]:
         self._check_open()
-        return await self._reads.wholes(await self._reads.chosen(ranges, limit, accept), accept)
+        return await self._reads.wholes(await self._reads.chosen(ranges, limit, accept, further=further), accept)
 
     async def _carried_out(
         self, write: Coroutine[Any, Any, _T], changed: Callable[[_T], bool] = lambda _: False, task: Task | None = None
@@ -340,3 +398,8 @@ class DynamoDBStore:
         if not task.cancelled():
             # Seen here, so that the error of a write whose caller went away is not reported as lost.
             task.exception()
+
+
+def _pending(operation: str, priority: int) -> Range:
+    tasks = partition(TaskStatus.PENDING, operation=operation, priority=priority)
+    return Range(index=BY_OPERATION, partition=tasks, rank=-priority)

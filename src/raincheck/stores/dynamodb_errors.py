@@ -72,12 +72,14 @@ class ConditionFailed(Exception):
     Attributes:
         items: For each part of the write the item whose condition failed, as it is; an empty one where there is none,
             and None for the parts whose conditions held.
+        named: Of a transaction the items whose conditions failed, by the names of its parts.
         repeated: Whether the write had been tried before, and may have been carried out then.
     """
 
     def __init__(self, items: list[Mapping[str, Any] | None]) -> None:
         super().__init__("a condition of the write did not hold")
         self.items = items
+        self.named: Mapping[str, Mapping[str, Any]] = {}
         self.repeated = False
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from raincheck.store import Cursor, TaskSummary
 from raincheck.stores.moments import from_micros, micros_or_none, moment_or_none, to_micros
 from raincheck.stores.payloads import (
     decode_arguments,
+    decode_checkpoint,
     decode_inputs,
     decode_outcome,
     decode_progress,
@@ -29,8 +30,10 @@ __all__ = [
     "AGENDA_SHARDS",
     "COUNT_SHARDS",
     "KEY",
+    "MARGIN",
     "MARKS",
     "PAYLOADS",
+    "ROOMED",
     "SUMMARY",
     "TTL",
     "Item",
@@ -38,6 +41,7 @@ __all__ = [
     "agenda_shards",
     "count_key",
     "count_shard",
+    "digest",
     "due_at",
     "expires_at",
     "expiry",
@@ -54,6 +58,8 @@ __all__ = [
     "pointers",
     "ref_of",
     "replacement",
+    "room_key",
+    "scope_of",
     "status_of",
     "storable",
     "summary_from",
@@ -61,6 +67,7 @@ __all__ = [
     "task_key",
     "text",
     "version_of",
+    "without_key",
     "worker_text",
 ]
 
@@ -73,8 +80,13 @@ KEY = "raincheck_item"
 TTL = "remove_at"
 """The attribute of DynamoDB's own expiry, in seconds."""
 
-PAYLOADS = ("arguments", "inputs", "outcome")
-"""What is kept apart where it is large."""
+PAYLOADS = {"arguments": 900, "inputs": 900, "outcome": 900, "checkpoint": 300, "callback_url": 200}
+"""What is kept apart where it is large: where it has more characters than that. A task's item with all its payloads
+stays within the 4 KB that a read is charged for."""
+
+ROOMED = "roomed"
+"""Of a task: whether its scope's room knows of it (`raincheck.stores.dynamodb_room`). Of counters: how many of their
+pending tasks are so; it stands there from when room was first asked for."""
 
 SUMMARY = (KEY, "status", "fixed", "state", "deadline_at", "worker")
 """The attributes that a summary is made of."""
@@ -89,7 +101,7 @@ MARKS = 8
 _STATUS = {str(status): status for status in TaskStatus}
 _LONGEST_REF = 900
 # DynamoDB's own expiry is the net under `purge`: it comes into play where nobody served the table for a month.
-_MARGIN = timedelta(days=30)
+MARGIN = timedelta(days=30)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -129,20 +141,39 @@ def ref_of(item: Item) -> str:
     return item[KEY]["S"].removeprefix("task#")
 
 
-def _digest(*names: str) -> str:
+def digest(*names: str) -> str:
+    """A short name for names of any length and any characters."""
     joined = _encode(names)
     return hashlib.sha256(joined.encode()).hexdigest()[:40]
 
 
 def holder_key(scope: str, idempotency_key: str) -> Item:
     """The key of the item that says which task holds an idempotency key."""
-    return key(f"key#{_digest(scope, idempotency_key)}")
+    return key(f"key#{digest(scope, idempotency_key)}")
 
 
 def holder_of(item: Item) -> Item | None:
     """The key of the item that gives a stored task its idempotency key, or None where it has none."""
     scope, *_, idempotency_key, _ = json.loads(item["fixed"]["S"])
     return None if idempotency_key is None else holder_key(scope, idempotency_key)
+
+
+def room_key(scope: str) -> Item:
+    """The key of the item that counts a scope's pending tasks."""
+    return key(f"room#{digest(scope)}")
+
+
+def scope_of(item: Item) -> str:
+    """The scope of a stored task."""
+    scope, *_ = json.loads(item["fixed"]["S"])
+    return scope
+
+
+def without_key(item: Item) -> Mapping[str, Any]:
+    """What a stored task's `fixed` is when its idempotency key has gone over to another task."""
+    fixed: list[Any] = json.loads(item["fixed"]["S"])
+    fixed[6] = None
+    return text(_encode(fixed))
 
 
 def count_shard(task_ref: str) -> int:
@@ -160,10 +191,13 @@ def agenda_shards(name: str) -> list[str]:
     return [f"{name}#{shard}" for shard in range(AGENDA_SHARDS)]
 
 
-def partition(status: TaskStatus, *, scope: str | None = None, operation: str | None = None) -> str:
-    """The partition of an index for the tasks in one status, of a scope, of an operation, or of both."""
+def partition(status: TaskStatus, *, scope: str | None = None, operation: str | None = None, priority: int = 0) -> str:
+    """The partition of an index for the tasks in one status, of a scope, of an operation, or of both; of an operation's
+    pending tasks that of a priority."""
     names = [*(() if scope is None else (f"s:{scope}",)), *(() if operation is None else (f"o:{operation}",))]
-    return f"{_digest(*names)}#{status}"
+    if priority and status is TaskStatus.PENDING:
+        names.append(f"p:{priority}")
+    return f"{digest(*names)}#{status}"
 
 
 def place(cursor: Cursor) -> str:
@@ -193,7 +227,7 @@ def pointers(item: Item) -> list[str]:
     return [item[f"{name}_at"]["S"] for name in PAYLOADS if f"{name}_at" in item]
 
 
-def new_item(task: Task, arguments: Payload, inputs: Payload, outcome: Payload, written: str) -> Item:
+def new_item(task: Task, payloads: Mapping[str, Payload], written: str) -> Item:
     """The whole item of a new task; `written` marks this write."""
     fixed = [
         task.scope,
@@ -210,18 +244,15 @@ def new_item(task: Task, arguments: Payload, inputs: Payload, outcome: Payload, 
         "fixed": text(_encode(fixed)),
         "deadline_at": number(to_micros(task.deadline_at)),
         "place": text(place(Cursor(task.created_at, task.task_ref))),
-        **arguments.attributes("arguments"),
-        **_changing(task, inputs, outcome, written),
+        # Beside what the release before wrote, whose members it goes on reading and keeping.
+        "priority": number(task.priority) if task.priority else None,
+        **replacement(task, payloads, written),
     }
     return {name: value for name, value in members.items() if value is not None}
 
 
-def replacement(task: Task, inputs: Payload, outcome: Payload, written: str) -> Mapping[str, Mapping[str, Any] | None]:
+def replacement(task: Task, payloads: Mapping[str, Payload], written: str) -> Mapping[str, Mapping[str, Any] | None]:
     """The attributes that the task's next version sets, and (None) those that it takes away."""
-    return _changing(task, inputs, outcome, written)
-
-
-def _changing(task: Task, inputs: Payload, outcome: Payload, written: str) -> dict[str, Any]:
     error = task.outcome.error if task.outcome is not None else None
     state = [
         to_micros(task.updated_at),
@@ -243,13 +274,12 @@ def _changing(task: Task, inputs: Payload, outcome: Payload, written: str) -> di
         "state": text(_encode(state)),
         "agenda": None if agenda_at is None else text(f"{agenda}#{shard}"),
         "agenda_at": None if agenda_at is None else number(to_micros(agenda_at)),
-        "of_operation": text(partition(task.status, operation=task.operation_type)),
+        "of_operation": text(partition(task.status, operation=task.operation_type, priority=task.priority)),
         "of_scope": text(partition(task.status, scope=task.scope)),
         "of_both": text(partition(task.status, scope=task.scope, operation=task.operation_type)),
         TTL: number(expiry(task)),
         mark(task.version): text(written),
-        **inputs.attributes("inputs"),
-        **outcome.attributes("outcome"),
+        **{name: value for each in payloads for name, value in payloads[each].attributes(each).items()},
     }
 
 
@@ -262,7 +292,7 @@ def expiry(task: Task) -> int:
     """When DynamoDB is to remove what belongs to the task, if nobody has: seconds since 1970."""
     ends = to_micros(task.expires_at or task.deadline_at) / 1_000_000
     retention = 0.0 if task.expires_at is not None else task.ttl_seconds
-    return math.ceil(ends + retention + _MARGIN.total_seconds())
+    return math.ceil(ends + retention + MARGIN.total_seconds())
 
 
 def worker_text(worker_id: str) -> str:
@@ -300,22 +330,21 @@ def expires_at(item: Item) -> datetime | None:
     return moment_or_none(json.loads(item["state"]["S"])[2])
 
 
-def _micros_of(item: Item, name: str) -> int | None:
+def _number_of(item: Item, name: str) -> int | None:
     return int(item[name]["N"]) if name in item else None
 
 
-def task_from(item: Item, bodies: Sequence[str | None]) -> Task:
-    """The task of an item, and of its payloads (`PAYLOADS`, in that order)."""
+def task_from(item: Item, bodies: Mapping[str, str | None]) -> Task:
+    """The task of an item, and of its payloads by their names in `PAYLOADS`."""
     fixed: list[Any] = json.loads(item["fixed"]["S"])
     state: list[Any] = json.loads(item["state"]["S"])
     scope, operation_type, created_at, ttl_seconds, max_attempts, retry_when_lost, idempotency_key, fingerprint = fixed
     updated_at, settled_at, expires, attempt, started_at, _, progress = state
-    arguments, inputs, outcome = bodies
     return Task(
         task_ref=ref_of(item),
         scope=scope,
         operation_type=operation_type,
-        arguments=decode_arguments(arguments or "{}"),
+        arguments=decode_arguments(bodies["arguments"] or "{}"),
         created_at=from_micros(created_at),
         updated_at=from_micros(updated_at),
         deadline_at=from_micros(int(item["deadline_at"]["N"])),
@@ -329,13 +358,16 @@ def task_from(item: Item, bodies: Sequence[str | None]) -> Task:
         retry_when_lost=retry_when_lost,
         fence=int(item["fence"]["N"]),
         worker_id=json.loads(item["worker"]["S"]) if "worker" in item else None,
-        lease_until=moment_or_none(_micros_of(item, "lease_until")),
+        lease_until=moment_or_none(_number_of(item, "lease_until")),
         started_at=moment_or_none(started_at),
         idempotency_key=idempotency_key,
         fingerprint=fingerprint,
+        priority=_number_of(item, "priority") or 0,
+        callback_url=decode_checkpoint(bodies["callback_url"]),
+        checkpoint=decode_checkpoint(bodies["checkpoint"]),
         progress=decode_progress(progress),
-        inputs=decode_inputs(inputs),
-        outcome=decode_outcome(outcome),
+        inputs=decode_inputs(bodies["inputs"]),
+        outcome=decode_outcome(bodies["outcome"]),
     )
 
 

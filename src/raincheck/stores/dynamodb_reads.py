@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from raincheck.errors import StoreUnavailable, StoreUnusable
-from raincheck.stores.dynamodb_calls import Calls
+from raincheck.stores.dynamodb_calls import Calls, together
 from raincheck.stores.dynamodb_items import (
+    KEY,
     PAYLOADS,
+    ROOMED,
     Item,
+    digest,
     pointers,
     ref_of,
     storable,
@@ -20,9 +24,9 @@ from raincheck.stores.dynamodb_items import (
 )
 from raincheck.stores.dynamodb_parts import Parts, read_items
 from raincheck.stores.dynamodb_ranges import Merged, Range
-from raincheck.task import InputRequest, Task, TaskStatus
+from raincheck.task import Task, TaskStatus
 
-__all__ = ["Reads", "Seen", "SeenTasks"]
+__all__ = ["Apart", "Reads", "Seen", "SeenTasks"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,33 +34,45 @@ logger = logging.getLogger(__name__)
 _REPLACED = 10
 
 
+class Apart(NamedTuple):
+    """A payload that is kept apart: what it is, in short, and the pointer to it."""
+
+    digest: str
+    pointer: str
+
+    @classmethod
+    def of(cls, body: str, pointer: str) -> Apart:
+        """A payload's JSON, and its pointer."""
+        return cls(digest(body), pointer)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
     """What this process last saw of a task.
 
     Attributes:
-        version, status: As they were.
-        inputs, inputs_at: Its questions and the pointer to them, where they are kept apart.
+        version, status, roomed: As they were.
+        apart: Of what a task may go on with unchanged, by its name in `PAYLOADS`: what is kept apart.
     """
 
     version: int
     status: TaskStatus
-    inputs: tuple[InputRequest, ...] = ()
-    inputs_at: str | None = None
+    roomed: bool = False
+    apart: Mapping[str, Apart] = field(default_factory=dict[str, Apart])
 
 
 class SeenTasks:
     """What was last seen of the latest tasks: hints that spare requests. Writes have their conditions all the same."""
 
+    KEPT = ("inputs", "checkpoint")
     _MOST = 10_000
 
     def __init__(self) -> None:
         self._seen: OrderedDict[str, Seen] = OrderedDict()
 
-    def put(self, task: Task, inputs_at: str | None) -> None:
+    def put(self, task: Task, *, roomed: bool, apart: Mapping[str, Apart]) -> None:
         """This is the task now."""
-        inputs = task.inputs if inputs_at is not None else ()
-        self._seen[task.task_ref] = Seen(version=task.version, status=task.status, inputs=inputs, inputs_at=inputs_at)
+        self._seen[task.task_ref] = Seen(version=task.version, status=task.status, roomed=roomed, apart=apart)
         self._seen.move_to_end(task.task_ref)
         if len(self._seen) > self._MOST:
             self._seen.popitem(last=False)
@@ -144,26 +160,46 @@ class Reads:
         raise StoreUnavailable(f"{self._calls.connection.place} is busy: a task changes faster than it can be read.")
 
     async def chosen(
-        self, ranges: Sequence[Range], limit: int, accept: Callable[[Item], bool], *attributes: str
+        self,
+        ranges: Sequence[Range],
+        limit: int,
+        accept: Callable[[Item], bool],
+        *attributes: str,
+        further: Callable[[], Coroutine[Any, Any, Sequence[Range]]] | None = None,
     ) -> list[Item]:
-        """The first items of the merged ranges that are acceptable as they are now; only these attributes of them."""
-        if limit <= 0 or not ranges:
-            return []
+        """The first items of the merged ranges, and of `further` ones that are asked for meanwhile, that are acceptable
+        as they are now; only these attributes of them."""
         found: list[Item] = []
+        if limit <= 0 or not ranges:
+            return found
         merged = Merged(self._calls, ranges, limit)
+        if further is not None:
+            _, more = await together([_filled(merged), further()])
+            merged.add(more)
         while len(found) < limit:
-            task_refs = await merged.take(limit - len(found))
-            if not task_refs:
+            names = await merged.take(limit - len(found))
+            if not names:
                 break
-            items = await self.items(task_refs, *attributes)
-            found += [items[ref] for ref in task_refs if ref in items and accept(items[ref])]
+            read = await read_items(self._calls, [{KEY: {"S": name}} for name in names], attributes=attributes)
+            items = {item[KEY]["S"]: item for item in read}
+            found += [items[name] for name in names if name in items and accept(items[name])]
         return found
 
-    def _task(self, item: Item, bodies: dict[str, str | None]) -> Task:
-        texts = [
-            item[name]["S"] if name in item else bodies[item[f"{name}_at"]["S"]] if f"{name}_at" in item else None
+    def _task(self, item: Item, bodies: Mapping[str, str | None]) -> Task:
+        texts = {
+            name: item[name]["S"] if name in item else bodies[item[f"{name}_at"]["S"]] if f"{name}_at" in item else None
             for name in PAYLOADS
-        ]
+        }
         task = task_from(item, texts)
-        self._seen.put(task, item["inputs_at"]["S"] if "inputs_at" in item else None)
+        apart = {
+            name: Apart.of(body, item[f"{name}_at"]["S"])
+            for name in SeenTasks.KEPT
+            if f"{name}_at" in item and (body := texts[name]) is not None
+        }
+        self._seen.put(task, roomed=ROOMED in item, apart=apart)
         return task
+
+
+async def _filled(merged: Merged) -> Sequence[Range]:
+    await merged.fill()
+    return ()

@@ -9,10 +9,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from raincheck.stores.dynamodb_items import KEY, TTL, Item, count_key, number, task_key, text, worker_text
+from raincheck.stores.dynamodb_items import (
+    KEY,
+    ROOMED,
+    TTL,
+    Item,
+    key,
+    number,
+    ref_of,
+    task_key,
+    text,
+    version_of,
+    without_key,
+    worker_text,
+)
 from raincheck.task import TERMINAL, TaskStatus
 
-__all__ = ["Changes", "counted", "delete_task", "hold", "let_go", "put_task", "renewal", "update_task"]
+__all__ = [
+    "ENTERED",
+    "Changes",
+    "counted",
+    "delete_note",
+    "delete_task",
+    "entered",
+    "hold",
+    "in_room",
+    "let_go",
+    "part_from_key",
+    "put_task",
+    "renewal",
+    "roomed",
+    "update_note",
+    "update_task",
+]
+
+ENTERED = key("count#entered")
+"""The key of the item that counts how often any task became pending, since room was first asked for."""
 
 Changes = Mapping[str, Mapping[str, Any] | None]
 """Attributes to set, and (None) to take away."""
@@ -39,6 +71,9 @@ class _Expression:
     def absent(self, attribute: str) -> str:
         return f"attribute_not_exists({self.name(attribute)})"
 
+    def present(self, attribute: str) -> str:
+        return f"attribute_exists({self.name(attribute)})"
+
     def change(self, changes: Changes) -> str:
         to_set = [self.equal(name, value) for name, value in changes.items() if value is not None]
         to_remove = [self.name(name) for name, value in changes.items() if value is None]
@@ -62,19 +97,47 @@ def put_task(table: str, item: Item) -> dict[str, Any]:
 
 
 def update_task(
-    table: str, task_ref: str, changes: Changes, *, version: int, status: TaskStatus, lease: int | None
+    table: str,
+    task_ref: str,
+    changes: Changes,
+    *,
+    version: int,
+    status: TaskStatus,
+    lease: int | None,
+    is_roomed: bool | None,
 ) -> dict[str, Any]:
-    """The next version of a task, where this version in this status is stored (and, not None, this lease)."""
+    """The next version of a task, where this version in this status is stored (and, not None, this lease, and what its
+    room knows of it)."""
     expression = _Expression()
     wanted = {"version": number(version), "status": text(str(status))}
     if lease is not None:
         wanted["lease_until"] = number(lease)
+    conditions = [expression.equal(name, value) for name, value in wanted.items()]
+    if is_roomed is not None:
+        conditions.append(expression.present(ROOMED) if is_roomed else expression.absent(ROOMED))
     return expression.finish(
         table,
         Key=task_key(task_ref),
         UpdateExpression=expression.change(changes),
-        condition=" AND ".join(expression.equal(name, value) for name, value in wanted.items()),
+        condition=" AND ".join(conditions),
     )
+
+
+def roomed(table: str, task_ref: str) -> dict[str, Any]:
+    """A pending task is counted for its scope from now on, where it is pending and was not."""
+    expression = _Expression()
+    condition = f"{expression.equal('status', text(str(TaskStatus.PENDING)))} AND {expression.absent(ROOMED)}"
+    update = expression.change({ROOMED: number(1)})
+    return {"Update": expression.finish(table, Key=task_key(task_ref), UpdateExpression=update, condition=condition)}
+
+
+def part_from_key(table: str, item: Item) -> dict[str, Any]:
+    """A terminal task goes on without its idempotency key, where it is stored."""
+    expression = _Expression()
+    condition = expression.equal("version", number(version_of(item)))
+    update = expression.change({"fixed": without_key(item)})
+    request = expression.finish(table, Key=task_key(ref_of(item)), UpdateExpression=update, condition=condition)
+    return {"Update": request}
 
 
 def delete_task(table: str, task_ref: str, version: int) -> dict[str, Any]:
@@ -101,20 +164,61 @@ def let_go(table: str, holder: Item, task_ref: str) -> dict[str, Any]:
     return {"Delete": expression.finish(table, Key=holder, condition=condition)}
 
 
-def counted(table: str, changes: Mapping[tuple[int, TaskStatus], int]) -> list[dict[str, Any]]:
-    """So many more tasks by (shard, status), an update a shard."""
-    parts: list[dict[str, Any]] = []
-    for shard in sorted({shard for shard, _ in changes}):
-        expression = _Expression()
-        added = [
-            f"{expression.name(str(status))} {expression.value(number(change))}"
-            for (of, status), change in changes.items()
-            if of == shard and change
-        ]
-        if added:
-            update = expression.finish(table, Key=count_key(shard), UpdateExpression=f"ADD {', '.join(added)}")
-            parts.append({"Update": update})
-    return parts
+def counted(table: str, counters: Item, changes: Mapping[str, int], *, with_room: bool | None) -> dict[str, Any]:
+    """So many more tasks by status, in one of the counters; where room has been asked for, or not (None: either)."""
+    expression = _Expression()
+    added = [
+        f"{expression.name(name)} {expression.value(number(change))}" for name, change in changes.items() if change
+    ]
+    condition = None
+    if with_room is not None:
+        condition = expression.present(ROOMED) if with_room else expression.absent(ROOMED)
+    update = f"ADD {', '.join(added)}"
+    return {"Update": expression.finish(table, Key=counters, UpdateExpression=update, condition=condition)}
+
+
+def entered(table: str, number_of_tasks: int, below: int | None) -> dict[str, Any]:
+    """So many tasks became pending, where so few ever did that this stays below."""
+    expression = _Expression()
+    name, condition = expression.name("entered"), None
+    if below is not None:
+        condition = f"{expression.absent('entered')} OR {name} < {expression.value(number(below))}"
+    update = f"ADD {name} {expression.value(number(number_of_tasks))}"
+    return {"Update": expression.finish(table, Key=ENTERED, UpdateExpression=update, condition=condition)}
+
+
+def in_room(
+    table: str, room: Item, change: int, *, remove_at: int | None = None, below: int | None = None
+) -> dict[str, Any]:
+    """So many more pending tasks of a scope, where there are fewer than that."""
+    expression = _Expression()
+    name, condition = expression.name("pending"), None
+    if below is not None:
+        condition = f"{expression.absent('pending')} OR {name} < {expression.value(number(below))}"
+    update = f"ADD {name} {expression.value(number(change))}"
+    if remove_at is not None:
+        update = f"SET {expression.equal(TTL, number(remove_at))} {update}"
+    return {"Update": expression.finish(table, Key=room, UpdateExpression=update, condition=condition)}
+
+
+def update_note(table: str, note: Item, changes: Changes, *, version: int | None) -> dict[str, Any]:
+    """The next version of a note, where this version is stored (0: none is); None: over whatever is stored."""
+    expression = _Expression()
+    changed, condition = dict(changes), None
+    if version is None:
+        name, zero, one = expression.name("version"), expression.value(number(0)), expression.value(number(1))
+        counted_up = f"SET {name} = if_not_exists({name}, {zero}) + {one}, "
+        update = counted_up + expression.change(changed).removeprefix("SET ")
+    else:
+        condition = expression.equal("version", number(version)) if version else expression.absent(KEY)
+        update = expression.change({**changed, "version": number(version + 1)})
+    return expression.finish(table, Key=note, UpdateExpression=update, condition=condition)
+
+
+def delete_note(table: str, note: Item, version: int) -> dict[str, Any]:
+    """Remove a note, where this version is stored."""
+    expression = _Expression()
+    return {"Delete": expression.finish(table, Key=note, condition=expression.equal("version", number(version)))}
 
 
 def renewal(task_ref: str, worker_id: str, fence: int, lease_until: int, *, to_deadline: bool) -> dict[str, Any]:
