@@ -29,14 +29,14 @@ What the verbs ask of DynamoDB, without payloads above 900 characters (which cos
 | verb | requests |
 | --- | --- |
 | `insert` | 1 transaction: the task, a counter, and the key if there is one (2 more where the key is taken) |
-| `insert` with `room` | the same; 2 reads more (33 items) every 10 s, and where as many tasks came as there was room for |
+| `insert` with `room` | the same; 2 reads more (33 items) every 10 s, and when all known room is taken |
 | `get` | 1 |
 | `replace` | 1: a transaction of 2 items where the status changes, a conditional update where it does not |
 | `replace` with a note | 1 transaction, of one item more |
 | `renew` | 1 for each lease |
 | `claimable` | 1 read, 1 query for each operation and each of its priorities, 1 batch read for each 100 tasks found |
 | `overdue` | 4 queries, and 1 batch read for each 100 found |
-| `purge` | 5 queries, 1 batch read for each 100 found, 1 transaction for each task or note removed; with room 1 a scope |
+| `purge` | 5 queries, 1 batch read for each 100 found, 1 transaction for each removed (with room 1 a scope) |
 | `list` | 1 query for each status asked for (6 for any), 1 batch read for each 100 found |
 | `list` of all scopes | as many queries for each operation, 1 for each priority of its pending tasks, and 1 read more |
 | `count` | 1 batch read of 32 items |
