@@ -13,7 +13,10 @@ SOURCE = Path(__file__).parents[1] / "src"
 
 _DOMAIN = {"elapsed", "errors", "task", "transitions", "logs", "_version"}
 _PORTS = {"notes", "store", "engine"}
-_CORE = {"registry", "runner", "run", "heartbeat", "sweeper", "changes", "failure_rate", "service", "clock"}
+_CORE = {
+    *("registry", "runner", "run", "heartbeat", "sweeper", "changes", "failure_rate", "service", "clock"),
+    *("callbacks", "leftovers"),
+}
 
 FACADE = "__init__"
 

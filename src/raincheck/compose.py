@@ -158,6 +158,8 @@ def service_settings(settings: Settings) -> ServiceSettings:
         max_pending=settings.limits.max_pending,
         max_pending_per_scope=settings.limits.max_pending_per_scope,
         alert_on_failure_rate=settings.observability.alert_on_failure_rate,
+        public_url=settings.server.public_url,
+        callback_secret=settings.server.callback_secret,
     )
 
 

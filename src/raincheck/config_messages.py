@@ -32,13 +32,14 @@ TABLES = ", ".join(
     ]
 )
 
-_SECRET_KEYS = frozenset({"argv", "body", "env", "headers", "queue_url", "url"})
+_SECRET_KEYS = frozenset({"argv", "body", "callback_secret", "env", "headers", "queue_url", "url"})
 _LATER_KINDS = frozenset({"mcp"})
 _NAMED_KEY = re.compile(r"'(\w+)'(?: in \[(\w+)\])?")
 _PATTERNS = {
     r"^[A-Za-z_][A-Za-z0-9_]*$": "letters, digits and _, not starting with a digit",
     r"^[^:\s]+:[^:\s]+$": '"module:function"',
     r"^(https?://|\$\{)\S+$": 'an address that starts with "http://", "https://" or "${NAME}"',
+    r"^https?://[^\s/?#@]+(/[^\s?#]*)?$": 'an address like "https://tools.example.com", without user, "?" and "#"',
     r"^[^{}*?\[\]\\\s]+$": "1 to 100 characters, without blanks and without { } [ ] * ? \\",
     r"^[a-z_][a-z0-9_]{0,62}$": "1 to 63 of a-z, 0-9 and _, not starting with a digit",
     r"^[A-Za-z0-9_.-]{3,255}$": "3 to 255 letters, digits, _, . and -",

@@ -43,6 +43,19 @@ class ServerSettings(Section):
         description="Web pages whose scripts may call, as `https://app.example.com`; beside those of loopback, where "
         "`host` is loopback.",
     )
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$",
+        description="Where this server is reached from outside, as `https://tools.example.com`: the start of the "
+        "addresses by which others settle tasks (`POST …/callbacks/{token}`).",
+    )
+    callback_secret: str | None = Field(
+        default=None,
+        min_length=32,
+        repr=False,
+        description="A random text, from the environment and the same for all servers and workers: a task then has "
+        "the same callback address after a lost worker. Unset: a new one, beside the first.",
+    )
     auth: AuthSettings | None = Field(default=None, description="The table [server.auth].")
 
     @field_validator("allowed_hosts", mode="after")

@@ -161,7 +161,7 @@ class Heartbeat:
             self._confirm()
             lapsing = self._runner.lapsing(elapsed() + self._margin)
         if lapsing and self._store.capabilities.remote:
-            self._runner.lost([run.task_ref for run in lapsing if run.task.retry_when_lost])
+            self._runner.lost([run.task_ref for run in lapsing if run.may_start_elsewhere])
         self._set_timer()
 
     def _confirm(self) -> None:

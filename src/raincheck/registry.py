@@ -22,6 +22,7 @@ from raincheck.errors import (
     TaskNotFound,
     UnknownOperation,
 )
+from raincheck.leftovers import due_with
 from raincheck.operations.operation import Operation
 from raincheck.store import Cursor, Room, TaskStore, TaskSummary
 from raincheck.task import InputRequest, Task, TaskStatus, inflight_key, new_task_ref, utc_now
@@ -290,11 +291,13 @@ class Registry:
     async def _apply(self, task_ref: str, scope: str, event: Event) -> Task:
         while True:
             task = await self.get(task_ref, scope=scope)
+            now = self._clock()
             try:
-                changed = transition(task, event, self._clock())
+                changed = transition(task, event, now)
             except Refused:
                 return task
-            if changed is task or await self._store.replace(changed):
+            note = await due_with(self._store, task, changed, now)
+            if changed is task or await self._store.replace(changed, note=note):
                 return changed
 
     def _check_size(self, arguments: Mapping[str, Any]) -> None:

@@ -7,16 +7,19 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Final, Literal, NoReturn
 
+from raincheck.callbacks import Callbacks
 from raincheck.changes import Changes
 from raincheck.engine import Slot
 from raincheck.errors import StoreError
-from raincheck.operations.context import TaskContext
+from raincheck.leftovers import due_with, forget, note_of
+from raincheck.notes import Note
+from raincheck.operations.context import CallbackAddress, TaskContext
 from raincheck.operations.operation import Operation
 from raincheck.store import TaskStore
 from raincheck.task import InputRequest, Progress, Task, TaskStatus
-from raincheck.transitions import AskInput, Event, Refused, ReportProgress, transition
+from raincheck.transitions import AskInput, Event, Refused, ReportProgress, SaveCheckpoint, transition
 
 __all__ = ["Interrupted", "Run", "StopReason", "input_key"]
 
@@ -26,6 +29,8 @@ StopReason = Literal["settled", "lost", "timeout", "deadline", "shutdown"]
 """Why a run was told to stop: the task was settled by somebody else (cancelled), its lease went to another worker, the
 attempt's timeout passed, the task's deadline passed, or the worker shuts down."""
 
+# What no operation can save by itself: its first character is not printable.
+_OUTSIDE: Final = {"\x1fraincheck": "outside"}
 _PROGRESS_SECONDS = 0.25
 _STORE_RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -54,6 +59,8 @@ class Run:
 
     __slots__ = (
         "_asked",
+        "_callback",
+        "_callbacks",
         "_changes",
         "_clock",
         "_lease",
@@ -86,6 +93,7 @@ class Run:
         *,
         store: TaskStore,
         changes: Changes,
+        callbacks: Callbacks,
         slot: Slot,
         clock: Callable[[], datetime],
         lease: timedelta,
@@ -105,11 +113,14 @@ class Run:
             idempotency_key=None if task.inflight else task.idempotency_key,
             attempt=task.attempt,
             fence=task.fence,
+            checkpoint=task.checkpoint,
             backend=self,
             loop=self.loop,
         )
         self._store = store
         self._changes = changes
+        self._callbacks = callbacks
+        self._callback: CallbackAddress | None = None
         self._slot = slot
         self._clock = clock
         self._lease = lease
@@ -123,6 +134,16 @@ class Run:
         self._timer: asyncio.TimerHandle | None = None
         self._remaining = 0.0
         self._timer_since = 0.0
+
+    @property
+    def may_start_elsewhere(self) -> bool:
+        """Whether another worker starts the task again where it takes this one for lost."""
+        return self.task.retry_when_lost or self.task.checkpoint is not None
+
+    @property
+    def outside(self) -> bool:
+        """Whether an earlier start handed the task's end over to somebody outside."""
+        return self.task.checkpoint == _OUTSIDE
 
     # How it is told to stop.
 
@@ -204,8 +225,8 @@ class Run:
 
     # Writing: compare-and-set against whatever the stored task has become.
 
-    async def apply(self, event: Event) -> Task:
-        """Apply the event to the stored task, however often others write in between.
+    async def apply(self, event: Event, note: Note | None = None) -> Task:
+        """Apply the event to the stored task, however often others write in between; the note goes with it.
 
         Raises:
             Refused: The event does not apply any more: the lease is gone, or the task is settled.
@@ -217,7 +238,8 @@ class Run:
             if changed is not self.task and changed.lease_until is not None:
                 # Heartbeats leave the version alone, so the record here may hold a lease that was renewed since.
                 changed = replace(changed, lease_until=max(changed.lease_until, now + self._lease))
-            if changed is self.task or await self._store.replace(changed):
+            beside = note or await due_with(self._store, self.task, changed, now)
+            if changed is self.task or await self._store.replace(changed, note=beside):
                 if changed.version > self.version:
                     self.notify(changed)
                 return changed
@@ -226,7 +248,7 @@ class Run:
                 raise Refused(self.task, event, "terminal")
             self.notify(stored)
 
-    async def apply_patiently(self, event: Event, *, tries: int | None = None) -> Task:
+    async def apply_patiently(self, event: Event, note: Note | None = None, *, tries: int | None = None) -> Task:
         """`apply`, tried again while the store does not answer: an outcome must not be lost to a full disk.
 
         Raises:
@@ -236,7 +258,7 @@ class Run:
         tried = 0
         while True:
             try:
-                return await self.apply(event)
+                return await self.apply(event, note)
             except StoreError as error:
                 tried += 1
                 if tries is not None and tried >= tries:
@@ -295,26 +317,58 @@ class Run:
         await self.apply_patiently(
             AskInput(fence=self.fence, requests=(InputRequest(key=key, method=method, params=dict(params)),))
         )
-        self._park()
+        await self.park()
         while (response := self._response(key)) is None:
             # Cleared by whoever waits next; a waiter that was woken looks again, so none misses its answer.
             self._news.clear()
             await self._news.wait()
-        await self._unpark()
+        await self.unpark()
         return response
 
-    def _park(self) -> None:
+    async def save(self, checkpoint: Any, leftover: Mapping[str, Any] | None) -> None:
+        """See `ContextBackend.save`."""
+        note = None if leftover is None else note_of(self.task, leftover)
+        await self.apply_patiently(SaveCheckpoint(fence=self.fence, checkpoint=checkpoint), note)
+
+    async def outside_ended(self) -> None:
+        """See `ContextBackend.outside_ended`."""
+        try:
+            await forget(self._store, self.task_ref)
+        except StoreError as error:
+            # The job is told to stop after its end then, which changes nothing.
+            logger.warning("cannot forget an upstream job: %s", error.message, extra={"task_ref": self.task_ref})
+
+    async def wait_outside(self) -> NoReturn:
+        """See `ContextBackend.wait_outside`."""
+        await self.apply_patiently(SaveCheckpoint(fence=self.fence, checkpoint=_OUTSIDE))
+        await self.park()
+        try:
+            await self.loop.create_future()
+        finally:
+            if self._stop is None:
+                await self.unpark()
+        raise AssertionError("nobody sets it")
+
+    async def callback_address(self) -> CallbackAddress:
+        """See `ContextBackend.callback_address`."""
+        self._callback = self._callback or await self._callbacks.address(self.task)
+        return self._callback
+
+    async def park(self) -> None:
+        """See `ContextBackend.park`."""
         self._parked += 1
         if self._parked == 1:
             self._pause_timer()
             self._slot.release()
 
-    async def _unpark(self) -> None:
+    async def unpark(self) -> None:
+        """See `ContextBackend.unpark`."""
         # Of several questions that wait side by side, the last one to be answered takes the place again.
         self._parked -= 1
         if self._parked == 0:
             await self._slot.acquire()
-            self._resume_timer()
+            if self._stop is None:
+                self._resume_timer()
 
     def _response(self, key: str) -> Mapping[str, Any] | None:
         return next((request.response for request in self.task.inputs if request.key == key), None)

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from raincheck.callbacks import Callbacks
 from raincheck.changes import Changes
 from raincheck.elapsed import elapsed
 from raincheck.engine import Slot
@@ -47,6 +48,7 @@ class Runner:
         store: The registry of tasks.
         operations: Looks up an operation by name; None where this process does not have it.
         changes: Where cancels and answers are heard of.
+        callbacks: Makes the tokens by which tasks are settled from outside.
         worker_id: This worker's name in the store.
         lease_seconds: How long a claim is good for without renewal.
         clock: The wall clock.
@@ -59,6 +61,7 @@ class Runner:
         store: TaskStore,
         operations: Callable[[str], Operation | None],
         changes: Changes,
+        callbacks: Callbacks,
         *,
         worker_id: str,
         lease_seconds: float,
@@ -71,6 +74,7 @@ class Runner:
         self._store = store
         self._operations = operations
         self._changes = changes
+        self._callbacks = callbacks
         self._worker_id = worker_id
         self._lease = timedelta(seconds=lease_seconds)
         self._clock = clock
@@ -127,6 +131,7 @@ class Runner:
             operation,
             store=self._store,
             changes=self._changes,
+            callbacks=self._callbacks,
             slot=slot,
             clock=self._clock,
             lease=self._lease,
@@ -296,6 +301,8 @@ async def _guarded(operation: Operation, run: Run) -> Outcome:
     """The boundary between the operation's code and ours: whatever it does becomes an outcome."""
     extra = {"task_ref": run.task_ref, "operation": operation.operation_type}
     try:
+        if run.outside:
+            await run.wait_outside()
         if operation.ask_first:
             await run.ask_first()
         value = await operation.executor.run(run.task.arguments, run.context)

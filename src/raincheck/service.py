@@ -8,9 +8,10 @@ import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from raincheck.callbacks import Callbacks
 from raincheck.changes import Changes
 from raincheck.clock import StoreClock
 from raincheck.engine import EngineFactory
@@ -18,6 +19,7 @@ from raincheck.engines.local import local_engine
 from raincheck.errors import StoreError
 from raincheck.failure_rate import FailureRate
 from raincheck.heartbeat import Heartbeat
+from raincheck.leftovers import Leftovers
 from raincheck.operations.operation import Operation
 from raincheck.registry import Registry
 from raincheck.runner import Runner
@@ -47,6 +49,8 @@ class ServiceSettings:
         max_parameters_bytes: The largest parameters, as JSON.
         max_pending, max_pending_per_scope: How many tasks may be pending in the store, and in one scope; 0: any number.
         alert_on_failure_rate: The share of failed tasks of an operation from which on a warning is logged.
+        public_url: Where the server is reached from outside, for callbacks; None: nobody is given an address.
+        callback_secret: See `raincheck.callbacks.Callbacks`.
     """
 
     max_concurrency: int = 50
@@ -57,6 +61,8 @@ class ServiceSettings:
     max_pending: int = 0
     max_pending_per_scope: int = 0
     alert_on_failure_rate: float = 0.05
+    public_url: str | None = None
+    callback_secret: str | None = field(default=None, repr=False)
 
 
 class Service:
@@ -70,6 +76,7 @@ class Service:
         engine: Makes what brings tasks to this process.
 
     Attributes:
+        callbacks: Takes the calls by which tasks are settled from outside.
         clock: What time it is for the tasks.
         registry: The use cases, once started.
     """
@@ -95,10 +102,18 @@ class Service:
         lease = self.settings.lease_seconds
         self._engine = engine(store, names, max_concurrency=self.settings.max_concurrency, clock=clock)
         self._failures = FailureRate(self.settings.alert_on_failure_rate)
+        self.callbacks = Callbacks(
+            store,
+            operations,
+            public_url=self.settings.public_url,
+            secret=self.settings.callback_secret,
+            clock=clock,
+        )
         self._runner = Runner(
             store,
             operations,
             self._changes,
+            self.callbacks,
             worker_id=self.worker_id,
             lease_seconds=lease,
             clock=clock,
@@ -122,6 +137,7 @@ class Service:
             returned=self._engine.deliver,
             held=lambda: self._runner.leases,
         )
+        self._leftovers = Leftovers(store, operations, names, clock=clock)
         self.registry = Registry(
             store,
             operations,
@@ -151,6 +167,7 @@ class Service:
         self._changes.start()
         self._heartbeat.start()
         self._sweeper.start()
+        self._leftovers.start()
         self._started = True
         try:
             await self._engine.start(self._runner.run)
@@ -171,6 +188,7 @@ class Service:
                 await self._engine.join()
         except TimeoutError:
             logger.error("%d tasks would not stop; their leases will run out", self._engine.running)
+        await self._leftovers.stop()
         await self._close_executors()
         await self._sweeper.stop()
         await self._heartbeat.stop()

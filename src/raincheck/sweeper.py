@@ -10,6 +10,7 @@ from datetime import datetime
 
 from raincheck.elapsed import elapsed
 from raincheck.errors import StoreError
+from raincheck.leftovers import due_with
 from raincheck.store import TaskStore
 from raincheck.task import Task, TaskStatus
 from raincheck.transitions import DeadlinePassed, LeaseExpired, Refused, transition
@@ -103,7 +104,8 @@ class Sweeper:
         except Refused:
             return False
         seen_lease = task.lease_until if isinstance(event, LeaseExpired) else None
-        if not await self._store.replace(swept, seen_lease=seen_lease):
+        note = await due_with(self._store, task, swept, now)
+        if not await self._store.replace(swept, seen_lease=seen_lease, note=note):
             return False
         logger.info(
             "%s: %s -> %s",

@@ -9,7 +9,7 @@ from mcp.shared.exceptions import MCPError
 
 from raincheck.errors import OperationFailed
 from raincheck.operations.context import TaskContext
-from raincheck.operations.operation import Executor
+from raincheck.operations.operation import Executor, StopsOutside
 from raincheck.task import Outcome, TaskError
 
 __all__ = ["KeepsProtocolErrors", "protocol_error_outcome"]
@@ -44,6 +44,16 @@ class KeepsProtocolErrors:
             return await self.inner.run(arguments, context)
         except MCPError as error:
             return protocol_error_outcome(error)
+
+    @property
+    def leaves_work(self) -> bool:
+        """See `StopsOutside.leaves_work`."""
+        return isinstance(self.inner, StopsOutside) and self.inner.leaves_work
+
+    async def stop_outside(self, leftover: Mapping[str, Any]) -> None:
+        """See `StopsOutside.stop_outside`."""
+        if isinstance(self.inner, StopsOutside):
+            await self.inner.stop_outside(leftover)
 
     async def aclose(self) -> None:
         """Let the inner one let go of what it holds, if anything."""

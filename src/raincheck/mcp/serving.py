@@ -9,12 +9,13 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.auth.provider import TokenVerifier
 from mcp.server.mcpserver import MCPServer
 
+from raincheck.callbacks import Callbacks
 from raincheck.compose import make_operations
 from raincheck.config import Settings
 from raincheck.errors import StoreError
@@ -22,11 +23,13 @@ from raincheck.health import Health
 from raincheck.lifecycle import told_to_stop
 from raincheck.logs import configure_logs
 from raincheck.mcp.auth import make_verifier, sdk_settings, transport_security
+from raincheck.mcp.callbacks import with_callbacks
 from raincheck.mcp.extension import Raincheck
 from raincheck.mcp.http_app import http_app, with_health
 from raincheck.mcp.shortcut import shorten
 from raincheck.mcp.stdio import Wire, run_on, take_wire
 from raincheck.operations.operation import Operation
+from raincheck.service import Service
 
 if TYPE_CHECKING:
     import uvicorn
@@ -115,7 +118,7 @@ async def _serve(server: MCPServer[Any], rc: Raincheck, settings: Settings, door
         if isinstance(door, Wire):
             serving = asyncio.create_task(run_on(door, server))
         else:
-            web = _web_server(server, settings, door, Health(service))
+            web = _web_server(server, settings, door, service)
             serving = asyncio.create_task(web.serve(sockets=[door]))
         stopping = asyncio.create_task(told.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -137,7 +140,9 @@ async def _serve(server: MCPServer[Any], rc: Raincheck, settings: Settings, door
     return 0
 
 
-def _web_server(server: MCPServer[Any], settings: Settings, listener: socket.socket, health: Health) -> uvicorn.Server:
+def _web_server(
+    server: MCPServer[Any], settings: Settings, listener: socket.socket, service: Service
+) -> uvicorn.Server:
     import uvicorn
 
     class Web(uvicorn.Server):
@@ -153,8 +158,16 @@ def _web_server(server: MCPServer[Any], settings: Settings, listener: socket.soc
     else:
         app = http_app(server, host=host, security=security)
     print(f"raincheck: serving on {_address(settings, listener)}", file=sys.stderr, flush=True)
-    whole = with_health(app, health)
+    whole = with_health(app, Health(service))
+    whole = with_callbacks(whole, _given(service.callbacks), max_result_bytes=settings.execution.max_result_bytes)
     return Web(uvicorn.Config(whole, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1))
+
+
+def _given(callbacks: Callbacks) -> Callable[[], Awaitable[Callbacks]]:
+    async def give() -> Callbacks:
+        return callbacks
+
+    return give
 
 
 def _listen(settings: Settings) -> socket.socket:

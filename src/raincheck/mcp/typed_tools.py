@@ -8,7 +8,7 @@ import json
 import keyword
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context
@@ -30,7 +30,7 @@ from raincheck.mcp.surfaces import (
     surface_of,
 )
 from raincheck.mcp.task_methods import TaskMethods
-from raincheck.operations.context import TaskContext
+from raincheck.operations.context import CallbackAddress, TaskContext
 from raincheck.operations.operation import Operation, Policy
 from raincheck.registry import Registry, Submission
 from raincheck.run import input_key
@@ -155,6 +155,24 @@ class _RequestBackend:
 
     async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         raise OperationFailed("An inline operation cannot ask its caller; use mode auto or task.")
+
+    async def save(self, checkpoint: Any, leftover: Mapping[str, Any] | None) -> None:
+        raise OperationFailed("An inline operation has no task that could keep a checkpoint; use mode auto or task.")
+
+    async def outside_ended(self) -> None:
+        return
+
+    async def park(self) -> None:
+        return
+
+    async def unpark(self) -> None:
+        return
+
+    async def wait_outside(self) -> NoReturn:
+        raise OperationFailed("An inline operation cannot wait to be called back; use mode auto or task.")
+
+    async def callback_address(self) -> CallbackAddress:
+        raise OperationFailed("An inline operation cannot be called back; use mode auto or task.")
 
 
 def check_support(operation: Operation, surface: Surface, ctx: ServerRequestContext[Any, Any]) -> None:

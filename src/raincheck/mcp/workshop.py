@@ -19,10 +19,13 @@ from typing import Any, ParamSpec, TypeVar, overload
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams
+from starlette.types import ASGIApp
 
+from raincheck.callbacks import Callbacks
 from raincheck.compose import default_policy, make_engine, make_store, place_of, service_settings
 from raincheck.config import Settings, file_name
 from raincheck.errors import ConfigurationError
+from raincheck.mcp.callbacks import with_callbacks
 from raincheck.mcp.handle_tools import HANDLE_TOOLS, HandleTools, answer_errors
 from raincheck.mcp.protocol_errors import KeepsProtocolErrors
 from raincheck.mcp.scopes import scope_of
@@ -267,6 +270,19 @@ class Workshop:
             if self._holders == 0:
                 self._service = None
                 await service.stop()
+
+    def with_callbacks(self, app: ASGIApp) -> ASGIApp:
+        """Your server's ASGI application, and beside it `POST /callbacks/{token}`, by which others settle tasks.
+
+        ::
+
+            app = rc.with_callbacks(mcp.streamable_http_app())
+        """
+
+        async def callbacks() -> Callbacks:
+            return (await self.started()).callbacks
+
+        return with_callbacks(app, callbacks, max_result_bytes=self._settings.execution.max_result_bytes)
 
     def place(self) -> tuple[str, str]:
         """The store and the engine, as a person may be told of them."""

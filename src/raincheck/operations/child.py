@@ -26,7 +26,7 @@ import pydantic_core
 
 from raincheck.errors import OperationFailed, RaincheckError, TaskFailure
 from raincheck.operations.channel import Channel
-from raincheck.operations.context import TaskCancelled, TaskContext
+from raincheck.operations.context import CallbackAddress, TaskCancelled, TaskContext
 from raincheck.operations.python import PythonExecutor, is_async, stopped
 from raincheck.operations.signature import Signature
 from raincheck.operations.values import json_value
@@ -74,30 +74,56 @@ class _Worker:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._numbers = itertools.count()
-        self._answers: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Future[Mapping[str, Any]]]] = {}
+        self._answers: dict[int, tuple[asyncio.AbstractEventLoop, asyncio.Future[Any]]] = {}
 
     async def report(self, progress: Progress) -> None:
         self._channel.write({"progress": [progress.fraction, progress.message]})
 
     async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await self._call("ask", method, params)
+
+    async def save(self, checkpoint: Any, leftover: Mapping[str, Any] | None) -> None:
+        await self._call("save", checkpoint, leftover)
+
+    async def outside_ended(self) -> None:
+        await self._call("outside_ended")
+
+    async def park(self) -> None:
+        await self._call("park")
+
+    async def unpark(self) -> None:
+        await self._call("unpark")
+
+    async def wait_outside(self) -> NoReturn:
+        await self._call("wait_outside")
+        raise AssertionError("it is never answered")
+
+    async def callback_address(self) -> CallbackAddress:
+        return CallbackAddress(*await self._call("callback_address"))
+
+    async def _call(self, verb: str, *arguments: Any) -> Any:
         number = next(self._numbers)
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Mapping[str, Any]] = loop.create_future()
+        answer: asyncio.Future[Any] = loop.create_future()
         self._answers[number] = (loop, answer)
-        self._channel.write({"ask": number, "method": method, "params": params})
+        self._channel.write({"call": number, "verb": verb, "arguments": arguments})
         return await answer
 
     def listen(self) -> None:
         """Take answers in, in a thread, until the worker is gone."""
         while message := self._channel.read():
             loop, answer = self._answers.pop(message["answer"])
-            loop.call_soon_threadsafe(_answered, answer, message["value"])
+            loop.call_soon_threadsafe(_answered, answer, message)
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
-def _answered(answer: asyncio.Future[Mapping[str, Any]], value: Mapping[str, Any]) -> None:
-    if not answer.done():
-        answer.set_result(value)
+def _answered(answer: asyncio.Future[Any], message: Mapping[str, Any]) -> None:
+    if answer.done():
+        return
+    if "failed" in message:
+        answer.set_exception(OperationFailed(message["failed"]))
+    else:
+        answer.set_result(message["value"])
 
 
 def _end_of(call: dict[str, Any], worker: _Worker) -> dict[str, Any]:
@@ -193,6 +219,7 @@ def _context(call: dict[str, Any], worker: _Worker, loop: asyncio.AbstractEventL
         idempotency_key=call["idempotency_key"],
         attempt=call["attempt"],
         fence=call["fence"],
+        checkpoint=call["checkpoint"],
         backend=worker,
         loop=loop,
     )

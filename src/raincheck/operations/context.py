@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+import json
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from concurrent.futures import CancelledError, Future
-from typing import Any, Protocol, TypeVar
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
+from raincheck.errors import OperationFailed
+from raincheck.operations.values import json_value
 from raincheck.task import Progress
 
-__all__ = ["ContextBackend", "TaskCancelled", "TaskContext"]
+__all__ = ["LARGEST_CHECKPOINT", "CallbackAddress", "ContextBackend", "TaskCancelled", "TaskContext"]
 
 _T = TypeVar("_T")
 
+LARGEST_CHECKPOINT = 64 * 1024
+"""The largest checkpoint, in bytes of JSON."""
+
 _LONGEST_MESSAGE = 500
+
+
+class CallbackAddress(NamedTuple):
+    """How somebody outside settles the task: the one-time token, and the whole address where one is configured."""
+
+    token: str
+    url: str | None
 
 
 class TaskCancelled(BaseException):
@@ -24,7 +38,7 @@ class TaskCancelled(BaseException):
 
 
 class ContextBackend(Protocol):
-    """What a runner gives to a context. Both coroutines run on the runner's event loop."""
+    """What a runner gives to a context. The coroutines run on the runner's event loop."""
 
     async def report(self, progress: Progress) -> None:
         """Store the progress; reports that come faster than they can be stored are merged, the last one wins."""
@@ -32,6 +46,30 @@ class ContextBackend(Protocol):
 
     async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """Park the task until the caller has answered; the answer."""
+        ...
+
+    async def save(self, checkpoint: Any, leftover: Mapping[str, Any] | None) -> None:
+        """Make the checkpoint durable, and with it what is to be stopped outside where the task ends without it."""
+        ...
+
+    async def outside_ended(self) -> None:
+        """What `save` was given as a leftover has ended: nothing is to be stopped any more."""
+        ...
+
+    async def park(self) -> None:
+        """Give the task's place back; its attempt's timer stands still."""
+        ...
+
+    async def unpark(self) -> None:
+        """Take a place again; for each `park` one."""
+        ...
+
+    async def wait_outside(self) -> NoReturn:
+        """Wait to be settled from outside; never returns."""
+        ...
+
+    async def callback_address(self) -> CallbackAddress:
+        """The task's one-time token; when this returns, a call with it is taken."""
         ...
 
 
@@ -51,6 +89,7 @@ class TaskContext:
             remembers the highest one it saw and refuses lower ones: so nothing that a worker without a lease still
             does takes effect there. 0 where the operation runs without a task (`mode = "inline"`).
         answers: What the caller answered to the operation's `ask_first`, by name, each `{"action", "content"}`.
+        checkpoint: What was saved last, by this start of the task or by an earlier one; None before.
     """
 
     def __init__(
@@ -61,6 +100,7 @@ class TaskContext:
         idempotency_key: str | None,
         attempt: int,
         fence: int = 0,
+        checkpoint: Any = None,
         backend: ContextBackend,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -70,10 +110,16 @@ class TaskContext:
         self.attempt = attempt
         self.fence = fence
         self.answers: dict[str, Mapping[str, Any]] = {}
+        self.checkpoint = checkpoint
         self._backend = backend
         self._loop = loop
         self._cancelled = False
         self._waiting: tuple[Future[Any], ...] = ()
+
+    @property
+    def backend(self) -> ContextBackend:
+        """What stands behind this context, for an executor that hands its calls on (to a process of its own)."""
+        return self._backend
 
     @property
     def cancelled(self) -> bool:
@@ -121,6 +167,80 @@ class TaskContext:
         """Ask by any request that MCP lets a server put to its client; what `elicit` and `sample` do."""
         return await self._backend.ask(method, params)
 
+    async def save(self, checkpoint: Any) -> None:
+        """Save what the operation can go on from: durable when this returns, and then in `checkpoint`.
+
+        From then on the task is started again when its worker is lost, whatever `on_worker_lost` says: the operation
+        has to look at `checkpoint` first, and go on from there.
+
+        Args:
+            checkpoint: Anything JSON-serialisable but null, at most `LARGEST_CHECKPOINT` bytes; replaces the last one.
+
+        Raises:
+            OperationFailed: It is null, no JSON, or too large.
+        """
+        await self.save_job(checkpoint, None)
+
+    async def save_job(self, checkpoint: Any, leftover: Mapping[str, Any] | None) -> None:
+        """`save`, and in the same step `leftover`: what the executor's `stop_outside` is given where the task ends
+        before `outside_ended` was called. For executors that start work on another server."""
+        value = json_value(checkpoint)
+        if value is None:
+            raise OperationFailed("a checkpoint must not be null")
+        size = len(json.dumps(value, separators=(",", ":")))
+        if size > LARGEST_CHECKPOINT:
+            raise OperationFailed(
+                f"a checkpoint is {size} bytes as JSON; at most {LARGEST_CHECKPOINT} are allowed: save a reference"
+            )
+        await self._backend.save(value, leftover)
+        self.checkpoint = value
+
+    async def outside_ended(self) -> None:
+        """What was saved as a leftover has come to its end: it is not to be stopped any more."""
+        await self._backend.outside_ended()
+
+    @asynccontextmanager
+    async def idle(self) -> AsyncGenerator[None]:
+        """While the block only waits: the task gives its place to others and its attempt's timer stands still.
+
+        Its lease is renewed and its deadline counts on. At the end of the block it waits for a place again.
+        """
+        await self._backend.park()
+        try:
+            yield
+        except BaseException:
+            if not self._cancelled:
+                await self._backend.unpark()
+            raise
+        await self._backend.unpark()
+
+    async def wait_outside(self) -> NoReturn:
+        """Somebody will call back: hand the task's end over to whoever was given `callback_url`.
+
+        Never returns. The task stays `processing` and holds no place until it is settled by the call, cancelled, or
+        its deadline passes. This is durable: where the worker is lost, another one goes on waiting and the operation's
+        code is not started again.
+        """
+        await self._backend.wait_outside()
+
+    async def callback_url(self) -> str:
+        """The address at which this task is settled by one `POST`, whatever its worker does (docs/upstream-jobs.md).
+
+        Whoever has it can settle this task and nothing else; it is good until the deadline. Within one start of the
+        task it is always the same, after a lost worker it is another one unless `callback_secret` is set.
+
+        Raises:
+            OperationFailed: `public_url` in [server] is not set.
+        """
+        address = await self._backend.callback_address()
+        if address.url is None:
+            raise OperationFailed("a callback address needs 'public_url' in [server]: where this server is reached")
+        return address.url
+
+    async def callback_token(self) -> str:
+        """The last part of `callback_url`, for callers that know the rest."""
+        return (await self._backend.callback_address()).token
+
     def progress_sync(self, fraction: float | None = None, message: str | None = None) -> None:
         """`progress` for a synchronous operation; raises `TaskCancelled` if the task was told to stop."""
         self.check_cancelled()
@@ -130,6 +250,22 @@ class TaskContext:
         """`elicit` for a synchronous operation (its thread waits)."""
         self.check_cancelled()
         return self._call(self.elicit(message, schema))
+
+    def save_sync(self, checkpoint: Any) -> None:
+        """`save` for a synchronous operation."""
+        self.check_cancelled()
+        self._call(self.save(checkpoint))
+
+    def callback_url_sync(self) -> str:
+        """`callback_url` for a synchronous operation."""
+        self.check_cancelled()
+        return self._call(self.callback_url())
+
+    def wait_outside_sync(self) -> NoReturn:
+        """`wait_outside` for a synchronous operation; its thread waits too, so prefer an async one for many tasks."""
+        self.check_cancelled()
+        self._call(self.wait_outside())
+        raise AssertionError("it never returns")
 
     def _call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)

@@ -89,6 +89,7 @@ class IsolatedExecutor:
                 "idempotency_key": context.idempotency_key,
                 "attempt": context.attempt,
                 "fence": context.fence,
+                "checkpoint": context.checkpoint,
                 "max_result_bytes": self._max_result_bytes,
             }
         )
@@ -125,8 +126,8 @@ class IsolatedExecutor:
                 match message:
                     case {"progress": [fraction, text]}:
                         await context.progress(fraction, text)
-                    case {"ask": number, "method": method, "params": params}:
-                        task = asyncio.create_task(_ask(group, context, number, method, params))
+                    case {"call": number, "verb": verb, "arguments": given}:
+                        task = asyncio.create_task(_serve(group, context, number, verb, given))
                         asking.add(task)
                         task.add_done_callback(asking.discard)
                     case _:
@@ -139,10 +140,32 @@ class IsolatedExecutor:
                 task.cancel()
 
 
-async def _ask(group: ProcessGroup, context: TaskContext, number: int, method: str, params: dict[str, Any]) -> None:
-    answer = await context.ask(method, params)
+async def _serve(group: ProcessGroup, context: TaskContext, number: int, verb: str, given: Any) -> None:
+    """One call of the child's context on the worker (`ContextBackend`), and its answer."""
+    backend = context.backend
+    answer: dict[str, Any] = {"answer": number, "value": None}
+    try:
+        match verb, given:
+            case "ask", [method, params]:
+                answer["value"] = dict(await backend.ask(method, params))
+            case "save", [checkpoint, leftover]:
+                await backend.save(checkpoint, leftover)
+            case "outside_ended", []:
+                await backend.outside_ended()
+            case "park", []:
+                await backend.park()
+            case "unpark", []:
+                await backend.unpark()
+            case "wait_outside", []:
+                await backend.wait_outside()
+            case "callback_address", []:
+                answer["value"] = list(await backend.callback_address())
+            case _:
+                raise AssertionError(f"the child calls {verb}")
+    except OperationFailed as error:
+        answer["failed"] = error.message
     if group.stdin is not None:
-        group.stdin.write(packed({"answer": number, "value": dict(answer)}))
+        group.stdin.write(packed(answer))
 
 
 async def _left(group: ProcessGroup) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from raincheck.operations.context import TaskContext
 from raincheck.operations.limits import BreakerPolicy, check_limits
 
-__all__ = ["Dedupe", "Executor", "LostPolicy", "Mode", "Operation", "Policy", "WithoutTasks"]
+__all__ = ["Dedupe", "Executor", "LostPolicy", "Mode", "Operation", "Policy", "StopsOutside", "WithoutTasks"]
 
 Mode = Literal["inline", "auto", "task"]
 WithoutTasks = Literal["ticket", "wait", "refuse"]
@@ -76,7 +76,10 @@ class Policy:
 
 
 class Executor(Protocol):
-    """The kind-specific half of an operation: checks its parameters and runs it."""
+    """The kind-specific half of an operation: checks its parameters and runs it.
+
+    One that starts work on other servers may also have `StopsOutside`, one that holds connections `aclose`.
+    """
 
     @property
     def parameters_schema(self) -> Mapping[str, Any]:
@@ -100,6 +103,24 @@ class Executor(Protocol):
         Raises:
             TaskFailure: The attempt failed; `code`, `message`, `retryable` and `details` are for the caller.
             Exception: The operation's own error: `operation_failed` with the exception's text.
+        """
+        ...
+
+
+@runtime_checkable
+class StopsOutside(Protocol):
+    """An executor whose tasks leave work outside that is to be stopped with them (`TaskContext.save_job`)."""
+
+    @property
+    def leaves_work(self) -> bool:
+        """Whether this one's tasks ever do."""
+        ...
+
+    async def stop_outside(self, leftover: Mapping[str, Any]) -> None:
+        """Stop that work; bounded in time. Called again after a failure, and may be called twice.
+
+        Raises:
+            TaskFailure: It could not be done; where `retryable`, trying again may help.
         """
         ...
 
