@@ -335,7 +335,7 @@ class Run:
         try:
             await forget(self._store, self.task_ref)
         except StoreError as error:
-            # The job is told to stop after its end then, which changes nothing.
+            # It is told to stop after its end then, which changes nothing.
             logger.warning("cannot forget an upstream job: %s", error.message, extra={"task_ref": self.task_ref})
 
     async def wait_outside(self) -> NoReturn:

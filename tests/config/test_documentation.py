@@ -14,7 +14,7 @@ from raincheck.config import NESTED_MODELS, OPERATION_MODELS, OPERATION_TABLES, 
 from raincheck.config_sources import load_settings
 
 EXAMPLE = PAGE.parents[1] / "examples" / "raincheck.toml"
-COMMENTED_OUT = {"server": {"version", "instructions", "auth"}}
+COMMENTED_OUT = {"server": {"version", "instructions", "auth", "public_url", "callback_secret"}}
 
 
 def test_the_page_has_every_key_with_its_default_and_no_other() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
-from raincheck.operations.context import TaskContext
+from raincheck.operations.context import CallbackAddress, TaskContext
 from raincheck.operations.operation import Operation
 from raincheck.task import Progress
 
@@ -18,6 +18,8 @@ class Recorder:
 
     def __init__(self, answer: Mapping[str, Any] | None = None) -> None:
         self.reports: list[Progress] = []
+        self.saved: list[tuple[Any, Any]] = []
+        self.parked = 0
         self.asked: list[tuple[str, Mapping[str, Any]]] = []
         self.reported = asyncio.Event()
         self.was_asked = asyncio.Event()
@@ -34,6 +36,25 @@ class Recorder:
             await asyncio.Event().wait()
         assert self._answer is not None
         return self._answer
+
+    async def save(self, checkpoint: Any, leftover: Mapping[str, Any] | None) -> None:
+        self.saved.append((checkpoint, leftover))
+
+    async def outside_ended(self) -> None:
+        self.saved.append((None, None))
+
+    async def park(self) -> None:
+        self.parked += 1
+
+    async def unpark(self) -> None:
+        self.parked -= 1
+
+    async def wait_outside(self) -> NoReturn:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+    async def callback_address(self) -> CallbackAddress:
+        return CallbackAddress("t0ken", "https://here.example.com/callbacks/t0ken")
 
 
 def context_for(operation: Operation, backend: Recorder | None = None, *, key: str | None = None) -> TaskContext:

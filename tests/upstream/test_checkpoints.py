@@ -63,10 +63,11 @@ async def test_a_start_after_a_lost_worker_goes_on_from_the_checkpoint(lab: Lab)
 async def test_a_synchronous_operation_and_one_in_a_process_of_its_own_save_too(lab: Lab) -> None:
     from upstream import saving_functions
 
-    for name, isolation in (("thread", "none"), ("process", "process")):
-        lab.operations[name] = python_operation(
-            saving_functions.save_and_tell, operation_type=name, description=name, isolation=isolation
-        )
+    function = saving_functions.save_and_tell
+    lab.operations = {
+        "thread": python_operation(function, operation_type="thread"),
+        "process": python_operation(function, operation_type="process", isolation="process"),
+    }
     async with lab.service(public_url=PUBLIC) as service:
         for name in ("thread", "process"):
             task = (await service.registry.submit(name, {}, scope="a")).task

@@ -118,7 +118,7 @@ class TaskContext:
 
     @property
     def backend(self) -> ContextBackend:
-        """What stands behind this context, for an executor that hands its calls on (to a process of its own)."""
+        """What stands behind this context, for executors."""
         return self._backend
 
     @property
@@ -167,7 +167,7 @@ class TaskContext:
         """Ask by any request that MCP lets a server put to its client; what `elicit` and `sample` do."""
         return await self._backend.ask(method, params)
 
-    async def save(self, checkpoint: Any) -> None:
+    async def save(self, checkpoint: Any, *, leftover: Mapping[str, Any] | None = None) -> None:
         """Save what the operation can go on from: durable when this returns, and then in `checkpoint`.
 
         From then on the task is started again when its worker is lost, whatever `on_worker_lost` says: the operation
@@ -175,15 +175,12 @@ class TaskContext:
 
         Args:
             checkpoint: Anything JSON-serialisable but null, at most `LARGEST_CHECKPOINT` bytes; replaces the last one.
+            leftover: For executors that start work on other servers: what `stop_outside` is given where the task ends
+                before `ContextBackend.outside_ended` was called; kept in the same step.
 
         Raises:
             OperationFailed: It is null, no JSON, or too large.
         """
-        await self.save_job(checkpoint, None)
-
-    async def save_job(self, checkpoint: Any, leftover: Mapping[str, Any] | None) -> None:
-        """`save`, and in the same step `leftover`: what the executor's `stop_outside` is given where the task ends
-        before `outside_ended` was called. For executors that start work on another server."""
         value = json_value(checkpoint)
         if value is None:
             raise OperationFailed("a checkpoint must not be null")
@@ -194,10 +191,6 @@ class TaskContext:
             )
         await self._backend.save(value, leftover)
         self.checkpoint = value
-
-    async def outside_ended(self) -> None:
-        """What was saved as a leftover has come to its end: it is not to be stopped any more."""
-        await self._backend.outside_ended()
 
     @asynccontextmanager
     async def idle(self) -> AsyncGenerator[None]:

@@ -109,7 +109,7 @@ class Executor(Protocol):
 
 @runtime_checkable
 class StopsOutside(Protocol):
-    """An executor whose tasks leave work outside that is to be stopped with them (`TaskContext.save_job`)."""
+    """An executor whose tasks leave work outside that is to be stopped with them (`leftover` of `TaskContext.save`)."""
 
     @property
     def leaves_work(self) -> bool:
