@@ -58,9 +58,9 @@ READING = """\
 - **Calls per task**: agents that call `resolve_task_status` again as soon as it answers, naming no `wait_seconds`. Each
   task's first call follows its ticket at once. The target is one call for each `hold_seconds` of its run, and one.
 - **Processor time**: of the server's process, while {waiters:,} calls are held and nothing else happens: each for
-  another task, `wait_seconds = {longest:g}` (the cap), {windows} × {window:g} s, from {settling:g} s after they were sent
-  until before the first is answered. Once the tasks are pending, once they all run in that process (sleeping; their
-  leases are renewed).
+  another task, `wait_seconds = {longest:g}` (the cap), {windows} × {window:g} s, begun {settling:g} s after they were
+  sent and over before the first is answered. Once the tasks are pending, once they all run in that process (sleeping;
+  their leases are renewed).
 - **In a tight loop**: as many agents, but each asks again as soon as it is answered; {waiters:,} ÷ `hold_seconds` calls
   a second are the most that they can make. For comparison, and without a target.
 - **Lag**: from the end of the operation's own code (the clock it returns) to the answer in the agent's hands, so that
@@ -106,7 +106,8 @@ class Row:
             reached = self.value < self.most or (not self.least_exclusive and self.value == self.most)
             verdict = "reached" if reached else "**not reached**"
         note = f" ({self.note})" if self.note else ""
-        return f"| {self.what} | {self.value:,.{digits}f} {self.unit}{note} | {target} | {verdict} |"
+        measured = f"{self.value:,.{digits}f} {self.unit}".rstrip()
+        return f"| {self.what} | {measured}{note} | {target} | {verdict} |"
 
 
 def progress(text: str) -> None:
