@@ -327,7 +327,7 @@ class _Running:
         """Have it inserted."""
         self._inserting.add(insert.ref)
         insert.done.add_done_callback(lambda _: self._inserted(insert.ref))
-        (self.inserts if insert.room is None else self.inserts_with_room).put(insert)
+        (self.inserts if insert.room in (None, Room()) else self.inserts_with_room).put(insert)
 
     async def close(self) -> None:
         """Serve what waits, then let go of everything."""
