@@ -11,7 +11,7 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import httpcore2
 
@@ -47,7 +47,7 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
         self._target = target
         self._rules = rules
         self._resolver = resolver
-        self._inner = httpcore2.AnyIOBackend()
+        self._inner: httpcore2.AsyncNetworkBackend = cast("Any", httpcore2).AnyIOBackend()
 
     async def connect_tcp(
         self,

@@ -1,0 +1,55 @@
+"""What a webhook is told: the envelope of Standard Webhooks around the task's status.
+
+No arguments, and nothing that would not fit into a note: a large result is replaced by a preview and its resource link.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from raincheck.notes import LARGEST_NOTE
+from raincheck.status import status_of, timestamp
+from raincheck.task import Task
+
+__all__ = ["LARGEST_RESULT", "body_of", "message_id", "message_of"]
+
+LARGEST_RESULT = 64 * 1024
+"""The largest result that is told whole, in bytes of JSON (ASCII)."""
+
+_PREVIEW_CHARACTERS = 1000
+# The rest of the note, an address in it, and what attempts add.
+_LARGEST_MESSAGE = LARGEST_NOTE - 32 * 1024
+
+
+def message_id(task_ref: str) -> str:
+    """`webhook-id`: the same in every attempt, so that a receiver knows what it has had."""
+    return f"msg_{task_ref}"
+
+
+def message_of(task: Task) -> dict[str, Any]:
+    """The message about a terminal task."""
+    status = status_of(task, poll_after_seconds=None)
+    result = body_of(status["result"])
+    if len(result) > LARGEST_RESULT:
+        text = status["result"] if isinstance(status["result"], str) else result.decode("ascii")
+        status["result"] = None
+        status["result_omitted"] = {
+            "bytes": len(result),
+            "preview": text[:_PREVIEW_CHARACTERS],
+            "resource": f"raincheck://tasks/{task.task_ref}/result",
+        }
+    message = {"type": f"task.{task.status}", "timestamp": timestamp(task.settled_at or task.updated_at)}
+    if len(body_of(status)) > _LARGEST_MESSAGE:
+        # Only an operation's own words can be that long.
+        for part in (status["error"], status["progress"]):
+            if part is not None:
+                part["message"] = (part["message"] or "")[:_PREVIEW_CHARACTERS]
+        if status["error"] is not None:
+            status["error"]["details"] = {}
+    return {**message, "data": status}
+
+
+def body_of(value: Any) -> bytes:
+    """A JSON value as it is sent: ASCII, so that an odd character cannot break it."""
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
