@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {"errors", "task", "transitions", "store"},
     "status": {"task"},
     "outgoing": {"_version", "errors"},
-    "operations": _DOMAIN,
+    "operations": _DOMAIN | {"outgoing"},
     "tls": set(),
     "stores": _DOMAIN | {"notes", "store", "tls"},
     "engines": _DOMAIN | _PORTS | {"tls"},
@@ -42,30 +42,34 @@ ALLOWED: dict[str, set[str]] = {
     "config_server": {"config_auth", "config_section", "_version"},
     "config_execution": {"config_section"},
     "config_state": {"config_section"},
+    "config_webhooks": {"config_section", "operations", "outgoing"},
     "config_limits": {"config_section", "operations"},
     "config": {
         *("config_auth", "config_execution", "config_limits", "config_section", "config_server", "config_state"),
-        *("errors", "operations", "_version"),
+        *("config_webhooks", "errors", "operations", "_version"),
     },
     "config_messages": {"config"},
     "config_sources": {"config", "config_messages", "errors"},
     # The composition root names the adapters.
-    "compose": _DOMAIN | {"config", "config_state", "operations", "service", "store", "stores", "engines", "tls"},
-    **{name: _DOMAIN | _PORTS | _CORE | {"operations"} for name in _CORE},
+    "compose": _DOMAIN
+    | {"config", "config_state", "operations", "service", "store", "stores", "engines", "tls"}
+    | {"webhooks"},
+    "webhooks": _DOMAIN | _PORTS | {"operations", "outgoing", "status", "stores"},
+    **{name: _DOMAIN | _PORTS | _CORE | {"operations", "webhooks"} for name in _CORE},
     # One process's share is put together here; the embedded engine is its default.
     "failure_rate": set(),
-    "service": _DOMAIN | _PORTS | _CORE | {"operations", "engines"},
+    "service": _DOMAIN | _PORTS | _CORE | {"operations", "engines", "webhooks"},
     "health": {"service"},
     "lifecycle": set(),
     "worker": {"errors", "health", "lifecycle", "service"},
     "mcp": _DOMAIN
     | _PORTS
     | _CORE
-    | {"operations", "config", "config_auth", "compose", "health", "lifecycle", "status"},
+    | {"operations", "config", "config_auth", "config_sources", "compose", "health", "lifecycle", "status"},
     "cli": _DOMAIN
     | _PORTS
     | _CORE
-    | {"operations", "config", "config_auth", "config_sources", "compose", "mcp", "demo", "worker"},
+    | {"operations", "config", "config_auth", "config_sources", "compose", "mcp", "demo", "webhooks", "worker"},
     # The demo's operations are written as a user would write them.
     "demo": _DOMAIN | {"mcp", FACADE},
     FACADE: {"_version", "compose"},

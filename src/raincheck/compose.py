@@ -146,8 +146,17 @@ async def prepare_queue(settings: Settings) -> bool:
 
 
 def service_settings(settings: Settings) -> ServiceSettings:
-    """How a process takes part, as the settings have it."""
+    """How a process takes part, as the settings have it.
+
+    Raises:
+        ConfigurationError: A webhook's secret is not in the environment.
+        MissingDependency: The extra that signs webhooks is not installed.
+    """
     from raincheck.service import ServiceSettings
+    from raincheck.webhooks.rules import WebhookRules
+
+    if settings.webhooks.secrets:
+        _require_signing()
 
     execution = settings.execution
     return ServiceSettings(
@@ -160,7 +169,13 @@ def service_settings(settings: Settings) -> ServiceSettings:
         alert_on_failure_rate=settings.observability.alert_on_failure_rate,
         public_url=settings.server.public_url,
         callback_secret=settings.server.callback_secret,
+        webhooks=WebhookRules.parsed(place=f"[webhooks] of {settings.source}", **dict(settings.webhooks)),
     )
+
+
+def _require_signing() -> None:
+    require_extra("standardwebhooks", "webhooks", "webhooks")
+    require_extra("httpx2", "webhooks", "webhooks")
 
 
 def place_of(settings: Settings) -> tuple[str, str]:
@@ -268,12 +283,16 @@ def default_policy(settings: Settings) -> Policy:
 def policy_of(settings: Settings, operation_type: str) -> Policy:
     """The policy of a declared operation: its own table, and what it inherits."""
     from raincheck.operations.limits import BreakerPolicy
+    from raincheck.operations.webhook import Webhook
 
     table = settings.operations[operation_type]
     policy = default_policy(settings)
     own = {field.name: getattr(table, field.name, None) for field in fields(policy)}
     if table.breaker is not None:
         own["breaker"] = BreakerPolicy(**dict(table.breaker))
+    if table.webhook is not None:
+        _require_signing()
+        own["webhook"] = Webhook(**dict(table.webhook))
     policy = replace(policy, **{name: value for name, value in own.items() if value is not None})
     # A ceiling of its own also lowers the deadline that it inherits.
     deadline = min(policy.default_max_wait_seconds, policy.max_wait_ceiling_seconds)
@@ -296,8 +315,9 @@ def require_server() -> None:
 
 
 def _make_operation(name: str, settings: Settings) -> Operation:
-    table, policy = settings.operations[name], policy_of(settings, name)
+    table = settings.operations[name]
     with _in_table(name, settings):
+        policy = policy_of(settings, name)
         if table.kind == "python":
             return _python(name, table, policy, settings)
         if table.kind == "command":

@@ -22,6 +22,7 @@ from raincheck.config_limits import BreakerSettings, LimitsSettings, OperationLi
 from raincheck.config_section import Duration, Retention, Retries, Section, Size, Wait
 from raincheck.config_server import ServerSettings
 from raincheck.config_state import URL_FORMS, StateSettings
+from raincheck.config_webhooks import OperationWebhooks, WebhookSettings, WebhooksSettings
 from raincheck.errors import ConfigurationError
 from raincheck.operations.operation import Dedupe, LostPolicy, Mode, WithoutTasks
 
@@ -156,7 +157,7 @@ class _Declared(Section):
     max_result_bytes: Size | None = Field(default=None, description="As in [execution].")
 
 
-class _Operation(OperationLimits, _Declared):
+class _Operation(OperationWebhooks, OperationLimits, _Declared):
     """What every operation's table may say."""
 
 
@@ -267,6 +268,7 @@ class Settings(Section):
     worker: WorkerSettings = WorkerSettings()
     polling: PollingSettings = PollingSettings()
     limits: LimitsSettings = LimitsSettings()
+    webhooks: WebhooksSettings = WebhooksSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
     operations: Mapping[str, Annotated[OperationSettings, Field(discriminator="kind")]] = Field(
         default_factory=dict[str, OperationSettings]
@@ -329,6 +331,9 @@ class Settings(Section):
             ceiling = self.execution.max_wait_ceiling_seconds if own_ceiling is None else own_ceiling
             if wished is not None and wished > ceiling:
                 raise ValueError(f"{too_long(wished, ceiling)} in {table}")
+            if operation.webhook is not None and not (operation.webhook.secrets or self.webhooks.secrets):
+                inner = table_name("operations", name, "webhook")
+                raise ValueError(f"'secrets' is missing in {inner} and in [webhooks]: every message is signed")
         return self
 
 
@@ -339,6 +344,7 @@ SECTION_MODELS: Mapping[str, type[Section]] = {
     "worker": WorkerSettings,
     "polling": PollingSettings,
     "limits": LimitsSettings,
+    "webhooks": WebhooksSettings,
     "observability": ObservabilitySettings,
 }
 """The tables with fixed names; `[operations.NAME]` comes beside them."""
@@ -353,7 +359,7 @@ OPERATION_MODELS: Mapping[str, type[Section]] = {
 }
 """The model of an operation's table, by its `kind`."""
 
-OPERATION_TABLES: Mapping[str, type[Section]] = {"breaker": BreakerSettings}
+OPERATION_TABLES: Mapping[str, type[Section]] = {"breaker": BreakerSettings, "webhook": WebhookSettings}
 """The tables within an operation's table, `[operations.NAME.…]`, which need not be there."""
 
 

@@ -32,7 +32,7 @@ TABLES = ", ".join(
     ]
 )
 
-_SECRET_KEYS = frozenset({"argv", "body", "callback_secret", "env", "headers", "queue_url", "url"})
+_SECRET_KEYS = frozenset({"argv", "body", "callback_secret", "env", "headers", "queue_url", "secrets", "url"})
 _LATER_KINDS = frozenset({"mcp"})
 _NAMED_KEY = re.compile(r"'(\w+)'(?: in \[(\w+)\])?")
 _PATTERNS = {

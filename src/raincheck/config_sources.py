@@ -21,10 +21,10 @@ from raincheck.config import (
     table_name,
     user_state_folder,
 )
-from raincheck.config_messages import describe, shorten, suggestion, value_kind, wrong_value
+from raincheck.config_messages import Origins, describe, shorten, suggestion, value_kind, wrong_value
 from raincheck.errors import ConfigurationError
 
-__all__ = ["DEFAULT_FILE", "load_settings"]
+__all__ = ["DEFAULT_FILE", "load_settings", "settings_of"]
 
 DEFAULT_FILE = "raincheck.toml"
 """What is read from the working folder where no file is named."""
@@ -59,15 +59,27 @@ def load_settings(
     origins: dict[tuple[str, ...], str] = {}
     _apply_environment(data, environ, origins)
     _apply_flags(data, overrides, origins)
+    place = {
+        "folder": path.absolute().parent if path else Path.cwd(),
+        "source": source,
+        "state_folder": user_state_folder(environ),
+    }
+    return settings_of({**data, **place}, source, origins)
+
+
+def settings_of(data: Mapping[str, Any], source: str, origins: Origins = MappingProxyType({})) -> Settings:
+    """Settings of values that are there already.
+
+    Args:
+        data: Tables as the file has them.
+        source: Where they come from, for messages.
+        origins: Which of them come from elsewhere.
+
+    Raises:
+        ConfigurationError: The first mistake, in one line.
+    """
     try:
-        return Settings.model_validate(
-            {
-                **data,
-                "folder": path.absolute().parent if path else Path.cwd(),
-                "source": source,
-                "state_folder": user_state_folder(environ),
-            }
-        )
+        return Settings.model_validate(data)
     except ValidationError as error:
         raise ConfigurationError(describe(error, source=source, origins=origins)) from None
 

@@ -27,6 +27,8 @@ from raincheck.operations.operation import Operation
 from raincheck.store import Cursor, Room, TaskStore, TaskSummary
 from raincheck.task import InputRequest, Task, TaskStatus, inflight_key, new_task_ref, utc_now
 from raincheck.transitions import Cancel, Event, ProvideInput, Refused, transition
+from raincheck.webhooks.rules import refuse_callbacks
+from raincheck.webhooks.targets import joined
 
 __all__ = ["ANY_SCOPE", "Registry", "Submission"]
 
@@ -57,6 +59,7 @@ class Registry:
         changes: Where waits hear of changes; None where nobody waits.
         max_parameters_bytes: The largest parameters, as JSON.
         room: How many tasks may be pending.
+        callbacks: Checks a caller's `callback_url`; by default none is taken.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Registry:
         changes: Changes | None = None,
         max_parameters_bytes: int = 1024 * 1024,
         room: Room = _ANY_NUMBER,
+        callbacks: Callable[[str], str] = refuse_callbacks,
         clock: Callable[[], datetime] = utc_now,
         new_ref: Callable[[], str] = new_task_ref,
     ) -> None:
@@ -79,6 +83,7 @@ class Registry:
         self._changes = changes
         self._max_parameters_bytes = max_parameters_bytes
         self._room = None if room == _ANY_NUMBER else room
+        self._callbacks = callbacks
         self._clock = clock
         self._new_ref = new_ref
 
@@ -107,6 +112,7 @@ class Registry:
         idempotency_key: str | None = None,
         ttl_seconds: float | None = None,
         inputs: tuple[InputRequest, ...] = (),
+        callback_url: str | None = None,
     ) -> Submission:
         """Accept a call: when this returns, its task is durable.
 
@@ -119,6 +125,7 @@ class Registry:
                 an operation with `dedupe = "inflight"` share the task that is under way.
             ttl_seconds: The retention the caller wishes, bounded by the operation's; None is the operation's.
             inputs: Questions that were asked and answered before the task (`Operation.ask_first`).
+            callback_url: Where its end is to be told, beside the operation's own webhook.
 
         Raises:
             CallError, StoreError: Nothing was written.
@@ -128,8 +135,10 @@ class Registry:
         wait = _checked_wait(max_wait_seconds, policy.max_wait_ceiling_seconds)
         _check_key(idempotency_key)
         self._check_size(arguments)
+        callback = None if callback_url is None else self._callbacks(callback_url)
         checked = operation.executor.validate(arguments)
-        fingerprint = _fingerprint(operation_type, checked) if idempotency_key or policy.dedupe == "inflight" else ""
+        shared = idempotency_key or policy.dedupe == "inflight"
+        fingerprint = _fingerprint(operation_type, checked, callback) if shared else ""
         if fingerprint and idempotency_key is None:
             idempotency_key = inflight_key(fingerprint)
         now = self._clock()
@@ -148,6 +157,7 @@ class Registry:
             fingerprint=fingerprint,
             priority=policy.priority,
             inputs=inputs,
+            callback_url=joined(own=policy.webhook is not None, callback=callback),
         )
         room = {} if self._room is None else {"room": self._room}
         stored, created = await self._store.insert(task, **room)
@@ -319,8 +329,10 @@ def _not_found() -> TaskNotFound:
     )
 
 
-def _fingerprint(operation_type: str, arguments: Mapping[str, Any]) -> str:
-    text = json.dumps([operation_type, arguments], sort_keys=True, separators=(",", ":"))
+def _fingerprint(operation_type: str, arguments: Mapping[str, Any], callback: str | None) -> str:
+    # Who asks to be told elsewhere asks for something else: it must not be answered with a task that tells nobody.
+    asked = [operation_type, arguments, *([callback] if callback else [])]
+    text = json.dumps(asked, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

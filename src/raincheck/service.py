@@ -26,12 +26,16 @@ from raincheck.runner import Runner
 from raincheck.store import Room, TaskStore
 from raincheck.sweeper import Sweeper
 from raincheck.task import Task, TaskStatus
+from raincheck.webhooks.deliverer import Deliverer
+from raincheck.webhooks.outbox import Outbox
+from raincheck.webhooks.rules import WebhookRules
 
 __all__ = ["Service", "ServiceSettings"]
 
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 15.0
+_DELIVERY_SECONDS = 3.0
 _NO_TASK = "readiness"
 
 
@@ -51,6 +55,7 @@ class ServiceSettings:
         alert_on_failure_rate: The share of failed tasks of an operation from which on a warning is logged.
         public_url: Where the server is reached from outside, for callbacks; None: nobody is given an address.
         callback_secret: See `raincheck.callbacks.Callbacks`.
+        webhooks: How the ends of tasks are told to whoever asked for it.
     """
 
     max_concurrency: int = 50
@@ -63,6 +68,7 @@ class ServiceSettings:
     alert_on_failure_rate: float = 0.05
     public_url: str | None = None
     callback_secret: str | None = field(default=None, repr=False)
+    webhooks: WebhookRules = field(default_factory=WebhookRules)
 
 
 class Service:
@@ -93,7 +99,8 @@ class Service:
     ) -> None:
         self.settings = settings or ServiceSettings()
         self.worker_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._store = store
+        # Whatever ends a task in this process writes into the outbox, by writing the end.
+        self._store = store = Outbox(store, written=lambda: self._deliverer.wake())
         self._operations = operations
         self._names = names
         self._changes = Changes(store)
@@ -146,8 +153,10 @@ class Service:
             changes=self._changes,
             max_parameters_bytes=self.settings.max_parameters_bytes,
             room=Room(self.settings.max_pending or None, self.settings.max_pending_per_scope or None),
+            callbacks=self.settings.webhooks.check_callback,
             clock=clock,
         )
+        self._deliverer = Deliverer(store, self.settings.webhooks, operations, names=names, clock=clock)
         self._started = False
 
     @property
@@ -168,6 +177,7 @@ class Service:
         self._heartbeat.start()
         self._sweeper.start()
         self._leftovers.start()
+        self._deliverer.start()
         self._started = True
         try:
             await self._engine.start(self._runner.run)
@@ -191,6 +201,7 @@ class Service:
         await self._leftovers.stop()
         await self._close_executors()
         await self._sweeper.stop()
+        await self._deliverer.stop(min(_DELIVERY_SECONDS, self.settings.drain_seconds))
         await self._heartbeat.stop()
         await self._changes.stop()
         await self._store_clock.stop()

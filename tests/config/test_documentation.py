@@ -53,6 +53,7 @@ def test_the_example_has_every_key_and_the_defaults() -> None:
 
 def test_what_the_example_declares_can_be_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RENDER_TOKEN", "t")
+    monkeypatch.setenv("RENDER_WEBHOOK_SECRET", "whsec_" + "cmFpbmNoZWNr" * 3)
     assert main(["check", str(EXAMPLE), "--state-url", str(tmp_path / "tasks.db")]) == 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from raincheck.config import Settings
     from raincheck.operations.operation import Operation
+    from raincheck.operations.webhook import Webhook
 
 __all__ = ["check", "warnings"]
 
@@ -94,7 +95,7 @@ def warnings(settings: Settings, operations: Mapping[str, Operation]) -> list[st
 
 
 def _report(settings: Settings) -> dict[str, Any]:
-    from raincheck.compose import make_engine, make_operations, place_of, require_server
+    from raincheck.compose import make_engine, make_operations, place_of, require_server, service_settings
 
     require_server()
     from raincheck.mcp.auth import make_verifier
@@ -104,6 +105,7 @@ def _report(settings: Settings) -> dict[str, Any]:
     operations = make_operations(settings)
     _check_machine(settings, operations)
     make_engine(settings)
+    service_settings(settings)
     kept = asyncio.run(_stored_tasks(settings))
     store, engine = place_of(settings)
     return {
@@ -125,13 +127,19 @@ def _report(settings: Settings) -> dict[str, Any]:
                 "title": operation.title,
                 "description": operation.description,
                 "parameters": operation.executor.parameters_schema,
-                **asdict(operation.policy),
+                **asdict(replace(operation.policy, webhook=None)),
+                "webhook": _webhook(operation.policy.webhook),
             }
             for name, operation in operations.items()
         ],
         "handle_tools": [tool.name for tool in HANDLE_TOOLS],
         "warnings": warnings(settings, operations),
     }
+
+
+def _webhook(webhook: Webhook | None) -> dict[str, Any] | None:
+    """Its host only: the rest may hold secrets."""
+    return webhook and {"host": webhook.host, "events": list(webhook.events)}
 
 
 def _callers(settings: Settings) -> dict[str, Any]:

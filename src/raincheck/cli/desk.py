@@ -10,6 +10,7 @@ from raincheck.errors import CallError, InvalidParameters, TaskNotFound
 from raincheck.registry import ANY_SCOPE, Registry
 from raincheck.store import Cursor, TaskStore, TaskSummary
 from raincheck.task import TERMINAL, Task, TaskStatus, new_task_ref, utc_now
+from raincheck.webhooks.outbox import Outbox
 
 __all__ = ["Desk"]
 
@@ -25,7 +26,8 @@ class Desk:
 
     def __init__(self, store: TaskStore) -> None:
         self._store = store
-        self._registry = Registry(store, lambda name: None)
+        # A task that an operator ends is told of as any other.
+        self._registry = Registry(Outbox(store), lambda name: None)
 
     async def newest(
         self, *, statuses: Collection[str] = (), operation_type: str | None, scope: str | None, limit: int

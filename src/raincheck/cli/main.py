@@ -21,7 +21,7 @@ _COMMANDS = {
     "worker": "raincheck.cli.worker:worker",
     "check": "raincheck.cli.check:check",
     "store": "raincheck.cli.store:store",
-    "tasks": "raincheck.cli.tasks:tasks",
+    "tasks": "raincheck.cli.webhooks:tasks",
     "demo": "raincheck.cli.main:demo",
 }
 

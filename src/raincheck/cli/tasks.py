@@ -16,8 +16,9 @@ from raincheck.errors import ConfigurationError, RaincheckError
 if TYPE_CHECKING:
     from raincheck.cli.desk import Desk
     from raincheck.config import Settings
+    from raincheck.store import TaskStore
 
-__all__ = ["tasks"]
+__all__ = ["at_store", "tasks"]
 
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -184,6 +185,16 @@ def purge(
 
 def _at_desk(settings: Settings, work: Callable[[Desk], Awaitable[_T]]) -> _T:
     from raincheck.cli.desk import Desk
+
+    return at_store(settings, lambda store: work(Desk(store)))
+
+
+def at_store(settings: Settings, work: Callable[[TaskStore], Awaitable[_T]]) -> _T:
+    """What the work gives on the store of the settings, opened for it.
+
+    Raises:
+        RaincheckError: There is no such store, it cannot be opened, or the work failed.
+    """
     from raincheck.compose import make_store
 
     if settings.state.provider == "memory":
@@ -200,7 +211,7 @@ def _at_desk(settings: Settings, work: Callable[[Desk], Awaitable[_T]]) -> _T:
         store = make_store(settings)
         await store.open()
         try:
-            return await work(Desk(store))
+            return await work(store)
         finally:
             await store.close()
 

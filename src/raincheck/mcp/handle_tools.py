@@ -72,6 +72,10 @@ HANDLE_TOOLS: tuple[HandleTool, ...] = (
             "parameters": {"type": "object", "description": "The operation's own parameters.", "default": {}},
             "max_wait_seconds": {"type": "number", "description": "Give up after so many seconds from now."},
             "idempotency_key": {"type": "string", "description": "Any text unique to this piece of work."},
+            "callback_url": {
+                "type": "string",
+                "description": "Where the end is POSTed as a signed webhook; only to hosts that the server allows.",
+            },
         },
         required=("operation_type",),
         read_only=False,
@@ -242,6 +246,7 @@ class HandleTools:
             idempotency_key=_text(arguments, "idempotency_key")
             if arguments.get("idempotency_key") is not None
             else None,
+            callback_url=_text(arguments, "callback_url") if arguments.get("callback_url") is not None else None,
         )
         return self.ticket(submission)
 

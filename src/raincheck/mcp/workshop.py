@@ -24,6 +24,7 @@ from starlette.types import ASGIApp
 from raincheck.callbacks import Callbacks
 from raincheck.compose import default_policy, make_engine, make_store, place_of, service_settings
 from raincheck.config import Settings, file_name
+from raincheck.config_sources import settings_of
 from raincheck.errors import ConfigurationError
 from raincheck.mcp.callbacks import with_callbacks
 from raincheck.mcp.handle_tools import HANDLE_TOOLS, HandleTools, answer_errors
@@ -34,6 +35,7 @@ from raincheck.mcp.task_methods import TaskMethods, answered
 from raincheck.mcp.typed_tools import TypedTools
 from raincheck.operations.limits import BreakerPolicy
 from raincheck.operations.operation import Dedupe, LostPolicy, Mode, Operation, Policy, WithoutTasks
+from raincheck.operations.webhook import Webhook
 from raincheck.registry import Registry
 from raincheck.service import Service
 from raincheck.store import TaskStore
@@ -54,6 +56,7 @@ class Workshop:
         store: Where tasks are kept: a path (SQLite), a store, or None for the settings' one.
         policy: How those tools are run and answered.
         settings: All settings at once (`raincheck.load_settings`); their operations are declared by `serve` only.
+        webhooks: Keys of [webhooks], over those of the settings.
 
     Raises:
         ConfigurationError: A setting or a declaration is wrong.
@@ -66,8 +69,9 @@ class Workshop:
         store: TaskStore | str | os.PathLike[str] | None = None,
         policy: Policy | None = None,
         settings: Settings | None = None,
+        webhooks: Mapping[str, Any] | None = None,
     ) -> None:
-        self._settings = _with_store_path(settings or Settings(), store)
+        self._settings = _with_webhooks(_with_store_path(settings or Settings(), store), webhooks)
         self._patterns = (tools,) if isinstance(tools, str) else tuple(tools)
         self._default_policy = policy or default_policy(self._settings)
         self._given_store = store if store is not None and not isinstance(store, str | os.PathLike) else None
@@ -127,6 +131,7 @@ class Workshop:
         starts_per_minute: float | None = None,
         start_burst: int | None = None,
         breaker: BreakerPolicy | None = None,
+        webhook: Webhook | None = None,
     ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]: ...
     def operation(
         self,
@@ -362,6 +367,13 @@ def _with_store_path(settings: Settings, store: TaskStore | str | os.PathLike[st
         return settings
     state = settings.state.model_copy(update={"provider": "sqlite", "url": str(Path(store).absolute())})
     return settings.model_copy(update={"state": state})
+
+
+def _with_webhooks(settings: Settings, given: Mapping[str, Any] | None) -> Settings:
+    if given is None:
+        return settings
+    table = settings.webhooks.model_dump() | dict(given)
+    return settings.model_copy(update={"webhooks": settings_of({"webhooks": table}, "Raincheck(webhooks=…)").webhooks})
 
 
 def checked_policy(base: Policy, given: Mapping[str, Any]) -> Policy:

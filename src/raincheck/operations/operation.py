@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from raincheck.operations.context import TaskContext
 from raincheck.operations.limits import BreakerPolicy, check_limits
+from raincheck.operations.webhook import Webhook
 
 __all__ = ["Dedupe", "Executor", "LostPolicy", "Mode", "Operation", "Policy", "StopsOutside", "WithoutTasks"]
 
@@ -41,6 +42,7 @@ class Policy:
         starts_per_minute: How many of its tasks start in a minute, in all processes together; 0: any number.
         start_burst: How many may start at once after a pause.
         breaker: When calls are refused because too many failed; None: never.
+        webhook: Who is told of every end of its tasks, beside a caller's `callback_url`; None: nobody.
     """
 
     mode: Mode = "auto"
@@ -60,6 +62,7 @@ class Policy:
     starts_per_minute: float = 0.0
     start_burst: int = 1
     breaker: BreakerPolicy | None = None
+    webhook: Webhook | None = None
 
     def __post_init__(self) -> None:
         check_limits(

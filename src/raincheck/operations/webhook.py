@@ -96,7 +96,7 @@ def checked_secrets(secrets: Sequence[str], place: str) -> tuple[str, ...]:
         if not secret.startswith(_PREFIX) or len(key) not in _KEY_BYTES:
             raise ConfigurationError(
                 f"{place}: invalid value for 'secrets'; allowed: {_PREFIX} and 24 to 64 random bytes in base64, or "
-                f'${{NAME}}, the environment variable that holds one (make one: echo "{_PREFIX}$(openssl rand -base64 32)")'
+                "${NAME}, the environment variable that holds one (to make one: echo whsec_$(openssl rand -base64 32))"
             )
     return filled
 

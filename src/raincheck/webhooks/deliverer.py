@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -31,9 +31,7 @@ logger = logging.getLogger(__name__)
 _BATCH = 200
 _LOOK_SECONDS = 2.0
 _LEASE_MARGIN_SECONDS = 10.0
-_FIRST_BACKOFF_SECONDS = 5.0
 _LONGEST_BACKOFF_SECONDS = 3600.0
-_SHORTEST_BACKOFF_SECONDS = 0.5
 _ELSEWHERE_SECONDS = 15.0
 _STORE_RETRY_SECONDS = (0.1, 0.5, 2.0)
 _PER_HOST = 4
@@ -67,6 +65,7 @@ class Deliverer:
         store: The open store.
         rules: How.
         operations: Looks up an operation by name, for its own webhook.
+        names: The names of those that this process knows.
         clock: What time it is for the tasks.
         rng: For the jitter.
     """
@@ -77,12 +76,14 @@ class Deliverer:
         rules: WebhookRules,
         operations: Callable[[str], Operation | None],
         *,
+        names: Callable[[], Collection[str]] = tuple,
         clock: Callable[[], datetime],
         rng: random.Random | None = None,
     ) -> None:
         self._store = store
         self._rules = rules
         self._operations = operations
+        self._names = names
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311  no secret
         self._news = asyncio.Event()
@@ -92,6 +93,7 @@ class Deliverer:
         self._busy: Counter[str] = Counter()
         self._troubled: set[str] = set()
         self._backlog = False
+        self._written = False
 
     def start(self) -> None:
         """Begin, with what is due already."""
@@ -99,10 +101,11 @@ class Deliverer:
 
     def wake(self) -> None:
         """There is something new to deliver."""
+        self._written = True
         self._news.set()
 
     async def stop(self, grace_seconds: float) -> None:
-        """Stop: attempts under way have `grace_seconds`; what they leave is given back, for others or the next start."""
+        """Stop: attempts under way have `grace_seconds`; what they leave is given back, to others or the next start."""
         if self._loop_task is None:
             return
         self._loop_task.cancel()
@@ -126,7 +129,8 @@ class Deliverer:
         while True:
             self._news.clear()
             try:
-                await self.deliver_due()
+                if self._wanted():
+                    await self.deliver_due()
             except StoreError as error:
                 logger.warning("cannot look for deliveries: %s", error.message)
             except Exception:  # the loop must outlive a bug: without it nothing is delivered
@@ -161,6 +165,13 @@ class Deliverer:
                     moved += await self._store.put_note(replace(note, version=note.version + 1, due_at=later))
             if len(due) < _BATCH or not moved:
                 return
+
+    def _wanted(self) -> bool:
+        """Whether there can be deliveries: a server without webhooks asks its store for none."""
+        if self._written or self._rules.secrets:
+            return True
+        operations = map(self._operations, self._names())
+        return any(operation is not None and operation.policy.webhook is not None for operation in operations)
 
     async def until_idle(self) -> None:
         """Until no attempt is under way."""
@@ -297,10 +308,10 @@ class Deliverer:
             await self._give_up(note, replace(delivery, died_at=now))
             return
         wait = max(self._backoff(delivery.attempts), failure.after or 0.0)
-        later = delivery.pending(
-            note.key, version=note.version + 1, due_at=min(now + timedelta(seconds=wait), end)
-        )
+        later = delivery.pending(note.key, version=note.version + 1, due_at=min(now + timedelta(seconds=wait), end))
         await self._patiently(self._store.put_note, later)
+        if wait < _LOOK_SECONDS:
+            asyncio.get_running_loop().call_later(wait, self._news.set)
         log = logger.warning if delivery.attempts == 1 else logger.info
         log("webhook not delivered, again in %.0f s: %s", wait, failure.error, extra=_extra(delivery))
 
@@ -309,12 +320,15 @@ class Deliverer:
         dead = delivery.dead(note.key, version=1 if there is None else there.version + 1)
         await self._patiently(self._store.put_note, dead)
         await self._patiently(self._store.remove_note, note)
-        logger.error("webhook given up after %d attempts: %s", delivery.attempts, delivery.error, extra=_extra(delivery))
+        logger.error(
+            "webhook given up after %d attempts: %s", delivery.attempts, delivery.error, extra=_extra(delivery)
+        )
 
     def _backoff(self, attempts: int) -> float:
         """Full jitter: between attempts of many deliveries there is nothing in common."""
-        longest = min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(max(0, attempts - 1), 20))
-        return max(_SHORTEST_BACKOFF_SECONDS, self._rng.uniform(0, longest))
+        first = self._rules.first_backoff_seconds
+        longest = min(_LONGEST_BACKOFF_SECONDS, first * 2 ** min(max(0, attempts - 1), 20))
+        return max(first / 10, self._rng.uniform(0, longest))
 
     async def _patiently(self, write: Callable[[Note], Awaitable[bool]], note: Note) -> None:
         """Write what became of an attempt, also where the store does not answer at once: else it is made again."""

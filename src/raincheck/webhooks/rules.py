@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from raincheck.errors import InvalidParameters
-from raincheck.outgoing.addresses import Network
+from raincheck.operations.webhook import checked_secrets
+from raincheck.outgoing.addresses import Network, network_of
 from raincheck.outgoing.client import GuardedClient
 from raincheck.outgoing.errors import RequestRefused
 from raincheck.outgoing.rules import HostRule, OutgoingRules, Target
@@ -29,6 +30,7 @@ class WebhookRules:
         timeout_seconds: The bound on one attempt.
         give_up_seconds: For how long it is tried, counted from the task's end.
         max_concurrency: How many attempts are under way at once in this process.
+        first_backoff_seconds: The longest pause after the first attempt; it doubles with each, up to an hour.
         client: Makes what sends, of rules and the bound on an attempt.
     """
 
@@ -38,7 +40,34 @@ class WebhookRules:
     timeout_seconds: float = 10.0
     give_up_seconds: float = 86400.0
     max_concurrency: int = 20
+    first_backoff_seconds: float = 5.0
     client: Callable[[OutgoingRules, float], GuardedClient] = _guarded
+
+    @classmethod
+    def parsed(
+        cls,
+        *,
+        place: str,
+        allow: Sequence[str],
+        allow_networks: Sequence[str],
+        secrets: Sequence[str],
+        timeout_seconds: float,
+        give_up_seconds: float,
+        max_concurrency: int,
+    ) -> WebhookRules:
+        """Of the texts of [webhooks], which were checked; secrets may stand in the environment.
+
+        Raises:
+            ConfigurationError: One does not; the message begins with `place`.
+        """
+        return cls(
+            allow=tuple(map(HostRule.parse, allow)),
+            networks=tuple(map(network_of, allow_networks)),
+            secrets=checked_secrets(secrets, place),
+            timeout_seconds=timeout_seconds,
+            give_up_seconds=give_up_seconds,
+            max_concurrency=max_concurrency,
+        )
 
     def check_callback(self, url: str) -> str:
         """A caller's `callback_url`, if it is one that may be told.
