@@ -15,7 +15,7 @@ _DOMAIN = {"elapsed", "errors", "task", "transitions", "logs", "_version"}
 _PORTS = {"notes", "store", "engine"}
 _CORE = {
     *("registry", "runner", "run", "heartbeat", "sweeper", "changes", "failure_rate", "service", "clock"),
-    *("callbacks", "leftovers"),
+    *("callbacks", "leftovers", "sealing"),
 }
 
 FACADE = "__init__"
@@ -30,11 +30,12 @@ ALLOWED: dict[str, set[str]] = {
     "notes": set(),
     "store": {"errors", "notes", "task", "transitions"},
     "engine": {"errors", "task", "transitions", "store"},
+    "sealing": {"errors", "notes"},
     "status": {"task"},
     "outgoing": {"_version", "errors"},
     "operations": _DOMAIN | {"outgoing"},
     "tls": set(),
-    "stores": _DOMAIN | {"notes", "store", "tls"},
+    "stores": _DOMAIN | {"notes", "sealing", "store", "tls"},
     "engines": _DOMAIN | _PORTS | {"tls"},
     "client": _DOMAIN,
     "config_section": set(),
@@ -42,20 +43,22 @@ ALLOWED: dict[str, set[str]] = {
     "config_server": {"config_auth", "config_section", "_version"},
     "config_execution": {"config_section"},
     "config_state": {"config_section"},
+    "config_encryption": {"config_section", "errors", "sealing"},
     "config_webhooks": {"config_section", "operations", "outgoing"},
     "config_limits": {"config_section", "operations"},
     "config": {
-        *("config_auth", "config_execution", "config_limits", "config_section", "config_server", "config_state"),
+        *("config_auth", "config_encryption", "config_execution", "config_limits", "config_section"),
+        *("config_server", "config_state"),
         *("config_webhooks", "errors", "operations", "_version"),
     },
     "config_messages": {"config"},
     "config_sources": {"config", "config_messages", "errors"},
     # The composition root names the adapters.
     "compose": _DOMAIN
-    | {"config", "config_state", "operations", "service", "store", "stores", "engines", "tls"}
+    | {"config", "config_state", "operations", "sealing", "service", "store", "stores", "engines", "tls"}
     | {"webhooks"},
     "webhooks": _DOMAIN | _PORTS | {"operations", "outgoing", "status", "stores"},
-    **{name: _DOMAIN | _PORTS | _CORE | {"operations", "webhooks"} for name in _CORE},
+    **{name: _DOMAIN | _PORTS | _CORE | {"operations", "webhooks"} for name in _CORE - {"sealing"}},
     # One process's share is put together here; the embedded engine is its default.
     "failure_rate": set(),
     "service": _DOMAIN | _PORTS | _CORE | {"operations", "engines", "webhooks"},

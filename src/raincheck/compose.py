@@ -32,6 +32,7 @@ __all__ = [
     "prepare_queue",
     "require_extra",
     "require_server",
+    "sealing",
     "service_settings",
 ]
 
@@ -42,9 +43,33 @@ def make_store(settings: Settings) -> TaskStore:
     """The task store that the settings name, not yet opened; SQLite's default folder is made if it is missing.
 
     Raises:
-        ConfigurationError: There is no place for the store's file, or a file that is named is not there.
+        ConfigurationError: There is no place for the store's file, or a file or a key that is named is not there.
         MissingDependency: The store's extra is not installed.
     """
+    return sealing(settings, _plain_store(settings))
+
+
+def sealing(settings: Settings, store: TaskStore) -> TaskStore:
+    """The store, sealing payloads where the settings name keys.
+
+    Raises:
+        ConfigurationError: A key is missing, or is none.
+        MissingDependency: The extra is not installed.
+    """
+    if not settings.encryption.keys:
+        return store
+    require_extra("cryptography", "encryption", "[encryption]")
+    from raincheck.sealing import Sealer
+    from raincheck.stores.sealed import SealedStore
+
+    try:
+        keys = settings.encryption.key_bytes(os.environ)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"'keys' in [encryption] of {settings.source}: {error.message}") from None
+    return SealedStore(store, Sealer(keys))
+
+
+def _plain_store(settings: Settings) -> TaskStore:
     state = settings.state
     match state.provider:
         case "memory":

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from raincheck.config_auth import AuthSettings
+from raincheck.config_encryption import EncryptionSettings
 from raincheck.config_execution import ExecutionSettings, WorkerSettings, too_long
 from raincheck.config_limits import BreakerSettings, LimitsSettings, OperationLimits
 from raincheck.config_section import Duration, Retention, Retries, Section, Size, Wait
@@ -269,6 +270,7 @@ class Settings(Section):
     polling: PollingSettings = PollingSettings()
     limits: LimitsSettings = LimitsSettings()
     webhooks: WebhooksSettings = WebhooksSettings()
+    encryption: EncryptionSettings = EncryptionSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
     operations: Mapping[str, Annotated[OperationSettings, Field(discriminator="kind")]] = Field(
         default_factory=dict[str, OperationSettings]
@@ -345,6 +347,7 @@ SECTION_MODELS: Mapping[str, type[Section]] = {
     "polling": PollingSettings,
     "limits": LimitsSettings,
     "webhooks": WebhooksSettings,
+    "encryption": EncryptionSettings,
     "observability": ObservabilitySettings,
 }
 """The tables with fixed names; `[operations.NAME]` comes beside them."""

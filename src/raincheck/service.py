@@ -23,6 +23,7 @@ from raincheck.leftovers import Leftovers
 from raincheck.operations.operation import Operation
 from raincheck.registry import Registry
 from raincheck.runner import Runner
+from raincheck.sealing import check_keys
 from raincheck.store import Room, TaskStore
 from raincheck.sweeper import Sweeper
 from raincheck.task import Task, TaskStatus
@@ -172,6 +173,11 @@ class Service:
             ConfigurationError: The engine can never be used as it is set; nothing is left running.
         """
         await self._store.open()
+        try:
+            await check_keys(self._store)
+        except BaseException:
+            await self._store.close()
+            raise
         await self._store_clock.start()
         self._changes.start()
         self._heartbeat.start()

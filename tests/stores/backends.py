@@ -9,8 +9,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from raincheck.sealing import KEY_BYTES, Sealer
 from raincheck.store import TaskStore
 from raincheck.stores.memory import MemoryStore
+from raincheck.stores.sealed import SealedStore
 from raincheck.stores.sqlite import SqliteStore
 from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
 from support.servers.postgres import PostgresServer
@@ -108,6 +110,10 @@ async def _dynamodb_leftovers(folder: Path) -> list[str]:
     return await leftovers(server_of(DynamoDBServer).url, name_of(folder))
 
 
+def _sealed() -> TaskStore:
+    return SealedStore(MemoryStore(), Sealer([b"k" * KEY_BYTES]))
+
+
 _ALL = (
     Backend(
         name="memory",
@@ -115,6 +121,14 @@ _ALL = (
         make_quick=lambda _: MemoryStore(),
         durable=False,
         shared=False,
+    ),
+    Backend(
+        name="sealed",
+        make=lambda _: _sealed(),
+        make_quick=lambda _: _sealed(),
+        durable=False,
+        shared=False,
+        histories=20,
     ),
     Backend(
         name="sqlite",

@@ -55,7 +55,6 @@ async def test_an_inserted_task_comes_back_as_it_was(store: TaskStore) -> None:
         scope="Ada \u00e9 \ud800 \x00",
         arguments={"text": "\U0001f600 \ud800 \x00 é", "deep": [[{"a": [None, 1.5, -(2**53)]}]], "": {}},
         idempotency_key="k \udfff",
-        fingerprint="f" * 64,
         ttl_seconds=0.25,
         max_attempts=7,
         retry_when_lost=True,
@@ -63,6 +62,16 @@ async def test_an_inserted_task_comes_back_as_it_was(store: TaskStore) -> None:
     )
     assert await store.insert(task) == (task, True)
     assert await store.get(task.task_ref) == task
+
+
+async def test_a_fingerprint_tells_the_same_parameters_from_others(store: TaskStore) -> None:
+    first = new_task(idempotency_key="k", fingerprint="f" * 64)
+    assert (await store.insert(first)).created
+    same = await store.insert(new_task(idempotency_key="k", fingerprint="f" * 64))
+    assert (same.created, same.task.task_ref, same.task.fingerprint) == (False, first.task_ref, "f" * 64)
+    other = await store.insert(new_task(idempotency_key="k", fingerprint="e" * 64))
+    assert (other.created, other.task.task_ref) == (False, first.task_ref)
+    assert other.task.fingerprint != "e" * 64
 
 
 async def test_times_in_other_zones_are_the_same_moments(store: TaskStore) -> None:

@@ -81,6 +81,47 @@ def check(config: str | None, state_url: str | None, as_json: bool) -> int:
     return 0 if usable else 1
 
 
+@store.command(name="new-key")
+def new_key() -> None:
+    """Print a new random key for [encryption]: 32 bytes in base64, for the environment variable that `keys` names.
+
+    \b
+    Example:
+      export RAINCHECK_KEY="$(raincheck store new-key)"
+    """
+    from raincheck.sealing import new_key as fresh
+
+    click.echo(fresh())
+
+
+@store.command()
+@click.option("--forget", metavar="ID", help="Forget the key of that id: nothing sealed with it is wanted any more.")
+@_common
+def keys(config: str | None, state_url: str | None, as_json: bool, forget: str | None) -> None:
+    """Say which keys payloads in the store may be sealed with, by their ids.
+
+    A start is refused while one of them is missing from `keys` in [encryption]. To change the key: put the new one last
+    in `keys` everywhere, then first, and when the tasks from before are gone forget the old one and take it out.
+
+    \b
+    Examples:
+      raincheck store keys
+      raincheck store keys --forget 3f1c0a9b7d22
+    """
+    settings, place = _settings(config, state_url)
+    from raincheck.cli.store_checks import known_keys
+
+    found = asyncio.run(known_keys(settings, forget))
+    if as_json:
+        document({"store": place, "keys": [{"id": key, "configured": there} for key, there in found.items()]})
+        return
+    click.echo(f"store: {clean(place)}")
+    for key, there in found.items():
+        click.echo(f"{key}  {'in [encryption]' if there else 'not in [encryption]'}")
+    if not found:
+        click.echo("no key: payloads are stored as they are")
+
+
 async def _findings(settings: Settings, *, show: bool) -> list[Finding]:
     from raincheck.cli.store_checks import checked
 

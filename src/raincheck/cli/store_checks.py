@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -11,7 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
-from raincheck.errors import StoreError, StoreUnusable
+from raincheck.errors import InvalidParameters, StoreError, StoreUnusable
+from raincheck.sealing import KEY_NOTES, key_id, keys_in_use
 from raincheck.store import TaskStore
 from raincheck.task import Task, new_task_ref, utc_now
 from raincheck.transitions import Cancel, transition
@@ -19,7 +21,7 @@ from raincheck.transitions import Cancel, transition
 if TYPE_CHECKING:
     from raincheck.config import Settings
 
-__all__ = ["Finding", "checked", "migrated"]
+__all__ = ["Finding", "checked", "known_keys", "migrated"]
 
 _PURGES = 50
 _PURGE_STEP = 500
@@ -82,6 +84,30 @@ async def checked(settings: Settings) -> AsyncGenerator[Finding]:
             yield Finding(level="failed", name="schema", told=error.message)
         except StoreError as error:
             yield Finding(level="failed", name="reachable", told=error.message)
+
+
+async def known_keys(settings: Settings, forget: str | None) -> dict[str, bool]:
+    """The ids of the keys that payloads may be sealed with, each with whether the settings name it.
+
+    Raises:
+        InvalidParameters: The key to be forgotten is not there, or it is the one that seals.
+    """
+    ids = [key_id(key) for key in settings.encryption.key_bytes(os.environ)]
+    # Opened as it is: a key that is missing is what this command is for.
+    plain = settings.model_copy(update={"encryption": type(settings.encryption)()})
+    async with _opened(plain, migrate=False) as store:
+        in_use = await keys_in_use(store)
+        if forget is not None:
+            if forget not in in_use:
+                known = ", ".join(in_use) or "none"
+                raise InvalidParameters(f"nothing is sealed with a key {forget!r}; known: {known}")
+            if ids[:1] == [forget]:
+                raise InvalidParameters(f"{forget} is the key that seals now: put another one first in 'keys'")
+            note = await store.get_note(KEY_NOTES, forget)
+            if note is not None:
+                await store.remove_note(note)
+            in_use.remove(forget)
+        return {key: key in ids for key in in_use}
 
 
 @asynccontextmanager

@@ -196,6 +196,7 @@ def at_store(settings: Settings, work: Callable[[TaskStore], Awaitable[_T]]) -> 
         RaincheckError: There is no such store, it cannot be opened, or the work failed.
     """
     from raincheck.compose import make_store
+    from raincheck.sealing import check_keys
 
     if settings.state.provider == "memory":
         raise ConfigurationError(
@@ -211,6 +212,7 @@ def at_store(settings: Settings, work: Callable[[TaskStore], Awaitable[_T]]) -> 
         store = make_store(settings)
         await store.open()
         try:
+            await check_keys(store)
             return await work(store)
         finally:
             await store.close()

@@ -22,7 +22,7 @@ from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams
 from starlette.types import ASGIApp
 
 from raincheck.callbacks import Callbacks
-from raincheck.compose import default_policy, make_engine, make_store, place_of, service_settings
+from raincheck.compose import default_policy, make_engine, make_store, place_of, sealing, service_settings
 from raincheck.config import Settings, file_name
 from raincheck.config_sources import settings_of
 from raincheck.errors import ConfigurationError
@@ -341,7 +341,7 @@ class Workshop:
 
     def _new_service(self) -> Service:
         return Service(
-            self._given_store or make_store(self.settings_of_server()),
+            sealing(self._settings, self._given_store) if self._given_store else make_store(self.settings_of_server()),
             self._operations.get,
             self._names,
             service_settings(self._settings),

@@ -1,0 +1,151 @@
+"""Payloads at rest: sealed with AES-256-GCM under a key of the operator's, each for its own place.
+
+A sealed text says which key it needs (the first half of `id:body` is the key's id), so that keys can be rotated: the
+first key seals, all of them open. Every text has a key of its own, derived with HMAC-SHA256 from a random salt, so that
+random nonces never wear a key out. The place it belongs to is authenticated with it (AES-GCM's associated data): a
+sealed text that was moved to another task or field does not open.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+from collections.abc import Collection, Sequence
+
+from raincheck.errors import StoreUnusable
+from raincheck.notes import NoteStore
+
+__all__ = [
+    "KEY_BYTES",
+    "KEY_NOTES",
+    "CannotOpen",
+    "Sealer",
+    "check_keys",
+    "key_id",
+    "keys_in_use",
+    "new_key",
+    "read_key",
+]
+
+KEY_NOTES = "seal-key"
+"""The kind of the notes that name the keys which payloads in a store may be sealed with."""
+
+KEY_BYTES = 32
+"""The length of a key: AES-256."""
+
+_MOST_KEYS = 500
+_SALT = 16
+_NONCE = 12
+_INFO = b"raincheck sealing 1"
+_MARK = b"raincheck fingerprint 1"
+
+
+class CannotOpen(StoreUnusable):
+    """A sealed text cannot be opened: its key is not among the keys, or it was changed or moved."""
+
+
+def new_key() -> str:
+    """A fresh random key, as the environment variable is to hold it: 32 bytes in base64."""
+    return base64.b64encode(os.urandom(KEY_BYTES)).decode()
+
+
+def read_key(text: str) -> bytes:
+    """The key of a text that `new_key` gave.
+
+    Raises:
+        ValueError: It is no such text. The message does not repeat it.
+    """
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"a key is {KEY_BYTES} random bytes in base64; `raincheck store new-key` makes one")
+    return key
+
+
+def key_id(key: bytes) -> str:
+    """What a key is called where it may be shown: tells nothing of the key."""
+    return hashlib.sha256(b"raincheck key id 1" + key).hexdigest()[:12]
+
+
+class Sealer:
+    """Seals with the first key, opens with any.
+
+    Args:
+        keys: At least one, each of `KEY_BYTES`.
+
+    Attributes:
+        ids: The keys' ids, the sealing one first.
+    """
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._keys = {key_id(key): key for key in keys}
+        self.ids = tuple(self._keys)
+
+    def seal(self, text: str, place: str) -> str:
+        """The text for that place only, sealed: ASCII, about a third longer."""
+        salt, nonce = os.urandom(_SALT), os.urandom(_NONCE)
+        body = _cipher(self._keys[self.ids[0]], salt).encrypt(
+            nonce, text.encode(errors="surrogatepass"), place.encode(errors="surrogatepass")
+        )
+        return f"{self.ids[0]}:{base64.b64encode(salt + nonce + body).decode()}"
+
+    def open(self, sealed: str, place: str) -> str:
+        """The text again.
+
+        Raises:
+            CannotOpen: Its key is missing, or it was changed or belongs elsewhere.
+        """
+        from cryptography.exceptions import InvalidTag
+
+        name, _, body = sealed.partition(":")
+        key = self._keys.get(name)
+        if key is None:
+            raise CannotOpen(
+                f"A payload in the task store is sealed with the key {name[:12]!r}, which is not among 'keys' in "
+                "[encryption]."
+            )
+        try:
+            raw = base64.b64decode(body, validate=True)
+            plain = _cipher(key, raw[:_SALT]).decrypt(
+                raw[_SALT : _SALT + _NONCE], raw[_SALT + _NONCE :], place.encode(errors="surrogatepass")
+            )
+        except (InvalidTag, binascii.Error, ValueError):
+            raise CannotOpen(
+                "A payload in the task store does not open: it was changed, or moved from another place."
+            ) from None
+        return plain.decode(errors="surrogatepass")
+
+    def marks(self, fingerprint: str) -> tuple[str, ...]:
+        """The fingerprint under each key, the sealing one first: nobody without a key can try texts on these."""
+        return tuple(hmac.digest(key, _MARK + fingerprint.encode(), "sha256").hex() for key in self._keys.values())
+
+
+async def keys_in_use(store: NoteStore) -> list[str]:
+    """The ids of the keys that payloads in the store may be sealed with."""
+    return [note.key for note in await store.notes(KEY_NOTES, limit=_MOST_KEYS)]
+
+
+async def check_keys(store: NoteStore, ids: Collection[str] = ()) -> None:
+    """See that whoever has these keys, or none, can read every payload of an open store.
+
+    Raises:
+        StoreUnusable: Some may be sealed with another key: operations would be run with what nobody can read.
+    """
+    missing = sorted(set(await keys_in_use(store)) - set(ids))
+    if missing:
+        raise StoreUnusable(
+            f"Payloads in the task store are sealed with the key {', '.join(missing)}, which is not among 'keys' in "
+            "[encryption]: add it, or, where nothing sealed with it is wanted any more, forget it "
+            "(`raincheck store keys --forget ID`)."
+        )
+
+
+def _cipher(key: bytes, salt: bytes):
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(hmac.digest(key, _INFO + salt, "sha256"))

@@ -1,0 +1,127 @@
+"""`raincheck store new-key` and `keys`; and every command with keys that are wrong, missing or changed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from raincheck.sealing import key_id, new_key, read_key
+from raincheck.stores.sealed import SealedStore, Sealer
+from raincheck.stores.sqlite import SqliteStore
+from raincheck.task import Task, utc_now
+from support.command_line import CommandLine
+
+CONFIG = '[state]\nurl = "tasks.db"\n[encryption]\nkeys = [{}]\n'
+
+
+def configured(*names: str) -> None:
+    Path("raincheck.toml").write_text(CONFIG.format(", ".join(f'"${{{name}}}"' for name in names)))
+
+
+def stored_with(key: str) -> str:
+    """A task in the store, sealed with that key."""
+
+    async def store() -> str:
+        sealed = SealedStore(SqliteStore("tasks.db"), Sealer([read_key(key)]))
+        await sealed.open()
+        now = utc_now()
+        task = Task(
+            task_ref="sealed-task",
+            scope="ada",
+            operation_type="report",
+            arguments={"quarter": "Q3"},
+            created_at=now,
+            updated_at=now,
+            deadline_at=now.replace(year=now.year + 1),
+            ttl_seconds=60,
+        )
+        await sealed.insert(task)
+        await sealed.close()
+        return task.task_ref
+
+    return asyncio.run(store())
+
+
+def test_a_new_key_works_and_no_command_shows_it(raincheck: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = raincheck("store", "new-key").out.strip()
+    monkeypatch.setenv("RAIN_KEY", key)
+    configured("RAIN_KEY")
+    ref = stored_with(key)
+    said = [raincheck("tasks", "show", ref), raincheck("store", "check"), raincheck("store", "keys")]
+    assert [each.code for each in said] == [0, 0, 0]
+    assert "Q3" in said[0].out
+    assert key_id(read_key(key)) in said[2].out
+    assert all(key not in each.out + each.err for each in said)
+
+
+def test_without_the_key_nothing_is_shown_or_changed(raincheck: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = new_key()
+    ref = stored_with(key)
+    configured()
+    for command in (("tasks", "show", ref), ("tasks", "cancel", ref), ("tasks", "list")):
+        said = raincheck(*command)
+        assert said.code == 1
+        assert f"sealed with the key {key_id(read_key(key))}, which is not among 'keys' in [encryption]" in said.err
+    monkeypatch.setenv("OTHER", new_key())
+    configured("OTHER")
+    assert raincheck("tasks", "show", ref).code == 1
+
+
+def test_a_key_that_is_not_wanted_any_more_is_forgotten(
+    raincheck: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = new_key(), new_key()
+    stored_with(old)
+    monkeypatch.setenv("NEW", new)
+    monkeypatch.setenv("OLD", old)
+    configured("NEW", "OLD")
+    assert raincheck("tasks", "list").code == 0
+    ids = {key_id(read_key(new)): True, key_id(read_key(old)): True}
+    listed = raincheck("store", "keys", "--json").json["keys"]
+    assert {each["id"]: each["configured"] for each in listed} == ids
+    sealing = raincheck("store", "keys", "--forget", key_id(read_key(new)))
+    assert (sealing.code, "is the key that seals now" in sealing.err) == (1, True)
+    unknown = raincheck("store", "keys", "--forget", "nothing")
+    assert (unknown.code, "nothing is sealed with a key 'nothing'" in unknown.err) == (1, True)
+    configured("NEW")
+    assert raincheck("tasks", "list").code == 1
+    assert raincheck("store", "keys", "--forget", key_id(read_key(old))).code == 0
+    assert raincheck("tasks", "list", "--status", "completed").code == 0
+    configured()
+    assert raincheck("store", "keys").out.endswith("not in [encryption]\n")
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ('"plain-text-key-in-the-file"', "each must be ${NAME}, an environment variable"),
+        ('"${MISSING}"', "there is no environment variable MISSING"),
+        ('"${SHORT}"', "SHORT: a key is 32 random bytes in base64"),
+        ('"${GOOD}", "${SAME}"', "SAME: another variable holds the same key"),
+        ("7", "'keys' in [encryption] of raincheck.toml"),
+    ],
+)
+def test_keys_that_are_none_stop_the_start_with_one_line_that_repeats_nothing(
+    raincheck: CommandLine, monkeypatch: pytest.MonkeyPatch, keys: str, told: str
+) -> None:
+    good = new_key()
+    for name, value in {"SHORT": "hunter2", "GOOD": good, "SAME": good}.items():
+        monkeypatch.setenv(name, value)
+    Path("raincheck.toml").write_text(f'[state]\nurl = "tasks.db"\n[encryption]\nkeys = [{keys}]\n')
+    said = raincheck("store", "migrate")
+    assert said.code == 2
+    assert told in said.err
+    assert len(said.err.strip().splitlines()) == 1
+    assert not any(secret in said.err for secret in ("plain-text-key", "hunter2", good))
+    assert not Path("tasks.db").exists()
+
+
+def test_two_servers_with_the_same_key_agree(raincheck: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = new_key()
+    monkeypatch.setenv("RAIN_KEY", key)
+    configured("RAIN_KEY")
+    ref = stored_with(key)
+    assert raincheck("tasks", "cancel", ref).code == 0
+    assert raincheck("tasks", "show", ref, "--json").json["arguments"] == {"quarter": "Q3"}
