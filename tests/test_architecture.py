@@ -13,9 +13,11 @@ SOURCE = Path(__file__).parents[1] / "src"
 
 _DOMAIN = {"elapsed", "errors", "task", "transitions", "logs", "_version"}
 _PORTS = {"notes", "store", "engine"}
+_HISTORY = {"history", "history_sketch", "history_keeper", "hints", "hints_schedule"}
 _CORE = {
     *("registry", "runner", "run", "heartbeat", "sweeper", "changes", "failure_rate", "service", "clock"),
     *("callbacks", "leftovers", "sealing"),
+    *_HISTORY,
 }
 
 FACADE = "__init__"
@@ -61,7 +63,13 @@ ALLOWED: dict[str, set[str]] = {
     **{name: _DOMAIN | _PORTS | _CORE | {"operations", "webhooks"} for name in _CORE - {"sealing"}},
     # One process's share is put together here; the embedded engine is its default.
     "failure_rate": set(),
-    "service": _DOMAIN | _PORTS | _CORE | {"operations", "engines", "webhooks"},
+    "history_sketch": set(),
+    "history": {"errors", "history_sketch", "task"},
+    "history_keeper": {"errors", "history", "notes", "task"},
+    "hints_schedule": {"history"},
+    "hints": {"hints_schedule", "history", "task"},
+    # And what tells it of ends, a wrapper of whatever store there is.
+    "service": _DOMAIN | _PORTS | _CORE | {"operations", "engines", "stores", "webhooks"},
     "health": {"service"},
     "lifecycle": set(),
     "worker": {"errors", "health", "lifecycle", "service"},

@@ -71,6 +71,11 @@ class PollingSettings(Section):
     max_interval_ms: int = Field(default=30000, ge=1, le=3_600_000, description="The longest interval.")
     backoff_multiplier: float = Field(default=2.0, ge=1, le=100, description="What each interval is multiplied with.")
     max_attempts: int = Field(default=20, ge=1, le=1_000_000, description="How often a driver asks before it gives up.")
+    learn: bool = Field(
+        default=True,
+        description="Whether hints follow an operation's own history once ten of its tasks have ended, within "
+        "`initial_interval_ms` and `max_interval_ms`; else they go by the three settings above.",
+    )
     hold_seconds: float = Field(
         default=3,
         ge=0,

@@ -19,12 +19,14 @@ from raincheck.engines.local import local_engine
 from raincheck.errors import StoreError
 from raincheck.failure_rate import FailureRate
 from raincheck.heartbeat import Heartbeat
+from raincheck.history_keeper import HistoryKeeper
 from raincheck.leftovers import Leftovers
 from raincheck.operations.operation import Operation
 from raincheck.registry import Registry
 from raincheck.runner import Runner
 from raincheck.sealing import check_keys
 from raincheck.store import Room, TaskStore
+from raincheck.stores.telling import TellingStore
 from raincheck.sweeper import Sweeper
 from raincheck.task import Task, TaskStatus
 from raincheck.webhooks.deliverer import Deliverer
@@ -86,6 +88,7 @@ class Service:
         callbacks: Takes the calls by which tasks are settled from outside.
         clock: What time it is for the tasks.
         registry: The use cases, once started.
+        history: What is known of each operation from its tasks that ended.
     """
 
     def __init__(
@@ -101,12 +104,14 @@ class Service:
         self.settings = settings or ServiceSettings()
         self.worker_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
         # Whatever ends a task in this process writes into the outbox, by writing the end.
-        self._store = store = Outbox(store, written=lambda: self._deliverer.wake())
+        store = Outbox(store, written=lambda: self._deliverer.wake())
+        self._store = store = TellingStore(store, lambda task: self.history.settled(task))
         self._operations = operations
         self._names = names
         self._changes = Changes(store)
         self._store_clock = StoreClock(store)
         self.clock = clock = clock or self._store_clock
+        self.history = HistoryKeeper(store, clock=clock)
         lease = self.settings.lease_seconds
         self._engine = engine(store, names, max_concurrency=self.settings.max_concurrency, clock=clock)
         self._failures = FailureRate(self.settings.alert_on_failure_rate)
@@ -184,6 +189,7 @@ class Service:
         self._sweeper.start()
         self._leftovers.start()
         self._deliverer.start()
+        self.history.start(self._names())
         self._started = True
         try:
             await self._engine.start(self._runner.run)
@@ -210,6 +216,7 @@ class Service:
         await self._deliverer.stop(min(_DELIVERY_SECONDS, self.settings.drain_seconds))
         await self._heartbeat.stop()
         await self._changes.stop()
+        await self.history.stop()
         await self._store_clock.stop()
         await self._store.close()
         logger.info("worker %s stopped", self.worker_id)

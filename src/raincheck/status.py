@@ -15,8 +15,8 @@ def timestamp(at: datetime) -> str:
     return f"{at.strftime('%Y-%m-%dT%H:%M:%S')}.{at.microsecond // 1000:03d}Z"
 
 
-def status_of(task: Task, *, poll_after_seconds: float | None) -> dict[str, Any]:
-    """The answer of `resolve_task_status` and `cancel_background_task` (design.md §4)."""
+def status_of(task: Task, *, poll_after_seconds: float | None, eta_seconds: float | None = None) -> dict[str, Any]:
+    """The answer of `resolve_task_status` and `cancel_background_task` (design.md §4); `eta_seconds` where known."""
     outcome = task.outcome
     error = outcome.error if outcome else None
     status: dict[str, Any] = {
@@ -32,6 +32,8 @@ def status_of(task: Task, *, poll_after_seconds: float | None) -> dict[str, Any]
         "result": plain_value(outcome) if outcome and error is None else None,
         "error": error.public() if error else None,
     }
+    if eta_seconds is not None:
+        status["eta_seconds"] = eta_seconds
     if task.outstanding:
         status["input_requests"] = {
             request.key: {"method": request.method, "params": request.params} for request in task.outstanding

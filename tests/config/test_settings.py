@@ -60,6 +60,7 @@ def test_without_a_file_the_defaults_of_the_design_hold() -> None:
         "max_interval_ms": 30000,
         "backoff_multiplier": 2.0,
         "max_attempts": 20,
+        "learn": True,
         "hold_seconds": 3,
         "calls_per_second": 0,
         "call_burst": 100,

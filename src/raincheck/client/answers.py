@@ -137,6 +137,7 @@ def read_view(payload: Mapping[str, Any], handle: TaskHandle) -> TaskView:
         status=status,
         progress=_progress(payload.get("progress")),
         poll_after_seconds=_seconds(payload.get("poll_after_seconds")),
+        eta_seconds=_seconds(payload.get("eta_seconds")),
         result=payload.get("result"),
         error=None if error is None else _error(error),
         requests=read_requests(payload.get("input_requests")),

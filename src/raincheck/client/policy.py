@@ -74,7 +74,7 @@ class PollingPolicy:
         """The policy of a `[polling]` table: `PollingPolicy.from_settings(**settings.polling.model_dump())`.
 
         What the server reads there for itself is passed over: `hold_seconds`, which is for callers that name no time of
-        their own, and how often a caller may call.
+        their own, how often a caller may call, and whether hints learn.
 
         Raises:
             ValueError: A number is out of its bounds.

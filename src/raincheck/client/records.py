@@ -57,6 +57,7 @@ class TaskView:
         status: Where it is; the tasks extension's `working` is `processing`.
         progress: Its last report, None before the first.
         poll_after_seconds: When the server wants to be asked again, None where it does not say.
+        eta_seconds: In how many seconds it has probably ended, None where the server does not say.
         result: What it returned, where it is completed.
         error: Why it failed, where it did.
         requests: What it asks its caller and has no answer to.
@@ -66,6 +67,7 @@ class TaskView:
     status: TaskStatus
     progress: Progress | None = None
     poll_after_seconds: float | None = None
+    eta_seconds: float | None = None
     result: Any = None
     error: TaskError | None = None
     requests: tuple[InputRequest, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 TASKS_EXTENSION = "io.modelcontextprotocol/tasks"
+ETA = "raincheck/eta-seconds"
 
 _WireStatus = Literal["working", "input_required", "completed", "failed", "cancelled"]
 _STATUSES = {
@@ -118,8 +120,14 @@ def view_of(task: _Task, handle: TaskHandle) -> TaskView:
         status=_STATUSES[task.status],
         progress=None if task.status_message is None else Progress(message=task.status_message),
         poll_after_seconds=None if task.poll_interval_ms is None else task.poll_interval_ms / 1000,
+        eta_seconds=_eta(task),
         requests=tuple(_question(key, request) for key, request in asked.items()),
     )
+
+
+def _eta(task: _Task) -> float | None:
+    seconds = (task.meta or {}).get(ETA)
+    return float(seconds) if isinstance(seconds, int | float) and math.isfinite(seconds) else None
 
 
 def call_result(task: DetailedTask, handle: TaskHandle) -> CallToolResult:

@@ -12,6 +12,8 @@ from typing import Any
 
 from raincheck.config import PollingSettings
 from raincheck.errors import CallError, InternalError, InvalidParameters, StoreError
+from raincheck.hints import Hints, Lookup
+from raincheck.hints_schedule import Ladder
 from raincheck.mcp import wire
 from raincheck.mcp.buckets import Buckets
 from raincheck.mcp.scopes import ANONYMOUS
@@ -164,7 +166,8 @@ class HandleTools:
 
     Args:
         registry: The use cases.
-        polling: The ladder that the hints follow.
+        polling: The ladder that the hints follow, and whether they learn.
+        history: Looks up what is known of an operation.
         clock: The wall clock.
 
     Attributes:
@@ -172,12 +175,16 @@ class HandleTools:
     """
 
     def __init__(
-        self, registry: Registry, polling: PollingSettings, *, clock: Callable[[], datetime] = utc_now
+        self,
+        registry: Registry,
+        polling: PollingSettings,
+        *,
+        history: Lookup | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._registry = registry
-        self._initial = polling.initial_interval_ms / 1000
-        self._longest = polling.max_interval_ms / 1000
-        self._growth = polling.backoff_multiplier - 1
+        ladder = Ladder(polling.initial_interval_ms / 1000, polling.max_interval_ms / 1000, polling.backoff_multiplier)
+        self._hints = Hints(ladder, history if polling.learn else None)
         self.hold_seconds = polling.hold_seconds
         self._buckets = Buckets(polling.calls_per_second, polling.call_burst)
         self._clock = clock
@@ -214,14 +221,14 @@ class HandleTools:
         return await self._handlers[name](arguments, scope)
 
     def poll_after(self, task: Task) -> float | None:
-        """When to ask again, in seconds: the polling ladder at this task's age; None once there is nothing to wait for.
-
-        A caller that follows the hints asks after `initial`, then ever longer by the multiplier, up to the longest.
+        """When to ask again, in seconds: as the operation's history says, before there is one by the polling ladder;
+        None once there is nothing to wait for.
         """
-        if task.terminal:
-            return None
-        age = max(0.0, (self._clock() - task.created_at).total_seconds())
-        return round(min(self._longest, self._initial + age * self._growth), 3)
+        return self._hints.poll_after(task, self._clock())
+
+    def eta(self, task: Task) -> float | None:
+        """In how many seconds the task has probably ended, where the operation's history says."""
+        return self._hints.eta(task, self._clock())
 
     def ticket(self, submission: Submission, *, waited: bool = False) -> dict[str, Any]:
         """The ticket for an accepted call."""
@@ -231,7 +238,7 @@ class HandleTools:
             wire.ticket_of(
                 task,
                 deduplicated=submission.deduplicated,
-                poll_after_seconds=self._initial if fresh else self.poll_after(task) or 0.0,
+                poll_after_seconds=self._hints.poll_after(task, task.created_at if fresh else self._clock()) or 0.0,
                 status="queued" if fresh else task.status.value,
             )
         )
@@ -276,7 +283,9 @@ class HandleTools:
         return wire.json_result({"tasks": [wire.summary_of(task) for task in tasks]})
 
     def _status(self, task: Task) -> dict[str, Any]:
-        return wire.json_result(wire.status_of(task, poll_after_seconds=self.poll_after(task)))
+        return wire.json_result(
+            wire.status_of(task, poll_after_seconds=self.poll_after(task), eta_seconds=self.eta(task))
+        )
 
 
 def _text(arguments: Mapping[str, Any], key: str) -> str:

@@ -118,7 +118,8 @@ class TaskMethods:
         early = min(self._pacing.early_by(params.task_id), self._handles.hold_seconds)
         task = await self._registry.hold(params.task_id, scope=scope_of(ctx), seconds=early)
         self._pacing.answered(task.task_ref, self._handles.poll_after(task))
-        return {"resultType": "complete", **self.detailed(task)} if modern else self.core(task)
+        shown = {"resultType": "complete", **self.detailed(task)} if modern else self.core(task)
+        return task_wire.with_eta(shown, self._handles.eta(task))
 
     async def update(self, ctx: ServerRequestContext[Any, Any], params: UpdateParams) -> Answer:
         """`tasks/update` of the extension."""

@@ -16,6 +16,7 @@ from raincheck.store import Cursor, TaskSummary
 from raincheck.task import Task, TaskError, TaskStatus
 
 __all__ = [
+    "ETA",
     "RELATED_TASK",
     "core_task",
     "created_task",
@@ -24,10 +25,14 @@ __all__ = [
     "failure_of",
     "page_cursor",
     "related",
+    "with_eta",
 ]
 
 RELATED_TASK = "io.modelcontextprotocol/related-task"
 """The `_meta` key of 2025-11-25 that ties a message to its task."""
+
+ETA = "raincheck/eta-seconds"
+"""Our own `_meta` key beside a task: in how many seconds it has probably ended. The protocols have no member for it."""
 
 # What happened to the call itself; everything else is a tool that ran and reported an error (SEP-2663).
 _NOT_THE_TOOLS = frozenset({TaskTimeout.code, WorkerLost.code, InternalError.code})
@@ -105,6 +110,11 @@ def related(result: Mapping[str, Any], task_ref: str) -> dict[str, Any]:
     """The message with the `_meta` that ties it to its task (2025-11-25)."""
     meta: dict[str, Any] = dict(result.get("_meta") or {})
     return {**result, "_meta": {**meta, RELATED_TASK: {"taskId": task_ref}}}
+
+
+def with_eta(shown: dict[str, Any], eta_seconds: float | None) -> dict[str, Any]:
+    """The task with its expected end in `_meta`, where that is known."""
+    return shown if eta_seconds is None else {**shown, "_meta": {ETA: eta_seconds}}
 
 
 def page_cursor(task: TaskSummary) -> str:

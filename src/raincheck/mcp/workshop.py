@@ -334,7 +334,9 @@ class Workshop:
                 service = self._new_service()
                 await service.start()
                 self._service = service
-                self._handles = HandleTools(service.registry, self._settings.polling, clock=service.clock)
+                self._handles = HandleTools(
+                    service.registry, self._settings.polling, history=service.history.known, clock=service.clock
+                )
                 self._methods = TaskMethods(service.registry, self._handles, clock=service.clock)
                 self._typed = TypedTools(service.registry, self._handles, self._methods)
         return self._service

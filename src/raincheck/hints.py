@@ -1,0 +1,139 @@
+"""Polling hints: when a caller should ask for a task again, and how long the task will probably take."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Callable
+from datetime import datetime
+from typing import NamedTuple
+
+from raincheck.hints_schedule import Ladder, Schedule, schedule_of
+from raincheck.history import Durations, History
+from raincheck.task import Task, TaskStatus
+
+__all__ = ["ENOUGH_ENDS", "Hints", "Lookup"]
+
+ENOUGH_ENDS = 10
+"""How many ends of an operation there must be before its hints are learned ones."""
+
+Lookup = Callable[[str], History | None]
+"""The history of an operation as it is now; never waits."""
+
+# By ageing, ten ends in a row weigh a little less than ten.
+_ENOUGH_WEIGHT = ENOUGH_ENDS - 0.5
+_LOOK_SECONDS = 1.0
+_NEW_SECONDS = 10.0
+_FEW_LEFT = 0.02
+
+
+class _Expectation(NamedTuple):
+    """What is expected of one length of time: when to look, and what is left at each age."""
+
+    schedule: Schedule
+    lengths: list[float]
+    summed: list[float]
+
+    @classmethod
+    def of(cls, durations: Durations, ladder: Ladder) -> _Expectation:
+        lengths, summed = list[float](), [0.0]
+        for each in durations.buckets:
+            lengths.append(each.upto)
+            summed.append(summed[-1] + each.weight)
+        return cls(schedule_of(durations, ladder), lengths, summed)
+
+    def left(self, age: float) -> float | None:
+        """The median of what is left at that age; None where hardly any was ever that old, or where it is not known."""
+        gone = self.summed[bisect_right(self.lengths, age)]
+        if 1 - gone < _FEW_LEFT:
+            return None
+        place = bisect_right(self.summed, gone + (1 - gone) / 2 - 1e-9)
+        return self.lengths[place - 1] - age if place <= len(self.lengths) else None
+
+
+class _Operation:
+    """What is expected of an operation's tasks, and on what it rests."""
+
+    __slots__ = ("ends", "lasted", "looked_at", "made_at", "ran")
+
+    def __init__(self) -> None:
+        self.ends = -1
+        self.looked_at = self.made_at = float("-inf")
+        self.ran: _Expectation | None = None
+        self.lasted: _Expectation | None = None
+
+
+class Hints:
+    """Gives the hints of one process.
+
+    Args:
+        ladder: What is followed before there is history, and the bounds of every hint.
+        history: Looks up an operation's history; None: nothing is learned.
+        monotonic: The clock of intervals.
+    """
+
+    def __init__(
+        self, ladder: Ladder, history: Lookup | None = None, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._ladder = ladder
+        self._history = history
+        self._monotonic = monotonic
+        self._operations: dict[str, _Operation] = {}
+
+    def poll_after(self, task: Task, now: datetime) -> float | None:
+        """When to ask again, in seconds; None once there is nothing to wait for."""
+        if task.terminal:
+            return None
+        age = (now - task.created_at).total_seconds()
+        return round(self._learned(task, now, age) or self._ladder.interval(age), 3)
+
+    def eta(self, task: Task, now: datetime) -> float | None:
+        """In how many seconds the task has probably ended: as many end sooner as later. None where history does not
+        say, and while the task waits for a person."""
+        known = self._known(task)
+        if known is None:
+            return None
+        ran, lasted = known.ran, known.lasted
+        if task.status is TaskStatus.PROCESSING and task.started_at is not None:
+            left = None if ran is None else ran.left(max(0.0, (now - task.started_at).total_seconds()))
+        else:
+            left = None if lasted is None else lasted.left(max(0.0, (now - task.created_at).total_seconds()))
+            run = None if ran is None else ran.left(0.0)
+            # It has not begun: at least its run is still to come.
+            left = max((each for each in (left, run) if each is not None), default=None)
+        return None if left is None else float(f"{max(0.0, left):.3g}")
+
+    def _learned(self, task: Task, now: datetime, age: float) -> float | None:
+        known = self._known(task)
+        if known is None:
+            return None
+        if task.status is TaskStatus.PROCESSING and task.started_at is not None:
+            return None if known.ran is None else known.ran.schedule.interval((now - task.started_at).total_seconds())
+        if known.lasted is None:
+            return None
+        interval = known.lasted.schedule.interval(max(0.0, age))
+        return interval if known.ran is None else max(interval, known.ran.schedule.interval(0.0))
+
+    def _known(self, task: Task) -> _Operation | None:
+        """What is expected of the task's operation; None where there is too little history, or a person is asked."""
+        if self._history is None or task.terminal or task.status is TaskStatus.INPUT_REQUIRED:
+            return None
+        known = self._operations.get(task.operation_type)
+        if known is None:
+            known = self._operations[task.operation_type] = _Operation()
+        moment = self._monotonic()
+        if moment - known.looked_at >= _LOOK_SECONDS:
+            known.looked_at = moment
+            history = self._history(task.operation_type)
+            if history is not None and history.ends != known.ends and moment - known.made_at >= _NEW_SECONDS:
+                self._learn(known, history, moment)
+        return known
+
+    def _learn(self, known: _Operation, history: History, moment: float) -> None:
+        ran = Durations.of(history.recent, history.recent_cancelled)
+        lasted = Durations.of(history.lasted, history.lasted_cancelled)
+        if max(ran.weight, lasted.weight) < _ENOUGH_WEIGHT:
+            return
+        known.ends, known.made_at = history.ends, moment
+        known.ran = _Expectation.of(ran, self._ladder) if ran.weight >= _ENOUGH_WEIGHT else None
+        known.lasted = _Expectation.of(lasted, self._ladder) if lasted.weight >= _ENOUGH_WEIGHT else None

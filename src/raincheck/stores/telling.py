@@ -1,0 +1,33 @@
+"""A store that tells of the tasks that end in it: each by the one process whose write ended it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from raincheck.notes import Note
+from raincheck.store import TaskStore
+from raincheck.stores.wrapper import StoreWrapper
+from raincheck.task import Task
+
+__all__ = ["TellingStore"]
+
+
+class TellingStore(StoreWrapper):
+    """Tells of ends, whoever brought them about: the worker, the sweeper, or a caller who cancels.
+
+    Args:
+        inner: The store.
+        settled: Called with a terminal task once it is written.
+    """
+
+    def __init__(self, inner: TaskStore, settled: Callable[[Task], None]) -> None:
+        super().__init__(inner)
+        self._settled = settled
+
+    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
+        """See `TaskStore.replace`."""
+        written = await self.inner.replace(task, seen_lease=seen_lease, note=note)
+        if written and task.terminal:
+            self._settled(task)
+        return written
