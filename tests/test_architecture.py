@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
 
-_DOMAIN = {"elapsed", "errors", "task", "transitions", "logs", "_version"}
+_DOMAIN = {"elapsed", "errors", "secrecy", "task", "transitions", "logs", "_version"}
 _PORTS = {"notes", "store", "engine"}
 _HISTORY = {"history", "history_sketch", "history_keeper", "hints", "hints_schedule"}
 _CORE = {
@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "store": {"errors", "notes", "task", "transitions"},
     "engine": {"errors", "task", "transitions", "store"},
     "sealing": {"errors", "notes"},
+    "secrecy": {"task"},
     "status": {"task"},
     "outgoing": {"_version", "errors"},
     "operations": _DOMAIN | {"outgoing"},

@@ -154,6 +154,11 @@ class _Declared(Section):
         description="What becomes of a task whose worker is lost: `fail` (it never starts twice) or `retry` (it must "
         "be harmless to run it again).",
     )
+    secrets: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        default=(),
+        description="Names of parameters, and of members of the result, that are secret: the caller sees them, lists, "
+        "logs and webhooks do not. Besides, what a schema marks with `writeOnly = true` is.",
+    )
     dedupe: Dedupe = Field(
         default="keys",
         description="`keys`: one task for one `idempotency_key`; `inflight`: besides, a call without a key that is "

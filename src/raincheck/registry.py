@@ -24,6 +24,7 @@ from raincheck.errors import (
 )
 from raincheck.leftovers import due_with
 from raincheck.operations.operation import Operation
+from raincheck.secrecy import wrapped
 from raincheck.store import Cursor, Room, TaskStore, TaskSummary
 from raincheck.task import InputRequest, Task, TaskStatus, inflight_key, new_task_ref, utc_now
 from raincheck.transitions import Cancel, Event, ProvideInput, Refused, transition
@@ -146,7 +147,7 @@ class Registry:
             task_ref=self._new_ref(),
             scope=scope,
             operation_type=operation_type,
-            arguments=checked,
+            arguments=wrapped(checked, operation.secret_parameters) if checked else checked,
             created_at=now,
             updated_at=now,
             deadline_at=now + timedelta(seconds=wait or policy.default_max_wait_seconds),

@@ -11,6 +11,7 @@ import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,6 +30,7 @@ from raincheck.errors import (
 )
 from raincheck.operations.operation import Operation
 from raincheck.run import Interrupted, Run
+from raincheck.secrecy import marked, opened, scrubbed, texts_of
 from raincheck.store import TaskStore
 from raincheck.task import Outcome, Task, TaskError, TaskStatus
 from raincheck.transitions import Claim, DeadlinePassed, Event, Refused, Release, Settle, transition
@@ -298,14 +300,23 @@ class Runner:
 
 
 async def _guarded(operation: Operation, run: Run) -> Outcome:
-    """The boundary between the operation's code and ours: whatever it does becomes an outcome."""
+    """The boundary between the operation's code and ours: whatever it does becomes an outcome, without its secrets."""
+    withheld = texts_of(run.task.arguments)
+    outcome = await _ran(operation, run, loud=not withheld)
+    if outcome.error is not None and withheld:
+        outcome = replace(outcome, error=scrubbed(outcome.error, withheld))
+    return marked(outcome, operation.secret_results) if operation.secret_results else outcome
+
+
+async def _ran(operation: Operation, run: Run, *, loud: bool) -> Outcome:
+    # A traceback may show what is secret: it is logged only where nothing is (`loud`).
     extra = {"task_ref": run.task_ref, "operation": operation.operation_type}
     try:
         if run.outside:
             await run.wait_outside()
         if operation.ask_first:
             await run.ask_first()
-        value = await operation.executor.run(run.task.arguments, run.context)
+        value = await operation.executor.run(opened(run.task.arguments), run.context)
         return value if isinstance(value, Outcome) else _checked(operation, value)
     except asyncio.CancelledError:
         if run.stop_reason is None:
@@ -314,12 +325,12 @@ async def _guarded(operation: Operation, run: Run) -> Outcome:
         raise
     except InternalError as error:
         correlation = secrets.token_hex(8)
-        logger.exception("internal error %s", correlation, extra=extra)
+        logger.error("internal error %s", correlation, exc_info=loud, extra=extra)
         return _failure(InternalError(error.message, details={"correlation_id": correlation}))
     except RaincheckError as error:
         return _failure(error if isinstance(error, TaskFailure) else _foreign(error))
     except Exception as error:  # whatever an operation raises is its own error, and the caller's answer
-        logger.info("operation failed: %s", type(error).__name__, exc_info=True, extra=extra)
+        logger.info("operation failed: %s", type(error).__name__, exc_info=loud, extra=extra)
         return _failure(_foreign(error))
     except BaseException as error:  # noqa: BLE001  sys.exit in an operation must not end the server
         logger.warning("an operation raised %s", type(error).__name__, extra=extra)

@@ -78,13 +78,14 @@ class Outcome:
     A completed task has a `value`, or the whole `mcp_result` where the operation was an MCP tool. A failed task has an
     `error`; beside it stands `mcp_result` (with `isError: true`) where a tool ran and reported an error, and
     `rpc_error` (`{"code", "message", "data"?}`) where it ended in a JSON-RPC error, since the task surfaces hand back
-    exactly what the call would have returned.
+    exactly what the call would have returned. `secret` names the members of the result that only its caller may see.
     """
 
     value: Any = None
     mcp_result: Mapping[str, Any] | None = None
     error: TaskError | None = None
     rpc_error: Mapping[str, Any] | None = None
+    secret: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

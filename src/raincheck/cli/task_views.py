@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from raincheck.cli.tables import clean, pretty, print_table, span, timestamp
+from raincheck.secrecy import hidden, outcome_hidden
 from raincheck.store import TaskSummary
 from raincheck.task import Progress, Task, utc_now
 
@@ -50,7 +51,7 @@ def task_json(task: Task) -> dict[str, Any]:
         "inputs": [
             {"key": each.key, "method": each.method, "answered": each.response is not None} for each in task.inputs
         ],
-        "arguments": dict(task.arguments),
+        "arguments": hidden(task.arguments),
         "result": _result(task),
         "error": error.public() if error else None,
     }
@@ -93,7 +94,11 @@ def print_task(task: Task, *, full: bool) -> None:
         if value is not None:
             click.echo(f"{name.ljust(width)}  {clean(value)}")
     error = task.outcome.error if task.outcome else None
-    sections = {"arguments": dict(task.arguments), "result": _result(task), "error": error.public() if error else None}
+    sections = {
+        "arguments": hidden(task.arguments),
+        "result": _result(task),
+        "error": error.public() if error else None,
+    }
     for name, value in sections.items():
         if value is not None:
             click.echo(f"\n{name}:\n{_cut(pretty(value), full)}")
@@ -134,7 +139,8 @@ def _moment(moment: datetime | None, now: datetime) -> str | None:
 def _result(task: Task) -> Any:
     if task.outcome is None:
         return None
-    return task.outcome.value if task.outcome.mcp_result is None else dict(task.outcome.mcp_result)
+    outcome = outcome_hidden(task.outcome)
+    return outcome.value if outcome.mcp_result is None else dict(outcome.mcp_result)
 
 
 def _cut(text: str, full: bool) -> str:

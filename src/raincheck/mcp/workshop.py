@@ -125,6 +125,7 @@ class Workshop:
         ttl_seconds: float | None = None,
         on_worker_lost: LostPolicy | None = None,
         dedupe: Dedupe | None = None,
+        secrets: tuple[str, ...] | None = None,
         retry_attempts: int | None = None,
         priority: int | None = None,
         max_running: int | None = None,

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from raincheck.operations.context import TaskContext
 from raincheck.operations.limits import BreakerPolicy, check_limits
 from raincheck.operations.webhook import Webhook
+from raincheck.secrecy import secret_properties
 
 __all__ = ["Dedupe", "Executor", "LostPolicy", "Mode", "Operation", "Policy", "StopsOutside", "WithoutTasks"]
 
@@ -42,6 +43,8 @@ class Policy:
         starts_per_minute: How many of its tasks start in a minute, in all processes together; 0: any number.
         start_burst: How many may start at once after a pause.
         breaker: When calls are refused because too many failed; None: never.
+        secrets: Names of parameters, and of members of the result, that are secret: shown to the caller alone. Besides,
+            what the schemas mark with `"writeOnly": true` (pydantic's `SecretStr`) is.
         webhook: Who is told of every end of its tasks, beside a caller's `callback_url`; None: nobody.
     """
 
@@ -62,6 +65,7 @@ class Policy:
     starts_per_minute: float = 0.0
     start_burst: int = 1
     breaker: BreakerPolicy | None = None
+    secrets: tuple[str, ...] = ()
     webhook: Webhook | None = None
 
     def __post_init__(self) -> None:
@@ -141,6 +145,7 @@ class Operation:
         output_schema: JSON Schema of the value, where known.
         ask_first: Questions to the caller's user before the work, by name: the params of `elicitation/create`. A client
             that can is asked before there is a task, every other one inside it; see `TaskContext.answers`.
+        secret_parameters, secret_results: Which of its parameters, and members of its result, are secret.
     """
 
     operation_type: str
@@ -150,3 +155,14 @@ class Operation:
     title: str | None = None
     output_schema: Mapping[str, Any] | None = None
     ask_first: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    secret_parameters: frozenset[str] = field(init=False, default=frozenset())
+    secret_results: frozenset[str] = field(init=False, default=frozenset())
+
+    def __post_init__(self) -> None:
+        named = frozenset(self.policy.secrets)
+        own = {
+            "secret_parameters": named | secret_properties(self.executor.parameters_schema),
+            "secret_results": named | secret_properties(self.output_schema),
+        }
+        for name, value in own.items():
+            object.__setattr__(self, name, value)

@@ -80,6 +80,8 @@ def encode_outcome(outcome: Outcome | None) -> str | None:
         members["error"] = outcome.error.public()
     if outcome.rpc_error is not None:
         members["rpc_error"] = outcome.rpc_error
+    if outcome.secret:
+        members["secret"] = outcome.secret
     return _encode(members)
 
 
@@ -94,6 +96,7 @@ def decode_outcome(text: str | None) -> Outcome | None:
         mcp_result=members.get("mcp_result"),
         error=TaskError(**error) if error is not None else None,
         rpc_error=members.get("rpc_error"),
+        secret=tuple(members.get("secret", ())),
     )
 
 

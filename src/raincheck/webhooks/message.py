@@ -6,9 +6,11 @@ No arguments, and nothing that would not fit into a note: a large result is repl
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from raincheck.notes import LARGEST_NOTE
+from raincheck.secrecy import outcome_hidden
 from raincheck.status import status_of, timestamp
 from raincheck.task import Task
 
@@ -28,8 +30,9 @@ def message_id(task_ref: str) -> str:
 
 
 def message_of(task: Task) -> dict[str, Any]:
-    """The message about a terminal task."""
-    status = status_of(task, poll_after_seconds=None)
+    """The message about a terminal task: nothing of its parameters, and no secret member of its result."""
+    shown = task if task.outcome is None else replace(task, outcome=outcome_hidden(task.outcome))
+    status = status_of(shown, poll_after_seconds=None)
     result = body_of(status["result"])
     if len(result) > LARGEST_RESULT:
         text = status["result"] if isinstance(status["result"], str) else result.decode("ascii")

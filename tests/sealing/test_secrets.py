@@ -1,0 +1,172 @@
+"""Secret parameters and results: the operation and the caller have them, nobody else is shown them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from raincheck.cli.task_views import print_task, task_json
+from raincheck.operations.operation import Operation, Policy
+from raincheck.operations.python import python_operation
+from raincheck.registry import Registry
+from raincheck.secrecy import (
+    WITHHELD,
+    hidden,
+    marked,
+    opened,
+    outcome_hidden,
+    scrubbed,
+    secret_properties,
+    texts_of,
+    wrapped,
+)
+from raincheck.status import status_of
+from raincheck.task import Outcome, Task, TaskError
+from raincheck.webhooks.message import message_of
+from support.lab import Lab
+
+KEY = "sk-live-0123456789"
+PASSWORD = "correct-horse-battery"
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.just("$secret"), inner),
+    max_leaves=10,
+)
+
+
+# Envelopes.
+
+
+@given(
+    arguments=st.dictionaries(st.sampled_from(["a", "b", "c", "$secret"]), json_values),
+    secret=st.sets(st.sampled_from(["a", "b", "z"])),
+)
+def test_what_was_put_into_envelopes_comes_out_as_it_was(arguments: dict[str, Any], secret: set[str]) -> None:
+    stored = wrapped(arguments, secret)
+    assert opened(stored) == arguments
+    shown = hidden(stored)
+    assert shown.keys() == arguments.keys()
+    assert all(shown[name] == WITHHELD for name in secret & arguments.keys())
+
+
+def test_what_a_schema_marks_is_secret_wherever_the_mark_stands() -> None:
+    schema = {
+        "properties": {
+            "plain": {"type": "string"},
+            "token": {"type": "string", "writeOnly": True},
+            "either": {"anyOf": [{"type": "null"}, {"type": "string", "writeOnly": True}]},
+            "deep": {"type": "object", "properties": {"inner": {"$ref": "#/$defs/key"}}},
+            "list": {"type": "array", "items": {"$ref": "#/$defs/key"}},
+            "round": {"$ref": "#/$defs/round"},
+        },
+        "$defs": {"key": {"writeOnly": True}, "round": {"properties": {"round": {"$ref": "#/$defs/round"}}}},
+    }
+    assert secret_properties(schema) == {"token", "either", "deep", "list"}
+    assert secret_properties(None) == secret_properties({"properties": 3}) == frozenset()
+
+
+def test_an_error_is_told_without_the_secrets_in_whatever_form() -> None:
+    stored = wrapped({"key": KEY, "pin": 123456, "quote": 'a"b\\cd', "short": "ab"}, {"key", "pin", "quote", "short"})
+    error = TaskError(
+        code="operation_failed",
+        message=f"bad key {KEY!r}, about 123456",
+        details={"url": f"https://x/?k={KEY}", "pins": [123456, 7], "text": json.dumps({"q": 'a"b\\cd'}), KEY: "ab"},
+    )
+    told = scrubbed(error, texts_of(stored))
+    assert told.message == f"bad key '{WITHHELD}', about {WITHHELD}"
+    assert told.details["pins"] == [WITHHELD, 7]
+    assert KEY not in json.dumps(told.details)
+    assert 'a\\"b' not in told.details["text"]
+    # A text of two letters stands in every other word.
+    assert told.details[WITHHELD] == "ab"
+
+
+def test_a_secret_member_of_a_result_is_hidden_in_either_form() -> None:
+    value = marked(Outcome(value={"user": "ada", "password": PASSWORD}), {"password", "other"})
+    assert value.secret == ("password",)
+    assert outcome_hidden(value).value == {"user": "ada", "password": WITHHELD}
+    structured = {"password": PASSWORD, "user": "ada"}
+    tool = marked(
+        Outcome(
+            mcp_result={"content": [{"type": "text", "text": json.dumps(structured)}], "structuredContent": structured}
+        ),
+        {"password"},
+    )
+    assert PASSWORD not in json.dumps(outcome_hidden(tool).mcp_result)
+    plain = Outcome(value=[PASSWORD])
+    assert marked(plain, {"password"}) is plain
+    assert outcome_hidden(plain) is plain
+
+
+# In a running service.
+
+
+async def log_in(api_key: SecretStr, user: str) -> dict[str, str]:
+    """Log in."""
+    if user == "nobody":
+        raise ValueError(f"the key {api_key.get_secret_value()} is not good for {user}")
+    return {"user": user, "password": PASSWORD, "length": str(len(api_key.get_secret_value()))}
+
+
+@pytest.fixture
+async def registry(tmp_path: Path) -> AsyncGenerator[Registry]:
+    lab = Lab(tmp_path / "tasks.db")
+    policy = Policy(secrets=("password",), dedupe="inflight")
+    lab.operations["log_in"] = python_operation(log_in, operation_type="log_in", policy=policy)
+    async with lab.service() as service:
+        yield service.registry
+
+
+async def ended(registry: Registry, arguments: Mapping[str, Any]) -> Task:
+    async with asyncio.timeout(10):
+        ref = (await registry.submit("log_in", arguments, scope="ada")).task.task_ref
+        return await registry.wait(ref, scope="ada", seconds=10)
+
+
+async def test_the_operation_gets_its_secret_and_the_caller_the_result(registry: Registry) -> None:
+    task = await ended(registry, {"api_key": KEY, "user": "ada"})
+    told = status_of(task, poll_after_seconds=None)
+    assert told["result"] == {"user": "ada", "password": PASSWORD, "length": str(len(KEY))}
+
+
+async def test_lists_and_webhooks_show_neither(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
+    task = await ended(registry, {"api_key": KEY, "user": "ada"})
+    print_task(task, full=True)
+    shown = capsys.readouterr().out + json.dumps([task_json(task), message_of(task)])
+    assert KEY not in shown
+    assert PASSWORD not in shown
+    assert shown.count(WITHHELD) >= 4
+    assert '"user": "ada"' in shown
+
+
+async def test_a_failure_tells_and_logs_no_secret(registry: Registry, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        task = await ended(registry, {"api_key": KEY, "user": "nobody"})
+    assert task.outcome is not None
+    assert task.outcome.error is not None
+    assert task.outcome.error.message == f"the key {WITHHELD} is not good for nobody"
+    formatted = logging.Formatter()
+    assert KEY not in "\n".join(formatted.format(record) for record in caplog.records)
+    assert any("operation failed" in record.getMessage() for record in caplog.records)
+
+
+async def test_equal_calls_are_equal_with_their_secrets(registry: Registry) -> None:
+    first = await registry.submit("log_in", {"api_key": KEY, "user": "ada"}, scope="ada")
+    other = await registry.submit("log_in", {"api_key": KEY + "x", "user": "ada"}, scope="ada")
+    assert first.task.task_ref != other.task.task_ref
+
+
+def test_an_operation_knows_its_secrets_from_schema_and_policy() -> None:
+    operation: Operation = python_operation(log_in, operation_type="log_in", policy=Policy(secrets=("password",)))
+    assert operation.secret_parameters == {"api_key", "password"}
+    assert operation.secret_results == {"password"}
