@@ -21,6 +21,7 @@ from raincheck.leftovers import due_with
 from raincheck.notes import Note
 from raincheck.operations.context import CallbackAddress
 from raincheck.operations.operation import Operation
+from raincheck.secrecy import marked
 from raincheck.store import TaskStore
 from raincheck.task import Outcome, Progress, Task
 from raincheck.transitions import CallBack, Event, Refused, ReportProgress, transition
@@ -91,7 +92,9 @@ class Callbacks:
             if task.terminal:
                 return "over"
             self._check_size(task, outcome)
-            if await self._write(task, CallBack(outcome=outcome)):
+            operation = self._operations(task.operation_type)
+            told = outcome if operation is None else marked(outcome, operation.secret_results)
+            if await self._write(task, CallBack(outcome=told)):
                 logger.info("settled by a callback", extra=_extra(task))
                 return "taken"
         return await self._missing(token)
