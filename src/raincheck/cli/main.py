@@ -22,6 +22,7 @@ _COMMANDS = {
     "check": "raincheck.cli.check:check",
     "store": "raincheck.cli.store:store",
     "tasks": "raincheck.cli.webhooks:tasks",
+    "advise": "raincheck.cli.advise:advise",
     "demo": "raincheck.cli.main:demo",
 }
 
@@ -54,6 +55,7 @@ def cli() -> None:
     Run them elsewhere:     raincheck worker
     Look after the store:   raincheck store check
     Follow the tasks:       raincheck tasks list
+    Fit the policies:       raincheck advise
     """
 
 
