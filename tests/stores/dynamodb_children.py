@@ -10,10 +10,13 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 
-from stores.records import after, claimed, new_task, settled, stored
+from stores.records import after, apply, claimed, new_task, settled, stored
 
+from raincheck.errors import QueueFull
+from raincheck.store import Inserted, Room
 from raincheck.stores.dynamodb import DynamoDBStore
 from raincheck.task import Outcome, new_task_ref
+from raincheck.transitions import Cancel, Claim, Release
 
 
 def say(line: str) -> None:
@@ -69,10 +72,47 @@ async def compete(store: DynamoDBStore, name: str) -> None:
     say(json.dumps({"created": created, "won": won}))
 
 
+async def fill_room(store: DynamoDBStore, name: str) -> None:
+    """Insert as many tasks as there is room for, of two scopes, each call on its own; say how many of each."""
+    await store.open()
+    say("ready")
+    wait()
+    room = Room(in_all=25, of_scope=15)
+    calls = [store.insert(new_task(scope=("ada", "bob")[number % 2]), room=room) for number in range(20)]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    refused = [answer for answer in answers if not isinstance(answer, Inserted)]
+    assert all(isinstance(answer, QueueFull) for answer in refused), refused
+    await store.close()
+    scopes = [answer.task.scope for answer in answers if isinstance(answer, Inserted)]
+    say(json.dumps({"ada": scopes.count("ada"), "bob": scopes.count("bob"), "of": name}))
+
+
+async def come_and_go(store: DynamoDBStore, _: str) -> None:
+    """Insert where there is room, claim, give back, cancel, for ever."""
+    await store.open()
+    say("ready")
+
+    async def caller(number: int) -> None:
+        while True:
+            try:
+                task = (
+                    await store.insert(new_task(scope=f"s{number % 3}", retry_when_lost=True), room=Room(50, 20))
+                ).task
+            except QueueFull:
+                continue
+            task = await apply(store, task, Claim(worker_id="w", lease_until=after(30)), Release(fence=1))
+            await apply(store, task, Cancel())
+            say(task.task_ref)
+
+    await asyncio.gather(*(caller(number) for number in range(6)))
+
+
 VERBS: dict[str, Callable[[DynamoDBStore, str], Awaitable[None]]] = {
     "create": create,
     "write_for_ever": write_for_ever,
+    "come_and_go": come_and_go,
     "compete": compete,
+    "fill_room": fill_room,
 }
 
 

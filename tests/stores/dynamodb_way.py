@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from support.proxy import Listener
 
-__all__ = ["Lose", "Refuse", "Way"]
+__all__ = ["Lose", "Pass", "Refuse", "Way"]
 
 
 class Lose:
@@ -24,6 +24,10 @@ class Lose:
 
     def __init__(self, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
         self.meanwhile = meanwhile
+
+
+class Pass:
+    """The request is carried out and answered."""
 
 
 class Refuse:
@@ -54,7 +58,7 @@ class Way(Listener):
         super().__init__()
         self._upstream = upstream
         self._tls = tls
-        self.plan: dict[str, deque[Lose | Refuse]] = {}
+        self.plan: dict[str, deque[Lose | Pass | Refuse]] = {}
         self.requests: Counter[str] = Counter()
 
     async def __aenter__(self) -> Self:
@@ -67,7 +71,7 @@ class Way(Listener):
         """Its address."""
         return f"http{'' if self._tls is None else 's'}://127.0.0.1:{self.port}"
 
-    def meet(self, operation: str, *events: Lose | Refuse) -> None:
+    def meet(self, operation: str, *events: Lose | Pass | Refuse) -> None:
         """What the next requests of an operation meet, one each."""
         self.plan[operation] = deque(events)
 
@@ -96,7 +100,7 @@ class Way(Listener):
                 back.write(head + body)
                 await back.drain()
                 head, body = await _message(there)
-                if event is not None:
+                if isinstance(event, Lose):
                     if event.meanwhile is not None:
                         await event.meanwhile()
                     writer.transport.abort()

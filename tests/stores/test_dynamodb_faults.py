@@ -8,17 +8,19 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stores.backends import name_of
-from stores.dynamodb_items import counted, items, kinds
-from stores.dynamodb_way import Lose, Refuse, Way
+from stores.dynamodb_items import counted, items, kinds, miscounted
+from stores.dynamodb_way import Lose, Pass, Refuse, Way
 from stores.records import after, apply, cancelled, claimed, new_task, settled, stored
 
-from raincheck.errors import StoreUnavailable
-from raincheck.store import Inserted
+from raincheck.errors import QueueFull, StoreUnavailable
+from raincheck.notes import Note
+from raincheck.store import Inserted, Room
 from raincheck.stores.dynamodb import DynamoDBStore
-from raincheck.task import InputRequest, Outcome, Progress, Task
+from raincheck.task import InputRequest, Outcome, Progress, Task, inflight_key
 from raincheck.transitions import AskInput, Claim, ReportProgress, transition
 from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
 from support.servers.server import free_port, needed
@@ -198,6 +200,115 @@ async def test_a_renewal_whose_answer_is_lost_is_a_renewal(far: DynamoDBStore, w
     assert found.lease_until == after(90)
 
 
+# Notes, room, and keys of calls under way.
+
+
+def _note(**changes: Any) -> Note:
+    members: dict[str, Any] = {"kind": "webhook", "key": "k", "value": 1, "due_at": after(1), "expires_at": after(3600)}
+    return Note(**{**members, **changes})
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_note_whose_answer_is_lost_is_written_once(far: DynamoDBStore, way: Way, times: int) -> None:
+    first, second = _note(), _note(version=2, value="x" * 3000)
+    way.meet("TransactWriteItems", *(Lose() for _ in range(times)))
+    assert await far.put_note(first)
+    assert not await far.put_note(first)
+    way.meet("UpdateItem", *(Lose() for _ in range(times)))
+    assert await far.put_note(second)
+    assert not await far.put_note(second)
+    assert await far.get_note("webhook", "k") == second
+    way.meet("TransactWriteItems", *(Lose() for _ in range(times)))
+    assert await far.remove_note(second)
+    assert not await far.remove_note(second)
+    assert way.met
+
+
+async def test_a_note_whose_answer_is_lost_is_written_though_others_follow(
+    far: DynamoDBStore, store: DynamoDBStore, way: Way
+) -> None:
+    async def others() -> None:
+        for version in range(3, 8):
+            assert await store.put_note(_note(version=version, value="theirs"))
+
+    assert await far.put_note(_note())
+    way.meet("UpdateItem", Lose(others))
+    assert await far.put_note(_note(version=2, value="mine"))
+    assert await far.get_note("webhook", "k") == _note(version=7, value="theirs")
+
+
+async def test_a_note_that_is_removed_does_not_come_back_with_a_repetition(
+    far: DynamoDBStore, store: DynamoDBStore, way: Way
+) -> None:
+    async def remove() -> None:
+        assert await store.remove_note(_note())
+
+    way.meet("TransactWriteItems", Lose(remove))
+    assert await far.put_note(_note())
+    assert await far.get_note("webhook", "k") is None
+
+
+async def test_of_two_that_remove_a_note_only_one_did_though_its_answer_is_lost(
+    far: DynamoDBStore, store: DynamoDBStore, way: Way
+) -> None:
+    assert await far.put_note(_note())
+
+    async def too_late() -> None:
+        assert not await store.remove_note(_note())
+
+    way.meet("TransactWriteItems", Lose(too_late))
+    assert await far.remove_note(_note())
+    again = _note()
+    assert await far.put_note(again)
+    assert await store.remove_note(again)
+    way.meet("TransactWriteItems", Lose(), Lose())
+    assert not await far.remove_note(again)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_change_with_a_note_whose_answer_is_lost_is_one_change(
+    far: DynamoDBStore, way: Way, server: DynamoDBServer, table: str, times: int
+) -> None:
+    task = claimed(await stored(far))
+    assert await far.replace(task)
+    progress = transition(task, ReportProgress(fence=1, progress=Progress(fraction=0.5)), after(1))
+    done = settled(progress, Outcome(value="x" * 3000))
+    for version, change in ((1, progress), (2, done)):
+        way.meet("TransactWriteItems", *(Lose() for _ in range(times)))
+        assert await far.replace(change, note=_note(value=version))
+        assert not await far.replace(change, note=_note(value="again"))
+        assert await far.get_note("webhook", "k") == _note(value=version, version=version)
+    await _agrees(server, table, done)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_an_insert_into_the_last_room_whose_answer_is_lost_is_an_insert(
+    far: DynamoDBStore, way: Way, server: DynamoDBServer, table: str, times: int
+) -> None:
+    await cancelled(far, idempotency_key=inflight_key("f"))
+    task = new_task(idempotency_key=inflight_key("f"))
+    # The first finds the key taken.
+    way.meet("TransactWriteItems", Pass(), *(Lose() for _ in range(times)))
+    assert await far.insert(task, room=Room(1, 1)) == (task, True)
+    assert way.met
+    with pytest.raises(QueueFull):
+        await far.insert(new_task(), room=Room(1, 1))
+    assert await far.insert(new_task(idempotency_key=inflight_key("f")), room=Room(1, 1)) == (task, False)
+    assert miscounted(await items(server.url, table)) == []
+
+
+@pytest.mark.parametrize("refusal", [CONFLICT, THROTTLED], ids=["conflict", "throttled"])
+async def test_what_passes_is_waited_for_where_room_is_asked_for(
+    far: DynamoDBStore, way: Way, server: DynamoDBServer, table: str, refusal: Refuse
+) -> None:
+    await stored(far)
+    for operation in ("UpdateItem", "TransactWriteItems", "BatchGetItem", "GetItem"):
+        way.meet(operation, *[refusal] * 2)
+    assert (await far.insert(new_task(), room=Room(2, 2))).created
+    assert way.met
+    assert miscounted(await items(server.url, table)) == []
+
+
 # What Amazon refuses for a moment, or for good.
 
 
@@ -266,6 +377,12 @@ def _all_verbs(store: DynamoDBStore, task: Task) -> list[Awaitable[object]]:
         store.list(),
         store.count(),
         store.versions([task.task_ref]),
+        store.insert(new_task(), room=Room(5, 5)),
+        store.get_note("webhook", "k"),
+        store.put_note(_note()),
+        store.remove_note(_note()),
+        store.notes("webhook"),
+        store.notes("webhook", due=after(1)),
         asyncio.to_thread(store.renew, "w", {f"{task.task_ref}{number}": 1 for number in range(20)}, after(30)),
     ]
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from stores.backends import name_of, server_of
-from stores.dynamodb_items import counted, items
+from stores.dynamodb_items import counted, items, miscounted
 from stores.processes import Child, child
-from stores.records import stored
+from stores.records import new_task, stored
 
+from raincheck.store import Room
 from raincheck.stores.dynamodb import DynamoDBStore
 from raincheck.task import TaskStatus
 from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
@@ -102,3 +103,44 @@ async def test_every_acknowledged_write_survives_kill_9_of_its_writer(
     tasks, kept = counted(await items(endpoint, table))
     assert tasks == kept
     assert sum(tasks.values()) >= len(acknowledged) + 1
+
+
+async def test_three_processes_fill_the_room_there_is_and_no_more(
+    store: DynamoDBStore, endpoint: str, table: str
+) -> None:
+    # Before anybody asked for room.
+    for _ in range(3):
+        await stored(store, scope="ada")
+    with ExitStack() as stack:
+        children = _all(stack, "fill_room", endpoint, table, 3)
+        for each in children:
+            each.go()
+        answers = [json.loads(each.rest()[0]) for each in children]
+    ada, bob = (sum(answer[scope] for answer in answers) for scope in ("ada", "bob"))
+    assert ada + bob == 25 - 3
+    assert 3 + ada <= 15
+    assert bob <= 15
+    found = await items(endpoint, table)
+    assert counted(found) == ({"pending": 25}, {"pending": 25})
+    assert miscounted(found) == []
+
+
+async def test_what_is_counted_for_room_stays_true_when_processes_are_killed(
+    store: DynamoDBStore, endpoint: str, table: str
+) -> None:
+    with ExitStack() as stack:
+        arguments = [f"{table},{number}" for number in range(2)]
+        killed = [
+            stack.enter_context(child("come_and_go", endpoint, each, program="dynamodb_children.py"))
+            for each in arguments
+        ]
+        for each in killed:
+            for _ in range(10):
+                assert each.line()
+        for each in killed:
+            each.kill()
+    assert (await store.insert(new_task(), room=Room(in_all=1000))).created
+    found = await items(endpoint, table)
+    tasks, kept = counted(found)
+    assert tasks == kept
+    assert miscounted(found) == []

@@ -29,7 +29,7 @@ What the verbs ask of DynamoDB, without payloads above 900 characters (which cos
 | verb | requests |
 | --- | --- |
 | `insert` | 1 transaction: the task, a counter, and the key if there is one (2 more where the key is taken) |
-| `insert` with `room` | the same; 2 reads more (33 items) every 10 s, and when all known room is taken |
+| `insert` with `room` | the same; 3 reads more (34 items) every 10 s, and when all known room is taken |
 | `get` | 1 |
 | `replace` | 1: a transaction of 2 items where the status changes, a conditional update where it does not |
 | `replace` with a note | 1 transaction, of one item more |
@@ -270,7 +270,7 @@ class DynamoDBStore:
             return expires is not None and expires <= now
 
         ranges = [Range(index=AGENDA, partition=shard, below=until) for shard in agenda_shards("expiring")]
-        items = await self._reads.chosen(ranges, limit, is_over)
+        items, _ = await together([self._reads.chosen(ranges, limit, is_over), self._notes.purge(now, limit)])
         slots = asyncio.Semaphore(_AT_ONCE)
 
         async def remove(item: Item) -> bool:
@@ -279,7 +279,6 @@ class DynamoDBStore:
 
         removed = sum(await together([remove(item) for item in items]))
         await self._rooms.tidy(scope_of(item) for item in items)
-        await self._notes.purge(now, limit)
         return removed
 
     async def list(

@@ -124,15 +124,17 @@ class Notes:
         await self._remove_all(expired)
         return [await _note(item) for item in found]
 
-    async def purge(self, now: datetime, limit: int) -> None:
-        """Remove what has expired and is never due."""
+    async def purge(self, now: datetime, limit: int) -> list[Item]:
+        """Remove what has expired and is never due; what there was of it."""
         until = to_micros(now)
 
         def is_over(item: Item) -> bool:
             return "expires_at" in item and int(item["expires_at"]["N"]) <= until
 
         part = Range(index=AGENDA, partition=_EXPIRING, below=until)
-        await self._remove_all(await self._reads.chosen([part], limit, is_over, KEY, "version", "expires_at"))
+        expired = await self._reads.chosen([part], limit, is_over, KEY, "version", "expires_at")
+        await self._remove_all(expired)
+        return expired
 
     async def _remove_all(self, items: Sequence[Item]) -> None:
         slots = asyncio.Semaphore(_AT_ONCE)

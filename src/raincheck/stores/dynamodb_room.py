@@ -66,6 +66,8 @@ _FRESH = 10.0
 _LOOKS = 5
 _FIRST_PAUSE = 0.05
 _AT_ONCE = 8
+# Tasks of a scope; with the counters there are at most a hundred items in a transaction.
+_BATCH = 60
 _LOOKED_AT = (KEY, "status", "fixed", "deadline_at", ROOMED)
 # A scope's count outlasts every task in it: no deadline is as far from another one.
 _LONGEST_WAIT = timedelta(days=3650 + 30)
@@ -102,9 +104,11 @@ class Rooms:
         self._turns = turns
         self._reads = reads
         self._operations = operations
-        self._looked_at: float | None = None
+        self._looked_at = float("-inf")
         self._pending = 0
         self._entered = 0
+        # Whether nothing became pending while the counters were read.
+        self._still = False
         # The least that it is by now.
         self._entered_since = 0
         self._nobodys = 0
@@ -175,8 +179,7 @@ class Rooms:
 
     async def prepare(self) -> None:
         """Look whether all that is pending is counted, unless that was done a moment ago."""
-        if self._looked_at is None or elapsed() - self._looked_at > _FRESH:
-            await self._look()
+        await self._look_since(elapsed() - _FRESH)
 
     def succeeded(self) -> None:
         """A task became pending."""
@@ -189,12 +192,11 @@ class Rooms:
     async def is_full(self, limit: int) -> bool:
         """Look again, whether there was no room in all for one task more."""
         for _ in range(_LOOKS):
-            await self._look()
+            await self._look_since(elapsed())
             if self._pending < limit:
                 return False
-            if await self._read_entered() == self._entered:
-                # None came while the counters were read one after the other: there were as many at the beginning.
-                return True
+            if self._still:
+                break
         return True
 
     async def tidy(self, scopes: Iterable[str]) -> None:
@@ -216,9 +218,17 @@ class Rooms:
     def _ceiling(self, limit: int) -> int:
         return self._entered + limit - self._pending
 
+    async def _look_since(self, moment: float) -> None:
+        # Callers who wait for a look share the one that begins next.
+        if self._looked_at <= moment:
+            async with self._turns.alone("look"):
+                if self._looked_at <= moment:
+                    await self._look()
+
     async def _look(self) -> None:
         looks, pause = 0, _FIRST_PAUSE
         while True:
+            began = elapsed()
             # In this order: what comes in between is counted twice, never overlooked.
             entered_before = await self._read_entered()
             shards = {item[KEY]["S"]: item for item in await read_items(self._calls, _COUNTERS)}
@@ -242,7 +252,8 @@ class Rooms:
         self._entered = entered_before
         self._entered_since = max(entered_before, self._entered_since)
         self._pending = sum(pending for pending, _ in counts)
-        self._looked_at = elapsed()
+        self._still = await self._read_entered() == entered_before
+        self._looked_at = began
 
     async def _read_entered(self) -> int:
         answer = await self._calls.on_table("get_item", Key=ENTERED, ConsistentRead=True)
@@ -273,25 +284,39 @@ class Rooms:
             for priority in priorities
         ]
         items = await self._reads.chosen(ranges, missing, _is_missing, *_LOOKED_AT)
+        scopes: dict[str, list[Item]] = {}
+        for item in items:
+            scopes.setdefault(scope_of(item), []).append(item)
         slots = asyncio.Semaphore(_AT_ONCE)
 
-        async def enter(item: Item) -> None:
-            task_ref, room, counters = ref_of(item), room_key(scope_of(item)), count_key(count_shard(ref_of(item)))
-            remove_at = _outlasting(int(item["deadline_at"]["N"]))
-            parts: Parts = {
-                "task": roomed(self._table, task_ref),
-                _name(counters): counted(self._table, counters, {ROOMED: 1}, with_room=True),
-                _name(room): in_room(self._table, room, 1, remove_at=remove_at),
-            }
+        async def enter(scope: str, batch: list[Item]) -> None:
             async with slots:
-                try:
-                    await transact(self._calls, self._turns, parts)
-                except ConditionFailed:
-                    # It was claimed, or another process was faster.
-                    return
+                while batch:
+                    try:
+                        await transact(self._calls, self._turns, self._entry(scope, batch))
+                    except ConditionFailed as failed:
+                        # They were claimed, or another process was faster.
+                        batch = [item for item in batch if _name(item) not in failed.named]
+                    else:
+                        return
 
-        await together([enter(item) for item in items])
+        batches = [
+            enter(scope, waiting[start : start + _BATCH])
+            for scope, waiting in scopes.items()
+            for start in range(0, len(waiting), _BATCH)
+        ]
+        await together(batches)
         return len(items)
+
+    def _entry(self, scope: str, batch: list[Item]) -> Parts:
+        room = room_key(scope)
+        remove_at = _outlasting(max(_number(item, "deadline_at") for item in batch))
+        parts: Parts = {_name(item): roomed(self._table, ref_of(item)) for item in batch}
+        for shard, number_of_tasks in Counter(count_shard(ref_of(item)) for item in batch).items():
+            counters = count_key(shard)
+            parts[_name(counters)] = counted(self._table, counters, {ROOMED: number_of_tasks}, with_room=True)
+        parts[_name(room)] = in_room(self._table, room, len(batch), remove_at=remove_at)
+        return parts
 
 
 def _name(item: Item) -> str:

@@ -1,0 +1,379 @@
+"""Room, priorities and notes in a DynamoDB table: what is counted, from when on, and beside the release before."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stores.backends import name_of, server_of
+from stores.dynamodb_items import client, items, kinds, leftovers, miscounted
+from stores.records import NOW, after, apply, claimed, new_task, settled, stored
+
+from raincheck.errors import QueueFull
+from raincheck.notes import LARGEST_NOTE, Note
+from raincheck.store import Inserted, Room
+from raincheck.stores.dynamodb import DynamoDBStore
+from raincheck.stores.dynamodb_items import count_key, count_shard
+from raincheck.task import Outcome, Progress, Task, TaskStatus
+from raincheck.transitions import Cancel, Claim, Release, ReportProgress, SaveCheckpoint, Settle, transition
+from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
+from support.servers.server import needed
+
+pytestmark = pytest.mark.usefixtures("_no_leaked_task")
+
+CLAIM = Claim(worker_id="w", lease_until=after(30))
+
+# What the release before this one wrote: a pending task with a key, a claimed one, and what stands beside them.
+BEFORE = """
+{"processing": {"N": "1"}, "pending": {"N": "0"}, "raincheck_item": {"S": "count#27"}}
+{"raincheck_item": {"S": "key#46a37575079eda25f1a26b06f2042b9855561dba"}, "task_ref": {"S": "pending-before"}}
+{"layout": {"N": "1"}, "raincheck_item": {"S": "meta#layout"}}
+{"names": {"SS": ["\\"report\\""]}, "raincheck_item": {"S": "meta#operations"}}
+{"pending": {"N": "1"}, "raincheck_item": {"S": "count#1"}}
+{"written_1": {"S": "b5usdvbAEg-t"}, "of_both": {"S": "3ae0f96466c85780eaf6afc3534ed799fab7b221#pending"},
+ "deadline_at": {"N": "1795345200123456"}, "agenda_at": {"N": "1795345200123456"}, "version": {"N": "1"},
+ "agenda": {"S": "due#1"}, "of_scope": {"S": "dca2c718d281af511b514de1a49b6998d14202fa#pending"},
+ "fixed": {"S": "[\\"ada\\",\\"report\\",1795341600123456,60.0,3,false,\\"k\\",\\"\\"]"},
+ "arguments": {"S": "{\\"quarter\\":\\"Q3\\"}"}, "place": {"S": "00001795341600123456#pending-before"},
+ "state": {"S": "[1795341600123456,null,null,0,null,null,null]"}, "fence": {"N": "0"},
+ "of_operation": {"S": "100f6e0f366c04e0aa9cc63bb5617c1ca199f9e4#pending"},
+ "raincheck_item": {"S": "task#pending-before"}, "status": {"S": "pending"}}
+{"written_1": {"S": "NTN6sd0hOOZW"}, "written_2": {"S": "TGqxasle_ZB5"},
+ "of_both": {"S": "3ae0f96466c85780eaf6afc3534ed799fab7b221#processing"}, "deadline_at": {"N": "1795345200123456"},
+ "agenda_at": {"N": "1795341630123456"}, "agenda": {"S": "due#3"}, "version": {"N": "2"},
+ "of_scope": {"S": "dca2c718d281af511b514de1a49b6998d14202fa#processing"},
+ "lease_until": {"N": "1795341630123456"}, "arguments": {"S": "{\\"quarter\\":\\"Q3\\"}"},
+ "fixed": {"S": "[\\"ada\\",\\"report\\",1795341600123456,60.0,3,false,null,\\"\\"]"},
+ "place": {"S": "00001795341600123456#running-before"},
+ "state": {"S": "[1795341600123456,null,null,1,1795341600123456,null,null]"}, "worker": {"S": "\\"worker-1\\""},
+ "fence": {"N": "1"}, "of_operation": {"S": "100f6e0f366c04e0aa9cc63bb5617c1ca199f9e4#processing"},
+ "raincheck_item": {"S": "task#running-before"}, "status": {"S": "processing"}}
+"""
+
+
+@pytest.fixture
+def endpoint() -> str:
+    needed(DynamoDBServer.missing())
+    os.environ.update(CREDENTIALS)
+    return server_of(DynamoDBServer).url
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    """A table of the test's own, not yet made."""
+    return name_of(tmp_path)
+
+
+@pytest.fixture
+async def stores(endpoint: str, table: str, _no_leaked_task: None) -> AsyncIterator[list[DynamoDBStore]]:
+    """Three processes' stores; at the end the table is as it should be."""
+    stores = [DynamoDBStore(table, endpoint=endpoint) for _ in range(3)]
+    for store in stores:
+        await store.open()
+    yield stores
+    for store in stores:
+        await store.close()
+    assert await leftovers(endpoint, table) == []
+
+
+@pytest.fixture
+def store(stores: list[DynamoDBStore]) -> DynamoDBStore:
+    return stores[0]
+
+
+async def _update(endpoint: str, table: str, name: str, expression: str, **values: Any) -> None:
+    """Change an item past the store; `expression` names attributes with # and values with :."""
+    words = expression.replace(",", " ").split()
+    async with client(endpoint) as dynamodb:
+        await dynamodb.update_item(
+            TableName=table,
+            Key={"raincheck_item": {"S": name}},
+            UpdateExpression=expression,
+            ExpressionAttributeNames={word: word[1:] for word in words if word.startswith("#")},
+            **({"ExpressionAttributeValues": {f":{name}": value for name, value in values.items()}} if values else {}),
+        )
+
+
+async def _claimed_by_the_release_before(endpoint: str, table: str, task: Task) -> Task:
+    """What a process of that release makes of the table when it claims a task: it knows nothing of room."""
+    shard = count_key(count_shard(task.task_ref))["raincheck_item"]["S"]
+    running = claimed(task)
+    await _update(
+        endpoint,
+        table,
+        f"task#{task.task_ref}",
+        "SET #status = :status , #version = :version , #fence = :one , #worker = :worker , #lease_until = :lease",
+        status={"S": "processing"},
+        version={"N": "2"},
+        one={"N": "1"},
+        worker={"S": '"worker-1"'},
+        lease={"N": str(round((after(30) - NOW).total_seconds()) * 1_000_000 + 1795341600123456)},
+    )
+    await _update(endpoint, table, shard, "ADD #pending :minus , #processing :one", minus={"N": "-1"}, one={"N": "1"})
+    return running
+
+
+async def _found(store: DynamoDBStore, task: Task) -> Task:
+    found = await store.get(task.task_ref)
+    assert found is not None
+    return found
+
+
+async def test_what_the_release_before_wrote_is_read_claimed_counted_and_removed(endpoint: str, table: str) -> None:
+    store = DynamoDBStore(table, endpoint=endpoint)
+    await store.open()
+    async with client(endpoint) as dynamodb:
+        for text in BEFORE.strip().replace("\n ", " ").split("\n"):
+            item = json.loads(text)
+            if item["raincheck_item"]["S"].startswith(("task#", "key#")):
+                item["remove_at"] = {"N": "4102444800"}
+            await dynamodb.put_item(TableName=table, Item=item)
+    pending = new_task(task_ref="pending-before", idempotency_key="k")
+    running = claimed(new_task(task_ref="running-before"))
+    assert await store.get("pending-before") == pending
+    assert await store.get("running-before") == running
+    assert list(await store.claimable(["report"], 5)) == [pending]
+    assert await store.insert(new_task(idempotency_key="k"), room=Room(1, 1)) == Inserted(pending, created=False)
+    with pytest.raises(QueueFull):
+        await store.insert(new_task(), room=Room(of_scope=1))
+    urgent = await stored(store, priority=1)
+    assert list(await store.claimable(["report"], 5)) == [urgent, pending]
+    await apply(store, urgent, Cancel())
+    await apply(store, pending, CLAIM, SaveCheckpoint(fence=1, checkpoint={"job": 1}), Release(fence=1), Cancel())
+    assert await store.replace(settled(running))
+    assert await store.purge(after(60), 10) == 3
+    await store.close()
+    assert await leftovers(endpoint, table) == []
+
+
+async def test_what_was_pending_before_room_was_asked_for_takes_room(stores: list[DynamoDBStore]) -> None:
+    store = stores[0]
+    waiting = [
+        await stored(store, scope=scope, priority=priority, operation_type=operation)
+        for scope in ("ada", "bob")
+        for priority in (0, 7)
+        for operation in ("report", "resize")
+    ]
+    running = await apply(store, await stored(store), CLAIM)
+    answers = await asyncio.gather(
+        *(store.insert(new_task(scope="ada"), room=Room(of_scope=5)) for store in stores), return_exceptions=True
+    )
+    assert sum(isinstance(answer, Inserted) for answer in answers) == 1
+    with pytest.raises(QueueFull) as full:
+        await stores[1].insert(new_task(scope="bob"), room=Room(in_all=9))
+    assert full.value.details["limit"] == "in_all"
+    await apply(stores[2], running, Cancel())
+    # Whoever never asked for room counts too, from now on.
+    for task in waiting:
+        await apply(stores[2], await _found(stores[2], task), CLAIM)
+    await stored(stores[2], scope="bob")
+    with pytest.raises(QueueFull):
+        await store.insert(new_task(scope="bob"), room=Room(of_scope=1))
+    assert (await store.insert(new_task(scope="bob"), room=Room(of_scope=2))).created
+
+
+async def test_nothing_is_overlooked_while_others_insert_and_claim_without_room(
+    stores: list[DynamoDBStore], endpoint: str, table: str
+) -> None:
+    stopping = False
+
+    async def come_and_go(store: DynamoDBStore, scope: str) -> None:
+        while not stopping:
+            task = await stored(store, scope=scope, retry_when_lost=True)
+            await stored(store, scope=scope)
+            await apply(store, task, CLAIM, Release(fence=1), CLAIM)
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        for store in stores[1:]:
+            for scope in ("ada", "bob"):
+                group.create_task(come_and_go(store, scope))
+        for number in range(5):
+            assert (await stores[0].insert(new_task(scope=f"s{number}"), room=Room(10_000, 1))).created
+        stopping = True
+    # Those that began with what they believed are found at the next look.
+    late = DynamoDBStore(table, endpoint=endpoint)
+    await late.open()
+    assert (await late.insert(new_task(), room=Room(10_000, 10_000))).created
+    await late.close()
+    assert miscounted(await items(endpoint, table)) == []
+
+
+async def test_a_start_that_broke_off_is_completed_by_whoever_comes_next(
+    stores: list[DynamoDBStore], endpoint: str, table: str
+) -> None:
+    first, second, third = stores
+    for _ in range(5):
+        await stored(first)
+    # A process said so in half of the counters, and died.
+    for shard in range(16):
+        name = count_key(shard)["raincheck_item"]["S"]
+        await _update(endpoint, table, name, "SET #roomed = :zero", zero={"N": "0"})
+    for _ in range(20):
+        await stored(second)
+    for _ in range(20):
+        await apply(first, await stored(first, retry_when_lost=True), CLAIM, Release(fence=1))
+    with pytest.raises(QueueFull):
+        await third.insert(new_task(), room=Room(of_scope=45))
+    assert (await third.insert(new_task(), room=Room(46, 46))).created
+
+
+async def test_what_the_release_before_does_meanwhile_is_made_good(
+    stores: list[DynamoDBStore], endpoint: str, table: str
+) -> None:
+    first, second, _ = stores
+    one, two, three = [(await first.insert(new_task(), room=Room(3, 3))).task for _ in range(3)]
+    running = [await _claimed_by_the_release_before(endpoint, table, task) for task in (one, two)]
+    # In all it counts at once.
+    assert (await second.insert(new_task(scope="bob"), room=Room(in_all=2))).created
+    with pytest.raises(QueueFull):
+        await first.insert(new_task(), room=Room(of_scope=3))
+    ended = transition(await _found(second, running[0]), Settle(fence=1, outcome=Outcome(value=1)), NOW)
+    assert await second.replace(ended)
+    assert (await first.insert(new_task(), room=Room(of_scope=3))).created
+    # One that it settled, too, is taken off when it is removed.
+    await _update(
+        endpoint,
+        table,
+        f"task#{two.task_ref}",
+        "SET #status = :status , #version = :version , #state = :state , #agenda = :agenda",
+        status={"S": "completed"},
+        version={"N": "3"},
+        state=kinds(await items(endpoint, table), "task")[f"task#{one.task_ref}"]["state"],
+        agenda={"S": f"expiring#{count_shard(two.task_ref) % 4}"},
+    )
+    shard = count_key(count_shard(two.task_ref))["raincheck_item"]["S"]
+    await _update(endpoint, table, shard, "ADD #completed :one , #processing :minus", one={"N": "1"}, minus={"N": "-1"})
+    assert await second.purge(after(4000), 10) == 2
+    assert miscounted(await items(endpoint, table)) == []
+    assert (await first.insert(new_task(), room=Room(of_scope=3))).created
+    with pytest.raises(QueueFull):
+        await first.insert(new_task(), room=Room(of_scope=3))
+    await apply(first, three, Cancel())
+
+
+async def test_no_scope_is_counted_for_ever(store: DynamoDBStore, endpoint: str, table: str) -> None:
+    for number in range(5):
+        task = (await store.insert(new_task(scope=f"s{number}"), room=Room(of_scope=1))).task
+        await apply(store, task, Cancel())
+    kept = (await store.insert(new_task(scope="s0"), room=Room(of_scope=1))).task
+    assert await store.purge(after(100), 10) == 5
+    found = await items(endpoint, table)
+    assert [item["pending"]["N"] for item in kinds(found, "room").values()] == ["1"]
+    await apply(store, kept, Cancel())
+
+
+async def test_limits_may_differ_and_change(stores: list[DynamoDBStore]) -> None:
+    first, second, _ = stores
+    for _ in range(3):
+        assert (await first.insert(new_task(), room=Room(in_all=3))).created
+    for limit in (1, 2, 3):
+        with pytest.raises(QueueFull):
+            await second.insert(new_task(), room=Room(in_all=limit))
+    assert (await second.insert(new_task(), room=Room(in_all=4))).created
+    with pytest.raises(QueueFull):
+        await first.insert(new_task(), room=Room(in_all=4))
+    for task in await second.claimable(["report"], 4):
+        await apply(second, task, CLAIM)
+    answers = await asyncio.gather(
+        *(store.insert(new_task(), room=Room(in_all=3)) for store in stores for _ in range(5)), return_exceptions=True
+    )
+    assert sum(isinstance(answer, Inserted) for answer in answers) == 3
+
+
+async def test_a_terminal_task_and_a_room_without_limits_ask_for_none(
+    store: DynamoDBStore, endpoint: str, table: str
+) -> None:
+    await stored(store)
+    assert (await store.insert(new_task(), room=Room())).created
+    ended = transition(new_task(), Cancel(), NOW)
+    assert (await store.insert(ended, room=Room(0, 0))).created
+    assert miscounted(await items(endpoint, table)) == []
+    assert kinds(await items(endpoint, table), "room") == {}
+
+
+async def test_listings_of_an_operation_have_its_tasks_of_every_priority(stores: list[DynamoDBStore]) -> None:
+    tasks = [
+        await stored(stores[number % 3], created_at=after(number), priority=(0, 5, -5)[number % 3], scope=f"s{number}")
+        for number in range(6)
+    ]
+    newest = [task.task_ref for task in reversed(tasks)]
+    for store in stores:
+        assert [each.task_ref for each in await store.list(operation_type="report")] == newest
+        assert [each.task_ref for each in await store.list(statuses=[TaskStatus.PENDING])] == newest
+        assert [each.task_ref for each in await store.list(scope="s1", operation_type="report")] == [newest[4]]
+        claims = [task.priority for task in await store.claimable(["report", "other"], 10)]
+        assert claims == [5, 5, 0, 0, -5, -5]
+
+
+async def test_a_large_checkpoint_is_written_once(store: DynamoDBStore, endpoint: str, table: str) -> None:
+    task = await apply(store, await stored(store), CLAIM)
+    task = await apply(store, task, SaveCheckpoint(fence=1, checkpoint={"a": 1, "b": secrets.token_hex(3000)}))
+
+    async def parts() -> list[str]:
+        return sorted(kinds(await items(endpoint, table), "part"))
+
+    first = await parts()
+    assert len(first) == 1
+    task = await apply(store, task, Release(fence=1), CLAIM)
+    assert await parts() == first
+    # Equal to Python, and yet another value.
+    task = await apply(
+        store, replace(task, checkpoint={**task.checkpoint, "a": True}), Settle(fence=2, outcome=Outcome())
+    )
+    found = await store.get(task.task_ref)
+    assert found == task
+    assert found is not None
+    assert found.checkpoint["a"] is True
+
+
+# Notes.
+
+
+async def test_the_largest_note_is_written_with_the_largest_result(store: DynamoDBStore) -> None:
+    task = await apply(store, await stored(store, arguments={"a": secrets.token_hex(300_000)}), CLAIM)
+    task = await apply(store, task, SaveCheckpoint(fence=1, checkpoint=secrets.token_hex(300_000)))
+    done = settled(task, Outcome(value=secrets.token_hex(2_000_000)))
+    note = Note(kind="webhook", key="k" * 255, value=secrets.token_hex(LARGEST_NOTE // 2 - 1), due_at=NOW)
+    assert await store.replace(done, note=note)
+    same = await store.get(task.task_ref) == done and await store.get_note("webhook", "k" * 255) == note
+    assert same
+    assert await store.remove_note(note)
+    await store.purge(after(100), 1)
+
+
+async def test_expired_notes_go_when_they_are_looked_at_or_purged(
+    store: DynamoDBStore, endpoint: str, table: str
+) -> None:
+    for key, due, expires in (("due", after(1), after(2)), ("never", None, after(2)), ("kept", after(1), after(50))):
+        assert await store.put_note(Note(kind="webhook", key=key, value=1, due_at=due, expires_at=expires))
+    assert [note.key for note in await store.notes("webhook", due=after(3))] == ["kept"]
+    assert await store.purge(after(3600), 10) == 0
+    found = kinds(await items(endpoint, table), "note")
+    assert list(found) == ["note#webhook#kept"]
+    month = 30 * 86400
+    assert month <= int(found["note#webhook#kept"]["remove_at"]["N"]) - after(50).timestamp() < month + 2
+
+
+async def test_what_the_index_says_of_a_note_is_not_believed(store: DynamoDBStore, endpoint: str, table: str) -> None:
+    for key in ("a", "b"):
+        assert await store.put_note(Note(kind="webhook", key=key, value=1, due_at=after(1)))
+    later = str(int(kinds(await items(endpoint, table), "note")["note#webhook#a"]["due_at"]["N"]) + 10_000_000)
+    # As where the index lags: the note was put off.
+    await _update(endpoint, table, "note#webhook#a", "SET #due_at = :later", later={"N": later})
+    assert [note.key for note in await store.notes("webhook", due=after(2), limit=1)] == ["b"]
+
+
+async def test_progress_with_a_note_changes_no_counter(store: DynamoDBStore) -> None:
+    task = await apply(store, await stored(store), CLAIM)
+    for version in (1, 2):
+        task = transition(task, ReportProgress(fence=1, progress=Progress(message=str(version))), NOW)
+        assert await store.replace(task, note=Note(kind="webhook", key="k", value=version))
+    assert await store.get_note("webhook", "k") == Note(kind="webhook", key="k", value=2, version=2)
+    assert (await store.count())[TaskStatus.PROCESSING] == 1
