@@ -189,7 +189,7 @@ def _line_on_table(place: _Place, kind: str, value: Any, context: Mapping[str, A
         return _unknown_table(place.table[0], value, source)
     if kind.startswith("union_tag") and isinstance(value, Mapping):
         return _wrong_operation_kind(cast("Mapping[str, Any]", value).get("kind"), place.name, source)
-    found = "" if _is_secret("", place.name) else f", found {shorten(value)}"
+    found = "" if _is_secret("", place.name) or place.table[2:] == ("webhook",) else f", found {shorten(value)}"
     return f"{place.name} of {source} must be a table{found}"
 
 

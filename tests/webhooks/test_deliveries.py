@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from operations.http_server import answer
-from webhooks.receiver import FINE, SECRET, Receiver, receiving
+from standardwebhooks import Webhook as Verifier
+from webhooks.receiver import FINE, OTHER_SECRET, SECRET, Receiver, hang, receiving
 
-from raincheck.errors import OperationFailed
+from raincheck.errors import IdempotencyConflict, InvalidParameters, OperationFailed
 from raincheck.operations.context import TaskContext
+from raincheck.operations.webhook import Webhook
+from raincheck.outgoing.addresses import network_of
 from raincheck.outgoing.rules import HostRule
-from raincheck.webhooks.delivery import PENDING
+from raincheck.service import Service
+from raincheck.stores.memory import MemoryStore
+from raincheck.webhooks.delivery import PENDING, Delivery
+from raincheck.webhooks.desk import WebhookDesk
 from raincheck.webhooks.rules import WebhookRules
 from support.lab import Lab
-
-NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 def rules(*receivers: Receiver, **values: Any) -> WebhookRules:
@@ -36,25 +39,32 @@ async def echo(arguments: Mapping[str, Any], context: TaskContext) -> Any:
     return arguments.get("value")
 
 
-async def until_delivered(store: Any, seconds: float = 5.0) -> None:
-    """Until no delivery is pending."""
+async def submit(service: Service, callback_url: str | None = None, operation: str = "echo", **values: Any) -> str:
+    """The ref of a task of the operation."""
+    done = await service.registry.submit(operation, {}, scope="ada", callback_url=callback_url, **values)
+    return done.task.task_ref
+
+
+async def until_pending(store: MemoryStore, number: int, seconds: float = 5.0, *, error: str = "") -> list[Delivery]:
+    """The pending deliveries, once there are so many, each with that error."""
     async with asyncio.timeout(seconds):
-        while await store.notes(PENDING):
+        while True:
+            pending = [Delivery.of(note) for note in await store.notes(PENDING)]
+            if len(pending) == number and all(error in (each.error or "") for each in pending):
+                return pending
             await asyncio.sleep(0.01)
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
-    return Lab(tmp_path / "tasks.db")
+    lab = Lab(tmp_path / "tasks.db")
+    lab.operation("echo")(echo)
+    return lab
 
 
 async def test_every_kind_of_end_is_told_with_the_status_and_a_signature(lab: Lab) -> None:
     """Completed, failed, cancelled, and the deadline that the sweeper found."""
     started = asyncio.Event()
-
-    @lab.operation("echo")
-    async def echo_(arguments: Mapping[str, Any], context: TaskContext) -> Any:
-        return {"value": arguments["value"]}
 
     @lab.operation("break")
     async def break_(arguments: Mapping[str, Any], context: TaskContext) -> Any:
@@ -67,17 +77,16 @@ async def test_every_kind_of_end_is_told_with_the_status_and_a_signature(lab: La
 
     async with receiving() as receiver, lab.service(webhooks=rules(receiver)) as service:
 
-        async def submit(name: str, **values: Any) -> str:
-            named: dict[str, Any] = {"max_wait_seconds": 60.0, **values}
-            done = await service.registry.submit(
-                name, {"value": "secret words"}, scope="ada", callback_url=receiver.url, **named
+        async def ask(name: str, seconds: float = 60.0) -> str:
+            submission = await service.registry.submit(
+                name, {"value": "given"}, scope="ada", max_wait_seconds=seconds, callback_url=receiver.url
             )
-            return done.task.task_ref
+            return submission.task.task_ref
 
-        refs = {"completed": await submit("echo"), "failed": await submit("break"), "cancelled": await submit("wait")}
+        refs = {"completed": await ask("echo"), "failed": await ask("break"), "cancelled": await ask("wait")}
         await asyncio.wait_for(started.wait(), 5)
         await service.registry.cancel(refs["cancelled"], scope="ada")
-        late = await submit("wait", max_wait_seconds=0.2)
+        late = await ask("wait", 0.2)
         await receiver.got(4)
         for kind, ref in refs.items():
             (message,) = receiver.of(ref)
@@ -85,12 +94,12 @@ async def test_every_kind_of_end_is_told_with_the_status_and_a_signature(lab: La
             assert message["data"]["status"] == kind
             assert message["data"]["terminal"] is True
         (message,) = receiver.of(refs["completed"])
-        assert message["data"]["result"] == {"value": "secret words"}
+        assert message["data"]["result"] == "given"
         assert set(message) == {"type", "timestamp", "data"}
         assert "arguments" not in message["data"]
         (message,) = receiver.of(refs["failed"])
         assert message["data"]["error"]["details"] == {"tray": 2}
-        assert "secret words" not in str(message)
+        assert "given" not in str(message)
         (message,) = receiver.of(late)
         assert message["data"]["error"]["details"]["limit"] == "deadline"
         assert sorted(receiver.ids) == sorted(f"msg_{ref}" for ref in (*refs.values(), late))
@@ -99,11 +108,180 @@ async def test_every_kind_of_end_is_told_with_the_status_and_a_signature(lab: La
 async def test_a_receiver_that_fails_is_asked_again_under_the_same_id_until_it_takes_it(
     lab: Lab, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lab.operation("echo")(echo)
     answers = (answer(500), answer(302, location="http://127.0.0.1:1/"), answer(503, retry_after="0"), FINE)
-    async with receiving(*answers) as receiver, lab.service(webhooks=rules(receiver)) as service:
-        await service.registry.submit("echo", {}, scope="ada", callback_url=f"{receiver.url}?token=hunter2")
+    store = MemoryStore()
+    async with receiving(*answers) as receiver, lab.service(store=store, webhooks=rules(receiver)) as service:
+        await submit(service, f"{receiver.url}?token=hunter2")
         await receiver.got(4)
+        await until_pending(store, 0)
         assert len(set(receiver.ids)) == 1
     assert "status 500" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+async def test_a_receiver_that_hangs_does_not_hold_up_the_others(lab: Lab) -> None:
+    """Although it has more deliveries than there are places."""
+    async with (
+        receiving(hang) as hanging,
+        receiving() as healthy,
+        lab.service(webhooks=rules(hanging, healthy, max_concurrency=6)) as service,
+    ):
+        for _ in range(20):
+            await submit(service, hanging.url)
+        await hanging.got(4)
+        async with asyncio.timeout(3):
+            for _ in range(5):
+                await submit(service, healthy.url)
+            await healthy.got(5)
+        assert len(hanging.messages) == 4
+
+
+async def test_an_answer_without_end_is_delivered_and_one_that_never_comes_is_not(lab: Lab) -> None:
+    async def endless(_: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            writer.write(b"x" * 1000)
+            await writer.drain()
+
+    store = MemoryStore()
+    async with (
+        receiving(endless) as receiver,
+        receiving(hang) as hanging,
+        lab.service(
+            store=store, webhooks=rules(receiver, hanging, timeout_seconds=0.2, first_backoff_seconds=60.0)
+        ) as service,
+    ):
+        await submit(service, receiver.url)
+        ref = await submit(service, hanging.url)
+        await hanging.got(1)
+        (left,) = await until_pending(store, 1, error="did not answer within 0.2 s")
+        assert (left.task_ref, left.attempts) == (ref, 1)
+
+
+async def test_a_host_that_lies_about_its_address_gets_no_request_and_is_named_in_the_list(lab: Lab) -> None:
+    store = MemoryStore()
+    async with receiving() as receiver:
+        liar = f"http://localhost:{receiver.server.port}"
+        for networks, error in (((), "not public"), ((network_of("127.0.0.0/8"), network_of("::1")), "")):
+            allowed = rules(allow=[HostRule.parse(liar)], networks=networks, first_backoff_seconds=60.0)
+            async with lab.service(store=store, webhooks=allowed) as service:
+                if error:
+                    ref = await submit(service, f"{liar}/hook")
+                    await until_pending(store, 1, error=error)
+                    assert receiver.server.connections == 0
+                    assert await WebhookDesk(store).retry_dead() == 0
+                    assert await WebhookDesk(store).retry(ref) == 1
+                else:
+                    await until_pending(store, 0)
+                    assert len(receiver.messages) == 1
+
+
+async def test_an_operations_own_webhook_is_told_with_its_headers_and_secrets_and_a_caller_too(lab: Lab) -> None:
+    async with receiving(secret=OTHER_SECRET) as own, receiving() as theirs:
+        url = f"{own.url}/own?token=hunter2"
+        lab.operation(
+            "own",
+            webhook=Webhook(
+                url=url, secrets=[OTHER_SECRET, SECRET], headers={"X-Team": "a"}, events=["completed", "failed"]
+            ),
+        )(echo)
+        store = MemoryStore()
+        async with lab.service(store=store, webhooks=rules(theirs)) as service:
+            both = await submit(service, theirs.url, "own")
+            assert await theirs.got(1) == await own.got(1)
+            assert [message["data"]["task_ref"] for message in own.messages] == [both]
+            await submit(service, None, "own")
+            await own.got(2)
+            await until_pending(store, 0)
+            task = await store.get(both)
+        received = own.server.received[0]
+        assert received.headers["x-team"] == "a"
+        assert Verifier(SECRET).verify(received.body, received.headers), "the old secret signs as well"
+        assert "x-team" not in theirs.server.received[0].headers
+        assert len(theirs.messages) == 1
+        assert task is not None
+        assert "hunter2" not in str(task), "an operation's address stays in the settings"
+
+
+async def test_an_end_that_an_operations_webhook_does_not_want_is_not_told(lab: Lab) -> None:
+    async with receiving() as receiver:
+        lab.operation("own", webhook=Webhook(url=receiver.url, events=["failed"]))(echo)
+        store = MemoryStore()
+        async with lab.service(store=store, webhooks=rules()) as service:
+            await submit(service, None, "own")
+            await service.registry.wait(await submit(service, None, "own"), scope="ada", seconds=5)
+            await until_pending(store, 0)
+    assert receiver.messages == []
+
+
+async def test_an_operation_without_a_webhook_tells_nobody_and_its_server_looks_for_no_deliveries(lab: Lab) -> None:
+    asked: list[str] = []
+
+    class Asked(MemoryStore):
+        async def notes(self, kind: str, **named: Any) -> Any:
+            asked.append(kind)
+            return await super().notes(kind, **named)
+
+    async with lab.service(store=Asked()) as service:
+        await service.registry.wait(await submit(service), scope="ada", seconds=5)
+        assert PENDING not in asked
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("", "1 to 2048 characters"),
+        ("hooks.example.com", "begins with https://"),
+        ("http://hooks.example.com/", "not among the allowed hosts; allowed: hooks.example.com"),
+        ("https://evil.example.com/", "not among the allowed hosts"),
+        ("https://hooks.example.com:8443/", "not among the allowed hosts"),
+        ("https://ada:hunter2@hooks.example.com/", "no user and no password"),
+        ("https://169.254.169.254/latest/meta-data/", "not among the allowed hosts"),
+        ("https://hooks.example.com/ https://evil.example.com/", "without blanks"),
+        ("operation:", "begins with https://"),
+        ("https://hooks.example.com/" + "x" * 2048, "1 to 2048 characters"),
+    ],
+)
+async def test_a_callback_url_that_is_not_allowed_is_refused_in_one_line_and_leaves_no_trace(
+    lab: Lab, url: str, told: str
+) -> None:
+    store = MemoryStore()
+    async with lab.service(store=store, webhooks=rules(allow=[HostRule.parse("hooks.example.com")])) as service:
+        with pytest.raises(InvalidParameters) as refused:
+            await submit(service, url)
+        assert refused.value.message.startswith("callback_url: ")
+        assert told in refused.value.message
+        assert "hunter2" not in refused.value.message
+        assert len(refused.value.message.splitlines()) == 1
+        assert sum((await store.count()).values()) == 0
+
+
+async def test_without_allowed_hosts_no_callback_url_is_taken(lab: Lab) -> None:
+    async with lab.service(store=MemoryStore()) as service:
+        with pytest.raises(InvalidParameters, match="calls nobody back"):
+            await submit(service, "https://hooks.example.com/")
+
+
+async def test_another_callback_url_under_the_same_key_is_a_conflict_and_the_same_one_is_not(lab: Lab) -> None:
+    async with (
+        receiving() as receiver,
+        lab.service(store=MemoryStore(), webhooks=rules(receiver)) as service,
+    ):
+        first = await submit(service, receiver.url, idempotency_key="k")
+        assert await submit(service, receiver.url, idempotency_key="k") == first
+        for other in (f"{receiver.url}/other", None):
+            with pytest.raises(IdempotencyConflict):
+                await submit(service, other, idempotency_key="k")
+        await receiver.got(1)
+
+
+async def test_a_stop_gives_an_attempt_under_way_back_and_the_next_start_makes_it_at_once(lab: Lab) -> None:
+    store = MemoryStore()
+    async with receiving(hang, FINE) as receiver:
+        async with lab.service(store=store, webhooks=rules(receiver)) as service:
+            await submit(service, receiver.url)
+            await receiver.got(1)
+        async with lab.service(store=store, webhooks=rules(receiver)), asyncio.timeout(3):
+            await receiver.got(2)
+            await until_pending(store, 0)
+    assert len(set(receiver.ids)) == 1

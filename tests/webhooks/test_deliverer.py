@@ -1,0 +1,283 @@
+"""The outbox and the deliverer by an injected clock: backoff, leases, the end of patience, what fits into a note."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from operations.http_server import Server, answer, answering, serving
+from webhooks.receiver import FINE, SECRET
+
+from raincheck.notes import LARGEST_NOTE, Note
+from raincheck.operations.operation import Operation, Policy
+from raincheck.operations.webhook import Webhook
+from raincheck.outgoing.rules import HostRule
+from raincheck.stores.memory import MemoryStore
+from raincheck.task import Outcome, Progress, Task, TaskError, TaskStatus
+from raincheck.transitions import Cancel, transition
+from raincheck.webhooks.deliverer import Deliverer
+from raincheck.webhooks.delivery import DEAD, PENDING, Delivery, first_note
+from raincheck.webhooks.desk import WebhookDesk
+from raincheck.webhooks.message import LARGEST_RESULT, message_of
+from raincheck.webhooks.outbox import Outbox
+from raincheck.webhooks.rules import WebhookRules
+from raincheck.webhooks.targets import OWN, callback_of, joined, targets_of
+from support.lab import BodyExecutor
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+def task_of(callback_url: str | None, **fields: Any) -> Task:
+    usual: dict[str, Any] = {
+        "task_ref": "ref",
+        "scope": "ada",
+        "operation_type": "report",
+        "arguments": {"password": "hunter2"},
+        "created_at": NOW,
+        "updated_at": NOW,
+        "deadline_at": NOW + timedelta(hours=1),
+        "ttl_seconds": 60.0,
+        "callback_url": callback_url,
+    }
+    usual.update(fields)
+    return Task(**usual)
+
+
+class Post:
+    """A store with a delivery for a server, and deliverers on it; all by one clock."""
+
+    def __init__(self, store: Outbox, url: str) -> None:
+        self.store = store
+        self.url = url
+        self.now = NOW
+
+    def deliverer(self, operation: Operation | None = None, **values: Any) -> Deliverer:
+        usual: dict[str, Any] = {
+            "allow": [HostRule.parse(self.url)],
+            "secrets": (SECRET,),
+            "give_up_seconds": 86400.0,
+        }
+        return Deliverer(
+            self.store,
+            WebhookRules(**{**usual, **values}),
+            lambda name: operation,
+            clock=lambda: self.now,
+            rng=random.Random(5),
+        )
+
+    async def deliver(self, deliverer: Deliverer | None = None) -> None:
+        deliverer = deliverer or self.deliverer()
+        await deliverer.deliver_due()
+        await deliverer.until_idle()
+
+    async def end(self, callback_url: str, **fields: Any) -> None:
+        """A task that is cancelled."""
+        await self.store.insert(task := task_of(callback_url, **fields))
+        assert await self.store.replace(transition(task, Cancel(), self.now))
+
+    async def only(self, kind: str) -> Note:
+        (note,) = await self.store.notes(kind)
+        return note
+
+
+@asynccontextmanager
+async def post(*responses: bytes) -> AsyncGenerator[tuple[Post, Server]]:
+    store = Outbox(MemoryStore())
+    await store.open()
+    async with serving(answering(*responses)) as server:
+        post = Post(store, server.url)
+        yield post, server
+    await store.close()
+
+
+async def test_a_receiver_that_never_takes_it_is_given_up_after_the_time_and_tried_again_when_asked() -> None:
+    async with post(answer(500)) as (office, server):
+        await office.end(f"{office.url}/hook")
+        pauses: list[float] = []
+        deliverer = office.deliverer()
+        while notes := await office.store.notes(PENDING):
+            assert notes[0].due_at is not None
+            pauses.append((notes[0].due_at - office.now).total_seconds())
+            office.now = notes[0].due_at
+            await office.deliver(deliverer)
+        assert office.now == NOW + timedelta(days=1), "the last attempt is made when the time is over"
+        assert len(server.received) == len(pauses)
+        assert max(pauses) <= 3600
+        assert all(pause <= 5 * 2**number for number, pause in enumerate(pauses[1:]))
+        assert len({round(pause, 3) for pause in pauses[1:-1]}) > 0.9 * len(pauses[1:-1]), "there is jitter"
+        dead = Delivery.of(note := await office.only(DEAD))
+        assert (dead.attempts, dead.error, dead.died_at) == (len(pauses), "status 500", office.now)
+        assert note.expires_at == office.now + timedelta(days=30)
+        assert await WebhookDesk(office.store).retry("ref") == 1
+        assert await office.store.notes(DEAD) == []
+        again = Delivery.of(await office.only(PENDING))
+        assert (again.attempts, again.died_at) == (0, None)
+
+
+async def test_what_nobody_wants_any_more_is_given_up_at_once() -> None:
+    async with post(answer(410)) as (office, server):
+        await office.end(office.url)
+        await office.deliver()
+        assert len(server.received) == 1
+        assert Delivery.of(await office.only(DEAD)).error == "status 410"
+        assert await office.store.notes(PENDING) == []
+
+
+@pytest.mark.parametrize(("asked", "least", "most"), [("100", 100, 100), ("999999", 3600, 3600), ("soon", 0.5, 5)])
+async def test_retry_after_is_kept_to_within_bounds(asked: str, least: float, most: float) -> None:
+    async with post(answer(503, retry_after=asked)) as (office, _):
+        await office.end(office.url)
+        await office.deliver()
+        due = (await office.only(PENDING)).due_at
+        assert due is not None
+        assert least <= (due - NOW).total_seconds() <= most
+
+
+async def test_two_processes_make_one_delivery_once_and_the_lease_of_a_dead_one_runs_out() -> None:
+    async with post(FINE) as (office, server):
+        await office.end(office.url)
+        await asyncio.gather(*(office.deliver() for _ in range(5)))
+        assert len(server.received) == 1
+        await office.end(office.url, task_ref="ref-2")
+        # A process that took it and died: all that it leaves is its lease.
+        taken = await office.only(PENDING)
+        lease = office.now + timedelta(seconds=15)
+        assert await office.store.put_note(replace(taken, version=taken.version + 1, due_at=lease))
+        await office.deliver()
+        assert len(server.received) == 1
+        office.now = lease
+        await office.deliver()
+        assert len(server.received) == 2
+        assert await office.store.notes(PENDING) == []
+
+
+async def test_both_targets_are_told_whenever_the_process_that_parts_them_dies() -> None:
+    async with post(FINE) as (office, server):
+        own = Operation(
+            operation_type="report",
+            description="",
+            executor=BodyExecutor(lambda arguments, context: asyncio.sleep(0)),
+            policy=Policy(webhook=Webhook(url=f"{office.url}/own")),
+        )
+        both = joined(own=True, callback=f"{office.url}/theirs")
+        assert both is not None
+        await office.end(both)
+        # It died when it had written the second delivery, and before it had changed the first.
+        whole = await office.only(PENDING)
+        second = replace(Delivery.of(whole), targets=(f"{office.url}/theirs",))
+        assert await office.store.put_note(second.pending("ref.2", version=1, due_at=office.now))
+        await office.deliver(office.deliverer(own))
+        await office.deliver(office.deliverer(own))
+        assert sorted(each.target for each in server.received) == ["/own", "/theirs"]
+        assert len({each.headers["webhook-id"] for each in server.received}) == 1
+        assert await office.store.notes(PENDING) == []
+
+
+async def test_an_operation_that_this_process_does_not_know_is_left_to_the_others() -> None:
+    async with post(FINE) as (office, server):
+        await office.end(OWN)
+        await office.deliver()
+        left = Delivery.of(note := await office.only(PENDING))
+        assert (left.attempts, left.error) == (0, "this process does not know the operation")
+        assert note.due_at is not None
+        assert note.due_at - office.now <= timedelta(seconds=15)
+        assert server.received == []
+
+
+async def test_a_host_that_settings_no_longer_allow_gets_no_request() -> None:
+    async with post(FINE) as (office, server):
+        await office.end(office.url)
+        await office.deliver(office.deliverer(allow=[HostRule.parse("hooks.example.com")]))
+        assert "not among the allowed hosts" in (Delivery.of(await office.only(PENDING)).error or "")
+        assert server.received == []
+
+
+async def test_many_deliveries_to_a_host_that_is_busy_make_room_for_others() -> None:
+    async with post(FINE) as (office, server):
+        for number in range(250):
+            await office.end("http://127.0.0.1:1/", task_ref=f"blocked-{number:03}")
+        office.now += timedelta(seconds=1)
+        await office.end(office.url)
+        deliverer = office.deliverer(allow=[HostRule.parse("http://127.0.0.1:*")])
+        await office.deliver(deliverer)
+        assert len(server.received) == 1
+
+
+async def test_a_callers_own_note_is_written_beside_the_delivery() -> None:
+    async with post(FINE) as (office, _):
+        leftover = Note(kind="upstream", key="ref", value=1, due_at=NOW + timedelta(hours=1))
+        assert await office.store.put_note(leftover)
+        await office.store.insert(task := task_of(office.url))
+        assert await office.store.replace(transition(task, Cancel(), NOW), note=replace(leftover, due_at=NOW))
+        assert (await office.only("upstream")).due_at == NOW
+        assert (await office.only(PENDING)).key == "ref"
+
+
+async def test_only_the_writer_that_ends_a_task_writes_its_delivery() -> None:
+    async with post(FINE) as (office, _):
+        await office.store.insert(task := task_of(office.url))
+        ended = transition(task, Cancel(), NOW)
+        assert await office.store.replace(ended)
+        assert not await office.store.replace(ended)
+        assert (await office.only(PENDING)).version == 1
+
+
+def test_nobody_is_told_of_a_task_without_targets() -> None:
+    assert first_note(transition(task_of(None), Cancel(), NOW)) is None
+    assert joined(own=False, callback=None) is None
+    both = joined(own=True, callback="https://a.example/")
+    assert targets_of(both) == (OWN, "https://a.example/")
+    assert (callback_of(both), callback_of(OWN), callback_of(None)) == ("https://a.example/", None, None)
+
+
+def ended(**outcome: Any) -> Task:
+    status = TaskStatus.FAILED if "error" in outcome else TaskStatus.COMPLETED
+    return task_of("https://a.example/", status=status, settled_at=NOW, outcome=Outcome(**outcome))
+
+
+@pytest.mark.parametrize("value", ["x" * 100_000, ["é" * 20_000], {"rows": [{"n": 1}] * 20_000}])
+def test_a_large_result_is_left_out_with_a_preview_and_its_resource(value: Any) -> None:
+    data = message_of(ended(value=value))["data"]
+    assert data["result"] is None
+    omitted = data["result_omitted"]
+    assert omitted["bytes"] > LARGEST_RESULT
+    assert 0 < len(omitted["preview"]) <= 1000
+    assert omitted["resource"] == "raincheck://tasks/ref/result"
+
+
+def test_a_result_that_fits_is_told_whole() -> None:
+    data = message_of(ended(value="x" * (LARGEST_RESULT - 2)))["data"]
+    assert len(data["result"]) == LARGEST_RESULT - 2
+    assert "result_omitted" not in data
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        ended(value="\ud83d\ude00" * 10_000),
+        ended(error=TaskError(code="operation_failed", message="m" * 400_000, details={"d": ["é" * 100_000]})),
+        replace(ended(value="x" * LARGEST_RESULT), progress=Progress(message="é" * 200_000)),
+    ],
+)
+def test_a_delivery_fits_into_a_note_whatever_an_operation_says(task: Task) -> None:
+    note = first_note(replace(task, callback_url=f"{OWN} https://a.example/{'x' * 2000}"))
+    assert note is not None
+    assert len(json.dumps(note.value)) * 4 / 3 + 1000 < LARGEST_NOTE, "sealed it is a third larger"
+    assert "hunter2" not in json.dumps(note.value)
+
+
+def test_a_delivery_is_kept_as_it_was() -> None:
+    note = first_note(ended(value=1))
+    assert note is not None
+    delivery = Delivery.of(note)
+    assert Delivery.of(replace(delivery, died_at=NOW).dead("k", version=1)) == replace(delivery, died_at=NOW)
+    assert delivery.event == "completed"
+    shown: Sequence[str] = (repr(delivery),)
+    assert "a.example" not in shown[0], "an address may hold a secret"
