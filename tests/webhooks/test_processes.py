@@ -17,7 +17,7 @@ from raincheck.webhooks.delivery import PENDING
 from support.lab import Lab
 from support.servers.redis import RedisServer
 from support.servers.server import needed
-from support.serving import Workplace, calling
+from support.serving import Refused, Workplace, calling
 
 SERVED = """
 [webhooks]
@@ -48,6 +48,10 @@ async def _server_killed(folder: Path) -> None:
         place = Workplace(folder, SERVED.format(host=receiver.host), FUNCTIONS)
         async with place.http(env={"SECRET": SECRET}) as server:
             async with calling(server.port) as caller:
+                for wrong in (5, "", "https://evil.example.com/"):
+                    with pytest.raises(Refused) as refused:
+                        await caller.submit("echo", {"value": "v"}, callback_url=wrong)
+                    assert (refused.value.code, refused.value.message[:12]) == ("invalid_parameters", "callback_url")
                 ticket = await caller.submit("echo", {"value": "v"}, callback_url=f"{receiver.url}?token=hunter2")
                 await receiver.got(1)
             await server.kill()

@@ -20,7 +20,7 @@ from raincheck.outgoing.rules import OutgoingRules, Target
 if TYPE_CHECKING:
     from raincheck.outgoing.pinned import Resolver
 
-__all__ = ["Answer", "GuardedClient"]
+__all__ = ["Answer", "GuardedClient", "trusted_certificates"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +64,7 @@ class GuardedClient:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.rules = rules
-        self._tls = tls or _trusted()
+        self._tls = tls or trusted_certificates()
         from raincheck.outgoing.pinned import resolve
 
         self._connect_seconds = connect_seconds
@@ -197,8 +197,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @functools.cache
-def _trusted() -> ssl.SSLContext:
-    # Reading the certificates takes some 50 ms: once, at the start, and never on the event loop.
+def trusted_certificates() -> ssl.SSLContext:
+    """The machine's trusted certificates: read once, which takes some 50 ms.
+
+    Raises:
+        MissingDependency: The HTTP client is not installed.
+    """
     try:
         import httpx2
     except ModuleNotFoundError as error:

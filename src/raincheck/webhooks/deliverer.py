@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from raincheck.errors import StoreError
 from raincheck.notes import Note, NoteStore
 from raincheck.operations.operation import Operation
+from raincheck.outgoing.client import trusted_certificates
 from raincheck.outgoing.errors import OutgoingError
 from raincheck.outgoing.retry_after import retry_after
 from raincheck.outgoing.rules import OutgoingRules, Target
@@ -28,13 +29,14 @@ __all__ = ["Deliverer"]
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 200
+_BATCH = 50
 _LOOK_SECONDS = 2.0
 _LEASE_MARGIN_SECONDS = 3.0
 _LONGEST_BACKOFF_SECONDS = 3600.0
 _ELSEWHERE_SECONDS = 15.0
 _STORE_RETRY_SECONDS = (0.1, 0.5, 2.0)
 _PER_HOST = 4
+_SLOW_SECONDS = 1.0
 _MOST_HOSTS = 10_000
 _GONE = 410
 
@@ -92,7 +94,8 @@ class Deliverer:
         self._leased: dict[str, Note] = {}
         self._busy: Counter[str] = Counter()
         self._troubled: set[str] = set()
-        self._backlog = False
+        self._waiting: dict[str, deque[Note]] = {}
+        self._more = False
         self._written = False
 
     def start(self) -> None:
@@ -130,6 +133,8 @@ class Deliverer:
             self._news.clear()
             try:
                 if self._wanted():
+                    # Reading the machine's certificates takes some 50 ms: not on the event loop.
+                    await asyncio.to_thread(trusted_certificates)
                     await self.deliver_due()
             except StoreError as error:
                 logger.warning("cannot look for deliveries: %s", error.message)
@@ -142,29 +147,35 @@ class Deliverer:
                 pass
 
     async def deliver_due(self) -> None:
-        """Begin every delivery that is due and has a place."""
+        """Begin every delivery that is due and has a place; the others of the listing wait for one."""
         while True:
-            self._backlog = False
             due = await self._store.notes(PENDING, due=self._clock(), limit=_BATCH)
-            moved = 0
+            self._more = len(due) == _BATCH
+            self._waiting.clear()
+            deferred = 0
             for note in due:
                 if note.key in self._running:
                     continue
-                if len(self._running) >= self._rules.max_concurrency:
-                    self._backlog = True
-                    return
                 host = self._host(note)
-                if self._busy[host] < (1 if host in self._troubled else _PER_HOST):
-                    self._begin(note, host)
-                    moved += 1
-                    continue
-                self._backlog = True
-                if len(due) == _BATCH:
+                if self._more and host in self._troubled and self._busy[host]:
                     # A receiver that hangs must not hold up others: its many make room in the listing.
                     later = self._clock() + timedelta(seconds=self._rules.timeout_seconds * self._rng.uniform(0.5, 1.5))
-                    moved += await self._store.put_note(replace(note, version=note.version + 1, due_at=later))
-            if len(due) < _BATCH or not moved:
+                    deferred += await self._store.put_note(replace(note, version=note.version + 1, due_at=later))
+                else:
+                    self._waiting.setdefault(host, deque()).append(note)
+                    self._begin_waiting()
+            if not deferred:
                 return
+
+    def _begin_waiting(self) -> None:
+        for host in list(self._waiting):
+            notes = self._waiting[host]
+            while notes and len(self._running) < self._rules.max_concurrency:
+                if self._busy[host] >= (1 if host in self._troubled else _PER_HOST):
+                    break
+                self._begin(notes.popleft(), host)
+            if not notes:
+                del self._waiting[host]
 
     def _wanted(self) -> bool:
         """Whether there can be deliveries: a server without webhooks asks its store for none."""
@@ -182,16 +193,25 @@ class Deliverer:
         self._busy[host] += 1
         task = asyncio.create_task(self._deliver(note, host), name="raincheck-webhook")
         self._running[note.key] = task
+        slow = asyncio.get_running_loop().call_later(_SLOW_SECONDS, self._is_slow, host)
 
         def ended(_: asyncio.Task[None]) -> None:
+            slow.cancel()
             del self._running[note.key]
             self._busy[host] -= 1
             if not self._busy[host]:
                 del self._busy[host]
-            if self._backlog:
-                self.wake()
+            if self._loop_task is not None:
+                self._begin_waiting()
+                if self._more and not self._waiting:
+                    self._news.set()
 
         task.add_done_callback(ended)
+
+    def _is_slow(self, host: str) -> None:
+        if len(self._troubled) < _MOST_HOSTS:
+            self._troubled.add(host)
+        self._news.set()
 
     def _host(self, note: Note) -> str:
         """Whose places it takes."""
@@ -292,8 +312,7 @@ class Deliverer:
 
     async def _sent(self, note: Note, delivery: Delivery, host: str, failure: _Failure | None) -> None:
         if failure is not None:
-            if len(self._troubled) < _MOST_HOSTS:
-                self._troubled.add(host)
+            self._is_slow(host)
             await self._failed(note, replace(delivery, attempts=delivery.attempts + 1), failure)
             return
         self._troubled.discard(host)
