@@ -11,12 +11,12 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
 
-_DOMAIN = {"elapsed", "errors", "secrecy", "task", "transitions", "logs", "_version"}
-_PORTS = {"notes", "store", "engine"}
+_DOMAIN = {"elapsed", "errors", "previews", "result_forms", "secrecy", "task", "transitions", "logs", "_version"}
+_PORTS = {"blobs", "notes", "store", "engine"}
 _HISTORY = {"history", "history_sketch", "history_keeper", "hints", "hints_schedule"}
 _CORE = {
     *("registry", "runner", "run", "heartbeat", "sweeper", "changes", "failure_rate", "service", "clock"),
-    *("callbacks", "leftovers", "sealing"),
+    *("callbacks", "leftovers", "results", "sealing"),
     *_HISTORY,
 }
 
@@ -29,6 +29,9 @@ ALLOWED: dict[str, set[str]] = {
     "logs": set(),
     "task": {"errors"},
     "transitions": {"errors", "task"},
+    "previews": set(),
+    "result_forms": {"previews", "task"},
+    "blobs": set(),
     "notes": set(),
     "store": {"errors", "notes", "task", "transitions"},
     "engine": {"errors", "task", "transitions", "store"},
@@ -39,12 +42,20 @@ ALLOWED: dict[str, set[str]] = {
     "operations": _DOMAIN | {"outgoing"},
     "tls": set(),
     "stores": _DOMAIN | {"notes", "sealing", "store", "tls"},
+    "status": {"result_forms", "task"},
+    "outgoing": {"_version", "errors"},
+    "operations": _DOMAIN | {"outgoing"},
+    "tls": set(),
+    "stores": _DOMAIN | {"notes", "store", "tls"},
+    # Blobs live beside tasks: on the same servers, reached in the same way.
+    "blob_stores": _DOMAIN | {"blobs", "notes", "sealing", "stores", "tls"},
     "engines": _DOMAIN | _PORTS | {"tls"},
     "client": _DOMAIN,
     "config_section": set(),
     "config_auth": {"config_section", "errors"},
     "config_server": {"config_auth", "config_section", "_version"},
     "config_execution": {"config_section"},
+    "config_results": {"config_section"},
     "config_state": {"config_section"},
     "config_encryption": {"config_section", "errors", "sealing"},
     "config_webhooks": {"config_section", "operations", "outgoing"},
@@ -53,6 +64,8 @@ ALLOWED: dict[str, set[str]] = {
         *("config_auth", "config_encryption", "config_execution", "config_limits", "config_section"),
         *("config_server", "config_state"),
         *("config_webhooks", "errors", "operations", "_version"),
+        *("config_auth", "config_execution", "config_limits", "config_results", "config_section", "config_server"),
+        *("config_state", "config_webhooks", "errors", "operations", "_version"),
     },
     "config_messages": {"config"},
     "config_sources": {"config", "config_messages", "errors"},
@@ -60,6 +73,8 @@ ALLOWED: dict[str, set[str]] = {
     "compose": _DOMAIN
     | {"config", "config_state", "operations", "sealing", "service", "store", "stores", "engines", "tls"}
     | {"webhooks"},
+    | {"config", "config_state", "operations", "service", "store", "stores", "engines", "tls"}
+    | {"blob_stores", "blobs", "webhooks"},
     "webhooks": _DOMAIN | _PORTS | {"operations", "outgoing", "status", "stores"},
     **{name: _DOMAIN | _PORTS | _CORE | {"operations", "webhooks"} for name in _CORE - {"sealing"}},
     # One process's share is put together here; the embedded engine is its default.

@@ -20,7 +20,8 @@ from raincheck.errors import ResultTooLarge
 from raincheck.leftovers import due_with
 from raincheck.notes import Note
 from raincheck.operations.context import CallbackAddress
-from raincheck.operations.operation import Operation
+from raincheck.operations.operation import Operation, Policy
+from raincheck.results import Results
 from raincheck.secrecy import marked
 from raincheck.store import TaskStore
 from raincheck.task import Outcome, Progress, Task
@@ -47,6 +48,7 @@ class Callbacks:
     Args:
         store: The open store.
         operations: Looks up an operation by name.
+        results: Puts large results away.
         public_url: Where this server is reached from outside; None: tokens have no address.
         secret: Makes a task's token the same after a lost worker; None: a new one each time, the earlier stay good.
     """
@@ -55,6 +57,7 @@ class Callbacks:
         self,
         store: TaskStore,
         operations: Callable[[str], Operation | None],
+        results: Results,
         *,
         public_url: str | None,
         secret: str | None,
@@ -62,6 +65,7 @@ class Callbacks:
     ) -> None:
         self._store = store
         self._operations = operations
+        self._results = results
         self._base = None if public_url is None else public_url.rstrip("/") + CALLBACK_PATH
         self._secret = None if secret is None else secret.encode()
         self._clock = clock
@@ -88,16 +92,18 @@ class Callbacks:
             ResultTooLarge: The value is larger than its operation allows; nothing was changed.
             StoreError: Nothing was changed.
         """
-        while (task := await self._task(token)) is not None:
-            if task.terminal:
-                return "over"
+        kept: Outcome | None = None
+        while (task := await self._task(token)) is not None and not task.terminal:
             self._check_size(task, outcome)
-            operation = self._operations(task.operation_type)
-            told = outcome if operation is None else marked(outcome, operation.secret_results)
-            if await self._write(task, CallBack(outcome=told)):
+            if kept is None:
+                operation = self._operations(task.operation_type)
+                told = outcome if operation is None else marked(outcome, operation.secret_results)
+                kept = await self._results.put_away(told, task, Policy() if operation is None else operation.policy)
+            if await self._write(task, CallBack(outcome=kept)):
                 logger.info("settled by a callback", extra=_extra(task))
                 return "taken"
-        return await self._missing(token)
+        await self._results.drop(kept)
+        return await self._missing(token) if task is None else "over"
 
     async def report(self, token: str, progress: Progress) -> CallbackEnd:
         """Say how far the token's task is; the token stays good. A task that no worker has at the moment forgets it.

@@ -10,20 +10,24 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raincheck.errors import ConfigurationError, MissingDependency
 
 if TYPE_CHECKING:
+    from raincheck.blobs import BlobStore
     from raincheck.config import CommandSettings, HttpSettings, PythonSettings, Settings
     from raincheck.engine import EngineFactory
     from raincheck.operations.operation import Operation, Policy
+    from raincheck.sealing import Sealer
     from raincheck.service import ServiceSettings
     from raincheck.store import Companion, TaskStore
     from raincheck.tls import Tls
 
 __all__ = [
     "default_policy",
+    "make_blobs",
     "make_engine",
     "make_operations",
     "make_store",
@@ -56,17 +60,25 @@ def sealing(settings: Settings, store: TaskStore) -> TaskStore:
         ConfigurationError: A key is missing, or is none.
         MissingDependency: The extra is not installed.
     """
-    if not settings.encryption.keys:
+    sealer = _sealer(settings)
+    if sealer is None:
         return store
+    from raincheck.stores.sealed import SealedStore
+
+    return SealedStore(store, sealer)
+
+
+def _sealer(settings: Settings) -> Sealer | None:
+    if not settings.encryption.keys:
+        return None
     require_extra("cryptography", "encryption", "[encryption]")
     from raincheck.sealing import Sealer
-    from raincheck.stores.sealed import SealedStore
 
     try:
         keys = settings.encryption.key_bytes(os.environ)
     except ConfigurationError as error:
         raise ConfigurationError(f"'keys' in [encryption] of {settings.source}: {error.message}") from None
-    return SealedStore(store, Sealer(keys))
+    return Sealer(keys)
 
 
 def _plain_store(settings: Settings) -> TaskStore:
@@ -116,6 +128,70 @@ def _plain_store(settings: Settings) -> TaskStore:
                 tls=_tls(settings),
                 migrate=state.migrate == "auto",
             )
+
+
+def make_blobs(settings: Settings, store: TaskStore, *, given: bool = False) -> BlobStore | None:
+    """Where large results are kept, not yet opened, sealed where the settings name keys; None: in their tasks.
+
+    Args:
+        store: The store that `make_store` made, or (`given`) one that the settings do not describe; sealing itself.
+
+    Raises:
+        ConfigurationError: There is no place for the folder, or the settings are about another store.
+        MissingDependency: An extra is not installed.
+    """
+    state, results = settings.state, settings.results
+    own = {"sqlite": "files", "postgres": "postgres", "redis": "redis"}
+    blobs = results.blobs if results.blobs != "auto" else "store" if given else own.get(state.provider, "store")
+    if given and (blobs in ("postgres", "redis") or (blobs == "files" and not results.folder)):
+        raise ConfigurationError(
+            f"'blobs' in [results] of {settings.source} cannot be \"{blobs}\" for a store of yours"
+        )
+    if blobs == "task":
+        return None
+    if blobs == "store":
+        from raincheck.blob_stores.notes import NoteBlobs
+
+        # Its notes are sealed where its tasks are.
+        return NoteBlobs(store)
+    plain, sealer = _plain_blobs(settings, blobs), _sealer(settings)
+    if sealer is None:
+        return plain
+    from raincheck.blob_stores.sealed import SealedBlobs
+
+    return SealedBlobs(plain, sealer)
+
+
+def _plain_blobs(settings: Settings, blobs: str) -> BlobStore:
+    state, results = settings.state, settings.results
+    match blobs:
+        case "files":
+            from raincheck.blob_stores.files import FileBlobs
+
+            if results.folder:
+                return FileBlobs(settings.folder.absolute() / Path(results.folder).expanduser())
+            return FileBlobs(settings.database.with_name(f"{settings.database.name}.results"))
+        case "postgres":
+            from raincheck.blob_stores.postgres import PostgresBlobs
+
+            return PostgresBlobs(
+                state.url, schema=state.schema_name, timeout_seconds=state.timeout_seconds, tls=_tls(settings)
+            )
+        case "redis":
+            from raincheck.blob_stores.redis import RedisBlobs
+
+            return RedisBlobs(
+                state.url, key_prefix=state.key_prefix, timeout_seconds=state.timeout_seconds, tls=_tls(settings)
+            )
+        case "s3":
+            require_extra("aiobotocore", "s3", 'blobs = "s3"')
+            from raincheck.blob_stores.s3 import S3Blobs
+
+            return S3Blobs(
+                results.bucket, prefix=results.prefix, region=results.region, endpoint=results.endpoint.rstrip("/")
+            )
+        case _:
+            raise AssertionError(blobs)
 
 
 def make_engine(settings: Settings) -> EngineFactory:
@@ -302,6 +378,7 @@ def default_policy(settings: Settings) -> Policy:
         max_attempts=execution.max_attempts,
         retry_attempts=execution.retry_attempts,
         max_result_bytes=execution.max_result_bytes,
+        max_inline_bytes=settings.results.max_inline_bytes,
     )
 
 

@@ -20,6 +20,7 @@ from raincheck.config_auth import AuthSettings
 from raincheck.config_encryption import EncryptionSettings
 from raincheck.config_execution import ExecutionSettings, WorkerSettings, too_long
 from raincheck.config_limits import BreakerSettings, LimitsSettings, OperationLimits
+from raincheck.config_results import InlineSize, ResultsSettings
 from raincheck.config_section import Duration, Retention, Retries, Section, Size, Wait
 from raincheck.config_server import ServerSettings
 from raincheck.config_state import URL_FORMS, StateSettings
@@ -40,6 +41,7 @@ __all__ = [
     "OperationSettings",
     "PollingSettings",
     "PythonSettings",
+    "ResultsSettings",
     "Section",
     "ServerSettings",
     "Settings",
@@ -166,6 +168,7 @@ class _Declared(Section):
     )
     retry_attempts: Retries | None = Field(default=None, description="As in [execution].")
     max_result_bytes: Size | None = Field(default=None, description="As in [execution].")
+    max_inline_bytes: InlineSize | None = Field(default=None, description="As in [results].")
 
 
 class _Operation(OperationWebhooks, OperationLimits, _Declared):
@@ -281,6 +284,7 @@ class Settings(Section):
     limits: LimitsSettings = LimitsSettings()
     webhooks: WebhooksSettings = WebhooksSettings()
     encryption: EncryptionSettings = EncryptionSettings()
+    results: ResultsSettings = ResultsSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
     operations: Mapping[str, Annotated[OperationSettings, Field(discriminator="kind")]] = Field(
         default_factory=dict[str, OperationSettings]
@@ -331,6 +335,17 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _blobs_fit(self) -> Settings:
+        blobs, provider = self.results.blobs, self.state.provider
+        if blobs in ("postgres", "redis") and provider != blobs:
+            raise ValueError(f"'blobs' in [results] can be \"{blobs}\" only where 'provider' in [state] is")
+        if blobs == "files" and not self.results.folder and provider != "sqlite":
+            raise ValueError(
+                "'folder' in [results] must be set for blobs = \"files\", unless 'provider' in [state] is \"sqlite\""
+            )
+        return self
+
+    @model_validator(mode="after")
     def _whole_fits(self) -> Settings:
         for name, operation in self.operations.items():
             table = table_name("operations", name)
@@ -358,6 +373,7 @@ SECTION_MODELS: Mapping[str, type[Section]] = {
     "limits": LimitsSettings,
     "webhooks": WebhooksSettings,
     "encryption": EncryptionSettings,
+    "results": ResultsSettings,
     "observability": ObservabilitySettings,
 }
 """The tables with fixed names; `[operations.NAME]` comes beside them."""

@@ -7,7 +7,6 @@ being settled in time.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -23,12 +22,12 @@ from raincheck.errors import (
     InternalError,
     OperationFailed,
     RaincheckError,
-    ResultTooLarge,
     StoreError,
     TaskFailure,
     TaskTimeout,
 )
 from raincheck.operations.operation import Operation
+from raincheck.results import Results, outcome_of
 from raincheck.run import Interrupted, Run
 from raincheck.secrecy import marked, opened, scrubbed, texts_of
 from raincheck.store import TaskStore
@@ -51,6 +50,7 @@ class Runner:
         operations: Looks up an operation by name; None where this process does not have it.
         changes: Where cancels and answers are heard of.
         callbacks: Makes the tokens by which tasks are settled from outside.
+        results: Puts large results away.
         worker_id: This worker's name in the store.
         lease_seconds: How long a claim is good for without renewal.
         clock: The wall clock.
@@ -64,6 +64,7 @@ class Runner:
         operations: Callable[[str], Operation | None],
         changes: Changes,
         callbacks: Callbacks,
+        results: Results,
         *,
         worker_id: str,
         lease_seconds: float,
@@ -77,6 +78,7 @@ class Runner:
         self._operations = operations
         self._changes = changes
         self._callbacks = callbacks
+        self._results = results
         self._worker_id = worker_id
         self._lease = timedelta(seconds=lease_seconds)
         self._clock = clock
@@ -191,13 +193,19 @@ class Runner:
         except Interrupted as interrupted:
             event = self._event_of(run, interrupted)
         else:
-            event = Settle(fence=run.fence, outcome=outcome)
+            # A result is durable before anybody can learn of it.
+            kept = await self._results.put_away(
+                outcome, run.task, run.operation.policy, give_up=lambda: run.stop_reason is not None
+            )
+            event = Settle(fence=run.fence, outcome=kept)
         await run.end_reports()
         if event is None:
             return
         try:
             await run.apply_patiently(event, tries=5 if isinstance(event, Release) else None)
         except Refused as refused:
+            if isinstance(event, Settle):
+                await self._results.drop(event.outcome)
             logger.info(
                 "outcome discarded: %s",
                 refused.reason,
@@ -317,7 +325,7 @@ async def _ran(operation: Operation, run: Run, *, loud: bool) -> Outcome:
         if operation.ask_first:
             await run.ask_first()
         value = await operation.executor.run(opened(run.task.arguments), run.context)
-        return value if isinstance(value, Outcome) else _checked(operation, value)
+        return outcome_of(value, operation.policy.max_result_bytes)
     except asyncio.CancelledError:
         if run.stop_reason is None:
             # The operation cancelled itself (a library's stray cancel scope): an error like any other.
@@ -335,21 +343,6 @@ async def _ran(operation: Operation, run: Run, *, loud: bool) -> Outcome:
     except BaseException as error:  # noqa: BLE001  sys.exit in an operation must not end the server
         logger.warning("an operation raised %s", type(error).__name__, extra=extra)
         return _failure(OperationFailed(f"The operation tried to end the process ({type(error).__name__})."))
-
-
-def _checked(operation: Operation, value: Any) -> Outcome:
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError) as error:
-        return _failure(OperationFailed(f"The operation returned something that JSON cannot hold: {error}"))
-    limit = operation.policy.max_result_bytes
-    if len(text) > limit or (len(text) * 4 > limit and len(text.encode()) > limit):
-        return _failure(
-            ResultTooLarge(
-                f"The result is larger than {limit} bytes (max_result_bytes).", details={"max_result_bytes": limit}
-            )
-        )
-    return Outcome(value=value)
 
 
 def _foreign(error: BaseException) -> OperationFailed:

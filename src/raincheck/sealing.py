@@ -21,6 +21,7 @@ from raincheck.notes import NoteStore
 __all__ = [
     "KEY_BYTES",
     "KEY_NOTES",
+    "SEALED_BYTES",
     "CannotOpen",
     "Sealer",
     "check_keys",
@@ -39,6 +40,11 @@ KEY_BYTES = 32
 _MOST_KEYS = 500
 _SALT = 16
 _NONCE = 12
+_TAG = 16
+_ID = 12
+SEALED_BYTES = _ID + _SALT + _NONCE + _TAG
+"""How much longer sealed bytes are: the key's id, salt, nonce, and the tag that authenticates."""
+
 _INFO = b"raincheck sealing 1"
 _MARK = b"raincheck fingerprint 1"
 
@@ -88,11 +94,20 @@ class Sealer:
 
     def seal(self, text: str, place: str) -> str:
         """The text for that place only, sealed: ASCII, about a third longer."""
-        salt, nonce = os.urandom(_SALT), os.urandom(_NONCE)
-        body = _cipher(self._keys[self.ids[0]], salt).encrypt(
-            nonce, text.encode(errors="surrogatepass"), place.encode(errors="surrogatepass")
-        )
-        return f"{self.ids[0]}:{base64.b64encode(salt + nonce + body).decode()}"
+        body = self._encrypted(text.encode(errors="surrogatepass"), place)
+        return f"{self.ids[0]}:{base64.b64encode(body).decode()}"
+
+    def seal_bytes(self, data: bytes, place: str) -> bytes:
+        """The bytes for that place only, sealed: `SEALED_BYTES` longer."""
+        return self.ids[0].encode() + self._encrypted(data, place)
+
+    def open_bytes(self, sealed: bytes, place: str) -> bytes:
+        """The bytes again.
+
+        Raises:
+            CannotOpen: As in `open`.
+        """
+        return self._decrypted(sealed[:_ID].decode(errors="replace"), sealed[_ID:], place)
 
     def open(self, sealed: str, place: str) -> str:
         """The text again.
@@ -100,9 +115,21 @@ class Sealer:
         Raises:
             CannotOpen: Its key is missing, or it was changed or belongs elsewhere.
         """
+        name, _, body = sealed.partition(":")
+        try:
+            raw = base64.b64decode(body, validate=True)
+        except (binascii.Error, ValueError):
+            raw = b""
+        return self._decrypted(name, raw, place).decode(errors="surrogatepass")
+
+    def _encrypted(self, data: bytes, place: str) -> bytes:
+        salt, nonce = os.urandom(_SALT), os.urandom(_NONCE)
+        cipher = _cipher(self._keys[self.ids[0]], salt)
+        return salt + nonce + cipher.encrypt(nonce, data, place.encode(errors="surrogatepass"))
+
+    def _decrypted(self, name: str, raw: bytes, place: str) -> bytes:
         from cryptography.exceptions import InvalidTag
 
-        name, _, body = sealed.partition(":")
         key = self._keys.get(name)
         if key is None:
             raise CannotOpen(
@@ -110,15 +137,12 @@ class Sealer:
                 "[encryption]."
             )
         try:
-            raw = base64.b64decode(body, validate=True)
-            plain = _cipher(key, raw[:_SALT]).decrypt(
-                raw[_SALT : _SALT + _NONCE], raw[_SALT + _NONCE :], place.encode(errors="surrogatepass")
-            )
-        except (InvalidTag, binascii.Error, ValueError):
+            nonce, body = raw[_SALT : _SALT + _NONCE], raw[_SALT + _NONCE :]
+            return _cipher(key, raw[:_SALT]).decrypt(nonce, body, place.encode(errors="surrogatepass"))
+        except (InvalidTag, ValueError):
             raise CannotOpen(
                 "A payload in the task store does not open: it was changed, or moved from another place."
             ) from None
-        return plain.decode(errors="surrogatepass")
 
     def marks(self, fingerprint: str) -> tuple[str, ...]:
         """The fingerprint under each key, the sealing one first: nobody without a key can try texts on these."""

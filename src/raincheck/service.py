@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from raincheck.blobs import BlobStore
 from raincheck.callbacks import Callbacks
 from raincheck.changes import Changes
 from raincheck.clock import StoreClock
@@ -23,6 +24,7 @@ from raincheck.history_keeper import HistoryKeeper
 from raincheck.leftovers import Leftovers
 from raincheck.operations.operation import Operation
 from raincheck.registry import Registry
+from raincheck.results import Results
 from raincheck.runner import Runner
 from raincheck.sealing import check_keys
 from raincheck.store import Room, TaskStore
@@ -83,10 +85,12 @@ class Service:
         clock: What time it is; by default the store's own clock, and the machine's where it has none.
         names: The names of the operations that this process can run.
         engine: Makes what brings tasks to this process.
+        blobs: Where large results are kept, not yet opened; None: in their tasks.
 
     Attributes:
         callbacks: Takes the calls by which tasks are settled from outside.
         clock: What time it is for the tasks.
+        results: The large results.
         registry: The use cases, once started.
         history: What is known of each operation from its tasks that ended.
     """
@@ -99,6 +103,7 @@ class Service:
         settings: ServiceSettings | None = None,
         *,
         engine: EngineFactory = local_engine,
+        blobs: BlobStore | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         self.settings = settings or ServiceSettings()
@@ -114,10 +119,12 @@ class Service:
         self.history = HistoryKeeper(store, clock=clock)
         lease = self.settings.lease_seconds
         self._engine = engine(store, names, max_concurrency=self.settings.max_concurrency, clock=clock)
+        self.results = Results(store, blobs, clock=clock)
         self._failures = FailureRate(self.settings.alert_on_failure_rate)
         self.callbacks = Callbacks(
             store,
             operations,
+            self.results,
             public_url=self.settings.public_url,
             secret=self.settings.callback_secret,
             clock=clock,
@@ -127,6 +134,7 @@ class Service:
             operations,
             self._changes,
             self.callbacks,
+            self.results,
             worker_id=self.worker_id,
             lease_seconds=lease,
             clock=clock,
@@ -147,6 +155,7 @@ class Service:
             sweep_seconds=min(1.0, lease / 4),
             lease_seconds=lease,
             jumped_at=lambda: self._store_clock.jumped_at,
+            purge_others=self.results.purge,
             returned=self._engine.deliver,
             held=lambda: self._runner.leases,
         )
@@ -180,6 +189,7 @@ class Service:
         await self._store.open()
         try:
             await check_keys(self._store)
+            await self.results.open()
         except BaseException:
             await self._store.close()
             raise
@@ -218,6 +228,7 @@ class Service:
         await self._changes.stop()
         await self.history.stop()
         await self._store_clock.stop()
+        await self.results.close()
         await self._store.close()
         logger.info("worker %s stopped", self.worker_id)
 

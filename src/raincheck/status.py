@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from raincheck.result_forms import public_preview
 from raincheck.task import Outcome, Task
 
 __all__ = ["plain_value", "status_of", "timestamp"]
@@ -43,7 +44,12 @@ def status_of(task: Task, *, poll_after_seconds: float | None, eta_seconds: floa
 
 
 def plain_value(outcome: Outcome) -> Any:
-    """What the operation produced, without the envelope of a tool result: for the `result` of a status."""
+    """What the operation produced, without the envelope of a tool result: for the `result` of a status.
+
+    Of a large result its preview (`raincheck.result_forms.public_preview`).
+    """
+    if outcome.large is not None:
+        return public_preview(outcome.large)
     result = outcome.mcp_result
     if result is None:
         return outcome.value

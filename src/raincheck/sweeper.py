@@ -28,6 +28,7 @@ class Sweeper:
     Args:
         sweep_seconds: How often to look for overdue and orphaned tasks.
         purge_seconds: How often to remove expired ones.
+        purge_others: Removes up to so many of what else has expired; how many.
         returned: Called with each task that became pending again.
         lease_seconds: For so long after an outage of the store or a jump of the clock no lease counts as over: healthy
             workers must have the time to renew theirs.
@@ -45,6 +46,7 @@ class Sweeper:
         purge_seconds: float = 60.0,
         lease_seconds: float = 0.0,
         jumped_at: Callable[[], float] = lambda: float("-inf"),
+        purge_others: Callable[[int], Awaitable[int]] | None = None,
         returned: Callable[[Task], Awaitable[None]],
         held: Callable[[], Mapping[str, int]] = dict[str, int],
     ) -> None:
@@ -52,6 +54,7 @@ class Sweeper:
         self._clock = clock
         self._sweep_seconds = sweep_seconds
         self._purge_seconds = purge_seconds
+        self._purge_others = purge_others
         self._lease_seconds = lease_seconds
         self._jumped_at = jumped_at
         self._returned = returned
@@ -85,14 +88,11 @@ class Sweeper:
                 return changed
 
     async def purge(self) -> int:
-        """Remove every task whose retention is over; how many were removed."""
-        removed = 0
-        while True:
-            count = await self._store.purge(self._clock(), _BATCH)
-            removed += count
-            if count < _BATCH:
-                return removed
-            await asyncio.sleep(0)
+        """Remove every task whose retention is over, and what else has expired; how many tasks were removed."""
+        removed = await _until_none_is_left(lambda limit: self._store.purge(self._clock(), limit))
+        if self._purge_others is not None:
+            await _until_none_is_left(self._purge_others)
+        return removed
 
     async def _sweep_one(self, task: Task, held: Mapping[str, int]) -> bool:
         now = self._clock()
@@ -137,3 +137,13 @@ class Sweeper:
                 logger.exception("a sweep failed")
             # Processes on one store that were started together need not sweep in step.
             await asyncio.sleep(self._sweep_seconds * random.uniform(0.8, 1.2))  # noqa: S311  no secret
+
+
+async def _until_none_is_left(purge: Callable[[int], Awaitable[int]]) -> int:
+    removed = 0
+    while True:
+        count = await purge(_BATCH)
+        removed += count
+        if count < _BATCH:
+            return removed
+        await asyncio.sleep(0)

@@ -17,6 +17,7 @@ from raincheck.errors import RaincheckError
 __all__ = [
     "TERMINAL",
     "InputRequest",
+    "LargeResult",
     "Outcome",
     "Progress",
     "Task",
@@ -72,6 +73,31 @@ class TaskError:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LargeResult:
+    """What callers are shown in place of a result that is larger than `max_inline_bytes`.
+
+    Attributes:
+        task_ref: Whose result it is.
+        blob: The key of the blob that holds the whole (`raincheck.blobs`); None where the outcome holds it.
+        form: What the body is: "text", "json", "binary", or "tool_result" (the JSON of a whole MCP tool result).
+        shape: What else the MCP tool result needs to be put together again from the body (`raincheck.result_forms`).
+        media_type: Of the body.
+        size: Of the body, in bytes.
+        sha256: Of the body, in hexadecimal digits.
+        preview: A short JSON value that shows what the result looks like.
+    """
+
+    task_ref: str
+    blob: str | None
+    form: str
+    shape: str | None
+    media_type: str
+    size: int
+    sha256: str
+    preview: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """How a task ended; all members are JSON values.
 
@@ -79,6 +105,8 @@ class Outcome:
     `error`; beside it stands `mcp_result` (with `isError: true`) where a tool ran and reported an error, and
     `rpc_error` (`{"code", "message", "data"?}`) where it ended in a JSON-RPC error, since the task surfaces hand back
     exactly what the call would have returned. `secret` names the members of the result that only its caller may see.
+    Where there is `large`, callers are shown that in place of `value` and `mcp_result`, which are then mostly None: a
+    blob has the whole.
     """
 
     value: Any = None
@@ -86,6 +114,7 @@ class Outcome:
     error: TaskError | None = None
     rpc_error: Mapping[str, Any] | None = None
     secret: tuple[str, ...] = ()
+    large: LargeResult | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

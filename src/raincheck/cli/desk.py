@@ -8,8 +8,11 @@ from datetime import datetime, timedelta
 
 from raincheck.errors import CallError, InvalidParameters, TaskNotFound
 from raincheck.registry import ANY_SCOPE, Registry
+from raincheck.result_forms import plain_value, to_text
+from raincheck.results import Results
+from raincheck.secrecy import outcome_hidden
 from raincheck.store import Cursor, TaskStore, TaskSummary
-from raincheck.task import TERMINAL, Task, TaskStatus, new_task_ref, utc_now
+from raincheck.task import TERMINAL, Outcome, Task, TaskStatus, new_task_ref, utc_now
 from raincheck.webhooks.outbox import Outbox
 
 __all__ = ["Desk"]
@@ -24,10 +27,11 @@ class Desk:
     Every method that takes a `task_ref` also takes the first characters of one.
     """
 
-    def __init__(self, store: TaskStore) -> None:
+    def __init__(self, store: TaskStore, results: Results) -> None:
         self._store = store
         # A task that an operator ends is told of as any other.
         self._registry = Registry(Outbox(store), lambda name: None)
+        self._results = results
 
     async def newest(
         self, *, statuses: Collection[str] = (), operation_type: str | None, scope: str | None, limit: int
@@ -54,6 +58,26 @@ class Desk:
         except TaskNotFound:
             full = await self._completed(task_ref)
             return await self._registry.get(full, scope=ANY_SCOPE)
+
+    async def result(self, task_ref: str) -> bytes:
+        """Its whole result: a text in UTF-8, the bytes of an image or a sound, anything else as JSON; without secret members.
+
+        Raises:
+            CallError: As in `find`; or it has none.
+        """
+        try:
+            task = await self.find(task_ref)
+        except TaskNotFound as error:
+            try:
+                return await (await self._results.of_request(task_ref, None)).read()
+            except TaskNotFound:
+                raise error from None
+        stored = self._results.of(task)
+        data = await stored.read()
+        if task.outcome is None or not task.outcome.secret:
+            return data
+        value = plain_value(stored.form, stored.shape, stored.media_type, data)
+        return to_text(outcome_hidden(Outcome(value=value, secret=task.outcome.secret)).value).encode(errors="replace")
 
     async def cancel(self, task_ref: str) -> tuple[Task, bool]:
         """The task after its cancellation, and whether that changed it.
@@ -107,9 +131,11 @@ class Desk:
         now = await self._now()
         for task_ref in await self._settled_before(now - age):
             task = await self._store.get(task_ref)
-            if task is not None and task.terminal:
-                # The store removes what has expired, so their retention ends now.
-                await self._store.replace(replace(task, version=task.version + 1, expires_at=now))
+            if task is None or not task.terminal:
+                continue
+            # The store removes what has expired, so their retention ends now.
+            if await self._store.replace(replace(task, version=task.version + 1, expires_at=now)):
+                await self._results.drop(task.outcome)
         return await self.purge_expired()
 
     async def _now(self) -> datetime:

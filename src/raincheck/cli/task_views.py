@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from raincheck.cli.tables import clean, pretty, print_table, span, timestamp
+from raincheck.result_forms import public_preview
 from raincheck.secrecy import hidden, outcome_hidden
 from raincheck.store import TaskSummary
 from raincheck.task import Progress, Task, utc_now
@@ -139,6 +140,8 @@ def _moment(moment: datetime | None, now: datetime) -> str | None:
 def _result(task: Task) -> Any:
     if task.outcome is None:
         return None
+    if task.outcome.large is not None:
+        return public_preview(task.outcome.large)
     outcome = outcome_hidden(task.outcome)
     return outcome.value if outcome.mcp_result is None else dict(outcome.mcp_result)
 

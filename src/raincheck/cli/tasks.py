@@ -103,6 +103,31 @@ def show(task_ref: str, full: bool, as_json: bool, config: str | None, state_url
 
 @tasks.command(context_settings=_REF_SETTINGS)
 @click.argument("task_ref")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, writable=True),
+    metavar="FILE",
+    help="Write it to this file; without, to the terminal or the pipe.",
+)
+@config_option
+@state_url_option
+def result(task_ref: str, output: str | None, config: str | None, state_url: str | None) -> None:
+    """Write the whole result of a task, however large: a text as it is, anything else as JSON.
+
+    \b
+    Example:
+      raincheck tasks result 8Zr1x --output report.txt
+    """
+    found = _at_desk(settings_from(config, state_url=state_url), lambda desk: desk.result(task_ref))
+    try:
+        with click.open_file(output or "-", "wb") as file:
+            file.write(found)
+    except OSError as error:
+        raise RaincheckError(f"cannot write {output or 'the result'}: {error.strerror}") from None
+
+
+@tasks.command(context_settings=_REF_SETTINGS)
+@click.argument("task_ref")
 @_common
 def cancel(task_ref: str, as_json: bool, config: str | None, state_url: str | None) -> None:
     """Cancel a task: a server that runs it stops it. One that has ended stays as it is.
@@ -185,8 +210,19 @@ def purge(
 
 def _at_desk(settings: Settings, work: Callable[[Desk], Awaitable[_T]]) -> _T:
     from raincheck.cli.desk import Desk
+    from raincheck.compose import make_blobs
+    from raincheck.results import Results
+    from raincheck.task import utc_now
 
-    return at_store(settings, lambda store: work(Desk(store)))
+    async def at_desk(store: TaskStore) -> _T:
+        results = Results(store, make_blobs(settings, store), clock=utc_now)
+        try:
+            await results.open()
+            return await work(Desk(store, results))
+        finally:
+            await results.close()
+
+    return at_store(settings, at_desk)
 
 
 def at_store(settings: Settings, work: Callable[[TaskStore], Awaitable[_T]]) -> _T:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self, cast
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 Connect = Callable[[], AbstractAsyncContextManager[Session]]
 """Opens one connection: what `ReconnectingSession` calls again after each loss."""
+
+_Ask = Callable[[Session], Awaitable[Any]]
 
 _HANDLE_TOOLS = frozenset(
     {
@@ -108,10 +110,18 @@ class ReconnectingSession:
             ConnectionLost: The server does not come back.
             Exception: What the SDK raises; where that tells of a lost connection, the next call connects anew.
         """
+        seconds = self._answer if name in _HANDLE_TOOLS else None
+        return await self._asked(lambda session: session.call_tool(name, arguments), seconds)
+
+    async def read_resource(self, uri: str) -> Any:
+        """Read a resource over the present connection, or a new one. Raises as `call_tool` does."""
+        return await self._asked(lambda session: cast(Any, session).read_resource(uri), self._answer)
+
+    async def _asked(self, ask: _Ask, seconds: float | None) -> Any:
         connection = await self._present()
         try:
-            async with asyncio.timeout(self._answer if name in _HANDLE_TOOLS else None):
-                return await connection.call_tool(name, arguments)
+            async with asyncio.timeout(seconds):
+                return await connection.ask(ask)
         except Exception as error:
             if lost_connection(error):
                 await self._drop(connection)
@@ -169,8 +179,8 @@ class _Connection:
     def lost(self) -> bool:
         return self._owner.done() or self._closing.is_set()
 
-    async def call_tool(self, name: str, arguments: dict[str, Any]) -> Any:
-        call = asyncio.ensure_future(self._open.result().call_tool(name, arguments))
+    async def ask(self, ask: _Ask) -> Any:
+        call = asyncio.ensure_future(ask(self._open.result()))
         try:
             await asyncio.wait({call, self._owner}, return_when=asyncio.FIRST_COMPLETED)
             # An SDK that tears the connection down cancels the calls under way too.

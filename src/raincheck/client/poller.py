@@ -6,9 +6,10 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from raincheck.client.answers import Session, inline_result, is_ticket, read_answer, read_ticket
+from raincheck.client.answers import Answer, Session, inline_result, is_ticket, read_answer, read_ticket
 from raincheck.client.callbacks import settled
 from raincheck.client.calls import HandleCalls, NotHeld
+from raincheck.client.large import large_answer
 from raincheck.client.policy import PollingPolicy
 from raincheck.client.records import (
     InputCallback,
@@ -19,6 +20,7 @@ from raincheck.client.records import (
     TaskView,
 )
 from raincheck.client.wait import Wait
+from raincheck.errors import TaskNotFound
 
 __all__ = ["TaskPoller", "new_idempotency_key"]
 
@@ -37,6 +39,8 @@ class TaskPoller:
     Args:
         policy: How often to ask, and the bounds.
         on_progress, on_input, on_submitted: What every call below uses where it is given none of its own.
+        whole_results: Whether a large result is fetched whole, by `resources/read`, in place of its preview; where the
+            session cannot read resources it stays the preview.
     """
 
     def __init__(
@@ -46,11 +50,13 @@ class TaskPoller:
         on_progress: ProgressCallback | None = None,
         on_input: InputCallback | None = None,
         on_submitted: SubmittedCallback | None = None,
+        whole_results: bool = True,
     ) -> None:
         self._policy = policy or PollingPolicy()
         self._on_progress = on_progress
         self._on_input = on_input
         self._on_submitted = on_submitted
+        self._whole_results = whole_results
 
     async def run(
         self,
@@ -169,7 +175,7 @@ class TaskPoller:
         answer = read_answer(result)
         payload = answer.payload()
         if payload is None or not is_ticket(answer):
-            return inline_result(answer)
+            return await self._whole_answer(session, answer)
         handle, hint = read_ticket(payload)
         submitted = on_submitted or self._on_submitted
         if submitted is not None:
@@ -191,7 +197,21 @@ class TaskPoller:
             on_progress=on_progress or self._on_progress,
             on_input=on_input or self._on_input,
         )
-        return await wait.result(hint)
+        result = await wait.result(hint)
+        large = large_answer(result.value, session, handle) if self._whole_results else None
+        if large is None:
+            return result
+        return TaskResult.of_value(await large.value(session, self._policy, handle), handle)
+
+    async def _whole_answer(self, session: Session, answer: Answer) -> TaskResult:
+        large = large_answer(answer.structured, session, None) if self._whole_results else None
+        if large is None:
+            return inline_result(answer)
+        try:
+            return inline_result(read_answer(await large.call_result(session, self._policy, None)))
+        except TaskNotFound:
+            # It may be another server's preview, which this one handed on.
+            return inline_result(answer)
 
     def _calls(self, session: Session) -> HandleCalls:
         return HandleCalls(session, self._policy)

@@ -45,10 +45,15 @@ def connect(
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
     outage_seconds: float = 60.0,
+    whole_results: bool = True,
 ) -> SyncClient:
-    """A client of the server, to be used in a `with` block. Arguments and errors as of `raincheck.client.connect`."""
+    """A client of the server, to be used in a `with` block.
+
+    Arguments and errors as of `raincheck.client.connect`; `policy` and `whole_results` as of `TaskPoller`.
+    """
     opener = connector(server, headers=headers, env=env, cwd=cwd)
-    return SyncClient(lambda: ReconnectingSession(opener, outage_seconds=outage_seconds), TaskPoller(policy))
+    poller = TaskPoller(policy, whole_results=whole_results)
+    return SyncClient(lambda: ReconnectingSession(opener, outage_seconds=outage_seconds), poller)
 
 
 class SyncClient:

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from raincheck.client.callbacks import settled
 from raincheck.client.connection import backoff, lost_connection
 from raincheck.client.errors import BadAnswer, ConnectionLost, TaskWasCancelled, WaitTimedOut
+from raincheck.client.large import large_answer
 from raincheck.client.policy import Pace, PollingPolicy
 from raincheck.client.records import InputCallback, ProgressCallback, SubmittedCallback, TaskHandle, TaskView
 from raincheck.client.tasks_wire import (
@@ -59,6 +60,7 @@ class TasksExtension(ClientExtension):
         on_input: Answers what a task asks. Without it the client's own elicitation, sampling and roots callbacks do,
             as they would a direct request.
         on_submitted: Called with the handle when a call has become a task: the place to store it.
+        whole_results: Whether a task's large result is fetched whole, by `resources/read`, in place of its preview.
     """
 
     identifier = TASKS_EXTENSION
@@ -70,11 +72,13 @@ class TasksExtension(ClientExtension):
         on_progress: ProgressCallback | None = None,
         on_input: InputCallback | None = None,
         on_submitted: SubmittedCallback | None = None,
+        whole_results: bool = True,
     ) -> None:
         self._policy = policy or PollingPolicy()
         self._on_progress = on_progress
         self._on_input = on_input
         self._on_submitted = on_submitted
+        self._whole_results = whole_results
 
     def claims(self) -> Sequence[ResultClaim[Any]]:
         """`CreateTaskResult` on `tools/call`."""
@@ -89,7 +93,8 @@ class TasksExtension(ClientExtension):
             TaskWasCancelled, WaitTimedOut, ConnectionLost, BadAnswer: See `raincheck.client.errors`.
         """
         handle = TaskHandle(task_ref=task) if isinstance(task, str) else task
-        return await self._wait(_session(client), handle, None).result(None)
+        session = _session(client)
+        return await self._whole(session, handle, await self._wait(session, handle, None).result(None))
 
     async def status(self, client: Client | ClientSession, task: TaskHandle | str) -> TaskView:
         """The task as it is. Its outcome is `resume`'s to give."""
@@ -105,7 +110,14 @@ class TasksExtension(ClientExtension):
         handle = TaskHandle(task_ref=created.task_id, operation_type=context.tool_name)
         if self._on_submitted is not None:
             await settled(self._on_submitted(handle))
-        return await self._wait(context.session, handle, context.read_timeout_seconds).result(created)
+        result = await self._wait(context.session, handle, context.read_timeout_seconds).result(created)
+        return await self._whole(context.session, handle, result)
+
+    async def _whole(self, session: ClientSession, handle: TaskHandle, result: CallToolResult) -> CallToolResult:
+        large = large_answer(result.structured_content, session, handle) if self._whole_results else None
+        if large is None:
+            return result
+        return CallToolResult.model_validate(await large.call_result(session, self._policy, handle), by_name=False)
 
     def _wait(self, session: ClientSession, handle: TaskHandle, answer_seconds: float | None) -> _TaskWait:
         methods = _Methods(session, handle, self._policy, answer_seconds)

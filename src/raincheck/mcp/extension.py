@@ -16,6 +16,7 @@ from raincheck.errors import ConfigurationError
 from raincheck.mcp import hosting
 from raincheck.mcp.existing_tools import existing_tool_operation
 from raincheck.mcp.handle_tools import HANDLE_TOOLS
+from raincheck.mcp.result_resources import is_result_read, with_template
 from raincheck.mcp.scopes import ANONYMOUS, scope_of
 from raincheck.mcp.surfaces import CORE_TASKS_VERSION, TASKS_EXTENSION
 from raincheck.mcp.task_methods import task_bindings
@@ -97,7 +98,11 @@ class Raincheck(Workshop, Extension):
             return await call_next(ctx)
         if ctx.method == "subscriptions/listen" and "taskIds" in ((ctx.params or {}).get("notifications") or {}):
             return await listen(ctx, await self.task_methods(), scope_of(ctx))
+        if is_result_read(ctx):
+            return await self.read_result(ctx)
         result = await call_next(ctx)
+        if ctx.method == "resources/templates/list":
+            return with_template(result)
         if ctx.method == "tools/list" and isinstance(result, dict):
             return {**result, "tools": await self._listing(result["tools"], ctx)}
         if ctx.method == "initialize" and isinstance(result, dict):
@@ -112,11 +117,13 @@ class Raincheck(Workshop, Extension):
         exact = hosting.listed_handles(self._operations) | {
             name: hosting.listed(operation) for name, operation in self._operations.items() if name not in self._adopted
         }
-        tickets = {name for name in self._adopted if hosting.may_give_ticket(self._operations[name])}
+        promised = {name: hosting.promised_schema(self._operations[name]) for name in self._adopted}
+        exact |= {name: {"outputSchema": schema} for name, schema in promised.items() if schema is not None}
+        unsure = {name for name, schema in promised.items() if schema is None}
         hidden = {"list_background_tasks"} if scope_of(ctx) == ANONYMOUS else set[str]()
         listing = [
             {**tool, **exact.get(tool["name"], {})}
-            for tool in hosting.without_output_schema(tools, tickets)
+            for tool in hosting.without_output_schema(tools, unsure)
             if tool["name"] not in hidden
         ]
         return (

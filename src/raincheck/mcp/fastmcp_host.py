@@ -31,11 +31,13 @@ from mcp_types import (
 )
 from pydantic import BaseModel
 
+from raincheck.blobs import BlobStore
 from raincheck.config import Settings
 from raincheck.errors import ConfigurationError, UnknownOperation
 from raincheck.mcp import hosting, wire
 from raincheck.mcp.fastmcp_tools import AnsweredTool, existing_tool_operation
 from raincheck.mcp.handle_tools import HANDLE_TOOLS
+from raincheck.mcp.result_resources import is_result_read, with_template
 from raincheck.mcp.scopes import ANONYMOUS, scope_of
 from raincheck.mcp.surfaces import CORE_TASKS_VERSION, TASKS_EXTENSION
 from raincheck.mcp.task_methods import task_bindings
@@ -75,10 +77,11 @@ class Raincheck(Workshop, ServerExtension):
         *,
         tools: str | Sequence[str] = (),
         store: TaskStore | str | os.PathLike[str] | None = None,
+        results: BlobStore | str | os.PathLike[str] | None = None,
         policy: Policy | None = None,
         settings: Settings | None = None,
     ) -> None:
-        super().__init__(tools=tools, store=store, policy=policy, settings=settings)
+        super().__init__(tools=tools, store=store, results=results, policy=policy, settings=settings)
         self._host: FastMCP | None = None
         self._serves_core_tasks = False
 
@@ -141,6 +144,10 @@ class Raincheck(Workshop, ServerExtension):
             self._register(operation)
 
     async def _sdk_layer(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        if is_result_read(ctx):
+            return await self.read_result(ctx)
+        if ctx.method == "resources/templates/list":
+            return with_template(await call_next(ctx))
         if ctx.method != "tools/call" or ctx.protocol_version != CORE_TASKS_VERSION:
             return await call_next(ctx)
         params = CallToolRequestParams.model_validate(ctx.params, by_name=False)
@@ -217,8 +224,8 @@ class Raincheck(Workshop, ServerExtension):
             if tool.name == "initiate_background_task":
                 names = [each.name for each in tools if each.name in self._operations]
                 changes["parameters"] = hosting.listed_handles(names)[tool.name]["inputSchema"]
-            if operation is not None and hosting.may_give_ticket(operation):
-                changes["output_schema"] = None
+            if operation is not None and tool.output_schema is not None:
+                changes["output_schema"] = hosting.promised_schema(operation)
             if operation is not None and self._serves_core_tasks:
                 changes["execution"] = ToolExecution.model_validate({"taskSupport": task_support(operation)})
             shown.append(tool.model_copy(update=changes) if changes else tool)

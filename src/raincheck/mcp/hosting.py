@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -13,6 +15,7 @@ from raincheck.mcp.handle_tools import HANDLE_TOOLS, HandleTool
 from raincheck.mcp.surfaces import CORE_TASKS_VERSION
 from raincheck.mcp.typed_tools import task_support
 from raincheck.operations.operation import Operation
+from raincheck.result_forms import PREVIEW_SCHEMA
 
 __all__ = [
     "annotations_of",
@@ -20,6 +23,7 @@ __all__ = [
     "listed",
     "listed_handles",
     "may_give_ticket",
+    "promised_schema",
     "with_core_tasks",
     "with_task_support",
     "without_output_schema",
@@ -67,7 +71,7 @@ def listed_handles(operation_types: Collection[str]) -> dict[str, dict[str, Any]
 def listed(operation: Operation) -> dict[str, Any]:
     """An operation's typed tool as `tools/list` shows it.
 
-    It shows an `outputSchema` only where every answer fits it, which a ticket does not.
+    It shows an `outputSchema` only where every answer fits it, which a ticket does not (`promised_schema`).
     """
     tool: dict[str, Any] = {
         "name": operation.operation_type,
@@ -76,9 +80,27 @@ def listed(operation: Operation) -> dict[str, Any]:
     }
     if operation.title:
         tool["title"] = operation.title
-    if operation.output_schema is not None and not may_give_ticket(operation):
-        tool["outputSchema"] = dict(operation.output_schema)
+    if (schema := promised_schema(operation)) is not None:
+        tool["outputSchema"] = schema
     return tool
+
+
+def promised_schema(operation: Operation) -> dict[str, Any] | None:
+    """The schema that every answer of the typed tool fits; None where there is no such one.
+
+    A large result is answered with its preview, which the schema then allows too.
+    """
+    schema, policy = operation.output_schema, operation.policy
+    if schema is None or may_give_ticket(operation):
+        return None
+    if policy.max_inline_bytes >= policy.max_result_bytes:
+        return dict(schema)
+    # Definitions are found from the root; a reference to the root itself would then mean something else.
+    if any(not ref.startswith("#/$defs/") for ref in re.findall(r'"\$ref": "([^"]*)"', json.dumps(schema))):
+        return None
+    inner = dict(schema)
+    above = {key: inner.pop(key) for key in ("$schema", "$defs") if key in inner}
+    return {**above, "type": "object", "anyOf": [inner, PREVIEW_SCHEMA]}
 
 
 def with_task_support(tools: Sequence[Mapping[str, Any]], operations: Mapping[str, Operation]) -> list[dict[str, Any]]:

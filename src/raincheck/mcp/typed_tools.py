@@ -17,7 +17,7 @@ from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND, CallToolRequestParams, C
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from raincheck.errors import OperationFailed, RaincheckError, TaskFailure, TaskTimeout
+from raincheck.errors import OperationFailed, RaincheckError, StoreError, TaskFailure, TaskTimeout
 from raincheck.mcp import wire
 from raincheck.mcp.handle_tools import HandleTools
 from raincheck.mcp.scopes import scope_of
@@ -33,6 +33,7 @@ from raincheck.mcp.task_methods import TaskMethods
 from raincheck.operations.context import CallbackAddress, TaskContext
 from raincheck.operations.operation import Operation, Policy
 from raincheck.registry import Registry, Submission
+from raincheck.results import Results, outcome_of
 from raincheck.run import input_key
 from raincheck.task import InputRequest, Outcome, Progress, TaskError, TaskStatus, new_task_ref
 
@@ -51,12 +52,14 @@ class TypedTools:
         registry: The use cases.
         handles: Makes the tickets.
         methods: Makes the handles of the task protocols.
+        results: Puts large results away.
     """
 
-    def __init__(self, registry: Registry, handles: HandleTools, methods: TaskMethods) -> None:
+    def __init__(self, registry: Registry, handles: HandleTools, methods: TaskMethods, results: Results) -> None:
         self._registry = registry
         self._handles = handles
         self._methods = methods
+        self._results = results
 
     async def call(
         self, operation: Operation, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any]
@@ -138,9 +141,14 @@ class TypedTools:
             logger.info("operation failed", exc_info=True, extra={"operation": operation.operation_type})
             error = OperationFailed(str(failure) or type(failure).__name__, details={"type": type(failure).__name__})
         else:
-            return wire.outcome_result(
-                value if isinstance(value, Outcome) else Outcome(value=value), raise_rpc_error=rpc_error
-            )
+            outcome = outcome_of(value, operation.policy.max_result_bytes)
+            try:
+                outcome = await self._results.put_away_of_request(
+                    outcome, context.task_ref, scope_of(ctx), operation.policy
+                )
+            except StoreError as failure:
+                logger.warning("a large result is answered whole, it cannot be put away: %s", failure.message)
+            return wire.outcome_result(outcome, raise_rpc_error=rpc_error)
         return wire.outcome_result(Outcome(error=TaskError.from_exception(error)))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from raincheck.errors import RaincheckError
+from raincheck.result_forms import link_of, public_preview, to_text
 from raincheck.status import plain_value, status_of, timestamp
 from raincheck.store import TaskSummary
 from raincheck.task import Outcome, Task, TaskError
@@ -24,11 +25,6 @@ __all__ = [
 ]
 
 NEXT_STEP = "Call resolve_task_status with this task_ref."
-
-
-def to_text(value: Any) -> str:
-    """Compact JSON, as it stands in text content."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _speakable(value: Any) -> tuple[Any, str]:
@@ -106,11 +102,16 @@ def outcome_result(
 ) -> dict[str, Any]:
     """What the call would have returned, had it waited: the whole result, or the error as the model can read it.
 
+    Of a large result a preview, and a link to the whole.
+
     Raises:
         Exception: What `raise_rpc_error` makes of a JSON-RPC error, where the operation ended in one.
     """
     if outcome.rpc_error is not None and raise_rpc_error is not None:
         raise raise_rpc_error(_speakable(outcome.rpc_error)[0])
+    if outcome.large is not None:
+        result = json_result(public_preview(outcome.large), is_error=outcome.error is not None)
+        return {**result, "content": [*result["content"], link_of(outcome.large)]}
     if outcome.mcp_result is not None:
         return {"resultType": "complete", **_speakable(outcome.mcp_result)[0]}
     if outcome.error is not None:

@@ -21,14 +21,24 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams
 from starlette.types import ASGIApp
 
+from raincheck.blobs import BlobStore
 from raincheck.callbacks import Callbacks
-from raincheck.compose import default_policy, make_engine, make_store, place_of, sealing, service_settings
+from raincheck.compose import (
+    default_policy,
+    make_blobs,
+    make_engine,
+    make_store,
+    place_of,
+    sealing,
+    service_settings,
+)
 from raincheck.config import Settings, file_name
 from raincheck.config_sources import settings_of
 from raincheck.errors import ConfigurationError
 from raincheck.mcp.callbacks import with_callbacks
 from raincheck.mcp.handle_tools import HANDLE_TOOLS, HandleTools, answer_errors
 from raincheck.mcp.protocol_errors import KeepsProtocolErrors
+from raincheck.mcp.result_resources import read
 from raincheck.mcp.scopes import scope_of
 from raincheck.mcp.surfaces import Surface, surface_of
 from raincheck.mcp.task_methods import TaskMethods, answered
@@ -54,6 +64,7 @@ class Workshop:
     Args:
         tools: Name patterns (`fnmatch`) of the server's own tool functions that become operations, unchanged.
         store: Where tasks are kept: a path (SQLite), a store, or None for the settings' one.
+        results: Where large results are kept: a folder, a `raincheck.blobs.BlobStore`, or None as the settings say.
         policy: How those tools are run and answered.
         settings: All settings at once (`raincheck.load_settings`); their operations are declared by `serve` only.
         webhooks: Keys of [webhooks], over those of the settings.
@@ -67,11 +78,14 @@ class Workshop:
         *,
         tools: str | Sequence[str] = (),
         store: TaskStore | str | os.PathLike[str] | None = None,
+        results: BlobStore | str | os.PathLike[str] | None = None,
         policy: Policy | None = None,
         settings: Settings | None = None,
         webhooks: Mapping[str, Any] | None = None,
     ) -> None:
-        self._settings = _with_webhooks(_with_store_path(settings or Settings(), store), webhooks)
+        settings = _with_results_folder(_with_store_path(settings or Settings(), store), results)
+        self._settings = _with_webhooks(settings, webhooks)
+        self._given_blobs = None if isinstance(results, str | os.PathLike) else results
         self._patterns = (tools,) if isinstance(tools, str) else tuple(tools)
         self._default_policy = policy or default_policy(self._settings)
         self._given_store = store if store is not None and not isinstance(store, str | os.PathLike) else None
@@ -127,6 +141,8 @@ class Workshop:
         dedupe: Dedupe | None = None,
         secrets: tuple[str, ...] | None = None,
         retry_attempts: int | None = None,
+        max_result_bytes: int | None = None,
+        max_inline_bytes: int | None = None,
         priority: int | None = None,
         max_running: int | None = None,
         starts_per_minute: float | None = None,
@@ -258,6 +274,11 @@ class Workshop:
         assert self._methods is not None
         return self._methods
 
+    async def read_result(self, ctx: ServerRequestContext[Any, Any]) -> dict[str, Any]:
+        """The answer of a `resources/read` of a task's result (`raincheck.mcp.result_resources`)."""
+        service = await self.started()
+        return await answered(read(ctx, service.registry, service.results))
+
     # The service.
 
     @asynccontextmanager
@@ -339,16 +360,20 @@ class Workshop:
                     service.registry, self._settings.polling, history=service.history.known, clock=service.clock
                 )
                 self._methods = TaskMethods(service.registry, self._handles, clock=service.clock)
-                self._typed = TypedTools(service.registry, self._handles, self._methods)
+                self._typed = TypedTools(service.registry, self._handles, self._methods, service.results)
         return self._service
 
     def _new_service(self) -> Service:
+        settings = self.settings_of_server()
+        store = sealing(self._settings, self._given_store) if self._given_store else make_store(settings)
+        blobs = self._given_blobs or make_blobs(settings, store, given=self._given_store is not None)
         return Service(
-            sealing(self._settings, self._given_store) if self._given_store else make_store(self.settings_of_server()),
+            store,
             self._operations.get,
             self._names,
             service_settings(self._settings),
             engine=make_engine(self._settings),
+            blobs=blobs,
         )
 
     def settings_of_server(self) -> Settings:
@@ -363,6 +388,13 @@ class Workshop:
 
     def _names(self) -> Collection[str]:
         return self._operations.keys()
+
+
+def _with_results_folder(settings: Settings, results: BlobStore | str | os.PathLike[str] | None) -> Settings:
+    if not isinstance(results, str | os.PathLike):
+        return settings
+    kept = settings.results.model_copy(update={"blobs": "files", "folder": str(Path(results).absolute())})
+    return settings.model_copy(update={"results": kept})
 
 
 def _with_store_path(settings: Settings, store: TaskStore | str | os.PathLike[str] | None) -> Settings:

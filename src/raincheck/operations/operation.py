@@ -38,6 +38,7 @@ class Policy:
         max_attempts: Starts after which a task that loses its workers is given up.
         retry_attempts: How often a failed attempt is run again, with backoff, within the same claim.
         max_result_bytes: The largest result, as JSON.
+        max_inline_bytes: From this size on callers are shown a preview and a link in place of the result.
         priority: Of the pending tasks those with a higher one start first; from -100 to 100.
         max_running: How many of its tasks run at once, in all processes on the store together; 0: any number.
         starts_per_minute: How many of its tasks start in a minute, in all processes together; 0: any number.
@@ -60,6 +61,7 @@ class Policy:
     max_attempts: int = 3
     retry_attempts: int = 0
     max_result_bytes: int = 16 * 1024 * 1024
+    max_inline_bytes: int = 64 * 1024
     priority: int = 0
     max_running: int = 0
     starts_per_minute: float = 0.0

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, cast
 
-from raincheck.task import InputRequest, Outcome, Progress, TaskError
+from raincheck.task import InputRequest, LargeResult, Outcome, Progress, TaskError
 
 __all__ = [
     "decode_arguments",
@@ -82,6 +83,8 @@ def encode_outcome(outcome: Outcome | None) -> str | None:
         members["rpc_error"] = outcome.rpc_error
     if outcome.secret:
         members["secret"] = outcome.secret
+    if outcome.large is not None:
+        members["large"] = asdict(outcome.large)
     return _encode(members)
 
 
@@ -90,13 +93,14 @@ def decode_outcome(text: str | None) -> Outcome | None:
     if text is None:
         return None
     members: dict[str, Any] = _decode(text)
-    error = members.get("error")
+    error, large = members.get("error"), members.get("large")
     return Outcome(
         value=members.get("value"),
         mcp_result=members.get("mcp_result"),
         error=TaskError(**error) if error is not None else None,
         rpc_error=members.get("rpc_error"),
         secret=tuple(members.get("secret", ())),
+        large=LargeResult(**large) if large is not None else None,
     )
 
 

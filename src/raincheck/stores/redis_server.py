@@ -104,6 +104,25 @@ class Address:
         except (ValueError, TypeError, RedisError) as error:
             raise self._nonsense() from error
 
+    def client(self, connections: int) -> Any:
+        """A client for the event loop with at most so many connections; its commands are of bytes.
+
+        Raises:
+            StoreUnusable: The address makes no sense.
+        """
+        try:
+            pool: Any = redis.asyncio.BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
+                self._url(),
+                max_connections=connections,
+                timeout=self.timeout_seconds,
+                socket_timeout=self.timeout_seconds,
+                socket_connect_timeout=self.timeout_seconds,
+                **self._options(),
+            )
+        except (ValueError, TypeError, RedisError) as error:
+            raise self._nonsense() from error
+        return redis.asyncio.Redis.from_pool(pool)
+
     def blocking_client(self) -> redis.Redis:
         """A client for threads; each of its calls ends within `timeout_seconds`.
 

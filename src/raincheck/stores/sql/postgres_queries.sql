@@ -404,7 +404,8 @@ SELECT format('%%s on %%I.%%I', wanted.privilege, space.nspname, class.relname)
 FROM pg_class AS class JOIN pg_namespace AS space ON space.oid = class.relnamespace
 JOIN (
     VALUES ('task', 'SELECT'), ('task', 'INSERT'), ('task', 'UPDATE'), ('task', 'DELETE'), ('task_count', 'SELECT'),
-        ('task_count', 'UPDATE'), ('note', 'SELECT'), ('note', 'INSERT'), ('note', 'UPDATE'), ('note', 'DELETE')
+        ('task_count', 'UPDATE'), ('note', 'SELECT'), ('note', 'INSERT'), ('note', 'UPDATE'), ('note', 'DELETE'),
+        ('blob', 'SELECT'), ('blob', 'INSERT'), ('blob', 'DELETE')
 ) AS wanted (relname, privilege) ON wanted.relname = class.relname
 WHERE space.nspname = %(schema)s AND NOT has_table_privilege(class.oid, wanted.privilege)
 ORDER BY 1;
