@@ -37,16 +37,11 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {"errors", "task", "transitions", "store"},
     "sealing": {"errors", "notes"},
     "secrecy": {"task"},
-    "status": {"task"},
-    "outgoing": {"_version", "errors"},
-    "operations": _DOMAIN | {"outgoing"},
-    "tls": set(),
-    "stores": _DOMAIN | {"notes", "sealing", "store", "tls"},
     "status": {"result_forms", "task"},
     "outgoing": {"_version", "errors"},
     "operations": _DOMAIN | {"outgoing"},
     "tls": set(),
-    "stores": _DOMAIN | {"notes", "store", "tls"},
+    "stores": _DOMAIN | {"notes", "sealing", "store", "tls"},
     # Blobs live beside tasks: on the same servers, reached in the same way.
     "blob_stores": _DOMAIN | {"blobs", "notes", "sealing", "stores", "tls"},
     "engines": _DOMAIN | _PORTS | {"tls"},
@@ -72,8 +67,6 @@ ALLOWED: dict[str, set[str]] = {
     # The composition root names the adapters.
     "compose": _DOMAIN
     | {"config", "config_state", "operations", "sealing", "service", "store", "stores", "engines", "tls"}
-    | {"webhooks"},
-    | {"config", "config_state", "operations", "service", "store", "stores", "engines", "tls"}
     | {"blob_stores", "blobs", "webhooks"},
     "webhooks": _DOMAIN | _PORTS | {"operations", "outgoing", "status", "stores"},
     **{name: _DOMAIN | _PORTS | _CORE | {"operations", "webhooks"} for name in _CORE - {"sealing"}},

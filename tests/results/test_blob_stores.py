@@ -25,7 +25,6 @@ from support.servers.s3 import S3Server
 from support.servers.server import free_port, needed
 
 LATER = datetime.now(UTC) + timedelta(days=2)
-ALL = 2**40
 # Around the sizes of parts and pieces, where an adapter would slip.
 SIZES = (
     0,
