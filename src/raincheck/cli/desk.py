@@ -60,7 +60,7 @@ class Desk:
             return await self._registry.get(full, scope=ANY_SCOPE)
 
     async def result(self, task_ref: str) -> bytes:
-        """Its whole result: a text in UTF-8, the bytes of an image or a sound, anything else as JSON; without secret members.
+        """Its whole result without secret members: a text in UTF-8, an image or a sound as it is, anything else as JSON.
 
         Raises:
             CallError: As in `find`; or it has none.
