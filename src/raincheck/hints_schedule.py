@@ -1,9 +1,10 @@
 """When to ask: the moments of a task's life at which a caller should look, chosen from how long such tasks take.
 
-Two costs pull apart: asking in vain, and asking late. A schedule that is best for the mean of both comes from dynamic
-programming over the known lengths of time, for any price of a question in seconds of waiting. Of the schedules for a
-dozen prices the one is taken that beats the ladder (the first interval, then each a multiple of the one before) by most
-where it beats it by least: median, 95th percentile and mean, of questions and of lag. So learning pays on both sides.
+Two costs pull apart: asking in vain, and asking late. Dynamic programming over the known lengths of time gives the
+schedules that are best for a price of a question in seconds of lag, for a dozen prices, and those with the least lag
+for each number of questions. Of all these the one is taken that beats the ladder (the first interval, then each a
+multiple of the one before) by most where it beats it by least: median, 95th percentile and mean, of questions and of
+lag. So learning pays on both sides.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ _HORIZON = 200
 """How many of the longest intervals a schedule looks ahead: beyond it, one is as good as the other."""
 _PRICES = (0.003, 0.006, 0.012, 0.025, 0.045, 0.07, 0.1, 0.15, 0.25, 0.4, 0.8)
 """What a question costs, in shares of the mean duration."""
+_MOST_LOOKS = 12
+_USUAL, _UNUSUAL_COUNTS = 0.75, 0.5
 _MUCH_LONGER = 1.5
 _IN_VAIN = 0.4
 _TOO_NEAR = 0.5
 # The median lag is the easiest to lose and the first to be felt; the longest waits ask the most.
-_WEIGHTS = (1.0, 1.15, 1.0, 1.7, 1.2, 1.2)
+_WEIGHTS = (1.0, 1.15, 1.0, 2.0, 1.2, 1.2)
 # Lags below this share of the mean duration are alike.
 _SLIGHT = 0.02
 # The ladder meets a duration by luck or misses it by much: it is judged on lengths of time a little off, too.
@@ -96,25 +99,20 @@ class _Weighed(NamedTuple):
 
 def schedule_of(durations: Durations, ladder: Ladder) -> Schedule:
     """The schedule for tasks that take so long; there is at least one bucket."""
-    known = _weighed(durations, _HORIZON * ladder.longest)
+    known = _weighed(durations, ladder.initial, _HORIZON * ladder.longest)
     reference = [0.0] * 6
     for blur in _BLUR:
         blurred = [length * blur for length in known.lengths]
         for place, figure in enumerate(_figures(ladder.moments(blurred[-1]), blurred, known.shares)):
             reference[place] += figure / len(_BLUR)
-    best: tuple[float, tuple[float, ...]] = (math.inf, ())
-    seen = set[tuple[float, ...]]()
-    for price in _PRICES:
-        moments = _cheapest(known, ladder, price * known.mean)
-        if moments in seen:
-            continue
-        seen.add(moments)
-        score = _score(_figures(moments, known.lengths, known.shares), reference, _SLIGHT * known.mean)
-        best = min(best, (score, moments))
-    return Schedule(best[1], ladder)
+    most = min(_MOST_LOOKS, math.ceil(reference[1]) + 1)
+    choice = {_cheapest(known, ladder, price * known.mean) for price in _PRICES} | _soonest(known, ladder, most)
+    slight = _SLIGHT * known.mean
+    scored = [(_score(_figures(each, known.lengths, known.shares), reference, slight), each) for each in choice]
+    return Schedule(min(scored)[1], ladder)
 
 
-def _weighed(durations: Durations, horizon: float) -> _Weighed:
+def _weighed(durations: Durations, shortest: float, horizon: float) -> _Weighed:
     """At most `_POINTS` lengths of time, each with the share of all that is not above it and above the one before."""
     lengths, shares = list[float](), list[float]()
     step = (sum(each.weight for each in durations.buckets) + durations.open) / _POINTS
@@ -132,7 +130,8 @@ def _weighed(durations: Durations, horizon: float) -> _Weighed:
     if durations.open > 1e-6:
         lengths.append(last * _MUCH_LONGER)
         shares.append(durations.open)
-    lengths = [min(length, horizon) for length in lengths]
+    # Nobody asks before the shortest interval is over, nor needs to be exact beyond the horizon.
+    lengths = [min(max(length, shortest), horizon) for length in lengths]
     summed, products = [0.0], [0.0]
     for length, share in zip(lengths, shares, strict=True):
         summed.append(summed[-1] + share)
@@ -169,6 +168,48 @@ def _cheapest(known: _Weighed, ladder: Ladder, price: float) -> tuple[float, ...
         found += (lengths[here] + gap - longest * number for number in range(questions))
         there = here
     return tuple(reversed(found))
+
+
+def _soonest(known: _Weighed, ladder: Ladder, most: int) -> set[tuple[float, ...]]:
+    """For each number of looks up to `most` the one with the least lag, where the unusual counts less."""
+    lengths, last = [0.0, *known.lengths], len(known.lengths)
+    summed, products = [0.0], [0.0]
+    for length, share, upto in zip(known.lengths, known.shares, known.summed[1:], strict=True):
+        counted = share * (1.0 if upto <= _USUAL * known.summed[-1] else _UNUSUAL_COUNTS)
+        summed.append(summed[-1] + counted)
+        products.append(products[-1] + counted * length)
+    shortest, longest = ladder.initial, ladder.longest
+    layers, befores = [[0.0] + [math.inf] * last], [[0] * (last + 1)]
+    for _ in range(most):
+        above, costs, before = layers[-1], [math.inf] * (last + 1), [0] * (last + 1)
+        for there in range(1, last + 1):
+            least, least_from = math.inf, 0
+            for here in range(there):
+                gap = lengths[there] - lengths[here]
+                if gap < shortest:
+                    if there < last:
+                        break
+                    gap = shortest
+                if gap > longest or above[here] == math.inf:
+                    continue
+                span = summed[there] - summed[here]
+                cost = above[here] + (lengths[here] + gap) * span - (products[there] - products[here])
+                if cost < least:
+                    least, least_from = cost, here
+            costs[there], before[there] = least, least_from
+        layers.append(costs)
+        befores.append(before)
+    found = set[tuple[float, ...]]()
+    for looks in range(1, most + 1):
+        if layers[looks][last] == math.inf:
+            continue
+        moments, there = list[float](), last
+        for layer in range(looks, 0, -1):
+            here = befores[layer][there]
+            moments.append(lengths[here] + max(shortest, lengths[there] - lengths[here]))
+            there = here
+        found.add(tuple(reversed(moments)))
+    return found
 
 
 def _figures(moments: Sequence[float], lengths: Sequence[float], shares: Sequence[float]) -> list[float]:
