@@ -99,7 +99,11 @@ def simulate(series: Series, *, learn: bool) -> list[tuple[int, float]]:
     """How often each task is asked for, and how long after its end the last time is."""
     watch = _Watch()
     history = History(operation_type=series.name)
-    hints = Hints(LADDER, (lambda name: history if history.ends else None) if learn else None, monotonic=watch)
+
+    def look_up(name: str) -> History | None:
+        return history if history.ends else None
+
+    hints = Hints(LADDER, look_up if learn else None, monotonic=watch)
     met: list[tuple[int, float]] = []
     for run in series.runs:
         asked, age, lasts = 0, 0.0, run.waits + run.runs
