@@ -245,18 +245,24 @@ def ended(**outcome: Any) -> Task:
 
 @pytest.mark.parametrize("value", ["x" * 100_000, ["é" * 20_000], {"rows": [{"n": 1}] * 20_000}])
 def test_a_large_result_is_left_out_with_a_preview_and_its_resource(value: Any) -> None:
-    data = message_of(ended(value=value))["data"]
-    assert data["result"] is None
-    omitted = data["result_omitted"]
-    assert omitted["bytes"] > LARGEST_RESULT
-    assert 0 < len(omitted["preview"]) <= 1000
-    assert omitted["resource"] == "raincheck://tasks/ref/result"
+    shown = message_of(ended(value=value))["data"]["result"]
+    assert shown["truncated"] is True
+    assert shown["bytes"] > LARGEST_RESULT / 2
+    assert 0 < len(json.dumps(shown["preview"])) < 5000
+    assert shown["resource"] == "raincheck://tasks/ref/result"
+
+
+def test_secret_members_of_a_result_are_withheld_however_large_it_is() -> None:
+    for rows in (1, 100_000):
+        shown = message_of(ended(value={"key": "hunter2", "rows": "x" * rows}, secret=("key",)))["data"]["result"]
+        assert "hunter2" not in json.dumps(shown)
+        assert "(withheld)" in json.dumps(shown)
+        assert "sha256" not in shown
 
 
 def test_a_result_that_fits_is_told_whole() -> None:
     data = message_of(ended(value="x" * (LARGEST_RESULT - 2)))["data"]
     assert len(data["result"]) == LARGEST_RESULT - 2
-    assert "result_omitted" not in data
 
 
 @pytest.mark.parametrize(

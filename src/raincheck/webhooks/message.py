@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from raincheck.notes import LARGEST_NOTE
+from raincheck.result_forms import body_of as result_body
+from raincheck.result_forms import public_preview
 from raincheck.secrecy import outcome_hidden
 from raincheck.status import status_of, timestamp
 from raincheck.task import Task
@@ -19,7 +21,7 @@ __all__ = ["LARGEST_RESULT", "body_of", "message_id", "message_of"]
 LARGEST_RESULT = 64 * 1024
 """The largest result that is told whole, in bytes of JSON (ASCII)."""
 
-_PREVIEW_CHARACTERS = 1000
+_SHORTENED_CHARACTERS = 1000
 # Sealed (`raincheck.stores.sealed`) a note is a third larger; beside the message it holds an address and a last error.
 _LARGEST_MESSAGE = LARGEST_NOTE * 5 // 8
 
@@ -33,21 +35,19 @@ def message_of(task: Task) -> dict[str, Any]:
     """The message about a terminal task: nothing of its parameters, and no secret member of its result."""
     shown = task if task.outcome is None else replace(task, outcome=outcome_hidden(task.outcome))
     status = status_of(shown, poll_after_seconds=None)
-    result = body_of(status["result"])
-    if len(result) > LARGEST_RESULT:
-        text = status["result"] if isinstance(status["result"], str) else result.decode("ascii")
-        status["result"] = None
-        status["result_omitted"] = {
-            "bytes": len(result),
-            "preview": text[:_PREVIEW_CHARACTERS],
-            "resource": f"raincheck://tasks/{task.task_ref}/result",
-        }
+    if shown.outcome is not None and len(body_of(status["result"])) > LARGEST_RESULT:
+        # The settings may show more to callers (`max_inline_bytes`) than fits into a note.
+        body = result_body(shown.outcome)
+        status["result"] = None if body is None else public_preview(body.large(task.task_ref, None))
+        if body is not None and shown.outcome.secret:
+            # They would be those of what is shown here.
+            del status["result"]["sha256"], status["result"]["bytes"]
     message = {"type": f"task.{task.status}", "timestamp": timestamp(task.settled_at or task.updated_at)}
     if len(body_of(status)) > _LARGEST_MESSAGE:
         # Only an operation's own words can be that long.
         for part in (status["error"], status["progress"]):
             if part is not None:
-                part["message"] = (part["message"] or "")[:_PREVIEW_CHARACTERS]
+                part["message"] = (part["message"] or "")[:_SHORTENED_CHARACTERS]
         if status["error"] is not None:
             status["error"]["details"] = {}
     return {**message, "data": status}
