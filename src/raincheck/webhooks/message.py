@@ -38,10 +38,11 @@ def message_of(task: Task) -> dict[str, Any]:
     if shown.outcome is not None and len(body_of(status["result"])) > LARGEST_RESULT:
         # The settings may show more to callers (`max_inline_bytes`) than fits into a note.
         body = result_body(shown.outcome)
-        status["result"] = None if body is None else public_preview(body.large(task.task_ref, None))
-        if body is not None and shown.outcome.secret:
+        preview = {} if body is None else public_preview(body.large(task.task_ref, None))
+        if shown.outcome.secret:
             # They would be those of what is shown here.
-            del status["result"]["sha256"], status["result"]["bytes"]
+            preview = {key: value for key, value in preview.items() if key not in ("bytes", "sha256")}
+        status["result"] = preview
     message = {"type": f"task.{task.status}", "timestamp": timestamp(task.settled_at or task.updated_at)}
     if len(body_of(status)) > _LARGEST_MESSAGE:
         # Only an operation's own words can be that long.
