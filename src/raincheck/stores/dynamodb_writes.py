@@ -276,15 +276,19 @@ class Writes:
     async def _put(
         self, bodies: Mapping[str, str | None], remove_at: int, before: Mapping[str, Apart] | None = None
     ) -> dict[str, Payload]:
-        async def put(name: str, body: str | None) -> Payload:
+        payloads: dict[str, Payload] = {}
+        large: dict[str, str] = {}
+        for name, body in bodies.items():
             if body is None or len(body) <= PAYLOADS[name]:
-                return Payload(inline=body)
-            known = None if before is None else before.get(name)
-            if known is not None and known.digest == digest(body):
-                return Payload(apart=known.pointer)
-            return Payload(apart=await self._parts.write(body, remove_at))
-
-        return dict(zip(bodies, await together([put(*each) for each in bodies.items()]), strict=True))
+                payloads[name] = Payload(inline=body)
+            elif before is not None and name in before and before[name].digest == digest(body):
+                payloads[name] = Payload(apart=before[name].pointer)
+            else:
+                large[name] = body
+        if large:
+            written = await together([self._parts.write(body, remove_at) for body in large.values()])
+            payloads |= {name: Payload(apart=pointer) for name, pointer in zip(large, written, strict=True)}
+        return payloads
 
 
 class _NoRoom(Exception):
