@@ -160,8 +160,7 @@ class Registry:
             inputs=inputs,
             callback_url=joined(own=policy.webhook is not None, callback=callback),
         )
-        room = {} if self._room is None else {"room": self._room}
-        stored, created = await self._store.insert(task, **room)
+        stored, created = await self._store.insert(task, room=self._room)
         if created:
             if self._engine is not None:
                 await self._engine.deliver(stored)
