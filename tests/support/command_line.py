@@ -118,5 +118,6 @@ def own_imports() -> Generator[None]:
     finally:
         sys.path[:] = path
         for name in set(sys.modules) - modules:
-            if str(getattr(sys.modules[name], "__file__", "")).startswith(tempfile.gettempdir()):
+            # A clone may lie in the temporary folder itself, and its libraries with it.
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(f"{tempfile.gettempdir()}/pytest-"):
                 del sys.modules[name]
