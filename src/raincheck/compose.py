@@ -145,7 +145,7 @@ def make_blobs(settings: Settings, store: TaskStore, *, given: bool = False) -> 
     blobs = results.blobs if results.blobs != "auto" else "store" if given else own.get(state.provider, "store")
     if given and (blobs in ("postgres", "redis") or (blobs == "files" and not results.folder)):
         raise ConfigurationError(
-            f"'blobs' in [results] of {settings.source} cannot be \"{blobs}\" for a store of yours"
+            f"'blobs' in [results] of {settings.source} cannot be \"{blobs}\" for a store that is given"
         )
     if blobs == "task":
         return None

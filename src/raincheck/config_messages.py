@@ -46,7 +46,6 @@ _PATTERNS = {
     r"^[a-z0-9-]*$": 'a-z, 0-9 and -, as in "eu-central-1"',
     r"^([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])?$": "a bucket's name: 3 to 63 of a-z, 0-9, . and -",
     r"^[A-Za-z0-9_./-]{0,200}$": "up to 200 letters, digits, _, ., / and -",
-    r"^(https?://[^\s/?#@]+/?)?$": 'an address as "https://host:port", without user, password and path',
     r"^[A-Za-z0-9_.-]{1,64}$": "1 to 64 letters, digits, _, . and -",
 }
 

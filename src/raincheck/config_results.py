@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -10,6 +11,7 @@ from raincheck.config_section import Section
 
 __all__ = ["InlineSize", "ResultsSettings"]
 
+_ENDPOINT = re.compile(r"(https?://[^\s/?#@]+/?)?")
 InlineSize = Annotated[int, Field(ge=4096, le=536_870_912)]
 
 
@@ -49,7 +51,7 @@ class ResultsSettings(Section):
     )
     endpoint: str = Field(
         default="",
-        pattern=r"^(https?://[^\s/?#@]+/?)?$",
+        repr=False,
         description="For `s3`: the address of a server that is not AWS's own, as `https://minio.example.com:9000`.",
     )
 
@@ -60,6 +62,9 @@ class ResultsSettings(Section):
         for key in ("bucket", "endpoint", "region"):
             if getattr(self, key) and self.blobs != "s3":
                 raise ValueError(f"'{key}' is for blobs = \"s3\" only")
+        if not _ENDPOINT.fullmatch(self.endpoint):
+            # Never the value: it may hold a password.
+            raise ValueError("'endpoint' must be an address as \"https://host:port\", without user, password and path")
         if self.folder and self.blobs != "files":
             raise ValueError("'folder' is for blobs = \"files\" only")
         if "\0" in self.folder:

@@ -110,8 +110,10 @@ def plain_value(form: str, shape: str | None, media_type: str, data: bytes) -> A
     if form == "json":
         return json.loads(data)
     result = call_result(form, shape, media_type, data)
-    structured = result.get("structuredContent")
-    return {"content": result.get("content") or []} if structured is None else structured
+    if (structured := result.get("structuredContent")) is not None:
+        return structured
+    content: list[dict[str, Any]] = result.get("content") or []
+    return content[0].get("text") if len(content) == 1 and content[0].get("type") == "text" else {"content": content}
 
 
 def call_result(form: str, shape: str | None, media_type: str, data: bytes) -> dict[str, Any]:

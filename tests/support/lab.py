@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from raincheck.blobs import BlobStore
 from raincheck.engine import EngineFactory
 from raincheck.engines.local import local_engine
 from raincheck.operations.context import TaskContext
@@ -51,7 +52,12 @@ class Lab:
 
     @asynccontextmanager
     async def service(
-        self, *, store: TaskStore | None = None, engine: EngineFactory = local_engine, **settings: Any
+        self,
+        *,
+        store: TaskStore | None = None,
+        engine: EngineFactory = local_engine,
+        blobs: BlobStore | None = None,
+        **settings: Any,
     ) -> AsyncGenerator[Service]:
         values: dict[str, Any] = {"lease_seconds": 1.0, "drain_seconds": 0.0, **settings}
         service = Service(
@@ -60,6 +66,7 @@ class Lab:
             self.operations.keys,
             ServiceSettings(**values),
             engine=engine,
+            blobs=blobs,
         )
         await service.start()
         try:

@@ -60,7 +60,7 @@ class Desk:
             return await self._registry.get(full, scope=ANY_SCOPE)
 
     async def result(self, task_ref: str) -> bytes:
-        """Its whole result without secret members: a text in UTF-8, an image or a sound as it is, anything else as JSON.
+        """Its whole result without secret members: a text in UTF-8, an image as it is, anything else as JSON.
 
         Raises:
             CallError: As in `find`; or it has none.
