@@ -424,7 +424,7 @@ def _make_operation(name: str, settings: Settings) -> Operation:
             return _python(name, table, policy, settings)
         if table.kind == "command":
             return _command(name, table, policy, settings)
-        return _http(name, table, policy)
+        return _http(name, table, policy, settings)
 
 
 def _python(name: str, table: PythonSettings, policy: Policy, settings: Settings) -> Operation:
@@ -460,9 +460,12 @@ def _command(name: str, table: CommandSettings, policy: Policy, settings: Settin
     )
 
 
-def _http(name: str, table: HttpSettings, policy: Policy) -> Operation:
+def _http(name: str, table: HttpSettings, policy: Policy, settings: Settings) -> Operation:
     from raincheck.operations.http import http_operation
+    from raincheck.operations.upstream import PollTable
 
+    if table.completion == "callback" and settings.server.public_url is None:
+        raise ConfigurationError("completion = \"callback\" needs 'public_url' in [server]: where to call back")
     return http_operation(
         name,
         method=table.method,
@@ -474,6 +477,10 @@ def _http(name: str, table: HttpSettings, policy: Policy) -> Operation:
         policy=policy,
         title=table.title,
         max_response_bytes=policy.max_result_bytes if table.max_response_bytes is None else table.max_response_bytes,
+        accepted=table.accepted,
+        poll=None if table.poll is None else PollTable(**dict(table.poll)),
+        completion=table.completion,
+        idempotency_header=table.idempotency_header,
     )
 
 

@@ -24,6 +24,7 @@ from raincheck.config_results import InlineSize, ResultsSettings
 from raincheck.config_section import Duration, Retention, Retries, Section, Size, Wait
 from raincheck.config_server import ServerSettings
 from raincheck.config_state import URL_FORMS, StateSettings
+from raincheck.config_upstream import PollSettings
 from raincheck.config_webhooks import OperationWebhooks, WebhookSettings, WebhooksSettings
 from raincheck.errors import ConfigurationError
 from raincheck.operations.operation import Dedupe, LostPolicy, Mode, WithoutTasks
@@ -260,6 +261,30 @@ class HttpSettings(_WithParameters):
     max_response_bytes: Size | None = Field(
         default=None, description="The largest response; unset: the operation's `max_result_bytes`."
     )
+    accepted: Literal["auto", "follow", "result"] = Field(
+        default="auto",
+        description="What an answer `202` is: `follow`: its `Operation-Location` or `Location` is asked until the work "
+        "ends; `result`: a result like any other; `auto`: followed where there is an `Operation-Location`, or a "
+        "`Location` and a `Retry-After`.",
+    )
+    completion: Literal["answer", "callback"] = Field(
+        default="answer",
+        description="`callback`: the request hands the work over, with `{callback_url}` or `{callback_token}` in it, "
+        "and the task waits to be called back.",
+    )
+    idempotency_header: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9-]{1,64}$",
+        description="A header by which the API does nothing twice, such as `Idempotency-Key`: it gets the `task_ref`, "
+        "and a request whose worker was lost is sent again. Unset: it is not, unless `on_worker_lost` says so.",
+    )
+    poll: PollSettings | None = Field(default=None, description="The table [operations.NAME.poll].")
+
+    @model_validator(mode="after")
+    def _can_wait(self) -> HttpSettings:
+        if self.mode == "inline" and (self.poll is not None or self.completion == "callback"):
+            raise ValueError('mode = "inline" has no task that could wait: use "auto" or "task"')
+        return self
 
 
 OperationSettings = PythonSettings | CommandSettings | HttpSettings
@@ -388,7 +413,11 @@ OPERATION_MODELS: Mapping[str, type[Section]] = {
 }
 """The model of an operation's table, by its `kind`."""
 
-OPERATION_TABLES: Mapping[str, type[Section]] = {"breaker": BreakerSettings, "webhook": WebhookSettings}
+OPERATION_TABLES: Mapping[str, type[Section]] = {
+    "breaker": BreakerSettings,
+    "poll": PollSettings,
+    "webhook": WebhookSettings,
+}
 """The tables within an operation's table, `[operations.NAME.…]`, which need not be there."""
 
 

@@ -40,6 +40,8 @@ _PATTERNS = {
     r"^[^:\s]+:[^:\s]+$": '"module:function"',
     r"^(https?://|\$\{)\S+$": 'an address that starts with "http://", "https://" or "${NAME}"',
     r"^https?://[^\s/?#@]+(/[^\s?#]*)?$": 'an address like "https://tools.example.com", without user, "?" and "#"',
+    r"^[A-Za-z0-9-]{1,64}$": "a header's name: letters, digits and -",
+    r"^\$.*$": 'a JSON path that starts with "$", as in "$.status"',
     r"^[^{}*?\[\]\\\s]+$": "1 to 100 characters, without blanks and without { } [ ] * ? \\",
     r"^[a-z_][a-z0-9_]{0,62}$": "1 to 63 of a-z, 0-9 and _, not starting with a digit",
     r"^[A-Za-z0-9_.-]{3,255}$": "3 to 255 letters, digits, _, . and -",

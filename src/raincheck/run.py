@@ -338,9 +338,13 @@ class Run:
             # It is told to stop after its end then, which changes nothing.
             logger.warning("cannot forget an upstream job: %s", error.message, extra={"task_ref": self.task_ref})
 
+    async def hand_over(self) -> None:
+        """See `ContextBackend.hand_over`."""
+        await self.apply_patiently(SaveCheckpoint(fence=self.fence, checkpoint=_OUTSIDE))
+
     async def wait_outside(self) -> NoReturn:
         """See `ContextBackend.wait_outside`."""
-        await self.apply_patiently(SaveCheckpoint(fence=self.fence, checkpoint=_OUTSIDE))
+        await self.hand_over()
         await self.park()
         try:
             await self.loop.create_future()

@@ -49,6 +49,9 @@ class Recorder:
     async def unpark(self) -> None:
         self.parked -= 1
 
+    async def hand_over(self) -> None:
+        return
+
     async def wait_outside(self) -> NoReturn:
         await asyncio.Event().wait()
         raise AssertionError("nobody sets it")

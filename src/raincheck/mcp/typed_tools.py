@@ -176,6 +176,9 @@ class _RequestBackend:
     async def unpark(self) -> None:
         return
 
+    async def hand_over(self) -> None:
+        return
+
     async def wait_outside(self) -> NoReturn:
         raise OperationFailed("An inline operation cannot wait to be called back; use mode auto or task.")
 

@@ -94,6 +94,9 @@ class _Worker:
     async def unpark(self) -> None:
         await self._call("unpark")
 
+    async def hand_over(self) -> None:
+        await self._call("hand_over")
+
     async def wait_outside(self) -> NoReturn:
         await self._call("wait_outside")
         raise AssertionError("it is never answered")

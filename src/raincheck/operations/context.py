@@ -64,8 +64,12 @@ class ContextBackend(Protocol):
         """Take a place again; for each `park` one."""
         ...
 
+    async def hand_over(self) -> None:
+        """Make durable that somebody outside settles the task: its code is not started again."""
+        ...
+
     async def wait_outside(self) -> NoReturn:
-        """Wait to be settled from outside; never returns."""
+        """`hand_over`, and wait to be settled from outside; never returns."""
         ...
 
     async def callback_address(self) -> CallbackAddress:

@@ -3,49 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
-import functools
-import logging
-import math
-import socket
-import ssl
-from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
-from datetime import UTC, datetime
-from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping
+from typing import Any, Literal
 
-import pydantic_core
-
-from raincheck._version import __version__
 from raincheck.errors import (
     ConfigurationError,
     InvalidParameters,
-    MissingDependency,
     OperationFailed,
-    ResultTooLarge,
+    TaskFailure,
     UpstreamError,
 )
 from raincheck.operations.context import TaskContext
+from raincheck.operations.http_client import HttpClient, Reply
 from raincheck.operations.http_request import PreparedRequest, RequestTemplate
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.problems import capped
 from raincheck.operations.schema import ParameterSchema
+from raincheck.operations.upstream import Accepted, PollTable, Table, UpstreamApi
+from raincheck.operations.upstream_follow import Follower
+from raincheck.transitions import Refused
 
-if TYPE_CHECKING:
-    import httpx2
+__all__ = ["AcceptedAnswers", "Completion", "HttpExecutor", "http_operation"]
 
-__all__ = ["HttpExecutor", "http_operation"]
+AcceptedAnswers = Literal["auto", "follow", "result"]
+Completion = Literal["answer", "callback"]
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
-_CONNECT_SECONDS = 10.0
-_MOST_REDIRECTS = 5
-_BODY_TAIL_CHARS = 2048
-_ERROR_BODY_BYTES = 1024 * 1024
-_RETRYABLE = frozenset({408, 425, 429})
-_LONGEST_RETRY_AFTER = 86400.0
-
-_ours: ContextVar[bool] = ContextVar("raincheck_http_request", default=False)
+_CALLBACK_NAMES = frozenset({"callback_url", "callback_token"})
+_SENDING = {"upstream": "sending"}
+# Below the time that a runner gives a cancelled operation.
+_LAST_SECONDS = 8.0
 
 
 def http_operation(
@@ -60,6 +47,10 @@ def http_operation(
     policy: Policy | None = None,
     title: str | None = None,
     max_response_bytes: int = 16 * 1024 * 1024,
+    accepted: AcceptedAnswers = "auto",
+    poll: PollTable | None = None,
+    completion: Completion = "answer",
+    idempotency_header: str | None = None,
 ) -> Operation:
     """An operation that sends a request and gives the body of the answer: JSON where its type says so, else text.
 
@@ -76,6 +67,9 @@ def http_operation(
     425, 429 and 5xx, with `retry_after_seconds` where the server says so. So does a server that cannot be reached.
     Redirects are followed within the same origin only; cookies are not kept.
 
+    Where the API only takes the work on, the task follows it to its end without a place of its worker, and goes on with
+    it after a lost worker (docs/upstream-jobs.md): by `poll`, by the address in a `202`, or until it is called back.
+
     Args:
         operation_type: Its name.
         method: GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS.
@@ -87,6 +81,13 @@ def http_operation(
         policy: How it is run and answered.
         title: A name for people.
         max_response_bytes: The bound on the answer's body, decoded.
+        accepted: What a `202` is: "follow" (its `Operation-Location` or `Location` is asked for the end), "result" (an
+            answer like any other) or "auto" (followed where there is `Operation-Location`, or `Location` and
+            `Retry-After`).
+        poll: How the state of a job is asked, by a table.
+        completion: "callback": the request only hands the work over, with `{callback_url}` or `{callback_token}` in it.
+        idempotency_header: The API does nothing twice that comes with the same value of this header: a request whose
+            worker was lost is sent again with the same one.
 
     Raises:
         ConfigurationError: A placeholder that names no parameter or no variable, a parameter in the host, and the like.
@@ -100,7 +101,15 @@ def http_operation(
         headers=headers,
         body=body,
         max_response_bytes=max_response_bytes,
+        accepted=accepted,
+        poll=poll,
+        completion=completion,
+        idempotency_header=idempotency_header,
     )
+    if policy is not None and policy.mode == "inline" and (poll is not None or completion == "callback"):
+        raise ConfigurationError(
+            f'operation {operation_type!r}: mode = "inline" has no task that could wait: use "auto" or "task"'
+        )
     return Operation(
         operation_type=operation_type,
         description=description,
@@ -111,7 +120,7 @@ def http_operation(
 
 
 class HttpExecutor:
-    """Sends the request; see `http_operation`. `aclose` ends its connections."""
+    """Sends the request, and follows what it began; see `http_operation`. `aclose` ends its connections."""
 
     def __init__(
         self,
@@ -123,15 +132,20 @@ class HttpExecutor:
         headers: Mapping[str, str] | None = None,
         body: Any = None,
         max_response_bytes: int = 16 * 1024 * 1024,
+        accepted: AcceptedAnswers = "auto",
+        poll: PollTable | None = None,
+        completion: Completion = "answer",
+        idempotency_header: str | None = None,
     ) -> None:
-        self._httpx = _client_library()
-        self._tls = _tls_context()
+        self._client = HttpClient()
         if method.upper() not in _METHODS:
             raise ConfigurationError(
                 f"operation {operation_type!r}: method = {capped(method, 40)!r}; allowed: {', '.join(_METHODS)}"
             )
         self._schema = ParameterSchema(parameters, operation_type)
         properties = self._schema.properties
+        self._calls_back = completion == "callback"
+        _check_completion(operation_type, properties, calls_back=self._calls_back, poll=poll)
         required: list[str] = list(self._schema.schema.get("required", ()))
         defaults = [name for name, part in properties.items() if isinstance(part, dict) and "default" in part]
         self._request = RequestTemplate(
@@ -142,208 +156,159 @@ class HttpExecutor:
             body=body,
             parameters=properties,
             always_present=frozenset(required + defaults),
+            reserved=_CALLBACK_NAMES if self._calls_back else frozenset(),
+            idempotency_header=idempotency_header,
         )
+        if self._calls_back and not self._request.used & _CALLBACK_NAMES:
+            raise ConfigurationError(
+                f'operation {operation_type!r}: completion = "callback" needs {{callback_url}} or {{callback_token}} '
+                "in url, headers or body: nobody could call back"
+            )
+        self._dedupes = idempotency_header is not None
         self._max_response_bytes = max_response_bytes
-        self._client: httpx2.AsyncClient | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._table = None if poll is None else Table(poll, operation_type=operation_type, parameters=properties)
+        self._accepted = None if accepted == "result" else Accepted(always=accepted == "follow")
+        # What is begun for certain is seen to its begin, also where the task is told to stop meanwhile.
+        self._always_begins = self._calls_back or self._table is not None or accepted == "follow"
+        self._follower = Follower(
+            operation_type,
+            self._request,
+            self._client,
+            poll or PollTable(status_url="", state="$", done=(), failed=()),
+            max_response_bytes=max_response_bytes,
+        )
 
     @property
     def parameters_schema(self) -> Mapping[str, Any]:
         """See `Executor`."""
         return self._schema.schema
 
+    @property
+    def needs_public_url(self) -> bool:
+        """Whether its request holds an address at which this server is called back."""
+        return "callback_url" in self._request.used and self._calls_back
+
+    @property
+    def leaves_work(self) -> bool:
+        """See `StopsOutside`."""
+        return self._table is not None and self._table.cancel is not None
+
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """See `Executor`."""
         stored = self._schema.validate(arguments)
-        self._request.prepare(stored)
+        self._request.prepare({**stored, **(dict.fromkeys(_CALLBACK_NAMES, "-") if self._calls_back else {})})
         return stored
 
     async def aclose(self) -> None:
         """Close the connections. The next request opens new ones."""
-        client, self._client = self._client, None
-        if client is not None and self._loop is asyncio.get_running_loop():
-            await client.aclose()
+        await self._client.aclose()
+
+    async def stop_outside(self, leftover: Mapping[str, Any]) -> None:
+        """See `StopsOutside`."""
+        if self._table is not None and self._table.cancel is not None:
+            await self._follower.stop(self._table.cancel, leftover)
 
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Any:
         """See `Executor`."""
         try:
-            prepared = self._request.prepare(arguments, context.idempotency_key)
-        except InvalidParameters as error:
-            raise OperationFailed(f"the stored parameters do not fit the operation as it is now: {error}") from None
-        quiet = _ours.set(True)
-        try:
-            response = await self._send(prepared)
-            try:
-                return await self._value(response)
-            finally:
-                await response.aclose()
+            saved = context.checkpoint
+            if isinstance(saved, Mapping) and "job" in saved:
+                return await self._followed(saved["job"], arguments, context)  # pyright: ignore[reportUnknownArgumentType]
+            if self._dedupes and context.fence and saved is None:
+                await context.save(_SENDING)
+            begun = await self._begun(arguments, context)
+            if isinstance(begun, Reply):
+                return begun.value
+            if self._calls_back:
+                await context.wait_outside()
+            return await self._followed(begun, arguments, context)
         except asyncio.CancelledError:
             context.mark_cancelled()
             raise
-        except (self._httpx.HTTPError, self._httpx.InvalidURL, ssl.SSLError, OSError) as error:
-            raise self._unreachable(error) from None
-        finally:
-            _ours.reset(quiet)
 
-    async def _send(self, prepared: PreparedRequest) -> httpx2.Response:
-        client = self._opened_client()
-        request = client.build_request(
-            prepared.method,
-            prepared.url,
-            headers=[(name.encode("ascii"), value.encode()) for name, value in prepared.headers],
-            content=prepared.content,
-        )
-        for _ in range(_MOST_REDIRECTS + 1):
-            response = await client.send(request, stream=True)
-            following = response.next_request
-            if following is None:
-                return response
-            await response.aclose()
-            if _origin(following.url) != _origin(request.url):
-                raise UpstreamError(
-                    f"{self._request.host} redirects to another origin, which is not followed",
-                    details={"status": response.status_code},
-                )
-            request = following
-        raise UpstreamError(f"{self._request.host} redirects more than {_MOST_REDIRECTS} times")
+    async def _followed(self, job: Mapping[str, Any], arguments: Mapping[str, Any], context: TaskContext) -> Any:
+        api: UpstreamApi | None = self._table if job.get("by") == "table" else self._accepted
+        if api is None:
+            raise OperationFailed("an upstream job is under way, and the operation as it is now does not follow it")
+        return await self._follower.to_the_end(api, job, arguments, context)
 
-    def _opened_client(self) -> httpx2.AsyncClient:
-        loop = asyncio.get_running_loop()
-        if self._client is not None and self._loop is loop:
-            return self._client
-        client: httpx2.AsyncClient = self._httpx.AsyncClient(
-            # The runner bounds the whole; a server that thinks for minutes is what this product is for.
-            timeout=self._httpx.Timeout(None, connect=_CONNECT_SECONDS),
-            limits=self._httpx.Limits(max_connections=None, max_keepalive_connections=20),
-            headers={"User-Agent": f"raincheck/{__version__}"},
-            verify=self._tls,
-        )
-        # One caller's cookies must not travel with another's request.
-        client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._client, self._loop = client, loop
-        return client
-
-    async def _value(self, response: httpx2.Response) -> Any:
-        if response.status_code >= 400:
-            raise await self._refusal(response)
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > self._max_response_bytes:
-                raise ResultTooLarge(
-                    f"the answer of {self._request.host} is larger than {self._max_response_bytes} bytes"
-                )
-        if not body:
-            return None
-        media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type.endswith(("/json", "+json")):
-            try:
-                return pydantic_core.from_json(body, allow_inf_nan=False)
-            except ValueError:
-                raise UpstreamError(f"{self._request.host} answered with broken JSON") from None
+    async def _begun(self, arguments: Mapping[str, Any], context: TaskContext) -> Reply | Mapping[str, Any]:
+        if not (self._always_begins and context.fence):
+            return await self._begin(arguments, context)
+        beginning = asyncio.create_task(self._begin(arguments, context))
         try:
-            return body.decode(response.charset_encoding or "utf-8")
-        except (UnicodeDecodeError, LookupError):
-            raise UpstreamError(
-                f"{self._request.host} answered with {capped(media_type, 80) or 'something'} that is not text"
-            ) from None
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            # Broken off now, it may have begun all the same and nobody would know its id.
+            await asyncio.wait({beginning}, timeout=_LAST_SECONDS)
+            beginning.cancel()
+            await asyncio.gather(beginning, return_exceptions=True)
+            raise
 
-    async def _refusal(self, response: httpx2.Response) -> UpstreamError:
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > _ERROR_BODY_BYTES:
-                break
-        status = response.status_code
-        details: dict[str, Any] = {
-            "status": status,
-            "body_tail": self._request.redacted(body.decode("utf-8", "replace"))[-_BODY_TAIL_CHARS:],
-        }
-        seconds = _retry_after(response.headers.get("retry-after"))
-        if seconds is not None:
-            details["retry_after_seconds"] = seconds
-        return UpstreamError(
-            f"{self._request.host} answered with status {status}",
-            retryable=status in _RETRYABLE or status >= 500,
-            details=details,
-        )
+    async def _begin(self, arguments: Mapping[str, Any], context: TaskContext) -> Reply | Mapping[str, Any]:
+        """Send the request: its answer, or what is known of the job that it began, once that is durable."""
+        prepared, secrets = await self._prepared(arguments, context)
+        reply = await self._client.exchange(self._request.host, prepared, max_body_bytes=self._max_response_bytes)
+        if reply.status >= 400:
+            raise reply.refusal(self._request.secrets | secrets)
+        if self._calls_back:
+            await context.backend.hand_over()
+            return {}
+        job = None
+        if context.fence:
+            api = self._table or self._accepted
+            job = None if api is None else api.started(reply, prepared.url, arguments)
+        if job is None:
+            return reply
+        if reply.retry_after is not None:
+            job["first_seconds"] = reply.retry_after
+        await self._save(job, arguments, context)
+        return job
 
-    def _unreachable(self, error: BaseException) -> UpstreamError:
-        """The failure in words of ours: those of the client may hold the URL."""
-        host = self._request.host
-        causes = list(_causes(error))
-        if isinstance(error, self._httpx.ConnectTimeout):
-            return UpstreamError(f"{host} did not answer within {_CONNECT_SECONDS:g} s", retryable=True)
-        if any(isinstance(cause, socket.gaierror) for cause in causes):
-            return UpstreamError(f"{host} cannot be found (DNS)", retryable=True)
-        if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-            return UpstreamError(f"{host} refused the connection", retryable=True)
-        certificate = next((cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), None)
-        if certificate is not None:
-            return UpstreamError(f"the certificate of {host} is not valid: {capped(certificate.verify_message, 120)}")
-        if isinstance(error, self._httpx.DecodingError):
-            return UpstreamError(f"{host} sent a body that cannot be decoded")
-        if isinstance(error, self._httpx.InvalidURL | self._httpx.UnsupportedProtocol | self._httpx.LocalProtocolError):
-            return UpstreamError(f"the request to {host} is not valid HTTP")
-        if isinstance(error, self._httpx.ConnectError):
-            return UpstreamError(f"{host} cannot be reached", retryable=True)
-        return UpstreamError(f"the connection to {host} broke before the answer was complete", retryable=True)
-
-
-def _client_library() -> Any:
-    try:
-        import httpx2
-    except ModuleNotFoundError as error:
-        raise MissingDependency('operations of kind http need httpx2: pip install "raincheck[server]"') from error
-    client_log = logging.getLogger("httpx2")
-    if _not_ours not in client_log.filters:
-        client_log.addFilter(_not_ours)
-    return httpx2
-
-
-@functools.cache
-def _tls_context() -> ssl.SSLContext:
-    # Reading the certificates takes some 50 ms: once, at the start, and never on the event loop.
-    return _client_library().create_ssl_context()
-
-
-def _not_ours(_: logging.LogRecord) -> bool:
-    # The client logs whole URLs, and ours may hold secrets and parameters.
-    return not _ours.get()
-
-
-def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
-    port = url.port
-    if port is None:
-        port = {"http": 80, "https": 443}.get(url.scheme)
-    return url.scheme, url.host, port
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        found = waiting.pop()
-        if found is None or id(found) in seen:
-            continue
-        seen.add(id(found))
-        yield found
-        waiting += [found.__cause__, found.__context__]
-        if isinstance(found, BaseExceptionGroup):
-            waiting += cast("BaseExceptionGroup[BaseException]", found).exceptions
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds from a Retry-After header (RFC 9110 §10.2.3: seconds or a date), None where it says nothing usable."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
+    async def _save(self, job: Mapping[str, Any], arguments: Mapping[str, Any], context: TaskContext) -> None:
+        leftover: dict[str, Any] | None = None
+        if self._table is not None and self._table.cancel is not None:
+            names = self._request.base_names | self._table.cancel.parameters
+            kept = {name: arguments[name] for name in names if name in arguments}
+            leftover = {"values": job["values"], "arguments": kept}
         try:
-            at = email.utils.parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        aware = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-        seconds = (aware - datetime.now(UTC)).total_seconds()
-    return min(max(0.0, seconds), _LONGEST_RETRY_AFTER) if math.isfinite(seconds) else None
+            await context.save({"job": job}, leftover=leftover)
+        except Refused as refused:
+            # The task ended, or went to another worker, while its request was under way. Where the API dedupes, that
+            # worker follows this very job.
+            if leftover is not None and (refused.task.terminal or not self._dedupes):
+                await self._stopped(leftover)
+            raise
+
+    async def _stopped(self, leftover: Mapping[str, Any]) -> None:
+        try:
+            await self.stop_outside(leftover)
+        except TaskFailure as error:
+            raise UpstreamError(f"an upstream job could not be cancelled: {error.message}") from None
+
+    async def _prepared(
+        self, arguments: Mapping[str, Any], context: TaskContext
+    ) -> tuple[PreparedRequest, frozenset[str]]:
+        given: dict[str, Any] = {}
+        if self._calls_back:
+            token = await context.callback_token()
+            given = {"callback_token": token}
+            if self.needs_public_url:
+                given["callback_url"] = await context.callback_url()
+        # Another scope's task must not pass for this one at the API, and two tasks of one key in time neither.
+        key = context.task_ref if self._dedupes else context.idempotency_key
+        try:
+            return self._request.prepare({**arguments, **given}, key), frozenset(given.values())
+        except InvalidParameters as error:
+            raise OperationFailed(f"the stored parameters do not fit the operation as it is now: {error}") from None
+
+
+def _check_completion(
+    operation_type: str, parameters: Mapping[str, Any], *, calls_back: bool, poll: PollTable | None
+) -> None:
+    place = f"operation {operation_type!r}"
+    taken = sorted(_CALLBACK_NAMES & parameters.keys())
+    if calls_back and taken:
+        raise ConfigurationError(f'{place}: a parameter must not be named {taken[0]!r} with completion = "callback"')
+    if calls_back and poll is not None:
+        raise ConfigurationError(f'{place}: completion = "callback" and the table poll exclude each other')

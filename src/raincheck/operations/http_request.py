@@ -42,6 +42,7 @@ class RequestTemplate:
 
     Attributes:
         host: Where it goes, as messages name it.
+        origin: Scheme, host and port, in the form of `raincheck.outgoing.rules.Target.origin`.
     """
 
     def __init__(
@@ -54,6 +55,8 @@ class RequestTemplate:
         body: Any,
         parameters: Mapping[str, Any],
         always_present: frozenset[str],
+        reserved: frozenset[str] = frozenset(),
+        idempotency_header: str | None = None,
     ) -> None:
         """Parse the declaration.
 
@@ -62,17 +65,21 @@ class RequestTemplate:
             method, url, headers, body: See `http_operation`.
             parameters: The names of the parameters.
             always_present: Those that are required or have a default.
+            reserved: Further names that a placeholder may have, always present.
+            idempotency_header: In which header the idempotency key goes; None: `Idempotency-Key`, where it may.
 
         Raises:
             ConfigurationError: See `http_operation`.
         """
         self._operation_type = operation_type
-        self._parameters = parameters
+        self._parameters = {**parameters, **dict.fromkeys(reserved)}
+        self._all_are_reserved = not parameters
+        self._idempotency_header = idempotency_header
         self._secrets: set[str] = set()
         self.method = method.upper()
         path, _, query = url.partition("#")[0].partition("?")
         self._path = self._template(path, "url")
-        self.host = self._checked_host(always_present)
+        self.host = self._checked_host(always_present | reserved)
         self._query = [self._template(pair, "url") for pair in query.split("&") if pair]
         self._headers = {name: self._header(name, value) for name, value in headers.items()}
         self._header_names = {name.lower() for name in headers}
@@ -83,6 +90,7 @@ class RequestTemplate:
             *(header.names for header in self._headers.values()),
             _names(self._body),
         )
+        self.used = used
         self._rest = [name for name in parameters if name not in used]
         if self._rest and body is not None and self.method not in _IN_QUERY:
             raise ConfigurationError(
@@ -99,14 +107,39 @@ class RequestTemplate:
         present = {name: value for name, value in values.items() if value is not None}
         headers = {name: self._header_value(template, present) for name, template in self._headers.items()}
         headers = {name: value for name, value in headers.items() if value is not None}
-        if idempotency_key is not None and self.method not in _SAFE and "idempotency-key" not in self._header_names:
-            headers["Idempotency-Key"] = quote(idempotency_key, safe="!#$&'()*+,/:;=?@[]")
+        if idempotency_key is not None and self._idempotency_header is not None:
+            headers = {
+                name: value for name, value in headers.items() if name.lower() != self._idempotency_header.lower()
+            }
+            headers[self._idempotency_header] = _key(idempotency_key)
+        elif idempotency_key is not None and self.method not in _SAFE and "idempotency-key" not in self._header_names:
+            headers["Idempotency-Key"] = _key(idempotency_key)
         content, content_type = self._content(values, present)
         if content_type is not None and "content-type" not in self._header_names:
             headers["Content-Type"] = content_type
         return PreparedRequest(
             method=self.method, url=self._url(present), headers=tuple(headers.items()), content=content
         )
+
+    def own_headers(self, values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+        """The declared headers, for a request without a body to the same origin."""
+        present = {name: value for name, value in values.items() if value is not None}
+        headers = {name: self._header_value(template, present) for name, template in self._headers.items()}
+        return tuple((name, value) for name, value in headers.items() if value is not None and not _of_body(name))
+
+    def base_url(self, values: Mapping[str, Any]) -> str:
+        """The address without its query: what relative ones are relative to."""
+        return self._path.render(values, encode=lambda text: quote(text, safe=""))
+
+    @property
+    def base_names(self) -> frozenset[str]:
+        """The parameters that `own_headers` and `base_url` use."""
+        return self._path.names.union(*(header.names for header in self._headers.values()))
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The values that came from the environment."""
+        return frozenset(self._secrets)
 
     def redacted(self, text: str) -> str:
         """The text without the values that came from the environment: an upstream may echo its request."""
@@ -140,6 +173,9 @@ class RequestTemplate:
         try:
             parts = urlsplit(origin[0])
             host = parts.hostname or ""
+            shown = f"[{host}]" if ":" in host else host
+            own_port = parts.port not in (None, {"http": 80, "https": 443}[parts.scheme])
+            self.origin = f"{parts.scheme}://{shown.removesuffix('.')}{f':{parts.port}' * own_port}"
             return f"{host}:{parts.port}" if parts.port is not None else host
         except ValueError:
             raise ConfigurationError(f"{self._place('url')}: its host or port is not valid") from None
@@ -189,7 +225,7 @@ class RequestTemplate:
             return text.encode(), "text/plain; charset=utf-8"
         if self._body is not None:
             return _json(_filled(self._body, values)), "application/json"
-        if self.method in _IN_QUERY or not (self._rest or self._parameters):
+        if self.method in _IN_QUERY or self._all_are_reserved:
             return None, None
         return _json({name: values[name] for name in self._rest if name in values}), "application/json"
 
@@ -207,6 +243,14 @@ class RequestTemplate:
         return invalid_parameters(
             self._operation_type, [Problem(parameter=name, problem=problem) for name in sorted(names)]
         )
+
+
+def _key(idempotency_key: str) -> str:
+    return quote(idempotency_key, safe="!#$&'()*+,/:;=?@[]")
+
+
+def _of_body(header: str) -> bool:
+    return header.lower().startswith("content-") or header.lower() in ("expect", "idempotency-key")
 
 
 _ABSENT = object()

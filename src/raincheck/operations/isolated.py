@@ -156,6 +156,8 @@ async def _serve(group: ProcessGroup, context: TaskContext, number: int, verb: s
                 await backend.park()
             case "unpark", []:
                 await backend.unpark()
+            case "hand_over", []:
+                await backend.hand_over()
             case "wait_outside", []:
                 await backend.wait_outside()
             case "callback_address", []:
