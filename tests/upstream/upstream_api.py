@@ -56,6 +56,10 @@ class JobApi:
         async with asyncio.timeout(seconds), self._asked:
             await self._asked.wait_for(enough)
 
+    def job_of(self, key: str) -> str:
+        """The job that was begun with that key."""
+        return self._ids[key]
+
     def _answer(self, request: Received) -> bytes:
         _, kind, *rest = request.target.partition("?")[0].split("/")
         if (request.method, kind) == ("POST", "jobs"):
