@@ -276,7 +276,7 @@ class HttpSettings(_WithParameters):
         default=None,
         pattern=r"^[A-Za-z0-9-]{1,64}$",
         description="A header by which the API does nothing twice, such as `Idempotency-Key`: it gets the `task_ref`, "
-        "and a request whose worker was lost is sent again. Unset: it is not, unless `on_worker_lost` says so.",
+        'and a request whose worker was lost is sent again, as with `on_worker_lost = "retry"`.',
     )
     poll: PollSettings | None = Field(default=None, description="The table [operations.NAME.poll].")
 

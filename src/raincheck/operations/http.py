@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from raincheck.errors import (
@@ -30,7 +31,6 @@ Completion = Literal["answer", "callback"]
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _CALLBACK_NAMES = frozenset({"callback_url", "callback_token"})
-_SENDING = {"upstream": "sending"}
 # Below the time that a runner gives a cancelled operation.
 _LAST_SECONDS = 8.0
 
@@ -87,7 +87,7 @@ def http_operation(
         poll: How the state of a job is asked, by a table.
         completion: "callback": the request only hands the work over, with `{callback_url}` or `{callback_token}` in it.
         idempotency_header: The API does nothing twice that comes with the same value of this header: a request whose
-            worker was lost is sent again with the same one.
+            worker was lost is sent again with the same one, whatever `policy` says of lost workers.
 
     Raises:
         ConfigurationError: A placeholder that names no parameter or no variable, a parameter in the host, and the like.
@@ -110,11 +110,12 @@ def http_operation(
         raise ConfigurationError(
             f'operation {operation_type!r}: mode = "inline" has no task that could wait: use "auto" or "task"'
         )
+    policy = policy or Policy()
     return Operation(
         operation_type=operation_type,
         description=description,
         executor=executor,
-        policy=policy or Policy(),
+        policy=policy if idempotency_header is None else replace(policy, on_worker_lost="retry"),
         title=title,
     )
 
@@ -214,8 +215,6 @@ class HttpExecutor:
             saved = context.checkpoint
             if isinstance(saved, Mapping) and "job" in saved:
                 return await self._followed(saved["job"], arguments, context)  # pyright: ignore[reportUnknownArgumentType]
-            if self._dedupes and context.fence and saved is None:
-                await context.save(_SENDING)
             begun = await self._begun(arguments, context)
             if isinstance(begun, Reply):
                 return begun.value
