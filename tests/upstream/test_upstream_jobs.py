@@ -41,19 +41,18 @@ async def api() -> AsyncIterator[JobApi]:
 
 def declare(lab: Lab, api: JobApi, *, policy: Mapping[str, Any] | None = None, **options: Any) -> None:
     table = {key: options.pop(key) for key in list(options) if key in PollTable.__dataclass_fields__}
-    lab.operations["report"] = http_operation(
-        "report",
-        **{
-            "method": "POST",
-            "url": f"{api.url}/jobs?topic={{topic}}",
-            "headers": {"Authorization": "Bearer hush-hush"},
-            "parameters": PARAMETERS,
-            "description": "Build a report.",
-            "poll": PollTable(**{**TABLE, **table}),
-            "policy": Policy(**{"mode": "task", **(policy or {})}),
-            **options,
-        },
-    )
+    given: dict[str, Any] = {"mode": "task", **(policy or {})}
+    declared: dict[str, Any] = {
+        "method": "POST",
+        "url": f"{api.url}/jobs?topic={{topic}}",
+        "headers": {"Authorization": "Bearer hush-hush"},
+        "parameters": PARAMETERS,
+        "description": "Build a report.",
+        "poll": PollTable(**{**TABLE, **table}),
+        "policy": Policy(**given),
+        **options,
+    }
+    lab.operations["report"] = http_operation("report", **declared)
 
 
 async def submit(service: Service, **options: Any) -> str:
