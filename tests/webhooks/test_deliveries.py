@@ -17,8 +17,10 @@ from raincheck.operations.context import TaskContext
 from raincheck.operations.webhook import Webhook
 from raincheck.outgoing.addresses import network_of
 from raincheck.outgoing.rules import HostRule
+from raincheck.sealing import KEY_BYTES, Sealer
 from raincheck.service import Service
 from raincheck.stores.memory import MemoryStore
+from raincheck.stores.sealed import SealedStore
 from raincheck.webhooks.delivery import PENDING, Delivery
 from raincheck.webhooks.desk import WebhookDesk
 from raincheck.webhooks.rules import WebhookRules
@@ -284,3 +286,19 @@ async def test_a_stop_gives_an_attempt_under_way_back_and_the_next_start_makes_i
             await receiver.got(2)
             await until_pending(store, 0)
     assert len(set(receiver.ids)) == 1
+
+
+async def test_on_a_store_that_seals_payloads_a_delivery_is_sealed_and_arrives_in_clear(lab: Lab) -> None:
+    kept = MemoryStore()
+    async with (
+        receiving(answer(500, retry_after="0.5"), FINE) as receiver,
+        lab.service(store=SealedStore(kept, Sealer([b"k" * KEY_BYTES])), webhooks=rules(receiver)) as service,
+    ):
+        done = await service.registry.submit("echo", {"value": "v" * 10}, scope="ada", callback_url=receiver.url)
+        await receiver.got(1)
+        (note,) = await kept.notes(PENDING)
+        task = await kept.get(done.task.task_ref)
+        assert task is not None
+        for shown in (str(note.value), str(task.callback_url)):
+            assert not {word for word in ("v" * 10, "127.0.0.1") if word in shown}
+        assert (await receiver.got(2))[1]["data"]["result"] == "v" * 10
