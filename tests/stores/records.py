@@ -11,7 +11,8 @@ from raincheck.transitions import Cancel, Claim, Event, Settle, transition
 
 __all__ = ["NOW", "after", "apply", "cancelled", "claimed", "new_task", "settled", "stored"]
 
-NOW = datetime(2026, 11, 22, 10, 0, 0, 123456, tzinfo=UTC)
+NOW = datetime.now(UTC).replace(hour=10, minute=0, second=0, microsecond=123456)
+"""Today: a store that removes by its own clock what has long expired must not take the tests' tasks for that."""
 
 
 def after(seconds: float) -> datetime:
