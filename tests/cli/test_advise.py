@@ -44,6 +44,7 @@ def test_what_is_slow_gets_a_ticket_at_once_and_what_takes_many_minutes_a_webhoo
     long = advice_on(history_of([ended(900.0)] * 100))
     assert (long.row, long.mode) == ("ticket + webhook", "task")
     assert "# url" in "\n".join(toml_lines(long))
+    assert long.settings() == {"mode": "task", "timeout_seconds": 2000, "default_max_wait_seconds": 4000}
 
 
 def test_what_fails_often_gets_a_breaker_in_front() -> None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import random
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hints.histories import NOW, after, cancelled, ended, history_of, pending, processing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raincheck.config import PollingSettings
 from raincheck.hints import Hints
 from raincheck.hints_schedule import Ladder, Schedule, schedule_of
 from raincheck.history import Durations, History
 from raincheck.history_sketch import Sketch
+from raincheck.mcp.handle_tools import HandleTools
+from raincheck.registry import Registry
+from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import InputRequest, Task
 from raincheck.transitions import AskInput, transition
 
@@ -164,6 +169,19 @@ def test_absurd_settings_are_planned_for_quickly() -> None:
     schedule = schedule_of(Durations.of(sketch, Sketch()), Ladder(0.001, 0.001, 1.0))
     assert isinstance(schedule, Schedule)
     assert len(schedule.moments) <= 1000
+
+
+def test_learn_false_keeps_to_the_ladder(tmp_path: Path) -> None:
+    history = history_of([ended(20.0)] * 20)
+
+    def told(*, learn: bool) -> float | None:
+        polling = PollingSettings(learn=learn, initial_interval_ms=2000)
+        registry = Registry(SqliteStore(tmp_path / "tasks.db"), lambda name: None)
+        tools = HandleTools(registry, polling, history=lambda name: history, clock=lambda: NOW)
+        return tools.poll_after(processing())
+
+    assert told(learn=False) == 2.0
+    assert told(learn=True) == pytest.approx(20.2, abs=0.3)
 
 
 def test_two_operations_are_learned_apart() -> None:

@@ -16,7 +16,7 @@ from raincheck.history_sketch import Sketch
 from raincheck.operations.limits import COUNTED_CODES
 from raincheck.operations.operation import Mode, Policy
 
-__all__ = ["ENOUGH_ENDS", "Advice", "Row", "advice_on"]
+__all__ = ["ENOUGH_ENDS", "Advice", "Row", "advice_on", "said"]
 
 Row = Literal["inline", "ticket", "ticket + webhook"]
 
@@ -32,8 +32,9 @@ _ENOUGH_FOR_THE_TAIL = 1000
 _MARGIN, _WIDE_MARGIN = 1.5, 2.0
 _SHORTEST_TIMEOUT = 5.0
 _CUT_SHARE = 0.001
+_USUAL_DEADLINE, _LONGEST_DEADLINE = Policy().default_max_wait_seconds, Policy().max_wait_ceiling_seconds
 _MANY_CUT = 0.2
-_STEPS = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+_STEPS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +78,9 @@ class Advice:
         if self.mode == "auto":
             given["inline_wait_seconds"] = self.inline_wait_seconds
         given["timeout_seconds"] = self.timeout_seconds
+        if self.timeout_seconds is not None and self.timeout_seconds > _USUAL_DEADLINE / 2:
+            # Its runs are not to be ended by the deadline instead.
+            given["default_max_wait_seconds"] = min(2 * self.timeout_seconds, _LONGEST_DEADLINE)
         return given
 
 
@@ -127,12 +131,12 @@ def _row(runs: Durations, history: History, reasons: list[str]) -> tuple[Row, Mo
     p999 = runs.quantile(0.999)
     queue = history.waited.quantile(0.95) or 0.0
     if p99 is not None and p999 is not None and p99 <= _INLINE_SECONDS and p999 <= _SHORTEST_PATIENCE:
-        reasons.append(f"99% end within {p99:.3g} s and 99.9% within {p999:.3g} s: no caller gives up before")
+        reasons.append(f"99% end within {said(p99)} and 99.9% within {said(p999)}: no caller gives up before")
         return "inline", "inline", None
     row: Row = "ticket"
     if p95 is None or p95 > _WEBHOOK_SECONDS:
         row = "ticket + webhook"
-        took = "an unknown time" if p95 is None else f"{p95 / 60:.3g} min"
+        took = "an unknown time" if p95 is None else said(p95)
         reasons.append(f"the slowest 5% take {took} and more: be told of the end instead of polling for it")
     for share in (0.99, 0.95, 0.9, 0.75, 0.5):
         run = runs.quantile(share)
@@ -143,7 +147,7 @@ def _row(runs: Durations, history: History, reasons: list[str]) -> tuple[Row, Mo
             return row, "auto", wait
     median = runs.quantile(0.5)
     assert median is not None
-    reasons.append(f"half take more than {median + queue:.3g} s, some callers give up after 5: a ticket at once")
+    reasons.append(f"half take more than {said(median + queue)}, some callers give up after 5: a ticket at once")
     return row, "task", None
 
 
@@ -154,17 +158,24 @@ def _timeout(runs: Durations, history: History, present: Policy | None, reasons:
     if known and cut / known > _CUT_SHARE:
         limit = history.ran_cut.quantile(1.0) or longest
         limit = max(limit, 0.0 if present is None else present.timeout_seconds)
-        reasons.append(f"{cut / known:.1%} ran into a timeout of about {limit:.3g} s: what they need is not known")
+        reasons.append(f"{cut / known:.1%} ran into a timeout of about {said(limit)}: what they need is not known")
         if cut / known > _MANY_CUT:
             reasons.append("so many look like hanging rather than slow: find out which before you give them more time")
         return _rounded(limit * _WIDE_MARGIN)
     if p999 is not None and runs.weight >= _ENOUGH_FOR_THE_TAIL:
-        reasons.append(f"the timeout is p99.9, {p999:.3g} s, and half as much again")
+        reasons.append(f"the timeout is p99.9, {said(p999)}, and half as much again; at least {_SHORTEST_TIMEOUT:g} s")
         return _rounded(p999 * _MARGIN)
     reasons.append(
-        f"the timeout is twice the longest of {runs.weight:.0f} runs, {longest:.3g} s; p99.9 needs a thousand"
+        f"the timeout is twice the longest of {runs.weight:.0f} runs, {said(longest)}; p99.9 needs a thousand"
     )
     return _rounded(longest * _WIDE_MARGIN)
+
+
+def said(seconds: float) -> str:
+    """A length of time for people."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
 
 
 def _merged(*sketches: Sketch) -> Sketch:

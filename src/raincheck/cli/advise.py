@@ -139,6 +139,6 @@ def _present(policy: Policy) -> str:
 
 
 def _seconds(value: float | None) -> str:
-    if value is None:
-        return "?"
-    return f"{value:.3g} s" if value < 120 else f"{value / 60:.3g} min"
+    from raincheck.cli.advice import said
+
+    return "?" if value is None else said(value)
