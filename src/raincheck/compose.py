@@ -384,14 +384,14 @@ def default_policy(settings: Settings) -> Policy:
 
 def policy_of(settings: Settings, operation_type: str) -> Policy:
     """The policy of a declared operation: its own table, and what it inherits."""
-    from raincheck.operations.limits import BreakerPolicy
+    from raincheck.operations.limits import breaker_policy
     from raincheck.operations.webhook import Webhook
 
     table = settings.operations[operation_type]
     policy = default_policy(settings)
     own = {field.name: getattr(table, field.name, None) for field in fields(policy)}
     if table.breaker is not None:
-        own["breaker"] = BreakerPolicy(**dict(table.breaker))
+        own["breaker"] = breaker_policy(dict(table.breaker))
     if table.webhook is not None:
         _require_signing()
         own["webhook"] = Webhook(**dict(table.webhook))

@@ -29,7 +29,8 @@ class Slot(Protocol):
 
 
 RunTask = Callable[[Task, Slot], Awaitable[None]]
-"""Runs one pending task to its end: claims it, or returns at once where somebody else did. Raises nothing."""
+"""Runs one pending task to its end: claims it, or returns at once where somebody else did, or where its operation may
+start nothing now. Raises nothing."""
 
 
 class Engine(Protocol):
@@ -57,6 +58,13 @@ class Engine(Protocol):
         """
         ...
 
+    def nudge(self, operation_type: str) -> None:
+        """Pending tasks of this operation could not start before, and may now: look for them soon in the store.
+
+        However they were delivered: an engine may have given those up.
+        """
+        ...
+
     async def stop(self, drain_seconds: float) -> None:
         """Start nothing more, and wait up to `drain_seconds` for what runs. Idempotent."""
         ...
@@ -81,7 +89,7 @@ class EngineFactory(Protocol):
 
         Args:
             store: Where pending tasks are found; open when the engine starts.
-            operation_types: Which operations this process can run, asked anew each time.
+            operation_types: Which operations this process can run now, asked anew each time.
             max_concurrency: How many tasks run at once here; 0: this process only accepts.
             clock: The clock that the tasks' times are of.
         """

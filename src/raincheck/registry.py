@@ -10,22 +10,26 @@ import hashlib
 import json
 import math
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from raincheck.changes import Changes
 from raincheck.engine import Engine
 from raincheck.errors import (
+    CircuitOpen,
     IdempotencyConflict,
     InvalidParameters,
     PayloadTooLarge,
+    QueueFull,
     TaskNotFound,
     UnknownOperation,
 )
 from raincheck.leftovers import due_with
+from raincheck.limits.limiter import InRequest, Limiter
 from raincheck.operations.operation import Operation
 from raincheck.secrecy import wrapped
-from raincheck.store import Cursor, Room, TaskStore, TaskSummary
+from raincheck.store import Cursor, Inserted, Room, TaskStore, TaskSummary
 from raincheck.task import InputRequest, Task, TaskStatus, inflight_key, new_task_ref, utc_now
 from raincheck.transitions import Cancel, Event, ProvideInput, Refused, transition
 from raincheck.webhooks.rules import refuse_callbacks
@@ -61,6 +65,7 @@ class Registry:
         max_parameters_bytes: The largest parameters, as JSON.
         room: How many tasks may be pending.
         callbacks: Checks a caller's `callback_url`; by default none is taken.
+        limiter: The breakers and permits of operations; None where nobody submits.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class Registry:
         max_parameters_bytes: int = 1024 * 1024,
         room: Room = _ANY_NUMBER,
         callbacks: Callable[[str], str] = refuse_callbacks,
+        limiter: Limiter | None = None,
         clock: Callable[[], datetime] = utc_now,
         new_ref: Callable[[], str] = new_task_ref,
     ) -> None:
@@ -83,6 +89,7 @@ class Registry:
         self._engine = engine
         self._changes = changes
         self._max_parameters_bytes = max_parameters_bytes
+        self._limiter = limiter
         self._room = None if room == _ANY_NUMBER else room
         self._callbacks = callbacks
         self._clock = clock
@@ -160,7 +167,7 @@ class Registry:
             inputs=inputs,
             callback_url=joined(own=policy.webhook is not None, callback=callback),
         )
-        stored, created = await self._store.insert(task, room=self._room)
+        stored, created = await self._insert(operation, task)
         if created:
             if self._engine is not None:
                 await self._engine.deliver(stored)
@@ -170,6 +177,42 @@ class Registry:
                 "Use a new key for a new piece of work."
             )
         return Submission(stored, not created)
+
+    async def _insert(self, operation: Operation, task: Task) -> Inserted:
+        if operation.policy.breaker is None or self._limiter is None:
+            return await self._store.insert(task, room=self._room)
+        try:
+            probe = await self._limiter.admit(operation, task)
+        except CircuitOpen as refused:
+            return await self._insert_without_room(task, refused)
+        try:
+            inserted = await self._store.insert(task, room=self._room)
+        except BaseException:
+            if probe:
+                self._limiter.withdraw(operation, task)
+            raise
+        if probe and not inserted.created:
+            self._limiter.withdraw(operation, task)
+        return inserted
+
+    async def _insert_without_room(self, task: Task, refused: CircuitOpen) -> Inserted:
+        """What an open breaker answers: a call that was accepted before still gets its task."""
+        if task.idempotency_key is None:
+            raise refused
+        try:
+            return await self._store.insert(task, room=Room(in_all=0))
+        except QueueFull:
+            raise refused from None
+
+    def in_request(self, operation: Operation) -> AbstractAsyncContextManager[InRequest]:
+        """Around a call that runs in its request, without a task.
+
+        Raises:
+            CircuitOpen, QueueFull, RateLimited: The operation's limits do not allow it now.
+            StoreError: They cannot be asked.
+        """
+        assert self._limiter is not None, "calls run where tasks are accepted"
+        return self._limiter.in_request(operation)
 
     async def get(self, task_ref: str, *, scope: str) -> Task:
         """The task as it is now.

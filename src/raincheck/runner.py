@@ -26,6 +26,7 @@ from raincheck.errors import (
     TaskFailure,
     TaskTimeout,
 )
+from raincheck.limits.limiter import Limiter, Permit
 from raincheck.operations.operation import Operation
 from raincheck.results import Results, outcome_of
 from raincheck.run import Interrupted, Run
@@ -56,6 +57,7 @@ class Runner:
         clock: The wall clock.
         settled: Told of each task that this worker settled.
         returned: Told of each task that this worker gave back: it is pending again.
+        limiter: Gives the permits that limited operations need; None: nothing is limited.
     """
 
     def __init__(
@@ -71,7 +73,9 @@ class Runner:
         clock: Callable[[], datetime],
         settled: Callable[[Task], None] = lambda task: None,
         returned: Callable[[Task], Awaitable[None]] | None = None,
+        limiter: Limiter | None = None,
     ) -> None:
+        self._limiter = limiter
         self._settled = settled
         self._returned = returned
         self._store = store
@@ -123,13 +127,31 @@ class Runner:
         operation = self._operations(task.operation_type)
         if operation is None:
             return
+        if self._limiter is None or not operation.policy.limited:
+            await self._run(task, operation, slot)
+            return
+        try:
+            permit = await self._limiter.take(operation, task, slot)
+        except StoreError as error:
+            logger.warning("cannot take a permit: %s", error.message, extra={"task_ref": task.task_ref})
+            return
+        if permit is None:
+            return
+        claimed = False
+        try:
+            claimed = await self._run(task, operation, permit, permit)
+        finally:
+            permit.give_back(started=claimed)
+
+    async def _run(self, task: Task, operation: Operation, slot: Slot, permit: Permit | None = None) -> bool:
+        """Whether the task was claimed; it is at its end then, as far as it goes here."""
         try:
             claimed, held_until = await self._claim(task)
         except StoreError as error:
             logger.warning("cannot claim a task: %s", error.message, extra={"task_ref": task.task_ref})
-            return
+            return False
         if claimed is None:
-            return
+            return False
         run = Run(
             claimed,
             operation,
@@ -147,7 +169,7 @@ class Runner:
             max(0.0, (claimed.deadline_at - self._clock()).total_seconds()), run.interrupt, "deadline"
         )
         try:
-            await self._see_through(run)
+            await self._see_through(run, permit)
         except Exception:  # noqa: BLE001  the boundary of one task: a bug here must not end the worker
             await self._settle_as_internal(run)
         finally:
@@ -158,6 +180,7 @@ class Runner:
                 self._settled(run.task)
         if run.task.status is TaskStatus.PENDING and run.stop_reason == "shutdown" and self._returned is not None:
             await self._returned(run.task)
+        return True
 
     async def _claim(self, task: Task) -> tuple[Task | None, float]:
         """The claimed task, None where it is not to be had, and until when its lease is surely held."""
@@ -187,8 +210,10 @@ class Runner:
         except (Refused, StoreError) as refused:
             logger.warning("the task is left to the sweeper: %s", refused, extra=extra)
 
-    async def _see_through(self, run: Run) -> None:
+    async def _see_through(self, run: Run, permit: Permit | None) -> None:
         try:
+            if permit is not None:
+                await permit.surely_held(run.sleep)
             outcome = await self._attempts(run)
         except Interrupted as interrupted:
             event = self._event_of(run, interrupted)

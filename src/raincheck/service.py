@@ -22,6 +22,7 @@ from raincheck.failure_rate import FailureRate
 from raincheck.heartbeat import Heartbeat
 from raincheck.history_keeper import HistoryKeeper
 from raincheck.leftovers import Leftovers
+from raincheck.limits.limiter import Limiter
 from raincheck.operations.operation import Operation
 from raincheck.registry import Registry
 from raincheck.results import Results
@@ -110,7 +111,7 @@ class Service:
         self.worker_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
         # Whatever ends a task in this process writes into the outbox, by writing the end.
         store = Outbox(store, written=lambda: self._deliverer.wake())
-        self._store = store = TellingStore(store, lambda task: self.history.settled(task))
+        self._store = store = TellingStore(store, self._ended)
         self._operations = operations
         self._names = names
         self._changes = Changes(store)
@@ -118,8 +119,10 @@ class Service:
         self.clock = clock = clock or self._store_clock
         self.history = HistoryKeeper(store, clock=clock)
         lease = self.settings.lease_seconds
-        self._engine = engine(store, names, max_concurrency=self.settings.max_concurrency, clock=clock)
         self.results = Results(store, blobs, clock=clock)
+        self._limiter = Limiter(store, operations, clock=clock, freed=lambda name: self._engine.nudge(name))
+        startable = lambda: self._limiter.startable(names())  # noqa: E731
+        self._engine = engine(store, startable, max_concurrency=self.settings.max_concurrency, clock=clock)
         self._failures = FailureRate(self.settings.alert_on_failure_rate)
         self.callbacks = Callbacks(
             store,
@@ -140,6 +143,7 @@ class Service:
             clock=clock,
             settled=self._settled,
             returned=self._engine.deliver,
+            limiter=self._limiter,
         )
         self._heartbeat = Heartbeat(
             store,
@@ -169,6 +173,7 @@ class Service:
             max_parameters_bytes=self.settings.max_parameters_bytes,
             room=Room(self.settings.max_pending or None, self.settings.max_pending_per_scope or None),
             callbacks=self.settings.webhooks.check_callback,
+            limiter=self._limiter,
             clock=clock,
         )
         self._deliverer = Deliverer(store, self.settings.webhooks, operations, names=names, clock=clock)
@@ -224,6 +229,7 @@ class Service:
         await self._close_executors()
         await self._sweeper.stop()
         await self._deliverer.stop(min(_DELIVERY_SECONDS, self.settings.drain_seconds))
+        await self._limiter.stop()
         await self._heartbeat.stop()
         await self._changes.stop()
         await self.history.stop()
@@ -245,6 +251,10 @@ class Service:
             logger.warning("not ready: %s", error.message)
             return "the task store is not available"
         return None
+
+    def _ended(self, task: Task) -> None:
+        self.history.settled(task)
+        self._limiter.settled(task)
 
     def _settled(self, task: Task) -> None:
         self._failures.settled(task.operation_type, failed=task.status is TaskStatus.FAILED)

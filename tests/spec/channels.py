@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import httpx2
 import uvicorn
+from mcp.server.mcpserver import MCPServer
 from spec.operations import make_server
 
 from support.serving import Workplace
@@ -25,6 +26,7 @@ __all__ = [
     "Message",
     "StdioChannel",
     "hosted",
+    "hosting",
     "http",
     "http_process",
     "served_on_stdio",
@@ -146,6 +148,13 @@ class StdioChannel(Channel):
 async def hosted(store: Path, **options: Any) -> AsyncGenerator[str]:
     """A server on streamable HTTP in this process while the block runs; its URL."""
     server, _ = make_server(store, **options)
+    async with hosting(server) as url:
+        yield url
+
+
+@asynccontextmanager
+async def hosting(server: MCPServer[Any]) -> AsyncGenerator[str]:
+    """That server on streamable HTTP in this process while the block runs; its URL."""
     config = uvicorn.Config(server.streamable_http_app(), port=0, log_config=None, timeout_graceful_shutdown=1)
     web = uvicorn.Server(config)
     web.capture_signals = contextlib.nullcontext  # pyright: ignore[reportAttributeAccessIssue]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class Lab:
         store: TaskStore | None = None,
         engine: EngineFactory = local_engine,
         blobs: BlobStore | None = None,
+        clock: Callable[[], datetime] | None = None,
         **settings: Any,
     ) -> AsyncGenerator[Service]:
         values: dict[str, Any] = {"lease_seconds": 1.0, "drain_seconds": 0.0, **settings}
@@ -67,6 +69,7 @@ class Lab:
             ServiceSettings(**values),
             engine=engine,
             blobs=blobs,
+            clock=clock,
         )
         await service.start()
         try:

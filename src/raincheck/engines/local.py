@@ -65,6 +65,10 @@ class LocalEngine:
         else:
             self._scanner.expect_more()
 
+    def nudge(self, operation_type: str) -> None:
+        """See `Engine.nudge`."""
+        self._scanner.look_for(operation_type)
+
     async def stop(self, drain_seconds: float) -> None:
         """See `Engine.stop`."""
         self._run = None

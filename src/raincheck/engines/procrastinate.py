@@ -41,7 +41,7 @@ _CLEAR_UP_SECONDS = 30.0
 _POLL_SECONDS = 1.0
 _STALLED_SECONDS = 20.0
 _JOB = (
-    f"SELECT {SCHEMA}.procrastinate_defer_jobs_v1(ARRAY[ROW(%s::varchar, %s::varchar, 0, NULL, NULL,"
+    f"SELECT {SCHEMA}.procrastinate_defer_jobs_v1(ARRAY[ROW(%s::varchar, %s::varchar, %s::integer, NULL, NULL,"
     f" jsonb_build_object('task_ref', %s::text), NULL)::{SCHEMA}.procrastinate_job_to_defer_v1])"
 )
 
@@ -104,7 +104,7 @@ def job_statement(name: str) -> Companion:
     """
 
     def companion(task: Task) -> tuple[str, Sequence[Any]]:
-        return _JOB, (name, _FUNCTION, task.task_ref)
+        return _JOB, (name, _FUNCTION, task.priority, task.task_ref)
 
     return companion
 
@@ -198,15 +198,20 @@ class _ProcrastinateQueue:
 
     async def send(self, tasks: Sequence[Task]) -> None:
         """See `Queue.send`."""
-        # A task that came back from a lost worker has a new job either way.
-        refs = [task.task_ref for task in tasks if task.attempt > 0 or not self._jobs_come_with_tasks]
+        # By priority: the jobs of one batch have one.
+        refs: dict[int, list[str]] = {}
+        for task in tasks:
+            # A task that came back from a lost worker has a new job either way.
+            if task.attempt > 0 or not self._jobs_come_with_tasks:
+                refs.setdefault(task.priority, []).append(task.task_ref)
         if not refs:
             return
         await self.open()
         with self._watched():
-            deferrer = self._app.configure_task(_FUNCTION, queue=self._queue)
-            payloads: list[JSONDict] = [{"task_ref": ref} for ref in refs]
-            await deferrer.batch_defer_async(*payloads)
+            for priority, of_priority in refs.items():
+                deferrer = self._app.configure_task(_FUNCTION, queue=self._queue, priority=priority)
+                payloads: list[JSONDict] = [{"task_ref": ref} for ref in of_priority]
+                await deferrer.batch_defer_async(*payloads)
 
     async def work(self, jobs: Jobs, stopping: asyncio.Event) -> None:
         """See `Queue.work`."""

@@ -211,6 +211,10 @@ class QueuedEngine:
         """See `Engine.deliver`."""
         self._sender.put(task)
 
+    def nudge(self, operation_type: str) -> None:
+        """See `Engine.nudge`."""
+        self._scanner.look_for(operation_type)
+
     async def stop(self, drain_seconds: float) -> None:
         """See `Engine.stop`."""
         self._stopping.set()

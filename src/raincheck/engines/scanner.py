@@ -49,6 +49,7 @@ class Scanner:
         self._lost_before = lost_before
         self._run: RunTask | None = None
         self._more_pending = True
+        self._given_up: set[str] = set()
         self._wake = asyncio.Event()
         self._nudge: asyncio.TimerHandle | None = None
         self._loop_task: asyncio.Task[None] | None = None
@@ -76,6 +77,13 @@ class Scanner:
         """Something changed in the store, and may be pending: look soon, once for all that changes until then."""
         if self._pool.free > 0 and self._nudge is None and self._loop_task is not None:
             self._nudge = asyncio.get_running_loop().call_later(_NUDGE_SECONDS, self._look)
+
+    def look_for(self, operation_type: str) -> None:
+        """Tasks of this operation may start that could not before: look for them soon, lost or not."""
+        self._given_up.add(operation_type)
+        self._more_pending = True
+        if self._pool.free > 0:
+            self._wake.set()
 
     def _look(self) -> None:
         self._nudge = None
@@ -113,10 +121,13 @@ class Scanner:
             # Tasks spawned but not yet claimed are still pending in the store, and must not hide the others.
             wanted = self._pool.free + self._pool.running
             self._more_pending = False
+            given_up, self._given_up = self._given_up, set()
             found = await self._store.claimable(self._operation_types(), wanted)
             if self._lost_before is not None:
                 limit = self._lost_before()
                 found = [task for task in found if task.updated_at < limit]
+                if given_up.intersection(self._operation_types()):
+                    found = [*await self._store.claimable(given_up, wanted), *found]
             for task in found:
                 if self._pool.free <= 0:
                     break

@@ -123,10 +123,22 @@ class TypedTools:
             loop=asyncio.get_running_loop(),
         )
         checked = operation.executor.validate(arguments)
+        async with self._registry.in_request(operation) as call:
+            outcome = await self._outcome_of(operation, checked, context)
+            call.ended(outcome)
+        try:
+            outcome = await self._results.put_away_of_request(
+                outcome, context.task_ref, scope_of(ctx), operation.policy
+            )
+        except StoreError as failure:
+            logger.warning("a large result is answered whole, it cannot be put away: %s", failure.message)
+        return wire.outcome_result(outcome, raise_rpc_error=rpc_error)
+
+    async def _outcome_of(self, operation: Operation, arguments: Mapping[str, Any], context: TaskContext) -> Outcome:
         seconds = operation.policy.timeout_seconds
         try:
             async with asyncio.timeout(seconds):
-                value = await operation.executor.run(checked, context)
+                value = await operation.executor.run(arguments, context)
         except TimeoutError:
             context.mark_cancelled()
             error: RaincheckError = TaskTimeout(
@@ -141,15 +153,8 @@ class TypedTools:
             logger.info("operation failed", exc_info=True, extra={"operation": operation.operation_type})
             error = OperationFailed(str(failure) or type(failure).__name__, details={"type": type(failure).__name__})
         else:
-            outcome = outcome_of(value, operation.policy.max_result_bytes)
-            try:
-                outcome = await self._results.put_away_of_request(
-                    outcome, context.task_ref, scope_of(ctx), operation.policy
-                )
-            except StoreError as failure:
-                logger.warning("a large result is answered whole, it cannot be put away: %s", failure.message)
-            return wire.outcome_result(outcome, raise_rpc_error=rpc_error)
-        return wire.outcome_result(Outcome(error=TaskError.from_exception(error)))
+            return outcome_of(value, operation.policy.max_result_bytes)
+        return Outcome(error=TaskError.from_exception(error))
 
 
 class _RequestBackend:

@@ -43,7 +43,7 @@ from raincheck.mcp.scopes import scope_of
 from raincheck.mcp.surfaces import Surface, surface_of
 from raincheck.mcp.task_methods import TaskMethods, answered
 from raincheck.mcp.typed_tools import TypedTools
-from raincheck.operations.limits import BreakerPolicy
+from raincheck.operations.limits import BreakerPolicy, breaker_policy
 from raincheck.operations.operation import Dedupe, LostPolicy, Mode, Operation, Policy, WithoutTasks
 from raincheck.operations.webhook import Webhook
 from raincheck.registry import Registry
@@ -147,7 +147,7 @@ class Workshop:
         max_running: int | None = None,
         starts_per_minute: float | None = None,
         start_burst: int | None = None,
-        breaker: BreakerPolicy | None = None,
+        breaker: BreakerPolicy | Mapping[str, Any] | None = None,
         webhook: Webhook | None = None,
     ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]: ...
     def operation(
@@ -417,6 +417,9 @@ def checked_policy(base: Policy, given: Mapping[str, Any]) -> Policy:
     Raises:
         ConfigurationError: There is no such member.
     """
+    breaker: Any = given.get("breaker")
+    if isinstance(breaker, Mapping):
+        given = {**given, "breaker": breaker_policy(breaker)}  # pyright: ignore[reportUnknownArgumentType]
     try:
         return replace(base, **given)
     except TypeError:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from raincheck.errors import ConfigurationError
 
-__all__ = ["COUNTED_CODES", "BreakerPolicy", "CountedCode", "check_limits"]
+__all__ = ["COUNTED_CODES", "BreakerPolicy", "CountedCode", "breaker_policy", "check_limits"]
 
 CountedCode = Literal["operation_failed", "upstream_error", "timeout", "worker_lost", "result_too_large", "internal"]
 
-COUNTED_CODES: tuple[CountedCode, ...] = ("operation_failed", "upstream_error", "timeout", "worker_lost", "internal")
-"""The error codes that count as a failed call where a breaker names none."""
+COUNTED_CODES: tuple[CountedCode, ...] = ("operation_failed", "upstream_error", "timeout", "internal")
+"""The error codes that count as a failed call where a breaker names none. A lost worker is not among them: the restart
+of a fleet is no failure of its operations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +48,21 @@ class BreakerPolicy:
             raise ConfigurationError(
                 f"A breaker's codes must be some of {', '.join(allowed)}; they were {self.codes!r:.80}."
             )
+
+
+def breaker_policy(given: Mapping[str, Any]) -> BreakerPolicy:
+    """The policy of a breaker as a declaration has it, by the names of its members.
+
+    Raises:
+        ConfigurationError: One is unknown or out of its bounds.
+    """
+    known = {each.name for each in fields(BreakerPolicy)}
+    if unknown := ", ".join(sorted(set(given) - known)):
+        raise ConfigurationError(f"A breaker has no setting {unknown}. Allowed: {', '.join(sorted(known))}.")
+    members = dict(given)
+    if "codes" in members:
+        members["codes"] = tuple(members["codes"])
+    return BreakerPolicy(**members)
 
 
 def check_limits(*, priority: int, max_running: int, starts_per_minute: float, start_burst: int) -> None:

@@ -1,0 +1,202 @@
+"""The rules of a circuit breaker: pure, `(state, what happened, now) -> state`. docs/limits.md draws them.
+
+The asyncio breakers on PyPI (purgatory, aiobreaker, asyncbreaker, pybreaker) wrap the call that they guard and count
+consecutive failures, in their own process or in Redis; here one process accepts, another runs and a third may settle,
+the state must live in whichever task store there is, and it is a rate over a window that counts: none of them fits.
+
+Times are seconds since the epoch, of the store's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from raincheck.operations.limits import BreakerPolicy
+from raincheck.task import Task, TaskError, TaskStatus
+
+__all__ = [
+    "BreakerState",
+    "Phase",
+    "Probe",
+    "Result",
+    "admit",
+    "count",
+    "error_counts",
+    "failed",
+    "from_json",
+    "to_json",
+]
+
+_SLOTS = 10
+# Answers that say something of the request and nothing against the server. 401 and 403 are not among them: where
+# credentials were withdrawn, every call fails.
+_REQUEST_AT_FAULT = frozenset({400, 404, 405, 406, 409, 410, 411, 412, 413, 414, 415, 416, 417, 422, 428})
+
+
+class Phase(StrEnum):
+    """What a breaker does with calls."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Probe(NamedTuple):
+    """A call that was let through to see whether all is well again: which, when, and until when its end is awaited."""
+
+    ref: str
+    since: float
+    lapses_at: float
+
+
+class Result(NamedTuple):
+    """How a call ended: failed or not; None where it says nothing (cancelled, or never run)."""
+
+    ref: str
+    failed: bool | None
+
+
+class Slot(NamedTuple):
+    """The calls of a tenth of the window: which tenth since the epoch, how many calls, how many of them failed."""
+
+    number: int
+    calls: int
+    failures: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BreakerState:
+    """What is known of an operation's calls.
+
+    Attributes:
+        phase: What becomes of the next call.
+        width: The length of a slot in seconds; slots of another width are of another configuration.
+        slots: The window, oldest first.
+        opens_until: When an open breaker begins to let calls through.
+        probes: Those under way.
+        passed: How many of them succeeded.
+    """
+
+    phase: Phase = Phase.CLOSED
+    width: float = 0.0
+    slots: tuple[Slot, ...] = ()
+    opens_until: float = 0.0
+    probes: tuple[Probe, ...] = ()
+    passed: int = 0
+
+
+def failed(task: Task, policy: BreakerPolicy) -> bool | None:
+    """Whether a settled task counts as a failed call; None where it says nothing about the operation."""
+    if task.status is TaskStatus.CANCELLED or not task.terminal:
+        return None
+    error = task.outcome.error if task.outcome is not None else None
+    return False if error is None else error_counts(error, policy)
+
+
+def error_counts(error: TaskError, policy: BreakerPolicy) -> bool | None:
+    """Whether a call that ended in that error counts as failed; None where it says nothing about the operation."""
+    details = error.details
+    if details.get("limit") == "deadline" and details.get("phase") != "processing":
+        # It waited for a place, or for its caller.
+        return None
+    if error.code == "invalid_parameters":
+        return None
+    if error.code == "upstream_error" and details.get("status") in _REQUEST_AT_FAULT:
+        return False
+    return error.code in policy.codes
+
+
+def count(state: BreakerState, policy: BreakerPolicy, results: Sequence[Result], now: float) -> BreakerState:
+    """The state after these calls ended. Results of calls from before a breaker opened change nothing."""
+    if state.phase is Phase.OPEN:
+        return state
+    if state.phase is Phase.HALF_OPEN:
+        return _count_probes(state, policy, results, now)
+    told = [result.failed for result in results if result.failed is not None]
+    if not told:
+        return state
+    width = policy.window_seconds / _SLOTS
+    slots = _window(state, width, now)
+    last = Slot(int(now / width), len(told), sum(told))
+    if slots and slots[-1].number == last.number:
+        *slots, same = slots
+        last = Slot(last.number, last.calls + same.calls, last.failures + same.failures)
+    slots = [*slots, last]
+    calls, failures = sum(slot.calls for slot in slots), sum(slot.failures for slot in slots)
+    if calls >= policy.min_calls and failures / calls >= policy.failure_rate:
+        return _opened(policy, now)
+    return BreakerState(width=width, slots=tuple(slots))
+
+
+def admit(
+    state: BreakerState, policy: BreakerPolicy, ref: str, lapses_at: float, now: float
+) -> tuple[BreakerState, float | None]:
+    """Let a call through, or not: the state then, and for a refused call in how many seconds to try again.
+
+    Args:
+        ref: The call's task.
+        lapses_at: Until when its end is waited for, should it become a probe.
+    """
+    if state.phase is Phase.CLOSED:
+        return state, None
+    # After a jump of the clock nothing is closed for longer than it ever was meant to be.
+    left = min(state.opens_until - now, policy.cool_down_seconds)
+    if state.phase is Phase.OPEN and left > 0:
+        return state, left
+    probes = tuple(probe for probe in state.probes if probe.lapses_at > now)
+    if len(probes) + state.passed >= policy.probes:
+        return state, min(policy.cool_down_seconds, 5.0)
+    trying = replace(state, phase=Phase.HALF_OPEN, slots=(), probes=(*probes, Probe(ref, now, lapses_at)))
+    return trying, None
+
+
+def _count_probes(state: BreakerState, policy: BreakerPolicy, results: Sequence[Result], now: float) -> BreakerState:
+    ended = {result.ref: result.failed for result in results}
+    known = [ended[probe.ref] for probe in state.probes if probe.ref in ended]
+    if not known:
+        return state
+    if any(known):
+        return _opened(policy, now)
+    passed = state.passed + known.count(False)
+    if passed >= policy.probes:
+        return BreakerState()
+    return replace(state, passed=passed, probes=tuple(probe for probe in state.probes if probe.ref not in ended))
+
+
+def _opened(policy: BreakerPolicy, now: float) -> BreakerState:
+    return BreakerState(phase=Phase.OPEN, opens_until=now + policy.cool_down_seconds)
+
+
+def _window(state: BreakerState, width: float, now: float) -> list[Slot]:
+    if state.width != width:
+        return []
+    last = int(now / width)
+    # What lies ahead is of before a jump of the clock.
+    return [slot for slot in state.slots if last - _SLOTS < slot.number <= last]
+
+
+def to_json(state: BreakerState) -> dict[str, Any]:
+    """The state as a note's value."""
+    return {
+        "phase": str(state.phase),
+        "width": state.width,
+        "slots": [list(slot) for slot in state.slots],
+        "opens_until": state.opens_until,
+        "probes": [list(probe) for probe in state.probes],
+        "passed": state.passed,
+    }
+
+
+def from_json(value: Any) -> BreakerState:
+    """The state of a note's value."""
+    return BreakerState(
+        phase=Phase(value["phase"]),
+        width=value["width"],
+        slots=tuple(Slot(*slot) for slot in value["slots"]),
+        opens_until=value["opens_until"],
+        probes=tuple(Probe(*probe) for probe in value["probes"]),
+        passed=value["passed"],
+    )
