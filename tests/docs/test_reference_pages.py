@@ -159,6 +159,7 @@ OF_VENDORS = {
     "src/raincheck/run.py": {"job"},
     "docs/upstream-jobs.md": {"job", "jobs"},
     "docs/README.md": {"jobs"},
+    "docs/troubleshooting.md": {"job", "jobs"},
 }
 """The vendors' own words for what is theirs (a queue's job brings a task's id, an API's job does a task's work), where
 they are spoken to."""
