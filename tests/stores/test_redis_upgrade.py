@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stores.backends import server_of
 from stores.conftest import MakeRedis
-from stores.records import after, apply, claimed, new_task, stored
+from stores.records import apply, claimed, stored
+from stores.records import new_task as task_of_today
 from stores.redis_keys import keys, leftovers
 
 from raincheck.errors import StoreUnusable
@@ -19,8 +22,18 @@ from raincheck.transitions import AskInput, Claim, Event, ReportProgress, SaveCh
 from support.servers.redis import RedisServer
 from support.servers.server import needed
 
+# When they were recorded.
+THEN = datetime(2026, 11, 22, 10, 0, 0, 123456, tzinfo=UTC)
 PREFIX = "old:"
 LAYOUT = "old:{rc}:layout"
+
+
+def after(seconds: float) -> datetime:
+    return THEN + timedelta(seconds=seconds)
+
+
+def new_task(**changes: Any) -> Task:
+    return task_of_today(**{"created_at": THEN, **changes})
 
 
 @pytest.fixture
@@ -78,7 +91,7 @@ async def test_tasks_of_the_release_before_go_on(make_redis: MakeRedis, url: str
     assert list(await store.overdue(after(30), 5)) == [runs]
     saved = await apply(store, runs, SaveCheckpoint(fence=1, checkpoint={"job": "j" * 2000}), at=after(6))
     assert await store.get("runs") == saved
-    assert await store.replace(claimed(waits))
+    assert await store.replace(claimed(waits, at=THEN))
     assert await store.purge(after(64), 10) == 1
     assert (await store.count())[TaskStatus.COMPLETED] == 0
     await store.close()
