@@ -10,6 +10,8 @@ form           the body                                              shape
 `binary`       the bytes of one block                                "image" or "audio"
 `tool_result`  a whole MCP tool result as JSON                       None
 =============  ====================================================  ===========================================
+
+A shape that ends in "+fastmcp" has the `_meta` of FastMCP's wrapped values beside it.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -106,7 +108,7 @@ def plain_value(form: str, shape: str | None, media_type: str, data: bytes) -> A
     """The value, without the envelope of a tool result: what a status holds where the result is small."""
     if form == "text":
         text = data.decode()
-        return {"result": text} if shape == "wrapped" else text
+        return {"result": text} if (shape or "").removesuffix(_MARKED) == "wrapped" else text
     if form == "json":
         return json.loads(data)
     result = call_result(form, shape, media_type, data)
@@ -124,6 +126,9 @@ def call_result(form: str, shape: str | None, media_type: str, data: bytes) -> d
     """
     if form == "tool_result":
         return {"resultType": "complete", **json.loads(data)}
+    if shape is not None and shape.endswith(_MARKED):
+        plain = call_result(form, shape.removesuffix(_MARKED) or None, media_type, data)
+        return {**plain, "_meta": _OF_FASTMCP}
     result: dict[str, Any] = {"resultType": "complete", "content": [], "isError": False}
     if form == "text":
         text = data.decode()
@@ -179,6 +184,10 @@ def link_of(large: LargeResult) -> dict[str, Any]:
 
 def _of_tool_result(result: Mapping[str, Any]) -> Body:
     told = {key: value for key, value in result.items() if (key, value) not in _NEUTRAL}
+    if told.get("_meta") == _OF_FASTMCP:
+        plain = _of_tool_result({key: value for key, value in result.items() if key != "_meta"})
+        if plain.form != "tool_result":
+            return replace(plain, shape=(plain.shape or "") + _MARKED)
     content: Any = told.get("content")
     if isinstance(content, list) and len(blocks := cast("list[Any]", content)) == 1 and isinstance(blocks[0], dict):
         block = cast("dict[str, Any]", blocks[0])
@@ -189,6 +198,9 @@ def _of_tool_result(result: Mapping[str, Any]) -> Body:
     return Body(form="tool_result", shape=None, media_type=JSON, data=data, preview=lambda: json_preview(dict(told)))
 
 
+# What FastMCP marks results with whose value it wrapped into an object, and how a shape says so.
+_OF_FASTMCP = {"fastmcp": {"wrap_result": True}}
+_MARKED = "+fastmcp"
 _NEUTRAL = (("resultType", "complete"), ("isError", False))
 
 

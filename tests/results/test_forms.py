@@ -27,6 +27,7 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 IMAGE = {"type": "image", "data": base64.b64encode(bytes(range(256))).decode(), "mimeType": "image/png"}
+FASTMCP = {"fastmcp": {"wrap_result": True}}
 TABLE = {"rows": [1, 2, {"ä": "ö"}]}
 
 
@@ -59,6 +60,12 @@ def test_any_value_comes_out_as_it_went_in(value: Any) -> None:
         ),
         ({"content": [{"type": "text", "text": "[1,2]"}], "structuredContent": {"result": [1, 2]}}, "json"),
         ({"content": [IMAGE]}, "binary"),
+        ({"content": [{"type": "text", "text": "x"}], "structuredContent": {"result": "x"}, "_meta": FASTMCP}, "text"),
+        (
+            {"content": [{"type": "text", "text": "1"}], "structuredContent": {"result": 1}, "_meta": FASTMCP},
+            "json",
+        ),
+        ({"content": [], "_meta": FASTMCP}, "tool_result"),
         ({"content": [{**IMAGE, "data": "not base64!"}]}, "tool_result"),
         ({"content": [IMAGE, {"type": "text", "text": "a picture"}]}, "tool_result"),
         ({"content": [], "structuredContent": TABLE}, "tool_result"),

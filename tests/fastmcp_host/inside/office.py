@@ -47,6 +47,10 @@ def make_office(store: Path, *, with_auth: bool = False, **policy: Any) -> tuple
         return "published" if answer.action == "accept" and answer.data else "kept back"
 
     @mcp.tool
+    def slow_book(pages: int) -> str:
+        return "a page\n" * pages
+
+    @mcp.tool
     def slow_failing() -> str:
         raise ValueError("no such quarter")
 

@@ -224,3 +224,30 @@ async def test_a_raincheck_serves_one_server_and_alone_its_tasks(store: Path) ->
         FastMCP("other").add_extension(rc)
     with pytest.raises(ValueError, match="already registered"):
         mcp.add_extension(TasksExtension(url="memory://"))
+
+
+async def test_a_large_result_is_a_preview_and_its_whole_a_resource(tmp_path: Path) -> None:
+    mcp, _ = make_office(tmp_path / "tasks.db", mode="auto", inline_wait_seconds=10)
+
+    @mcp.resource("notes://mine")
+    def mine() -> str:
+        return "still served"
+
+    async with Client(mcp, elicitation_handler=yes) as client:
+        called = await client.call_tool_mcp("slow_book", {"pages": 20_000})
+        shown = called.structured_content or {}
+        assert shown["truncated"] is True
+        link = called.content[1]
+        assert link.type == "resource_link"
+        (whole,) = await client.read_resource(link.uri)
+        assert whole.text == "a page\n" * 20_000
+        (page,) = await client.read_resource(f"{shown['resource']}?offset=7&length=14")
+        assert page.text == "a page\n" * 2
+        templates = {template.uri_template for template in await client.list_resource_templates()}
+        assert "raincheck://tasks/{task_ref}/result{?offset,length}" in templates
+        assert (await client.read_resource("notes://mine"))[0].text == "still served"
+        with pytest.raises(MCPError, match="no such task"):
+            await client.read_resource("raincheck://tasks/unknown/result")
+        from raincheck.client import TaskPoller
+
+        assert (await TaskPoller().run(client, "slow_book", {"pages": 20_000})).value == {"result": "a page\n" * 20_000}
