@@ -29,6 +29,11 @@ kind = "python"
 target = "ops:quick"
 description = "Done at once."
 
+[operations.book]
+kind = "python"
+target = "ops:book"
+description = "A large result."
+
 [operations.hello]
 kind = "python"
 target = "ops:hello"
@@ -91,6 +96,10 @@ async def gate(name):
 async def quick(word: str) -> dict[str, str]:
     started("quick")
     return {"word": word}
+
+
+def book(pages: int) -> str:
+    return "a page, ä\\n" * pages
 
 
 def hello() -> str:

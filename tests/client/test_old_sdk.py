@@ -38,6 +38,7 @@ async def connected():
 async def main():
     poller, said = TaskPoller(), {"mcp": version("mcp")}
     async with connected() as session:
+        said["book"] = len((await poller.run(session, "book", {"pages": 200_000})).value)
         said["run"] = (await poller.run(session, "quick", {"word": "rain"})).value
         answer = {"action": "accept", "content": {"amount": 3}}
         said["ask"] = (await poller.run(session, "ask", on_input=lambda request: answer)).value
@@ -104,6 +105,7 @@ async def test_a_session_of_mcp_1_runs_asks_resumes_and_outlives_its_server(old_
     assert said.pop("mcp").startswith("1.")
     assert [each["action"] for each in said.pop("ask")] == ["accept", "accept"]
     assert said == {
+        "book": 2_000_000,
         "run": {"word": "rain"},
         "typed": {"word": "typed"},
         "fail": 2,

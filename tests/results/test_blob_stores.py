@@ -240,3 +240,30 @@ async def test_a_server_that_is_away_is_told_in_one_line_without_secrets(make: C
     await blobs.close()
     await blobs.close()
     assert isinstance(caught.value, StoreError)
+
+
+async def test_postgres_finds_blobs_by_their_key_however_many_there_are(tmp_path: Path) -> None:
+    from raincheck.blob_stores.postgres import PostgresBlobs
+    from raincheck.stores.postgres import PostgresStore
+    from raincheck.stores.postgres_connections import quote
+    from raincheck.stores.statements import load_statements
+    from support.servers.postgres import PostgresServer
+
+    needed(PostgresServer.missing())
+    import psycopg
+
+    url, schema = server_of(PostgresServer).url, name_of(tmp_path)
+    store, blobs = PostgresStore(url, schema=schema), PostgresBlobs(url, schema=schema)
+    await store.open()
+    await store.close()
+    for _ in range(50):
+        await blobs.put(blob_key(LATER), b"x")
+    await blobs.close()
+    given = {"key": blob_key(LATER), "first": 0, "last": 3, "before": expired_before(datetime.now(UTC)), "limit": 10}
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET enable_seqscan = off")
+        for name, text in load_statements("postgres_blobs.sql").items():
+            if name != "put_part":
+                explained: Any = "EXPLAIN " + text.replace("raincheck.", f"{quote(schema)}.")
+                plan = "\n".join(row[0] for row in connection.execute(explained, given))
+                assert "Seq Scan" not in plan, f"{name}:\n{plan}"

@@ -306,13 +306,15 @@ async def test_who_may_not_migrate_needs_rights_on_the_tables_only(url: str) -> 
     _do(url, "GRANT SELECT ON ALL TABLES IN SCHEMA raincheck TO clerk")
     message = await _refusal(PostgresStore(clerk), StoreUnavailable)
     assert message.endswith(
-        "needs the rights DELETE on raincheck.note, DELETE on raincheck.task, INSERT on raincheck.note, "
-        "INSERT on raincheck.task, UPDATE on raincheck.note, UPDATE on raincheck.task, UPDATE on raincheck.task_count."
+        "needs the rights DELETE on raincheck.blob, DELETE on raincheck.note, DELETE on raincheck.task, "
+        "INSERT on raincheck.blob, INSERT on raincheck.note, INSERT on raincheck.task, "
+        "UPDATE on raincheck.note, UPDATE on raincheck.task, UPDATE on raincheck.task_count."
     )
     _do(
         url,
         "GRANT INSERT, UPDATE, DELETE ON raincheck.task, raincheck.note TO clerk",
         "GRANT UPDATE ON raincheck.task_count TO clerk",
+        "GRANT INSERT, DELETE ON raincheck.blob TO clerk",
     )
     store = PostgresStore(clerk, migrate=False)
     await store.open()
