@@ -15,6 +15,7 @@ from raincheck.blob_stores.notes import NoteBlobs
 from raincheck.blobs import BlobStore
 from raincheck.stores.memory import MemoryStore
 from raincheck.stores.sqlite import SqliteStore
+from support.servers.dynamodb import DynamoDBServer
 from support.servers.postgres import PostgresServer
 from support.servers.redis import RedisServer
 from support.servers.s3 import CREDENTIALS, S3Server
@@ -63,6 +64,17 @@ async def _notes_in_memory(folder: Path) -> AsyncGenerator[BlobStore]:
 @asynccontextmanager
 async def _notes_in_sqlite(folder: Path) -> AsyncGenerator[BlobStore]:
     store = SqliteStore(folder / "tasks.db")
+    await store.open()
+    async with _open(NoteBlobs(store)) as blobs:
+        yield blobs
+    await store.close()
+
+
+@asynccontextmanager
+async def _notes_in_dynamodb(folder: Path) -> AsyncGenerator[BlobStore]:
+    from raincheck.stores.dynamodb import DynamoDBStore
+
+    store = DynamoDBStore(name_of(folder), endpoint=server_of(DynamoDBServer).url)
     await store.open()
     async with _open(NoteBlobs(store)) as blobs:
         yield blobs
@@ -125,6 +137,7 @@ PLACES = (
     Place(name="files", opened=_files),
     Place(name="notes in memory", opened=_notes_in_memory, expires_alone=True),
     Place(name="notes in sqlite", opened=_notes_in_sqlite, expires_alone=True),
+    Place(name="notes in dynamodb", opened=_notes_in_dynamodb, expires_alone=True, server=DynamoDBServer),
     Place(name="postgres", opened=_postgres, server=PostgresServer),
     Place(name="redis", opened=_redis, expires_alone=True, server=RedisServer),
     Place(name="s3", opened=_s3, server=S3Server),

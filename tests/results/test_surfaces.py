@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from mcp.client import Client
 from mcp.server.mcpserver import MCPServer
 from mcp_types import CallToolResult, ImageContent, TextContent
-from spec.channels import HttpChannel
+from spec.channels import HttpChannel, hosted, http
 from spec.peers import Legacy, Modern
+from spec.peers import RpcError as SpecError
 
 from raincheck.client import TaskPoller, TasksExtension, connect
 from raincheck.client import sync as sync_client
@@ -221,6 +222,26 @@ async def test_the_command_line_shows_the_preview_and_writes_the_whole(workplace
     code, _, err = await workplace.raincheck("tasks", "result", "unknown", *config)
     assert code == 1
     assert "no task" in err
+
+
+async def test_the_result_of_another_principal_does_not_exist(tmp_path: Path) -> None:
+    async with (
+        hosted(tmp_path / "tasks.db", tokens=True) as url,
+        http(url, "alice") as alice_channel,
+        http(url, "bob") as bob_channel,
+    ):
+        alice, bob = await Legacy(alice_channel).connect(), await Legacy(bob_channel).connect()
+        task_id = await alice.start("auto")
+        await alice.reaches(task_id, "completed")
+        uri = f"raincheck://tasks/{task_id}/result"
+        assert (await alice.send("resources/read", {"uri": uri}))["contents"][0]["text"] == '{"auto":""}'
+        told: list[tuple[int, str]] = []
+        for wrong in (uri, f"{uri}?offset=0&length=5", "raincheck://tasks/never-heard-of/result"):
+            with pytest.raises(SpecError) as caught:
+                await bob.send("resources/read", {"uri": wrong})
+            told.append((caught.value.code, caught.value.error["message"]))
+        assert told[0] == told[1] == told[2]
+        assert told[0][0] == -32602
 
 
 # The library, in this process.
