@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -30,6 +31,7 @@ _LONGEST_MARGIN = timedelta(days=1)
 _PAUSES = (0.05, 0.1, 0.2, 0.5)
 _LONGEST_MESSAGE = 2000
 _OF_REQUESTS = "request-result"
+_REF = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,7 +163,8 @@ class Results:
         Raises:
             TaskNotFound: There is none of that scope.
         """
-        note = await self._store.get_note(_OF_REQUESTS, task_ref) if task_ref.isascii() and task_ref else None
+        known = _REF.fullmatch(task_ref) is not None
+        note = await self._store.get_note(_OF_REQUESTS, task_ref) if known else None
         expired = note is not None and note.expires_at is not None and note.expires_at <= self._clock()
         if note is None or expired or scope not in (None, note.value["scope"]):
             raise TaskNotFound("There is no such result: the task_ref is wrong, it has expired, or it is not yours.")

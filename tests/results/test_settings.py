@@ -110,7 +110,7 @@ async def test_the_result_of_a_call_without_a_task_is_its_own_scopes_alone() -> 
     results = Results(store, NoteBlobs(store), clock=utc_now)
     await results.put_away_of_request(Outcome(value="x" * 70_000), "ref", "me", Policy())
     assert (await (await results.of_request("ref", "me")).read()) == b"x" * 70_000
-    for ref, scope in (("ref", "you"), ("other", "me"), ("", "me"), ("rëf", "me")):
+    for ref, scope in (("ref", "you"), ("other", "me"), ("", "me"), ("rëf", "me"), ("x" * 300, "me"), ("a\0", "me")):
         with pytest.raises(TaskNotFound):
             await results.of_request(ref, scope)
     await store.close()
