@@ -229,5 +229,6 @@ async def test_the_tables_are_those_that_procrastinate_makes(lab: Lab, place: Pl
 def _task() -> Any:
     class Named:
         task_ref = "ref"
+        priority = 0
 
     return Named()

@@ -96,15 +96,31 @@ async def test_a_corrupt_state_file_stops_the_start_and_is_left_as_it_is(tmp_pat
         assert place.database.read_bytes() == junk
 
 
-async def test_a_state_file_that_is_corrupt_within_gives_clear_errors(tmp_path: Path) -> None:
+async def test_a_state_file_that_is_damaged_all_over_stops_the_start(tmp_path: Path) -> None:
     place = Workplace(tmp_path, TOML, FUNCTIONS)
     await make_store(place)
     size = place.database.stat().st_size
-    assert size > 3 * 4096
     with place.database.open("r+b") as file:
         file.seek(4096)
         file.write(os.urandom(size - 4096))
-    # Its first page is whole, so the server may start; every call that meets the damage says so.
+    # Its first page is whole: only what the start reads tells.
+    code, out, err = await place.raincheck("serve")
+    assert (code, out) == (FAILED, "")
+    assert "damaged" in only_line(err)
+
+
+async def test_a_state_file_whose_tasks_are_damaged_gives_clear_errors(tmp_path: Path) -> None:
+    place = Workplace(tmp_path, TOML, FUNCTIONS)
+    await make_store(place)
+    connection = sqlite3.connect(place.database)
+    pages = connection.execute("SELECT rootpage FROM sqlite_master WHERE tbl_name IN ('task', 'task_count')").fetchall()
+    connection.close()
+    assert len(pages) > 5
+    with place.database.open("r+b") as file:
+        for (page,) in pages:
+            file.seek((page - 1) * 4096)
+            file.write(os.urandom(4096))
+    # The server may start; every call that meets the damage says so.
     async with place.http() as server, calling(server.port) as caller:
         for call in (caller.submit("fail", {"seconds": 0.0}), caller.status("x" * 27)):
             with pytest.raises(Refused) as refused:

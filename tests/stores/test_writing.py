@@ -19,6 +19,7 @@ from raincheck.task import InputRequest, Outcome, Progress, TaskError, TaskStatu
 from raincheck.transitions import (
     TABLE,
     AskInput,
+    CallBack,
     Cancel,
     Claim,
     DeadlinePassed,
@@ -27,6 +28,7 @@ from raincheck.transitions import (
     ProvideInput,
     Release,
     ReportProgress,
+    SaveCheckpoint,
     Settle,
     transition,
 )
@@ -224,11 +226,18 @@ STEPS: dict[str, tuple[Event, ...]] = {
     "cancelled": (Cancel(),),
 }
 NEXT: dict[str, tuple[Event, ...]] = {
-    "pending": (Claim(worker_id="v", lease_until=after(9999)), Cancel(), DeadlinePassed()),
+    "pending": (
+        Claim(worker_id="v", lease_until=after(9999)),
+        CallBack(outcome=Outcome(value=2)),
+        Cancel(),
+        DeadlinePassed(),
+    ),
     "processing": (
         ReportProgress(fence=1, progress=Progress(fraction=None, message="m \ud800")),
         AskInput(fence=1, requests=(QUESTION,)),
+        SaveCheckpoint(fence=1, checkpoint={"job": [7, "\ud800"]}),
         Settle(fence=1, outcome=Outcome(value=2)),
+        CallBack(outcome=OUTCOMES[3]),
         Release(fence=1),
         LeaseExpired(),
         DeadlinePassed(),
@@ -236,7 +245,9 @@ NEXT: dict[str, tuple[Event, ...]] = {
     ),
     "input_required": (
         ProvideInput(responses={"q1": {"action": "decline"}}),
+        SaveCheckpoint(fence=1, checkpoint={"job": 7}),
         Settle(fence=1, outcome=Outcome(value=2)),
+        CallBack(outcome=OUTCOMES[3]),
         AskInput(fence=1, requests=(InputRequest(key="q2", method="sampling/createMessage", params={}),)),
         Release(fence=1),
         DeadlinePassed(),

@@ -139,7 +139,7 @@ async def test_core_tasks_of_2025_11_25_are_served_whole(store: Path, tmp_path: 
         answered = await session.request("tasks/result", taskId=asking["taskId"])
         assert answered["content"][0]["text"] == "accept True"
         wrong = await session.request("tools/call", name="slow_report", arguments={"quarter": "x"}, task={})
-        assert wrong["isError"]
+        assert (wrong["code"], wrong["data"]["code"]) == (-32602, "invalid_parameters")
         assert (await session.request("tools/call", name="quick", arguments={"n": 1}, task={}))["code"] == -32601
 
 
