@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,8 +28,13 @@ def raincheck(
         captured = capsys.readouterr()
         return Said(code=code, out=captured.out, err=captured.err)
 
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
     with own_imports():
         yield call
+    # A command sends the log to its own stderr, which ends with the test.
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture
