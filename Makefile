@@ -17,7 +17,7 @@ demo: .venv/.stamp ## Show the main job: a slow tool, a kill -9, and every resul
 	@$(PY) -m raincheck demo
 
 test: .venv/.stamp ## Run all tests
-	@$(PY) -m pytest -q -n 2 --dist loadfile
+	@$(PY) -m pytest -q -n 3 --dist loadfile
 
 backends: ## Install PostgreSQL and Redis for the tests of stores and engines (Debian)
 	@./scripts/backends
