@@ -129,7 +129,7 @@ class Modern:
         request = asyncio.create_task(self.channel.exchange(message, self.headers(message)))
         stream.ended = request
         try:
-            stream.acknowledged = await stream.next()
+            stream.acknowledged = await stream.first()
             yield stream
         finally:
             if not request.done():
@@ -156,6 +156,16 @@ class Listening:
     def __init__(self, channel: Channel, request: Message) -> None:
         self._channel = channel
         self._request = request
+
+    async def first(self) -> Message:
+        """The first notification. What a stream before it was still told, and nobody read, is passed over."""
+        while True:
+            message = await self._channel.next()
+            subscription = message["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"]
+            assert subscription <= self._request["id"]
+            if subscription == self._request["id"]:
+                check_answer(self._request, message)
+                return message
 
     async def next(self) -> Message:
         """The next notification, its shape and its subscription checked."""
