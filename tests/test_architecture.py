@@ -70,6 +70,7 @@ ALLOWED: dict[str, set[str]] = {
     "compose": _DOMAIN
     | {"config", "config_state", "operations", "sealing", "service", "store", "stores", "engines", "tls"}
     | {"blob_stores", "blobs", "webhooks"},
+    "compose_operations": {"compose", "config", "errors", "operations"},
     "webhooks": _DOMAIN | _PORTS | {"operations", "outgoing", "status", "stores"},
     **{name: _DOMAIN | _PORTS | _CORE | {"operations", "webhooks"} for name in _CORE - {"sealing"}},
     # One process's share is put together here; the embedded engine is its default.
@@ -87,11 +88,32 @@ ALLOWED: dict[str, set[str]] = {
     "mcp": _DOMAIN
     | _PORTS
     | _CORE
-    | {"operations", "config", "config_auth", "config_sources", "compose", "health", "lifecycle", "status"},
+    | {
+        "operations",
+        "config",
+        "config_auth",
+        "config_sources",
+        "compose",
+        "compose_operations",
+        "health",
+        "lifecycle",
+        "status",
+    },
     "cli": _DOMAIN
     | _PORTS
     | _CORE
-    | {"operations", "config", "config_auth", "config_sources", "compose", "mcp", "demo", "webhooks", "worker"},
+    | {
+        "operations",
+        "config",
+        "config_auth",
+        "config_sources",
+        "compose",
+        "compose_operations",
+        "mcp",
+        "demo",
+        "webhooks",
+        "worker",
+    },
     # The demo's operations are written as a user would write them.
     "demo": _DOMAIN | {"mcp", FACADE},
     FACADE: {"_version", "compose"},

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from raincheck.compose import default_policy, make_operations, make_store, policy_of
+from raincheck.compose import make_store
+from raincheck.compose_operations import default_policy, make_operations, policy_of
 from raincheck.config import Settings
 from raincheck.config_sources import load_settings
 from raincheck.errors import ConfigurationError, MissingDependency

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from raincheck.compose import policy_of, service_settings
+from raincheck.compose import service_settings
+from raincheck.compose_operations import policy_of
 from raincheck.config import Settings
 from raincheck.config_sources import load_settings
 from raincheck.errors import ConfigurationError

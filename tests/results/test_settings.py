@@ -11,7 +11,8 @@ import pytest
 
 from raincheck.blob_stores.files import FileBlobs
 from raincheck.blob_stores.notes import NoteBlobs
-from raincheck.compose import make_blobs, policy_of
+from raincheck.compose import make_blobs
+from raincheck.compose_operations import policy_of
 from raincheck.config import Settings
 from raincheck.config_sources import load_settings
 from raincheck.errors import ConfigurationError, TaskNotFound

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raincheck.compose import make_operations
+from raincheck.compose_operations import make_operations
 from raincheck.config_sources import load_settings
 from raincheck.errors import ConfigurationError
 

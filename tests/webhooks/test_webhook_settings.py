@@ -13,7 +13,8 @@ from webhooks.receiver import OTHER_SECRET, SECRET, receiving
 
 from raincheck import Raincheck
 from raincheck.cli.main import main
-from raincheck.compose import make_operations, policy_of, service_settings
+from raincheck.compose import service_settings
+from raincheck.compose_operations import make_operations, policy_of
 from raincheck.config import Settings
 from raincheck.config_sources import load_settings
 from raincheck.errors import ConfigurationError, MissingDependency

@@ -57,7 +57,7 @@ async def _histories(store: TaskStore) -> list[History]:
 
 
 def _policies(settings: Settings) -> dict[str, Policy]:
-    from raincheck.compose import policy_of
+    from raincheck.compose_operations import policy_of
 
     return {name: policy_of(settings, name) for name in settings.operations}
 

@@ -95,7 +95,8 @@ def warnings(settings: Settings, operations: Mapping[str, Operation]) -> list[st
 
 
 def _report(settings: Settings) -> dict[str, Any]:
-    from raincheck.compose import make_engine, make_operations, place_of, require_server, service_settings
+    from raincheck.compose import make_engine, place_of, require_server, service_settings
+    from raincheck.compose_operations import make_operations
 
     require_server()
     from raincheck.mcp.auth import make_verifier

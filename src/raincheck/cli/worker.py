@@ -103,7 +103,8 @@ def worker(
 
 
 def _of_configuration(settings: Settings) -> tuple[Settings, Work]:
-    from raincheck.compose import make_operations, place_of
+    from raincheck.compose import place_of
+    from raincheck.compose_operations import make_operations
 
     if settings.state.provider == "memory":
         raise ConfigurationError(

@@ -16,7 +16,7 @@ from mcp.server.auth.provider import TokenVerifier
 from mcp.server.mcpserver import MCPServer
 
 from raincheck.callbacks import Callbacks
-from raincheck.compose import make_operations
+from raincheck.compose_operations import make_operations
 from raincheck.config import Settings
 from raincheck.errors import StoreError
 from raincheck.health import Health

@@ -23,15 +23,8 @@ from starlette.types import ASGIApp
 
 from raincheck.blobs import BlobStore
 from raincheck.callbacks import Callbacks
-from raincheck.compose import (
-    default_policy,
-    make_blobs,
-    make_engine,
-    make_store,
-    place_of,
-    sealing,
-    service_settings,
-)
+from raincheck.compose import make_blobs, make_engine, make_store, place_of, sealing, service_settings
+from raincheck.compose_operations import default_policy
 from raincheck.config import Settings, file_name
 from raincheck.config_sources import settings_of
 from raincheck.errors import ConfigurationError

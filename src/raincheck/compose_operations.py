@@ -1,0 +1,145 @@
+"""From an operation's table to the operation, ready to run, and to its policy."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
+
+from raincheck.compose import require_signing
+from raincheck.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from raincheck.config import CommandSettings, HttpSettings, PythonSettings, Settings
+    from raincheck.operations.operation import Operation, Policy
+
+__all__ = ["default_policy", "make_operations", "policy_of"]
+
+
+def make_operations(settings: Settings) -> dict[str, Operation]:
+    """Every operation of the file, ready to run: targets are imported, schemas compiled, programs looked for.
+
+    Raises:
+        ConfigurationError: A declaration is wrong; the message names its table and file.
+        MissingDependency: An operation's kind needs an extra that is not installed.
+    """
+    return {name: _make_operation(name, settings) for name in settings.operations}
+
+
+def default_policy(settings: Settings) -> Policy:
+    """The policy of an operation that says nothing of its own: [execution] and [state]."""
+    from raincheck.operations.operation import Policy
+
+    execution = settings.execution
+    return Policy(
+        inline_wait_seconds=execution.inline_wait_seconds,
+        timeout_seconds=execution.default_timeout_seconds,
+        default_max_wait_seconds=min(execution.default_max_wait_seconds, execution.max_wait_ceiling_seconds),
+        max_wait_ceiling_seconds=execution.max_wait_ceiling_seconds,
+        ttl_seconds=settings.state.ttl_seconds,
+        max_attempts=execution.max_attempts,
+        retry_attempts=execution.retry_attempts,
+        max_result_bytes=execution.max_result_bytes,
+        max_inline_bytes=settings.results.max_inline_bytes,
+    )
+
+
+def policy_of(settings: Settings, operation_type: str) -> Policy:
+    """The policy of a declared operation: its own table, and what it inherits."""
+    from raincheck.operations.limits import breaker_policy
+    from raincheck.operations.webhook import Webhook
+
+    table = settings.operations[operation_type]
+    policy = default_policy(settings)
+    own = {field.name: getattr(table, field.name, None) for field in fields(policy)}
+    if table.breaker is not None:
+        own["breaker"] = breaker_policy(dict(table.breaker))
+    if table.webhook is not None:
+        require_signing()
+        own["webhook"] = Webhook(**dict(table.webhook))
+    policy = replace(policy, **{name: value for name, value in own.items() if value is not None})
+    # A ceiling of its own also lowers the deadline that it inherits.
+    deadline = min(policy.default_max_wait_seconds, policy.max_wait_ceiling_seconds)
+    return replace(policy, default_max_wait_seconds=deadline)
+
+
+def _make_operation(name: str, settings: Settings) -> Operation:
+    table = settings.operations[name]
+    with _in_table(name, settings):
+        policy = policy_of(settings, name)
+        if table.kind == "python":
+            return _python(name, table, policy, settings)
+        if table.kind == "command":
+            return _command(name, table, policy, settings)
+        return _http(name, table, policy, settings)
+
+
+def _python(name: str, table: PythonSettings, policy: Policy, settings: Settings) -> Operation:
+    from raincheck.operations.loading import load_target
+    from raincheck.operations.python import python_operation
+
+    # What a module prints while it is imported must not get between the messages of the stdio transport.
+    with redirect_stdout(sys.stderr):
+        function = load_target(table.target, settings.folder)
+    return python_operation(
+        function,
+        operation_type=name,
+        description=table.description or None,
+        title=table.title,
+        policy=policy,
+        isolation=table.isolation,
+    )
+
+
+def _command(name: str, table: CommandSettings, policy: Policy, settings: Settings) -> Operation:
+    from raincheck.operations.command import command_operation
+
+    return command_operation(
+        name,
+        argv=table.argv,
+        parameters=table.parameters,
+        description=table.description,
+        policy=policy,
+        title=table.title,
+        cwd=str(settings.folder / (table.cwd or "")),
+        env=table.env,
+        max_output_bytes=policy.max_result_bytes if table.max_output_bytes is None else table.max_output_bytes,
+    )
+
+
+def _http(name: str, table: HttpSettings, policy: Policy, settings: Settings) -> Operation:
+    from raincheck.operations.http import http_operation
+    from raincheck.operations.upstream import PollTable
+
+    if table.completion == "callback" and settings.server.public_url is None:
+        raise ConfigurationError("completion = \"callback\" needs 'public_url' in [server]: where to call back")
+    return http_operation(
+        name,
+        method=table.method,
+        url=table.url,
+        parameters=table.parameters,
+        headers=table.headers,
+        body=table.body,
+        description=table.description,
+        policy=policy,
+        title=table.title,
+        max_response_bytes=policy.max_result_bytes if table.max_response_bytes is None else table.max_response_bytes,
+        accepted=table.accepted,
+        poll=None if table.poll is None else PollTable(**dict(table.poll)),
+        completion=table.completion,
+        idempotency_header=table.idempotency_header,
+    )
+
+
+@contextmanager
+def _in_table(name: str, settings: Settings) -> Generator[None]:
+    from raincheck.config import table_name
+
+    try:
+        yield
+    except ConfigurationError as error:
+        message = error.message.removeprefix(f"operation {name!r}: ")
+        table = table_name("operations", name)
+        raise ConfigurationError(f"{table} of {settings.source}: {message}", details=error.details) from error
