@@ -23,10 +23,12 @@ class Scripted:
         self._hold = hold
         self._hint = poll_after_seconds
         self.times: list[float] = []
+        self.asked: list[Any] = []
 
     async def call_tool(self, name: str, arguments: dict[str, Any]) -> Any:
         assert name == "resolve_task_status"
         self.times.append(asyncio.get_running_loop().time())
+        self.asked.append(arguments.get("wait_seconds"))
         if self._hold and len(self.times) == 1:
             await asyncio.sleep(arguments["wait_seconds"])
         status = {"task_ref": arguments["task_ref"], "result": None, "error": None, "poll_after_seconds": self._hint}
@@ -46,3 +48,9 @@ async def test_after_an_answer_that_was_not_held_the_servers_interval_is_kept() 
     assert (await TaskPoller().resume(server, "ref")).value == "done"
     first, second = server.times
     assert second - first >= 0.3
+
+
+async def test_who_wants_no_answer_held_says_so_to_a_server_that_holds_by_itself() -> None:
+    server = Scripted(hold=False, poll_after_seconds=0.01)
+    await TaskPoller(PollingPolicy(hold_seconds=0)).resume(server, "ref")
+    assert server.asked == [0, 0]

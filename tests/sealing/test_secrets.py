@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from raincheck.cli.task_views import print_task, task_json
+from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.python import python_operation
 from raincheck.registry import Registry
@@ -170,3 +171,21 @@ def test_an_operation_knows_its_secrets_from_schema_and_policy() -> None:
     operation: Operation = python_operation(log_in, operation_type="log_in", policy=Policy(secrets=("password",)))
     assert operation.secret_parameters == {"api_key", "password"}
     assert operation.secret_results == {"password"}
+
+
+async def test_a_secret_that_comes_by_a_callback_is_hidden_too(tmp_path: Path) -> None:
+    lab, tokens = Lab(tmp_path / "tasks.db"), asyncio.Queue[str]()
+
+    @lab.operation("sign_up", secrets=("password",))
+    async def _(arguments: Mapping[str, Any], context: TaskContext) -> None:
+        await tokens.put(await context.callback_token())
+        await context.wait_outside()
+
+    async with lab.service() as service, asyncio.timeout(10):
+        ref = (await service.registry.submit("sign_up", {}, scope="ada")).task.task_ref
+        ended = await service.callbacks.settle(await tokens.get(), Outcome(value={"password": PASSWORD}))
+        assert ended == "taken"
+        task = await service.registry.wait(ref, scope="ada", seconds=10)
+    assert task.outcome is not None
+    assert task.outcome.value == {"password": PASSWORD}
+    assert PASSWORD not in json.dumps([task_json(task), message_of(task)])
