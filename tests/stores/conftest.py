@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from stores.backends import BACKENDS, Backend, end_servers
+from stores.backends import BACKENDS, Backend, end_servers, name_of, server_of
 
 from raincheck.store import TaskStore
 from raincheck.stores.sqlite import SqliteStore
+from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
 from support.servers.redis import RedisServer
 from support.servers.server import needed
 
@@ -100,6 +101,20 @@ async def sqlite(path: Path, _no_leaked_task: None) -> AsyncIterator[SqliteStore
     await store.open()
     yield store
     await store.close()
+
+
+@pytest.fixture
+def endpoint() -> str:
+    """The DynamoDB that all tests share."""
+    needed(DynamoDBServer.missing())
+    os.environ.update(CREDENTIALS)
+    return server_of(DynamoDBServer).url
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    """A table of the test's own in it, not yet made."""
+    return name_of(tmp_path)
 
 
 MakeRedis = Callable[..., "RedisStore"]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
-from stores.backends import name_of, server_of
 from stores.dynamodb_items import counted, items, miscounted
 from stores.processes import Child, child
 from stores.records import new_task, stored
@@ -17,21 +14,6 @@ from stores.records import new_task, stored
 from raincheck.store import Room
 from raincheck.stores.dynamodb import DynamoDBStore
 from raincheck.task import TaskStatus
-from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
-from support.servers.server import needed
-
-
-@pytest.fixture
-def endpoint() -> str:
-    needed(DynamoDBServer.missing())
-    os.environ.update(CREDENTIALS)
-    return server_of(DynamoDBServer).url
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> str:
-    """A table of the test's own, not yet made."""
-    return name_of(tmp_path)
 
 
 @pytest.fixture

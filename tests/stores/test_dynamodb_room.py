@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from stores.backends import name_of, server_of
 from stores.dynamodb_items import client, items, kinds, leftovers, miscounted
 from stores.records import NOW, after, apply, claimed, new_task, settled, stored
 
@@ -25,8 +22,6 @@ from raincheck.stores.dynamodb_items import count_key, count_shard
 from raincheck.stores.moments import to_micros
 from raincheck.task import Outcome, Progress, Task, TaskStatus
 from raincheck.transitions import Cancel, Claim, Release, ReportProgress, SaveCheckpoint, Settle, transition
-from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
-from support.servers.server import needed
 
 pytestmark = pytest.mark.usefixtures("_no_leaked_task")
 
@@ -67,19 +62,6 @@ def _of_today(text: str) -> str:
     """The same, written today: DynamoDB Local removes by its own clock."""
     later = to_micros(NOW) - RECORDED
     return re.sub(r"17953\d{11}", lambda found: str(int(found[0]) + later), text)
-
-
-@pytest.fixture
-def endpoint() -> str:
-    needed(DynamoDBServer.missing())
-    os.environ.update(CREDENTIALS)
-    return server_of(DynamoDBServer).url
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> str:
-    """A table of the test's own, not yet made."""
-    return name_of(tmp_path)
 
 
 @pytest.fixture

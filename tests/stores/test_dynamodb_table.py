@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stores.backends import name_of, server_of
+from stores.backends import server_of
 from stores.dynamodb_items import client, counted, items, kinds
 from stores.dynamodb_way import Way
 from stores.records import NOW, after, apply, cancelled, claimed, new_task, settled, stored
@@ -26,25 +26,12 @@ from raincheck.stores.dynamodb import DynamoDBStore
 from raincheck.task import InputRequest, Outcome, Progress, Task, TaskStatus
 from raincheck.tls import Tls
 from raincheck.transitions import AskInput, Cancel, Claim, ProvideInput, Release, ReportProgress, Settle, transition
-from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
+from support.servers.dynamodb import DynamoDBServer
 from support.servers.server import needed
 
 pytestmark = pytest.mark.usefixtures("_no_leaked_task")
 
 _MONTH = 30 * 86400
-
-
-@pytest.fixture
-def endpoint() -> str:
-    needed(DynamoDBServer.missing())
-    os.environ.update(CREDENTIALS)
-    return server_of(DynamoDBServer).url
-
-
-@pytest.fixture
-def table(tmp_path: Path) -> str:
-    """A table of the test's own, not yet made."""
-    return name_of(tmp_path)
 
 
 @pytest.fixture
