@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from bisect import bisect_right
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from raincheck.history import Durations, History
 from raincheck.task import Task, TaskStatus
 
 __all__ = ["ENOUGH_ENDS", "Hints", "Lookup"]
+
+logger = logging.getLogger(__name__)
 
 ENOUGH_ENDS = 10
 """How many ends of an operation there must be before its hints are learned ones."""
@@ -126,7 +129,10 @@ class Hints:
             known.looked_at = moment
             history = self._history(task.operation_type)
             if history is not None and history.ends != known.ends and moment - known.made_at >= _NEW_SECONDS:
-                self._learn(known, history, moment)
+                try:
+                    self._learn(known, history, moment)
+                except Exception:  # a bug in the hints must not end the calls that they are given with
+                    logger.exception("no new hints were learned", extra={"operation": task.operation_type})
         return known
 
     def _learn(self, known: _Operation, history: History, moment: float) -> None:

@@ -162,10 +162,11 @@ def _cheapest(known: _Weighed, ladder: Ladder, price: float) -> tuple[float, ...
     found, there = list[float](), last
     while there > 0:
         here = before[there]
-        gap = max(shortest, lengths[there] - lengths[here])
-        questions = max(1, math.ceil(gap / longest - 1e-9))
+        # The length itself, not one that adds up to nearly it: a look just before it would be in vain.
+        reached = max(lengths[there], lengths[here] + shortest)
+        questions = max(1, math.ceil((reached - lengths[here]) / longest - 1e-9))
         # Looks on the way that the longest interval asks for come as late as they may: close to the one that counts.
-        found += (lengths[here] + gap - longest * number for number in range(questions))
+        found += (reached - longest * number for number in range(questions))
         there = here
     return tuple(reversed(found))
 
@@ -206,7 +207,7 @@ def _soonest(known: _Weighed, ladder: Ladder, most: int) -> set[tuple[float, ...
         moments, there = list[float](), last
         for layer in range(looks, 0, -1):
             here = befores[layer][there]
-            moments.append(lengths[here] + max(shortest, lengths[there] - lengths[here]))
+            moments.append(max(lengths[there], lengths[here] + shortest))
             there = here
         found.add(tuple(reversed(moments)))
     return found

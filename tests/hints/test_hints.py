@@ -73,6 +73,27 @@ def follow(hints: Hints, lasts: float) -> tuple[int, float]:
     return asked, age - lasts
 
 
+@pytest.mark.parametrize("seed", range(150))
+def test_whatever_the_durations_there_is_a_look_when_the_longest_is_over(seed: int) -> None:
+    rng = random.Random(seed)
+    scale, width = rng.uniform(-1, 4), rng.uniform(0.05, 1.5)
+    sketch = Sketch(rng.lognormvariate(scale, width) for _ in range(rng.randint(10, 60)))
+    durations, ladder = Durations.of(sketch, Sketch()), Ladder()
+    assert schedule_of(durations, ladder).moments[-1] >= max(ladder.initial, durations.buckets[-1].upto)
+
+
+def test_a_bug_in_the_hints_costs_the_hints_and_not_the_call(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(durations: Durations, ladder: Ladder) -> Schedule:
+        raise IndexError("a bug")
+
+    monkeypatch.setattr("raincheck.hints.schedule_of", broken)
+    hints = learned(*[5.0] * 20)
+    assert hints.poll_after(processing(), after(0)) == 1.0
+    assert "no new hints were learned" in caplog.text
+
+
 def test_before_ten_ends_the_hints_are_the_ladder() -> None:
     for hints in (learned(*[20.0] * 9), hints_for(None), Hints(Ladder())):
         assert follow(hints, 20.0) == (5, 11.0)
