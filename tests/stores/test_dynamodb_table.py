@@ -8,7 +8,7 @@ import secrets
 import shutil
 import ssl
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,17 @@ async def test_a_table_that_is_not_there_is_made_only_where_that_is_asked_for(en
         assert table not in (await dynamodb.list_tables())["TableNames"]
 
 
-async def test_an_incomplete_table_is_completed(endpoint: str, table: str) -> None:
+@pytest.fixture
+def fresh_endpoint(endpoint: str) -> Iterator[str]:
+    """A DynamoDB of the test's own: changes of indexes take it minutes where it has the tables of all tests."""
+    server = DynamoDBServer()
+    server.start()
+    yield server.url
+    server.close()
+
+
+async def test_an_incomplete_table_is_completed(fresh_endpoint: str, table: str) -> None:
+    endpoint = fresh_endpoint
     async with client(endpoint) as dynamodb:
         await dynamodb.create_table(
             TableName=table,
