@@ -8,7 +8,6 @@ or written while nothing ends and nobody asks.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import random
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -16,10 +15,10 @@ from datetime import datetime, timedelta
 
 from raincheck.errors import StoreError
 from raincheck.history import End, History
-from raincheck.notes import Note, NoteStore
+from raincheck.notes import Note, NoteStore, note_key
 from raincheck.task import Task
 
-__all__ = ["KIND", "HistoryKeeper", "note_key", "stored_histories"]
+__all__ = ["KIND", "HistoryKeeper", "stored_histories"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +30,6 @@ _FRESH_SECONDS = 10.0
 _STOP_SECONDS = 3.0
 _TRIES = 20
 _KEPT = timedelta(days=180)
-_LONGEST_NAME = 200
 _PAGE = 50
 
 
@@ -207,13 +205,6 @@ class HistoryKeeper:
                 known.fresh = taken if known.fresh is None else taken.merged(known.fresh, self._clock())
                 known.fresh.at = None
                 known.whole = None
-
-
-def note_key(operation_type: str) -> str:
-    """The key of an operation's note; an adopted tool may have any name."""
-    if operation_type.isascii() and operation_type.isprintable() and 0 < len(operation_type) <= _LONGEST_NAME:
-        return operation_type
-    return "sha256:" + hashlib.sha256(operation_type.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 async def stored_histories(store: NoteStore) -> AsyncGenerator[History]:

@@ -6,15 +6,27 @@ places, the state of its breaker. One port with compare-and-set, so that each of
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-__all__ = ["LARGEST_NOTE", "Note", "NoteStore"]
+__all__ = ["LARGEST_NOTE", "Note", "NoteStore", "note_key"]
 
 LARGEST_NOTE = 256 * 1024
 """The largest value of a note, in bytes of JSON (ASCII): what the smallest store holds."""
+
+
+_LONGEST_NAME = 200
+
+
+def note_key(operation_type: str) -> str:
+    """The key of an operation's note: its name, or a digest where a note cannot be called so (an adopted tool may have
+    any name)."""
+    if operation_type.isascii() and operation_type.isprintable() and 0 < len(operation_type) <= _LONGEST_NAME:
+        return operation_type
+    return "sha256:" + hashlib.sha256(operation_type.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,8 +15,8 @@ from hints.histories import NOW, ended
 
 from raincheck.errors import StoreUnavailable
 from raincheck.history import History
-from raincheck.history_keeper import KIND, HistoryKeeper, note_key, stored_histories
-from raincheck.notes import Note
+from raincheck.history_keeper import KIND, HistoryKeeper, stored_histories
+from raincheck.notes import Note, note_key
 from raincheck.operations.context import TaskContext
 from raincheck.store import TaskStore
 from raincheck.stores.memory import MemoryStore

@@ -17,8 +17,7 @@ from datetime import datetime, timedelta
 from raincheck.elapsed import elapsed
 from raincheck.errors import CircuitOpen, StoreError
 from raincheck.limits.breaker import BreakerState, Phase, Result, admit, count, failed, from_json, to_json
-from raincheck.limits.keys import note_key
-from raincheck.notes import Note
+from raincheck.notes import Note, note_key
 from raincheck.operations.limits import BreakerPolicy
 from raincheck.store import TaskStore
 

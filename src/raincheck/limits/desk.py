@@ -17,8 +17,7 @@ from datetime import datetime, timedelta
 from raincheck.elapsed import elapsed
 from raincheck.errors import StoreError
 from raincheck.limits.book import Book, Holder, Limit, Refusal, from_json, gone, released, taken, to_json, without
-from raincheck.limits.keys import note_key
-from raincheck.notes import Note
+from raincheck.notes import Note, note_key
 from raincheck.operations.operation import Policy
 from raincheck.store import TaskStore
 
