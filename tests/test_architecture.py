@@ -112,6 +112,7 @@ ALLOWED: dict[str, set[str]] = {
         "mcp",
         "demo",
         "webhooks",
+        "status",
         "worker",
     },
     # The demo's operations are written as a user would write them.

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from raincheck import status
+
 __all__ = ["clean", "document", "pretty", "print_table", "span", "timestamp"]
 
 _UNITS = ((86400 * 2, 86400, "d"), (3600 * 2, 3600, "h"), (60 * 2, 60, "min"))
@@ -54,8 +56,8 @@ def span(seconds: float) -> str:
 
 
 def timestamp(moment: datetime | None) -> str | None:
-    """As in the answers of the handle tools: UTC with milliseconds."""
-    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    """As in the answers of the handle tools; None where there is no such moment."""
+    return None if moment is None else status.timestamp(moment)
 
 
 def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

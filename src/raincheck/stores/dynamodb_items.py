@@ -18,10 +18,10 @@ from raincheck.store import Cursor, TaskSummary
 from raincheck.stores.moments import from_micros, micros_or_none, moment_or_none, to_micros
 from raincheck.stores.payloads import (
     decode_arguments,
-    decode_checkpoint,
     decode_inputs,
     decode_outcome,
     decode_progress,
+    decode_value,
     encode_progress,
 )
 from raincheck.task import Task, TaskStatus
@@ -363,8 +363,8 @@ def task_from(item: Item, bodies: Mapping[str, str | None]) -> Task:
         idempotency_key=idempotency_key,
         fingerprint=fingerprint,
         priority=_number_of(item, "priority") or 0,
-        callback_url=decode_checkpoint(bodies["callback_url"]),
-        checkpoint=decode_checkpoint(bodies["checkpoint"]),
+        callback_url=decode_value(bodies["callback_url"]),
+        checkpoint=decode_value(bodies["checkpoint"]),
         progress=decode_progress(progress),
         inputs=decode_inputs(bodies["inputs"]),
         outcome=decode_outcome(bodies["outcome"]),

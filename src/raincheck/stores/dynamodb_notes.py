@@ -28,7 +28,7 @@ from raincheck.stores.dynamodb_table import AGENDA, BY_OPERATION
 from raincheck.stores.dynamodb_transactions import transact
 from raincheck.stores.dynamodb_turns import Turns
 from raincheck.stores.moments import micros_or_none, moment_or_none, to_micros
-from raincheck.stores.payloads import decode_checkpoint, encode_checkpoint
+from raincheck.stores.payloads import decode_value, encode_value
 
 __all__ = ["Notes", "note_name", "written_over"]
 
@@ -147,7 +147,7 @@ class Notes:
 
 
 async def _changes(note: Note) -> Changes:
-    body = encode_checkpoint(note.value)
+    body = encode_value(note.value)
     short = body is None or len(body) <= _SHORT
     packed = None
     if body is not None and not short:
@@ -190,7 +190,7 @@ async def _note(item: Item) -> Note:
     return Note(
         kind=kind,
         key=name,
-        value=decode_checkpoint(body),
+        value=decode_value(body),
         version=version_of(item),
         due_at=moment_or_none(int(item["due_at"]["N"]) if "due_at" in item else None),
         expires_at=moment_or_none(int(item["expires_at"]["N"]) if "expires_at" in item else None),

@@ -43,7 +43,7 @@ from raincheck.stores.dynamodb_room import Move, Rooms
 from raincheck.stores.dynamodb_transactions import Parts as Transaction
 from raincheck.stores.dynamodb_transactions import transact
 from raincheck.stores.dynamodb_turns import Turns
-from raincheck.stores.payloads import encode_arguments, encode_checkpoint, encode_inputs, encode_outcome
+from raincheck.stores.payloads import encode_arguments, encode_inputs, encode_outcome, encode_value
 from raincheck.stores.room import no_room
 from raincheck.task import Task, TaskStatus
 
@@ -71,7 +71,7 @@ class Writes:
         """See `TaskStore.insert`."""
         bodies = {
             "arguments": encode_arguments(task.arguments),
-            "callback_url": encode_checkpoint(task.callback_url),
+            "callback_url": encode_value(task.callback_url),
             **_changing(task),
         }
         if not storable(task.task_ref):
@@ -302,7 +302,7 @@ def _changing(task: Task) -> dict[str, str | None]:
     return {
         "inputs": encode_inputs(task.inputs),
         "outcome": encode_outcome(task.outcome),
-        "checkpoint": encode_checkpoint(task.checkpoint),
+        "checkpoint": encode_value(task.checkpoint),
     }
 
 

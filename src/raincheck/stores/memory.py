@@ -18,13 +18,13 @@ from raincheck.stores.listeners import Listeners
 from raincheck.stores.memory_notes import MemoryNotes
 from raincheck.stores.payloads import (
     decode_arguments,
-    decode_checkpoint,
     decode_inputs,
     decode_outcome,
+    decode_value,
     encode_arguments,
-    encode_checkpoint,
     encode_inputs,
     encode_outcome,
+    encode_value,
 )
 from raincheck.stores.room import check_room
 from raincheck.task import Task, TaskStatus
@@ -80,7 +80,7 @@ class _Kept:
             arguments=decode_arguments(self.arguments),
             inputs=decode_inputs(self.inputs),
             outcome=decode_outcome(self.outcome),
-            checkpoint=decode_checkpoint(self.checkpoint),
+            checkpoint=decode_value(self.checkpoint),
         )
 
 
@@ -285,7 +285,7 @@ class MemoryStore:
             arguments=encode_arguments(task.arguments),
             inputs=encode_inputs(task.inputs),
             outcome=encode_outcome(task.outcome),
-            checkpoint=encode_checkpoint(task.checkpoint),
+            checkpoint=encode_value(task.checkpoint),
         )
 
     def _write(self, kept: _Kept) -> None:

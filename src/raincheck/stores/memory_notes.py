@@ -9,7 +9,7 @@ from datetime import datetime
 
 from raincheck.notes import Note
 from raincheck.stores.agenda import Agenda
-from raincheck.stores.payloads import decode_checkpoint, encode_checkpoint
+from raincheck.stores.payloads import decode_value, encode_value
 
 __all__ = ["MemoryNotes"]
 
@@ -22,7 +22,7 @@ class _Kept:
     value: str | None
 
     def fresh(self) -> Note:
-        return replace(self.note, value=decode_checkpoint(self.value))
+        return replace(self.note, value=decode_value(self.value))
 
 
 class MemoryNotes:
@@ -78,7 +78,7 @@ class MemoryNotes:
 
     def _write(self, note: Note) -> None:
         place = (note.kind, note.key)
-        value = encode_checkpoint(note.value)
+        value = encode_value(note.value)
         if place not in self._kept:
             insort(self._keys.setdefault(note.kind, []), note.key)
         self._kept[place] = _Kept(note, value)

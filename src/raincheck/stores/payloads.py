@@ -15,15 +15,15 @@ from raincheck.task import InputRequest, LargeResult, Outcome, Progress, TaskErr
 
 __all__ = [
     "decode_arguments",
-    "decode_checkpoint",
     "decode_inputs",
     "decode_outcome",
     "decode_progress",
+    "decode_value",
     "encode_arguments",
-    "encode_checkpoint",
     "encode_inputs",
     "encode_outcome",
     "encode_progress",
+    "encode_value",
 ]
 
 
@@ -117,11 +117,11 @@ def decode_progress(text: str | None) -> Progress | None:
     return Progress(fraction=fraction, message=message)
 
 
-def encode_checkpoint(checkpoint: Any) -> str | None:
-    """What an operation saved, or a note's value, as JSON; None where there is none."""
-    return None if checkpoint is None else _encode(checkpoint)
+def encode_value(value: Any) -> str | None:
+    """Any JSON value as JSON: what an operation saved, what a note holds. None is no value, and no text."""
+    return None if value is None else _encode(value)
 
 
-def decode_checkpoint(text: str | None) -> Any:
+def decode_value(text: str | None) -> Any:
     """It again."""
     return None if text is None else _decode(text)

@@ -16,15 +16,15 @@ from raincheck.store import TaskSummary
 from raincheck.stores.moments import from_micros, micros_or_none, moment_or_none, to_micros
 from raincheck.stores.payloads import (
     decode_arguments,
-    decode_checkpoint,
     decode_inputs,
     decode_outcome,
     decode_progress,
+    decode_value,
     encode_arguments,
-    encode_checkpoint,
     encode_inputs,
     encode_outcome,
     encode_progress,
+    encode_value,
 )
 from raincheck.task import Task, TaskStatus
 
@@ -154,7 +154,7 @@ def _changing(task: Task) -> dict[str, Any]:
         "progress": encode_progress(task.progress),
         "inputs": encode_inputs(task.inputs),
         "outcome": encode_outcome(task.outcome),
-        "checkpoint": encode_checkpoint(task.checkpoint),
+        "checkpoint": encode_value(task.checkpoint),
     }
 
 
@@ -213,7 +213,7 @@ def task_from(row: Row) -> Task:
         fingerprint=text_from(fingerprint),
         priority=-turn,
         callback_url=None if callback_url is None else text_from(callback_url),
-        checkpoint=decode_checkpoint(checkpoint),
+        checkpoint=decode_value(checkpoint),
         progress=decode_progress(progress),
         inputs=decode_inputs(inputs),
         outcome=decode_outcome(outcome),
@@ -261,7 +261,7 @@ def note_members(note: Note, change_id: int) -> dict[str, Any]:
     return {
         "kind": storable(note.kind),
         "key": storable(note.key),
-        "value": encode_checkpoint(note.value),
+        "value": encode_value(note.value),
         "change_id": change_id,
         "due_at": micros_or_none(note.due_at),
         "expires_at": micros_or_none(note.expires_at),
@@ -274,7 +274,7 @@ def note_from(row: Row) -> Note:
     return Note(
         kind=text_from(kind),
         key=text_from(key),
-        value=decode_checkpoint(value),
+        value=decode_value(value),
         version=version,
         due_at=moment_or_none(due_at),
         expires_at=moment_or_none(expires_at),

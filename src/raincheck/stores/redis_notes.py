@@ -7,7 +7,7 @@ from typing import Any
 
 from raincheck.notes import Note
 from raincheck.stores.moments import from_micros, micros_or_none
-from raincheck.stores.payloads import decode_checkpoint, encode_checkpoint
+from raincheck.stores.payloads import decode_value, encode_value
 from raincheck.stores.redis_rows import stored_text, text_from
 from raincheck.stores.redis_scripts import encode_command
 
@@ -35,7 +35,7 @@ def written_row(note: Note) -> list[bytes]:
         TypeError: Its value is not a JSON value.
     """
     times = [micros_or_none(note.due_at), micros_or_none(note.expires_at)]
-    value = (encode_checkpoint(note.value) or "").encode()
+    value = (encode_value(note.value) or "").encode()
     return [note.kind.encode(), stored_text(note.key), *(_NONE if at is None else b"%d" % at for at in times), value]
 
 
@@ -59,7 +59,7 @@ def note_from(kind: str, key: str, fields: Sequence[bytes | None]) -> Note | Non
     return Note(
         kind=kind,
         key=key,
-        value=decode_checkpoint(value.decode() or None),
+        value=decode_value(value.decode() or None),
         version=int(version),
         due_at=due_at,
         expires_at=expires_at,

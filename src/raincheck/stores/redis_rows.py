@@ -18,15 +18,15 @@ from raincheck.store import TaskSummary
 from raincheck.stores.moments import from_micros, to_micros
 from raincheck.stores.payloads import (
     decode_arguments,
-    decode_checkpoint,
     decode_inputs,
     decode_outcome,
     decode_progress,
+    decode_value,
     encode_arguments,
-    encode_checkpoint,
     encode_inputs,
     encode_outcome,
     encode_progress,
+    encode_value,
 )
 from raincheck.task import Task, TaskStatus
 
@@ -235,7 +235,7 @@ def _changing(task: Task) -> _Changing:
     inline: list[str] = []
     parts = [encode_inputs(task.inputs), encode_outcome(task.outcome)]
     if task.checkpoint is not None:
-        parts.append(encode_checkpoint(task.checkpoint))
+        parts.append(encode_value(task.checkpoint))
     large = [""] * 3
     for index, part in enumerate(parts):
         if part is not None and len(part) > _INLINE:
@@ -338,7 +338,7 @@ def _part(inline: str, stored: bytes | None) -> str:
 
 def _saved(inline: str, stored: bytes | None) -> Any:
     text = _part(inline, stored)
-    return decode_checkpoint(text if inline != _APART else text.partition("\n")[2])
+    return decode_value(text if inline != _APART else text.partition("\n")[2])
 
 
 def summary_from(task_ref: str, state: bytes, fixed: bytes, changing: bytes) -> TaskSummary:

@@ -16,7 +16,7 @@ from typing import Any
 from raincheck.notes import Note
 from raincheck.sealing import KEY_NOTES, CannotOpen, Sealer, check_keys
 from raincheck.store import Cursor, Inserted, Listener, Room, TaskStore, TaskSummary
-from raincheck.stores.payloads import decode_outcome, encode_checkpoint, encode_outcome
+from raincheck.stores.payloads import decode_outcome, encode_outcome, encode_value
 from raincheck.stores.wrapper import StoreWrapper
 from raincheck.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, inflight_key
 
@@ -203,7 +203,7 @@ class SealedStore(StoreWrapper):
     # Values.
 
     def _seal(self, value: Any, place: str) -> dict[str, str]:
-        return {_SEALED: self._sealer.seal(encode_checkpoint(value) or "", place)}
+        return {_SEALED: self._sealer.seal(encode_value(value) or "", place)}
 
     def _open(self, value: Any, place: str) -> Any:
         sealed = _sealed_text(value)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from raincheck.notes import Note
 from raincheck.stores.moments import micros_or_none, moment_or_none
-from raincheck.stores.payloads import decode_checkpoint, encode_checkpoint
+from raincheck.stores.payloads import decode_value, encode_value
 from raincheck.stores.sqlite_rows import SQL, Row
 from raincheck.task import Task
 
@@ -24,7 +24,7 @@ def note_row(note: Note) -> Row:
         TypeError: Its value is not a JSON value.
     """
     due_at, expires_at = micros_or_none(note.due_at), micros_or_none(note.expires_at)
-    return note.kind, note.key, note.version, due_at, expires_at, encode_checkpoint(note.value)
+    return note.kind, note.key, note.version, due_at, expires_at, encode_value(note.value)
 
 
 def note_from(row: Row) -> Note:
@@ -33,7 +33,7 @@ def note_from(row: Row) -> Note:
     return Note(
         kind=kind,
         key=key,
-        value=decode_checkpoint(value),
+        value=decode_value(value),
         version=version,
         due_at=moment_or_none(due_at),
         expires_at=moment_or_none(expires_at),

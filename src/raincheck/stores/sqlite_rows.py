@@ -10,15 +10,15 @@ from raincheck.store import TaskSummary
 from raincheck.stores.moments import EPOCH, from_micros, micros_or_none, moment_or_none, to_micros
 from raincheck.stores.payloads import (
     decode_arguments,
-    decode_checkpoint,
     decode_inputs,
     decode_outcome,
     decode_progress,
+    decode_value,
     encode_arguments,
-    encode_checkpoint,
     encode_inputs,
     encode_outcome,
     encode_progress,
+    encode_value,
 )
 from raincheck.stores.statements import load_statements
 from raincheck.task import Task, TaskStatus
@@ -128,7 +128,7 @@ def _changing(task: Task) -> tuple[Row, Parts]:
     deadline, lease = to_micros(task.deadline_at), micros_or_none(task.lease_until)
     due = None if task.terminal else deadline if lease is None else min(deadline, lease)
     inputs, outcome = encode_inputs(task.inputs), encode_outcome(task.outcome)
-    checkpoint = encode_checkpoint(task.checkpoint)
+    checkpoint = encode_value(task.checkpoint)
     parts: Parts = ()
     apart = 0
     if inputs is not None and len(inputs) > _INLINE:
@@ -229,7 +229,7 @@ def task_from(row: Row, connection: sqlite3.Connection) -> Task:
         fingerprint=fingerprint,
         priority=priority,
         callback_url=None if callback_url is None else _text(callback_url),
-        checkpoint=decode_checkpoint(checkpoint),
+        checkpoint=decode_value(checkpoint),
         progress=decode_progress(progress),
         inputs=decode_inputs(inputs),
         outcome=decode_outcome(outcome),
