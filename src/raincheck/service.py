@@ -76,12 +76,6 @@ class ServiceSettings:
     callback_secret: str | None = field(default=None, repr=False)
     webhooks: WebhookRules = field(default_factory=WebhookRules)
 
-    @property
-    def room(self) -> Room | None:
-        """The room for pending tasks; None where there is no bound, so that an insert looks for none."""
-        in_all, of_scope = self.max_pending or None, self.max_pending_per_scope or None
-        return None if in_all is of_scope is None else Room(in_all, of_scope)
-
 
 class Service:
     """Accepts and runs tasks of the given operations on the given store.
@@ -177,7 +171,7 @@ class Service:
             engine=self._engine,
             changes=self._changes,
             max_parameters_bytes=self.settings.max_parameters_bytes,
-            room=self.settings.room,
+            room=Room(self.settings.max_pending or None, self.settings.max_pending_per_scope or None),
             callbacks=self.settings.webhooks.check_callback,
             limiter=self._limiter,
             clock=clock,
