@@ -154,7 +154,7 @@ class Registry:
             task_ref=self._new_ref(),
             scope=scope,
             operation_type=operation_type,
-            arguments=wrapped(checked, operation.secret_parameters) if checked else checked,
+            arguments=wrapped(checked, operation.secret_parameters),
             created_at=now,
             updated_at=now,
             deadline_at=now + timedelta(seconds=wait or policy.default_max_wait_seconds),
