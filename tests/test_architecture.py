@@ -80,8 +80,9 @@ ALLOWED: dict[str, set[str]] = {
     "history_keeper": {"errors", "history", "notes", "task"},
     "hints_schedule": {"history"},
     "hints": {"hints_schedule", "history", "task"},
+    "polling": {"errors", "history", "notes", "operations", "task"},
     # And what tells it of ends, a wrapper of whatever store there is.
-    "service": _DOMAIN | _PORTS | _CORE | {"operations", "engines", "stores", "webhooks"},
+    "service": _DOMAIN | _PORTS | _CORE | {"operations", "engines", "polling", "stores", "webhooks"},
     "health": {"service"},
     "lifecycle": set(),
     "worker": {"errors", "health", "lifecycle", "service"},
@@ -97,6 +98,7 @@ ALLOWED: dict[str, set[str]] = {
         "compose_operations",
         "health",
         "lifecycle",
+        "polling",
         "status",
     },
     "cli": _DOMAIN

@@ -21,13 +21,13 @@ from raincheck.config_encryption import EncryptionSettings
 from raincheck.config_execution import ExecutionSettings, WorkerSettings, too_long
 from raincheck.config_limits import BreakerSettings, LimitsSettings, OperationLimits
 from raincheck.config_results import InlineSize, ResultsSettings
-from raincheck.config_section import Duration, Retention, Retries, Section, Size, Wait
+from raincheck.config_section import Duration, InlineWait, Retention, Retries, Section, Size
 from raincheck.config_server import ServerSettings
 from raincheck.config_state import URL_FORMS, StateSettings
 from raincheck.config_upstream import PollSettings
 from raincheck.config_webhooks import OperationWebhooks, WebhookSettings, WebhooksSettings
 from raincheck.errors import ConfigurationError
-from raincheck.operations.operation import Dedupe, LostPolicy, Mode, WithoutTasks
+from raincheck.operations.operation import AnswerBy, Dedupe, LostPolicy, Mode, WithoutTasks
 
 __all__ = [
     "NESTED_MODELS",
@@ -64,6 +64,8 @@ RESERVED_NAMES = frozenset(
 )
 """The handle tools (design.md §4): no operation may take their names."""
 
+Patience = Annotated[float, Field(ge=1, le=86400)]
+
 _OPERATION_TYPE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -82,11 +84,22 @@ class PollingSettings(Section):
     hold_seconds: float = Field(
         default=3,
         ge=0,
-        le=25,
-        description="How long `resolve_task_status` holds its answer where there is no news and the caller names no "
-        "`wait_seconds`, so that a caller in a tight loop makes few calls; 0: it answers at once.",
+        le=300,
+        description="How long `resolve_task_status` holds its answer where the task goes on, the caller names no "
+        "`wait_seconds` and nothing is known of the client's patience; 0: it answers at once.",
     )
-
+    max_hold_seconds: float = Field(
+        default=25,
+        ge=0,
+        le=300,
+        description="How long it holds its answer at the most: for a client that is known to be patient, or a caller "
+        "that asks for it by `wait_seconds`.",
+    )
+    patience: Mapping[str, Patience] = Field(
+        default_factory=dict[str, float],
+        description="How many seconds a client waits for an answer before it gives up, by the name it gives itself "
+        '(`clientInfo`), as `{"my-agent" = 120}`; over what is known of it (docs/which-client.md) or was learned.',
+    )
     calls_per_second: float = Field(
         default=0,
         ge=0,
@@ -106,6 +119,10 @@ class PollingSettings(Section):
         if self.initial_interval_ms > self.max_interval_ms:
             raise ValueError(
                 f"initial_interval_ms ({self.initial_interval_ms}) is above max_interval_ms ({self.max_interval_ms})"
+            )
+        if "hold_seconds" in self.model_fields_set and self.hold_seconds > self.max_hold_seconds:
+            raise ValueError(
+                f"hold_seconds ({self.hold_seconds:g}) is above max_hold_seconds ({self.max_hold_seconds:g})"
             )
         return self
 
@@ -140,7 +157,7 @@ class _Declared(Section):
         description="`inline`: the call waits for the result, no task; `auto`: the result if it is there within "
         "`inline_wait_seconds`, else a ticket; `task`: always a ticket.",
     )
-    inline_wait_seconds: Wait | None = Field(default=None, description="As in [execution].")
+    inline_wait_seconds: InlineWait | None = Field(default=None, description="As in [execution].")
     without_tasks: WithoutTasks = Field(
         default="ticket",
         description="What a client that declares no task surface gets: a `ticket`, the result after a `wait`, "
@@ -166,6 +183,11 @@ class _Declared(Section):
         default="keys",
         description="`keys`: one task for one `idempotency_key`; `inflight`: besides, a call without a key that is "
         "equal to one under way (same caller, same parameters) gets that one's ticket.",
+    )
+    answer_by: AnswerBy = Field(
+        default="anyone",
+        description="Who may answer its questions: `anyone` (a model too, by `provide_task_input`), or the `user` "
+        "alone, whom the client asks itself.",
     )
     retry_attempts: Retries | None = Field(default=None, description="As in [execution].")
     max_result_bytes: Size | None = Field(default=None, description="As in [execution].")

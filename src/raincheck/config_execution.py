@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from raincheck.config_section import Duration, Retries, Section, Size, Wait
+from raincheck.config_section import Duration, InlineWait, Retries, Section, Size
 
 __all__ = ["ExecutionSettings", "WorkerSettings", "too_long"]
 
@@ -55,8 +55,11 @@ class ExecutionSettings(Section):
         description="How often a task is started before it is given up, where its workers are lost and "
         '`on_worker_lost = "retry"`.',
     )
-    inline_wait_seconds: Wait = Field(
-        default=2, description='How long a call of an operation with `mode = "auto"` waits before it gives a ticket.'
+    inline_wait_seconds: InlineWait = Field(
+        default="auto",
+        description='How long a call of an operation with `mode = "auto"` waits for the result before it gives a '
+        'handle. `"auto"`: 2 seconds without a history; with one, as long as most calls take if that is at most 5 '
+        "seconds, and not at all if it is more.",
     )
     max_parameters_bytes: Size = Field(default=1024 * 1024, description="The largest parameters of a call, as JSON.")
     max_result_bytes: Size = Field(default=16 * 1024 * 1024, description="The largest result, as JSON.")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Duration", "Retention", "Retries", "Section", "Size", "Wait"]
+__all__ = ["Duration", "InlineWait", "Retention", "Retries", "Section", "Size"]
 
 _TEN_YEARS = 315_360_000
 _HALF_GIB = 536_870_912
 
 Duration = Annotated[float, Field(gt=0, le=_TEN_YEARS)]
 Size = Annotated[int, Field(ge=1, le=_HALF_GIB)]
-Wait = Annotated[float, Field(ge=0, le=3600)]
+InlineWait = Annotated[float, Field(ge=0, le=60)] | Literal["auto"]
 Retries = Annotated[int, Field(ge=0, le=100)]
 Retention = Annotated[float, Field(ge=1, le=_TEN_YEARS)]
 

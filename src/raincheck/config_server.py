@@ -13,6 +13,9 @@ from raincheck.config_section import Section
 
 __all__ = ["ServerSettings"]
 
+TOOL_USE_IDS = ("claudecode/toolUseId",)
+"""The keys that are known to name one tool use, never a whole conversation (docs/which-client.md)."""
+
 _HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?:\d{1,5}|\*))?")
 _ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://{_HOST.pattern}")
 
@@ -29,6 +32,22 @@ class ServerSettings(Section):
     port: int = Field(default=8000, ge=0, le=65535, description="The port to listen on (not for stdio); 0: any free.")
     transport: Literal["stdio", "streamable-http", "sse"] = Field(
         default="stdio", description="How clients speak to it; `streamable-http` answers at the path /mcp."
+    )
+    handle_tools: Literal["all", "status", "none"] = Field(
+        default="all",
+        description="Which handle tools are listed: `all`; `status`: without `initiate_background_task`, since every "
+        "operation is a tool of its own (it is still answered); `none`: for a server whose clients all have tasks, "
+        "where a call that would give a ticket waits for its result instead.",
+    )
+    detail: Literal["compact", "full"] = Field(
+        default="compact",
+        description="What tickets and statuses hold: `compact`: what a model needs; `full`: every member, for "
+        'programs, as a caller gets by `detail = "full"`.',
+    )
+    tool_use_ids: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        default=TOOL_USE_IDS,
+        description="Keys of a call's `_meta` by which clients name one tool use: a call that is sent again with the "
+        "same one is the same task. Empty: none is looked at.",
     )
     allow_anonymous: bool = Field(
         default=False, description="Without [server.auth], listen on more than loopback: whoever gets there may call."

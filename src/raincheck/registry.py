@@ -12,7 +12,7 @@ import math
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from raincheck.changes import Changes
 from raincheck.engine import Engine
@@ -35,13 +35,12 @@ from raincheck.transitions import Cancel, Event, ProvideInput, Refused, transiti
 from raincheck.webhooks.rules import refuse_callbacks
 from raincheck.webhooks.targets import joined
 
-__all__ = ["ANY_SCOPE", "Registry", "Submission"]
+__all__ = ["ANY_SCOPE", "ProgressListener", "Registry", "Submission"]
 
 ANY_SCOPE: Final = "*"
 """The scope of the person who runs the store (`raincheck tasks`): every task. No caller is ever given it."""
 
 _ANY_NUMBER = Room()
-_QUIET_SECONDS = 1.0
 _LONGEST_KEY = 255
 _LONGEST_REF = 128
 
@@ -51,6 +50,18 @@ class Submission(NamedTuple):
 
     task: Task
     deduplicated: bool
+
+
+class ProgressListener(Protocol):
+    """Hears of a task's progress while somebody waits for its end."""
+
+    async def progressed(self, task: Task) -> float:
+        """Take the task as it is now.
+
+        Returns:
+            After how many seconds to call again, changed or not; `inf`: once it has changed.
+        """
+        ...
 
 
 class Registry:
@@ -227,8 +238,15 @@ class Registry:
             raise _not_found()
         return task
 
-    async def wait(self, task_ref: str, *, scope: str, seconds: float) -> Task:
+    async def wait(
+        self, task_ref: str, *, scope: str, seconds: float, listener: ProgressListener | None = None
+    ) -> Task:
         """The task once it is terminal or waits for input, or as it is when `seconds` are over.
+
+        Args:
+            task_ref, scope: Which task, and whose.
+            seconds: The bound.
+            listener: Told of progress meanwhile, and no more once this returns.
 
         Raises:
             TaskNotFound: As in `get`.
@@ -238,37 +256,15 @@ class Registry:
         with self._changes.watch(task_ref) as watch:
             task = await self.get(task_ref, scope=scope)
             watch.seen(task)
-            loop_time = asyncio.get_running_loop().time
-            until = loop_time() + seconds
-            while not (task.terminal or task.status is TaskStatus.INPUT_REQUIRED):
-                changed = await watch.next_change(until - loop_time())
-                if changed is None:
-                    break
-                task = changed
-        return task
-
-    async def hold(self, task_ref: str, *, scope: str, seconds: float) -> Task:
-        """The task once there is news for whoever asks about it, or as it is when `seconds` are over.
-
-        News are its end, a question, and progress; progress counts once the hold has lasted a second, so that a caller
-        that asks in a loop asks no faster than that however often a task reports.
-
-        Raises:
-            TaskNotFound: As in `get`.
-        """
-        if self._changes is None or seconds <= 0:
-            return await self.get(task_ref, scope=scope)
-        with self._changes.watch(task_ref) as watch:
-            first = task = await self.get(task_ref, scope=scope)
-            watch.seen(task)
             now = asyncio.get_running_loop().time
             until = now() + seconds
-            progress_counts_at = now() + min(seconds, _QUIET_SECONDS)
-            while not (task.terminal or task.status is TaskStatus.INPUT_REQUIRED):
-                end = until if task.progress == first.progress else progress_counts_at
-                if now() >= end or watch.ended:
+            while not (task.terminal or task.status is TaskStatus.INPUT_REQUIRED or watch.ended):
+                pause = until - now()
+                if pause <= 0:
                     break
-                task = await watch.next_change(end - now()) or task
+                if listener is not None:
+                    pause = min(pause, await listener.progressed(task))
+                task = await watch.next_change(pause) or task
         return task
 
     async def wait_for_change(self, seen: Task, *, scope: str, seconds: float) -> Task:

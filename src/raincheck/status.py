@@ -8,7 +8,7 @@ from typing import Any
 from raincheck.result_forms import public_preview
 from raincheck.task import Outcome, Task
 
-__all__ = ["plain_value", "status_of", "timestamp"]
+__all__ = ["compact_status_of", "plain_value", "status_of", "timestamp"]
 
 
 def timestamp(at: datetime) -> str:
@@ -36,11 +36,30 @@ def status_of(task: Task, *, poll_after_seconds: float | None, eta_seconds: floa
     if eta_seconds is not None:
         status["eta_seconds"] = eta_seconds
     if task.outstanding:
-        status["input_requests"] = {
-            request.key: {"method": request.method, "params": request.params} for request in task.outstanding
-        }
-        status["next_step"] = "Ask the user, then call provide_task_input with responses by these keys."
+        status["input_requests"] = _questions(task)
     return status
+
+
+def compact_status_of(task: Task) -> dict[str, Any]:
+    """The same for a model: what says nothing is left out, and a terminal task has its whole result or error."""
+    status: dict[str, Any] = {"task_ref": task.task_ref, "status": task.status.value}
+    outcome = task.outcome
+    if outcome is not None and outcome.error is not None:
+        status["error"] = outcome.error.public()
+    elif outcome is not None:
+        status["result"] = plain_value(outcome)
+    if task.terminal:
+        return status
+    if task.progress is not None:
+        told = {"fraction": task.progress.fraction, "message": task.progress.message}
+        status["progress"] = {key: value for key, value in told.items() if value is not None}
+    if task.outstanding:
+        status["input_requests"] = _questions(task)
+    return status
+
+
+def _questions(task: Task) -> dict[str, Any]:
+    return {request.key: {"method": request.method, "params": request.params} for request in task.outstanding}
 
 
 def plain_value(outcome: Outcome) -> Any:

@@ -100,7 +100,7 @@ def _report(settings: Settings) -> dict[str, Any]:
 
     require_server()
     from raincheck.mcp.auth import make_verifier
-    from raincheck.mcp.handle_tools import HANDLE_TOOLS
+    from raincheck.mcp.handle_definitions import HANDLE_TOOLS
 
     make_verifier(settings, os.environ)
     operations = make_operations(settings)

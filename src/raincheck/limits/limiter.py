@@ -180,7 +180,7 @@ class Limiter:
         ref = OUTSIDE + secrets.token_hex(12)
         seconds = policy.timeout_seconds + _GRACE_SECONDS
         if policy.breaker is not None:
-            lapses_at = self._clock() + timedelta(seconds=seconds + policy.inline_wait_seconds)
+            lapses_at = self._clock() + timedelta(seconds=seconds + policy.permit_wait_seconds)
             await self._breakers.admit(name, policy.breaker, ref, lapses_at=lapses_at)
         try:
             if not policy.limited:
@@ -242,7 +242,7 @@ class Limiter:
 
 
 async def _taken_in_time(desk: Desk, ref: str, seconds: float, policy: Policy) -> None:
-    until = elapsed() + policy.inline_wait_seconds
+    until = elapsed() + policy.permit_wait_seconds
     while (refused := await desk.take(ref, 0, start=True, seconds=seconds)) is not None:
         left = until - elapsed()
         if refused.limit == "starts_per_minute" and refused.seconds > left:

@@ -15,9 +15,9 @@ from mcp_types import CallToolRequestParams
 from raincheck.errors import ConfigurationError
 from raincheck.mcp import hosting
 from raincheck.mcp.existing_tools import existing_tool_operation
-from raincheck.mcp.handle_tools import HANDLE_TOOLS
+from raincheck.mcp.handle_definitions import HANDLE_TOOLS
 from raincheck.mcp.result_resources import is_result_read, with_template
-from raincheck.mcp.scopes import ANONYMOUS, scope_of
+from raincheck.mcp.scopes import scope_of
 from raincheck.mcp.surfaces import CORE_TASKS_VERSION, TASKS_EXTENSION
 from raincheck.mcp.task_methods import task_bindings
 from raincheck.mcp.task_stream import listen
@@ -70,7 +70,7 @@ class Raincheck(Workshop, Extension):
         if (server := hosting.constructing_server()) is not None:
             self._attach(server)
         bindings = [
-            self._binding(tool.name, tool.title, tool.description, tool.input_schema(), hosting.annotations_of(tool))
+            self._binding(tool.name, None, tool.description, tool.input_schema(), hosting.annotations_of(tool))
             for tool in HANDLE_TOOLS
         ]
         return bindings if server is not None else [*bindings, *map(self._operation_binding, self._operations.values())]
@@ -114,13 +114,17 @@ class Raincheck(Workshop, Extension):
     ) -> list[dict[str, Any]]:
         """The SDK's listing with our tools' exact schemas, and no promise that a ticket would break."""
         await self.adopt_all()
-        exact = hosting.listed_handles(self._operations) | {
+        exact = hosting.listed_handles() | {
             name: hosting.listed(operation) for name, operation in self._operations.items() if name not in self._adopted
         }
         promised = {name: hosting.promised_schema(self._operations[name]) for name in self._adopted}
-        exact |= {name: {"outputSchema": schema} for name, schema in promised.items() if schema is not None}
+        exact |= {
+            name: {"description": hosting.described(self._operations[name])}
+            | ({} if schema is None else {"outputSchema": schema})
+            for name, schema in promised.items()
+        }
         unsure = {name for name, schema in promised.items() if schema is None}
-        hidden = {"list_background_tasks"} if scope_of(ctx) == ANONYMOUS else set[str]()
+        hidden = self.hidden(ctx)
         listing = [
             {**tool, **exact.get(tool["name"], {})}
             for tool in hosting.without_output_schema(tools, unsure)
@@ -166,7 +170,7 @@ class Raincheck(Workshop, Extension):
         return self._binding(
             operation.operation_type,
             operation.title,
-            operation.description,
+            hosting.described(operation),
             operation.executor.parameters_schema,
             None,
         )

@@ -36,14 +36,14 @@ from raincheck.config import Settings
 from raincheck.errors import ConfigurationError, UnknownOperation
 from raincheck.mcp import hosting, wire
 from raincheck.mcp.fastmcp_tools import AnsweredTool, existing_tool_operation
-from raincheck.mcp.handle_tools import HANDLE_TOOLS
+from raincheck.mcp.handle_definitions import HANDLE_NAMES, HANDLE_TOOLS
 from raincheck.mcp.result_resources import is_result_read, with_template
-from raincheck.mcp.scopes import ANONYMOUS, scope_of
+from raincheck.mcp.scopes import scope_of
 from raincheck.mcp.surfaces import CORE_TASKS_VERSION, TASKS_EXTENSION
 from raincheck.mcp.task_methods import task_bindings
 from raincheck.mcp.task_stream import listen
 from raincheck.mcp.typed_tools import task_support
-from raincheck.mcp.workshop import HANDLE_NAMES, Workshop
+from raincheck.mcp.workshop import Workshop
 from raincheck.operations.operation import Operation, Policy
 from raincheck.store import TaskStore
 
@@ -139,7 +139,7 @@ class Raincheck(Workshop, ServerExtension):
             layers.append(self._sdk_layer)
             self._serves_core_tasks = True
         for tool in HANDLE_TOOLS:
-            self._add_tool(tool.name, tool.title, tool.description, tool.input_schema(), hosting.annotations_of(tool))
+            self._add_tool(tool.name, None, tool.description, tool.input_schema(), hosting.annotations_of(tool))
         for operation in self._operations.values():
             self._register(operation)
 
@@ -194,7 +194,7 @@ class Raincheck(Workshop, ServerExtension):
         if self._host is not None:
             listed = hosting.listed(operation)
             self._add_tool(
-                operation.operation_type, operation.title, operation.description, listed["inputSchema"], None
+                operation.operation_type, operation.title, listed["description"], listed["inputSchema"], None
             )
 
     async def _existing_tools(self) -> Mapping[str, Callable[[Policy], Operation]]:
@@ -216,14 +216,14 @@ class Raincheck(Workshop, ServerExtension):
     def listed(self, tools: Sequence[Any], ctx: ServerRequestContext[Any, Any] | None) -> list[Any]:
         """FastMCP's listing with our tools' exact schemas, and no promise that a ticket would break."""
         shown: list[Any] = []
+        hidden = self.hidden(ctx)
         for tool in tools:
             changes: dict[str, Any] = {}
             operation = self._operations.get(tool.name)
-            if tool.name == "list_background_tasks" and ctx is not None and scope_of(ctx) == ANONYMOUS:
+            if tool.name in hidden:
                 continue
-            if tool.name == "initiate_background_task":
-                names = [each.name for each in tools if each.name in self._operations]
-                changes["parameters"] = hosting.listed_handles(names)[tool.name]["inputSchema"]
+            if operation is not None and tool.name in self._adopted:
+                changes["description"] = hosting.described(operation)
             if operation is not None and tool.output_schema is not None:
                 changes["output_schema"] = hosting.promised_schema(operation)
             if operation is not None and self._serves_core_tasks:

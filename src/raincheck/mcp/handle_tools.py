@@ -6,9 +6,10 @@ import logging
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from mcp.server.context import ServerRequestContext
 
 from raincheck.config import PollingSettings
 from raincheck.errors import CallError, InternalError, InvalidParameters, StoreError
@@ -16,127 +17,21 @@ from raincheck.hints import Hints, Lookup
 from raincheck.hints_schedule import Ladder
 from raincheck.mcp import wire
 from raincheck.mcp.buckets import Buckets
-from raincheck.mcp.scopes import ANONYMOUS
+from raincheck.mcp.handle_answers import Offer, status_answer, ticket_answer
+from raincheck.mcp.handle_definitions import HANDLE_TOOLS
+from raincheck.mcp.holds import Holds
+from raincheck.mcp.scopes import ANONYMOUS, scope_of
 from raincheck.mcp.store_trouble import for_callers
 from raincheck.registry import Registry, Submission
 from raincheck.task import Task, TaskStatus, utc_now
 
-__all__ = ["HANDLE_TOOLS", "HandleTool", "HandleTools", "answer_errors"]
+__all__ = ["HandleTools", "answer_errors"]
 
 logger = logging.getLogger(__name__)
 
-LONGEST_WAIT = 25.0
-"""The cap of `wait_seconds`: some callers give up after 30 seconds."""
-
 _LONGEST_LIST = 200
+_Context = ServerRequestContext[Any, Any]
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HandleTool:
-    """One handle tool as `tools/list` shows it.
-
-    Attributes:
-        name, title, description: For the model, and for people.
-        properties, required: Its input schema.
-        read_only: Whether it changes nothing, so that a client may call it without asking its user.
-    """
-
-    name: str
-    title: str
-    description: str
-    properties: Mapping[str, Any]
-    required: tuple[str, ...]
-    read_only: bool
-
-    def input_schema(self) -> dict[str, Any]:
-        """JSON Schema of its parameters."""
-        return {
-            "type": "object",
-            "properties": dict(self.properties),
-            "required": list(self.required),
-            "additionalProperties": False,
-        }
-
-
-_REF = {"type": "string", "description": "The task_ref of the ticket."}
-
-HANDLE_TOOLS: tuple[HandleTool, ...] = (
-    HandleTool(
-        name="initiate_background_task",
-        title="Start a background task",
-        description=(
-            "Start a slow operation in the background. Answers at once with a task_ref; "
-            "then call resolve_task_status until `terminal` is true. "
-            "When you retry a call, pass the same idempotency_key: the work is then not done twice."
-        ),
-        properties={
-            "operation_type": {"type": "string", "description": "Which operation: the name of its tool."},
-            "parameters": {"type": "object", "description": "The operation's own parameters.", "default": {}},
-            "max_wait_seconds": {"type": "number", "description": "Give up after so many seconds from now."},
-            "idempotency_key": {"type": "string", "description": "Any text unique to this piece of work."},
-            "callback_url": {
-                "type": "string",
-                "description": "Where the end is POSTed as a signed webhook; only to hosts that the server allows.",
-            },
-        },
-        required=("operation_type",),
-        read_only=False,
-    ),
-    HandleTool(
-        name="resolve_task_status",
-        title="Look at a background task",
-        description=(
-            "Status of a background task, and its result once `terminal` is true. "
-            "Pass wait_seconds (up to 25) to wait for news instead of asking again and again."
-        ),
-        properties={
-            "task_ref": _REF,
-            "wait_seconds": {
-                "type": "number",
-                "description": "Wait at most so many seconds for news; 0: answer at once.",
-            },
-        },
-        required=("task_ref",),
-        read_only=True,
-    ),
-    HandleTool(
-        name="cancel_background_task",
-        title="Cancel a background task",
-        description="Stop a background task whose result is no longer wanted. Calling it again does no harm.",
-        properties={"task_ref": _REF},
-        required=("task_ref",),
-        read_only=False,
-    ),
-    HandleTool(
-        name="provide_task_input",
-        title="Answer a background task",
-        description=(
-            "Answer the questions of a task whose status is input_required: responses by the keys of its "
-            'input_requests, each {"action": "accept" | "decline" | "cancel", "content": {…}}.'
-        ),
-        properties={
-            "task_ref": _REF,
-            "responses": {
-                "type": "object",
-                "additionalProperties": {"type": "object"},
-                "description": "Answers by key.",
-            },
-        },
-        required=("task_ref", "responses"),
-        read_only=False,
-    ),
-    HandleTool(
-        name="list_background_tasks",
-        title="List background tasks",
-        description="Your background tasks, newest first: finds a lost task_ref.",
-        properties={
-            "status": {"type": "string", "enum": [status.value for status in TaskStatus]},
-            "limit": {"type": "integer", "minimum": 1, "maximum": _LONGEST_LIST, "default": 20},
-        },
-        required=(),
-        read_only=True,
-    ),
-)
 
 _BY_NAME = {tool.name: tool for tool in HANDLE_TOOLS}
 
@@ -167,28 +62,34 @@ class HandleTools:
     Args:
         registry: The use cases.
         polling: The ladder that the hints follow, and whether they learn.
+        holds: Holds answers.
+        full: Whether every answer is in its full form, not only those that ask for it.
         history: Looks up what is known of an operation.
         clock: The wall clock.
 
     Attributes:
-        hold_seconds: How long an answer without news is held for a caller that names no time of its own.
+        hold_seconds: How long a `tasks/get` that comes too early is held at the most.
     """
 
     def __init__(
         self,
         registry: Registry,
         polling: PollingSettings,
+        holds: Holds,
         *,
+        full: bool = False,
         history: Lookup | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._registry = registry
         ladder = Ladder(polling.initial_interval_ms / 1000, polling.max_interval_ms / 1000, polling.backoff_multiplier)
         self._hints = Hints(ladder, history if polling.learn else None)
+        self._holds = holds
+        self._full = full
         self.hold_seconds = polling.hold_seconds
         self._buckets = Buckets(polling.calls_per_second, polling.call_burst)
         self._clock = clock
-        self._handlers: dict[str, Callable[[Mapping[str, Any], str], Awaitable[dict[str, Any]]]] = {
+        self._handlers: dict[str, Callable[[Mapping[str, Any], _Context], Awaitable[dict[str, Any]]]] = {
             "initiate_background_task": self._initiate,
             "resolve_task_status": self._resolve,
             "cancel_background_task": self._cancel,
@@ -196,9 +97,9 @@ class HandleTools:
             "list_background_tasks": self._list,
         }
 
-    async def call(self, name: str, arguments: Mapping[str, Any], scope: str) -> dict[str, Any]:
+    async def call(self, name: str, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
         """The result of a call; errors are results too."""
-        return await answer_errors(self._checked_call(name, arguments, scope))
+        return await answer_errors(self._checked_call(name, arguments, ctx))
 
     def admit(self, scope: str) -> None:
         """Count one call, of whichever surface, against what its caller may make.
@@ -208,17 +109,17 @@ class HandleTools:
         """
         self._buckets.take(scope)
 
-    async def _checked_call(self, name: str, arguments: Mapping[str, Any], scope: str) -> dict[str, Any]:
-        self.admit(scope)
+    async def _checked_call(self, name: str, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
+        self.admit(scope_of(ctx))
         tool = _BY_NAME[name]
         for key in arguments:
-            if key not in tool.properties:
-                allowed = ", ".join(tool.properties)
+            if key not in tool.properties and key not in tool.unlisted:
+                allowed = ", ".join((*tool.properties, *tool.unlisted))
                 raise InvalidParameters(f"{name} has no parameter {key[:80]!r}. Allowed: {allowed}.")
         for key in tool.required:
             if key not in arguments:
                 raise InvalidParameters(f"{name} needs the parameter {key!r}.")
-        return await self._handlers[name](arguments, scope)
+        return await self._handlers[name](arguments, ctx)
 
     def poll_after(self, task: Task) -> float | None:
         """When to ask again, in seconds: as the operation's history says, before there is one by the polling ladder;
@@ -230,51 +131,65 @@ class HandleTools:
         """In how many seconds the task has probably ended, where the operation's history says."""
         return self._hints.eta(task, self._clock())
 
-    def ticket(self, submission: Submission, *, waited: bool = False) -> dict[str, Any]:
+    async def ticket(
+        self, submission: Submission, ctx: _Context, *, waited: bool = False, full: bool = False
+    ) -> dict[str, Any]:
         """The ticket for an accepted call."""
         task = submission.task
         fresh = not submission.deduplicated and not waited
+        hint = self._hints.poll_after(task, task.created_at if fresh else self._clock()) or 0.0
         return wire.json_result(
-            wire.ticket_of(
+            ticket_answer(
                 task,
+                await self._offer(ctx, hint),
                 deduplicated=submission.deduplicated,
-                poll_after_seconds=self._hints.poll_after(task, task.created_at if fresh else self._clock()) or 0.0,
-                status="queued" if fresh else task.status.value,
+                fresh=fresh,
+                full=full or self._full,
+                poll_after_seconds=hint,
             )
         )
 
-    async def _initiate(self, arguments: Mapping[str, Any], scope: str) -> dict[str, Any]:
+    async def _offer(self, ctx: _Context, hint: float | None) -> Offer:
+        seconds, known = await self._holds.offered(ctx)
+        return Offer(seconds, None if known else self._holds.longest, hint)
+
+    async def _initiate(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
+        full = _full(arguments)
         parameters = arguments.get("parameters")
         submission = await self._registry.submit(
             _text(arguments, "operation_type"),
             {} if parameters is None else _object(arguments, "parameters"),
-            scope=scope,
+            scope=scope_of(ctx),
             max_wait_seconds=_number(arguments, "max_wait_seconds"),
             idempotency_key=_text(arguments, "idempotency_key")
             if arguments.get("idempotency_key") is not None
             else None,
             callback_url=_text(arguments, "callback_url") if arguments.get("callback_url") is not None else None,
         )
-        return self.ticket(submission)
+        return await self.ticket(submission, ctx, full=full)
 
-    async def _resolve(self, arguments: Mapping[str, Any], scope: str) -> dict[str, Any]:
-        asked = _number(arguments, "wait_seconds")
-        wait = self.hold_seconds if asked is None else min(asked, LONGEST_WAIT)
-        if wait < 0:
-            raise InvalidParameters(f"wait_seconds must be from 0 to {LONGEST_WAIT:g}; it was {wait:g}.")
-        return self._status(await self._registry.hold(_text(arguments, "task_ref"), scope=scope, seconds=wait))
+    async def _resolve(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
+        full, task_ref, asked = _full(arguments), _text(arguments, "task_ref"), _number(arguments, "wait_seconds")
+        if asked is not None and asked < 0:
+            raise InvalidParameters(f"wait_seconds must be from 0 to {self._holds.longest:g}; it was {asked:g}.")
+        seconds = (await self._holds.offered(ctx))[0] if asked is None else await self._holds.bounded(ctx, asked)
+        return await self._status(await self._holds.wait(ctx, task_ref, seconds), ctx, full=full)
 
-    async def _cancel(self, arguments: Mapping[str, Any], scope: str) -> dict[str, Any]:
-        return self._status(await self._registry.cancel(_text(arguments, "task_ref"), scope=scope))
+    async def _cancel(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
+        full = _full(arguments)
+        task = await self._registry.cancel(_text(arguments, "task_ref"), scope=scope_of(ctx))
+        return await self._status(task, ctx, full=full)
 
-    async def _provide(self, arguments: Mapping[str, Any], scope: str) -> dict[str, Any]:
-        responses = _object(arguments, "responses")
+    async def _provide(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
+        full, responses = _full(arguments), _object(arguments, "responses")
         for key, response in responses.items():
             if not isinstance(response, dict):
                 raise InvalidParameters(f"The response to {key[:80]!r} must be an object with an action.")
-        return self._status(await self._registry.provide_input(_text(arguments, "task_ref"), responses, scope=scope))
+        task = await self._registry.provide_input(_text(arguments, "task_ref"), responses, scope=scope_of(ctx))
+        return await self._status(task, ctx, full=full)
 
-    async def _list(self, arguments: Mapping[str, Any], scope: str) -> dict[str, Any]:
+    async def _list(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
+        scope = scope_of(ctx)
         if scope == ANONYMOUS:
             raise InvalidParameters(
                 "list_background_tasks is off for callers without authentication: they could see each other's tasks."
@@ -282,10 +197,26 @@ class HandleTools:
         tasks = await self._registry.list(scope=scope, statuses=_statuses(arguments), limit=_limit(arguments))
         return wire.json_result({"tasks": [wire.summary_of(task) for task in tasks]})
 
-    def _status(self, task: Task) -> dict[str, Any]:
+    async def _status(self, task: Task, ctx: _Context, *, full: bool) -> dict[str, Any]:
+        now = self._clock()
+        hint = self._hints.poll_after(task, now)
         return wire.json_result(
-            wire.status_of(task, poll_after_seconds=self.poll_after(task), eta_seconds=self.eta(task))
+            status_answer(
+                task,
+                await self._offer(ctx, hint),
+                now=now,
+                full=full or self._full,
+                poll_after_seconds=hint,
+                eta_seconds=self._hints.eta(task, now),
+            )
         )
+
+
+def _full(arguments: Mapping[str, Any]) -> bool:
+    detail = arguments.get("detail")
+    if detail not in (None, "compact", "full"):
+        raise InvalidParameters('detail must be "compact" or "full".')
+    return detail == "full"
 
 
 def _text(arguments: Mapping[str, Any], key: str) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mcp.server.mcpserver import MCPServer
 from mcp_types import ToolAnnotations
 
-from raincheck.mcp.handle_tools import HANDLE_TOOLS, HandleTool
+from raincheck.mcp.handle_definitions import HANDLE_TOOLS, HandleTool
 from raincheck.mcp.surfaces import CORE_TASKS_VERSION
 from raincheck.mcp.typed_tools import task_support
 from raincheck.operations.operation import Operation
@@ -20,6 +20,7 @@ from raincheck.result_forms import PREVIEW_SCHEMA
 __all__ = [
     "annotations_of",
     "constructing_server",
+    "described",
     "listed",
     "listed_handles",
     "may_give_ticket",
@@ -28,6 +29,9 @@ __all__ = [
     "with_task_support",
     "without_output_schema",
 ]
+
+
+MAY_BE_SLOW = "(May answer with a ticket: resolve_task_status then waits for the result.)"
 
 
 def constructing_server() -> MCPServer[Any] | None:
@@ -50,22 +54,12 @@ def constructing_server() -> MCPServer[Any] | None:
 
 def annotations_of(tool: HandleTool) -> ToolAnnotations:
     """Hints for clients: which tools change nothing and may be called without asking the user."""
-    return ToolAnnotations(
-        title=tool.title,
-        read_only_hint=tool.read_only,
-        destructive_hint=False if tool.name != "cancel_background_task" else None,
-        idempotent_hint=tool.name in ("resolve_task_status", "cancel_background_task", "list_background_tasks"),
-        open_world_hint=None,
-    )
+    return ToolAnnotations(read_only_hint=True) if tool.read_only else ToolAnnotations(destructive_hint=False)
 
 
-def listed_handles(operation_types: Collection[str]) -> dict[str, dict[str, Any]]:
-    """The handle tools' exact schemas as `tools/list` shows them, with the operations that there are."""
-    shown = {tool.name: {"inputSchema": tool.input_schema()} for tool in HANDLE_TOOLS}
-    if operation_types:
-        properties = shown["initiate_background_task"]["inputSchema"]["properties"]
-        properties["operation_type"] = {**properties["operation_type"], "enum": list(operation_types)}
-    return shown
+def listed_handles() -> dict[str, dict[str, Any]]:
+    """The handle tools' exact schemas as `tools/list` shows them."""
+    return {tool.name: {"inputSchema": tool.input_schema()} for tool in HANDLE_TOOLS}
 
 
 def listed(operation: Operation) -> dict[str, Any]:
@@ -75,7 +69,7 @@ def listed(operation: Operation) -> dict[str, Any]:
     """
     tool: dict[str, Any] = {
         "name": operation.operation_type,
-        "description": operation.description,
+        "description": described(operation),
         "inputSchema": dict(operation.executor.parameters_schema),
     }
     if operation.title:
@@ -83,6 +77,13 @@ def listed(operation: Operation) -> dict[str, Any]:
     if (schema := promised_schema(operation)) is not None:
         tool["outputSchema"] = schema
     return tool
+
+
+def described(operation: Operation) -> str:
+    """The description of its typed tool, which says where a call may be answered with a ticket."""
+    if not may_give_ticket(operation):
+        return operation.description
+    return f"{operation.description.rstrip()} {MAY_BE_SLOW}".lstrip()
 
 
 def promised_schema(operation: Operation) -> dict[str, Any] | None:

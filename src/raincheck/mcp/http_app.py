@@ -1,8 +1,9 @@
 """The HTTP application of `raincheck serve`: one address, answered as each protocol version needs it.
 
 A request of the present protocol is one exchange, and its answer plain JSON: streams would cost a tenth to nearly half
-of the throughput (`subscriptions/listen` streams all the same). A client of an older protocol may be asked something
-while its call is open, so its answers come on streams, and its sessions live in a session manager of their own.
+of the throughput. Where a call carries a `progressToken` its answer becomes a stream with the first progress that there
+is to tell, and `subscriptions/listen` always is one. A client of an older protocol may be asked something while its
+call is open, so its answers come on streams, and its sessions live in a session manager of their own.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.applications import Starlette
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raincheck.health import PATHS, Health
 from raincheck.mcp.hang_up import ending_with_its_caller
 
 __all__ = ["http_app", "with_health"]
 
+_PROGRESS_TOKEN = b'"progressToken"'
 _PRESENT = frozenset(version.encode() for version in MODERN_PROTOCOL_VERSIONS)
 
 
@@ -43,9 +45,28 @@ def http_app(server: MCPServer[Any], *, host: str, security: TransportSecuritySe
             await living(scope, receive, send)
             return
         version = next((value for name, value in scope["headers"] if name == b"mcp-protocol-version"), None)
-        await (answered if version in _PRESENT else streams)(scope, receive, send)
+        if version not in _PRESENT:
+            await streams(scope, receive, send)
+            return
+        if not any(name == b"accept" and b"text/event-stream" in value for name, value in scope["headers"]):
+            await answered(scope, receive, send)
+            return
+        first = await receive()
+        # A body that comes in several pieces is large, and no question for a task's status.
+        wants_progress = _PROGRESS_TOKEN in first.get("body", b"")
+        await (streams if wants_progress else answered)(scope, _again(first, receive), send)
 
     return app
+
+
+def _again(first: Message, receive: Receive) -> Receive:
+    """`receive` with that message, already taken, in front."""
+    waiting = [first]
+
+    async def replayed() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return replayed
 
 
 def with_health(app: ASGIApp, health: Health) -> ASGIApp:

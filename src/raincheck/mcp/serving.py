@@ -40,8 +40,9 @@ __all__ = ["make_server", "serve"]
 logger = logging.getLogger(__name__)
 
 INSTRUCTIONS = (
-    "Slow tools here answer with a ticket: a task_ref. Go on with other work, then call resolve_task_status with it "
-    "until `terminal` is true. Never start the same work again because it takes long."
+    "A slow call may answer with a ticket: a task_ref. If your host shows the call as a background task, go on and "
+    "wait for its notification; else call resolve_task_status, which waits for the result. Never start the same work "
+    "again because it takes long."
 )
 
 

@@ -15,7 +15,8 @@ from mcp.server.mcpserver import MCPServer
 from mcp_types import SERVER_INFO_META_KEY, Implementation
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from raincheck.mcp.workshop import HANDLE_NAMES, Workshop
+from raincheck.mcp.handle_definitions import HANDLE_NAMES
+from raincheck.mcp.workshop import Workshop
 
 __all__ = ["shorten"]
 

@@ -116,7 +116,7 @@ class TaskMethods:
         """`tasks/get` of either protocol: at once for a caller that keeps to the interval, else held for a while."""
         modern = _checked_era(ctx, params)
         early = min(self._pacing.early_by(params.task_id), self._handles.hold_seconds)
-        task = await self._registry.hold(params.task_id, scope=scope_of(ctx), seconds=early)
+        task = await self._registry.wait(params.task_id, scope=scope_of(ctx), seconds=early)
         self._pacing.answered(task.task_ref, self._handles.poll_after(task))
         shown = {"resultType": "complete", **self.detailed(task)} if modern else self.core(task)
         return task_wire.with_eta(shown, self._handles.eta(task))

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, WithJsonSchema
 from raincheck.errors import OperationFailed, RaincheckError, StoreError, TaskFailure, TaskTimeout
 from raincheck.mcp import wire
 from raincheck.mcp.handle_tools import HandleTools
+from raincheck.mcp.holds import Holds
 from raincheck.mcp.scopes import scope_of
 from raincheck.mcp.surfaces import (
     CORE_TASKS_VERSION,
@@ -31,11 +32,12 @@ from raincheck.mcp.surfaces import (
 )
 from raincheck.mcp.task_methods import TaskMethods
 from raincheck.operations.context import CallbackAddress, TaskContext
-from raincheck.operations.operation import Operation, Policy
-from raincheck.registry import Registry, Submission
+from raincheck.operations.operation import Operation
+from raincheck.polling.inline_wait import InlineWaits
+from raincheck.registry import Registry
 from raincheck.results import Results, outcome_of
 from raincheck.run import input_key
-from raincheck.task import InputRequest, Outcome, Progress, TaskError, TaskStatus, new_task_ref
+from raincheck.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, new_task_ref
 
 __all__ = ["TypedTools", "task_support", "tool_function"]
 
@@ -53,13 +55,25 @@ class TypedTools:
         handles: Makes the tickets.
         methods: Makes the handles of the task protocols.
         results: Puts large results away.
+        holds: Waits for results within the call.
+        waits: How long.
     """
 
-    def __init__(self, registry: Registry, handles: HandleTools, methods: TaskMethods, results: Results) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        handles: HandleTools,
+        methods: TaskMethods,
+        results: Results,
+        holds: Holds,
+        waits: InlineWaits,
+    ) -> None:
         self._registry = registry
         self._handles = handles
         self._methods = methods
         self._results = results
+        self._holds = holds
+        self._waits = waits
 
     async def call(
         self, operation: Operation, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any]
@@ -87,29 +101,34 @@ class TypedTools:
             ttl_seconds=ttl_seconds,
             inputs=answers,
         )
-        if surface is Surface.EXTENSION:
-            return self._methods.created(submission.task)
+        # A request of the core tasks asks for a task, and gets one however soon its work ends.
         if surface is Surface.CORE:
             return {"task": self._methods.core(submission.task)}
-        return await self._without_tasks(policy, submission, ctx)
-
-    async def _without_tasks(
-        self, policy: Policy, submission: Submission, ctx: ServerRequestContext[Any, Any]
-    ) -> dict[str, Any]:
-        task, scope = submission.task, scope_of(ctx)
-        if policy.without_tasks == "wait":
-            while not task.terminal:
-                if task.status is TaskStatus.INPUT_REQUIRED:
-                    task = await self._methods.ask_client(ctx, task, scope)
-                else:
-                    task = await self._registry.wait(task.task_ref, scope=scope, seconds=60.0)
-        elif policy.mode == "task" or not policy.inline_wait_seconds:
-            return self._handles.ticket(submission)
+        if surface is Surface.HANDLES and policy.without_tasks == "wait":
+            task = await self._until_settled(submission.task, ctx)
         else:
-            task = await self._registry.wait(task.task_ref, scope=scope, seconds=policy.inline_wait_seconds)
+            task = await self._within_the_call(operation, submission.task, ctx)
         if task.terminal and task.outcome is not None:
             return wire.outcome_result(task.outcome, raise_rpc_error=rpc_error)
-        return self._handles.ticket(submission._replace(task=task), waited=True)
+        if surface is Surface.EXTENSION:
+            return self._methods.created(task)
+        waited = task is not submission.task
+        return await self._handles.ticket(submission._replace(task=task), ctx, waited=waited)
+
+    async def _within_the_call(self, operation: Operation, task: Task, ctx: ServerRequestContext[Any, Any]) -> Task:
+        """The task, waited for as long as that pays and its client has patience."""
+        seconds = self._waits.seconds(operation.operation_type, operation.policy)
+        if operation.policy.inline_wait_seconds == "auto":
+            seconds = await self._holds.bounded(ctx, seconds)
+        return await self._holds.wait(ctx, task.task_ref, seconds) if seconds else task
+
+    async def _until_settled(self, task: Task, ctx: ServerRequestContext[Any, Any]) -> Task:
+        while not task.terminal:
+            if task.status is TaskStatus.INPUT_REQUIRED:
+                task = await self._methods.ask_client(ctx, task, scope_of(ctx))
+            else:
+                task = await self._holds.wait(ctx, task.task_ref, 60.0)
+        return task
 
     async def _run_inline(
         self, operation: Operation, arguments: Mapping[str, Any], ctx: ServerRequestContext[Any, Any]

@@ -24,8 +24,6 @@ __all__ = [
     "value_result",
 ]
 
-NEXT_STEP = "Call resolve_task_status with this task_ref."
-
 
 def _speakable(value: Any) -> tuple[Any, str]:
     """The value and its compact JSON, without lone surrogates (Python's stand-in for a file name's odd bytes).
@@ -58,7 +56,7 @@ def call_error(error: RaincheckError) -> dict[str, Any]:
 
 
 def ticket_of(task: Task, *, deduplicated: bool, poll_after_seconds: float, status: str) -> dict[str, Any]:
-    """The ticket: what a caller holds until the result is ready (design.md §4)."""
+    """Every member of a ticket but its next step (design.md §4)."""
     return {
         "task_ref": task.task_ref,
         "status": status,
@@ -67,7 +65,6 @@ def ticket_of(task: Task, *, deduplicated: bool, poll_after_seconds: float, stat
         "created_at": timestamp(task.created_at),
         "deadline_at": timestamp(task.deadline_at),
         "poll_after_seconds": poll_after_seconds,
-        "next_step": NEXT_STEP,
     }
 
 

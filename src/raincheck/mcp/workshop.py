@@ -29,26 +29,37 @@ from raincheck.config import Settings, file_name
 from raincheck.config_sources import settings_of
 from raincheck.errors import ConfigurationError
 from raincheck.mcp.callbacks import with_callbacks
-from raincheck.mcp.handle_tools import HANDLE_TOOLS, HandleTools, answer_errors
+from raincheck.mcp.handle_definitions import HANDLE_NAMES, hidden_handle_tools
+from raincheck.mcp.handle_tools import HandleTools, answer_errors
+from raincheck.mcp.holds import Holds
 from raincheck.mcp.protocol_errors import KeepsProtocolErrors
 from raincheck.mcp.result_resources import read
-from raincheck.mcp.scopes import scope_of
+from raincheck.mcp.scopes import ANONYMOUS, scope_of
 from raincheck.mcp.surfaces import Surface, surface_of
 from raincheck.mcp.task_methods import TaskMethods, answered
 from raincheck.mcp.typed_tools import TypedTools
 from raincheck.operations.limits import BreakerPolicy, breaker_policy
-from raincheck.operations.operation import Dedupe, LostPolicy, Mode, Operation, Policy, WithoutTasks
+from raincheck.operations.operation import (
+    AnswerBy,
+    Dedupe,
+    InlineWait,
+    LostPolicy,
+    Mode,
+    Operation,
+    Policy,
+    WithoutTasks,
+)
 from raincheck.operations.webhook import Webhook
+from raincheck.polling.inline_wait import InlineWaits
+from raincheck.polling.patience import Patience
 from raincheck.registry import Registry
 from raincheck.service import Service
 from raincheck.store import TaskStore
 
-__all__ = ["HANDLE_NAMES", "Workshop", "checked_policy"]
+__all__ = ["Workshop", "checked_policy"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-
-HANDLE_NAMES = frozenset(tool.name for tool in HANDLE_TOOLS)
 
 
 class Workshop:
@@ -125,7 +136,7 @@ class Workshop:
         isolation: Any = "none",
         ask_first: Mapping[str, Mapping[str, Any]] | None = None,
         mode: Mode | None = None,
-        inline_wait_seconds: float | None = None,
+        inline_wait_seconds: InlineWait | None = None,
         without_tasks: WithoutTasks | None = None,
         timeout_seconds: float | None = None,
         default_max_wait_seconds: float | None = None,
@@ -142,6 +153,7 @@ class Workshop:
         start_burst: int | None = None,
         breaker: BreakerPolicy | Mapping[str, Any] | None = None,
         webhook: Webhook | None = None,
+        answer_by: AnswerBy | None = None,
     ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]: ...
     def operation(
         self,
@@ -190,8 +202,16 @@ class Workshop:
         name = operation.operation_type
         if name in self._operations or name in HANDLE_NAMES:
             raise ConfigurationError(f"There is already an operation or a handle tool named {name!r}.")
-        operation = self._operations[name] = replace(operation, executor=KeepsProtocolErrors(operation.executor))
+        operation = self._usable(replace(operation, executor=KeepsProtocolErrors(operation.executor)))
+        self._operations[name] = operation
         self._register(operation)
+
+    def _usable(self, operation: Operation) -> Operation:
+        """The operation, waited for where a ticket could not be followed: no handle tool is listed."""
+        policy = operation.policy
+        if self._settings.server.handle_tools != "none" or policy.without_tasks != "ticket":
+            return operation
+        return replace(operation, policy=replace(policy, without_tasks="wait"))
 
     @property
     def operations(self) -> Mapping[str, Operation]:
@@ -216,7 +236,7 @@ class Workshop:
 
     def _adopted_from(self, existing: Mapping[str, Callable[[Policy], Operation]], name: str) -> Operation | None:
         if name not in self._operations and (make := existing.get(name)) is not None:
-            self._operations[name] = make(self._default_policy)
+            self._operations[name] = self._usable(make(self._default_policy))
             self._adopted.add(name)
         return self._operations.get(name)
 
@@ -248,7 +268,7 @@ class Workshop:
         if self._handles is None or self._loop is not asyncio.get_running_loop():
             await self.started()
         assert self._handles is not None
-        return await self._handles.call(name, arguments, scope_of(ctx))
+        return await self._handles.call(name, arguments, ctx)
 
     async def core_operation(self, params: CallToolRequestParams) -> Operation:
         """The operation that a core task (2025-11-25) is asked for.
@@ -349,12 +369,33 @@ class Workshop:
                 service = self._new_service()
                 await service.start()
                 self._service = service
-                self._handles = HandleTools(
-                    service.registry, self._settings.polling, history=service.history.known, clock=service.clock
-                )
-                self._methods = TaskMethods(service.registry, self._handles, clock=service.clock)
-                self._typed = TypedTools(service.registry, self._handles, self._methods, service.results)
+                self._answer_for(service)
         return self._service
+
+    def _answer_for(self, service: Service) -> None:
+        polling, registry = self._settings.polling, service.registry
+        holds = Holds(
+            registry,
+            Patience(polling.patience),
+            hold_seconds=polling.hold_seconds,
+            max_hold_seconds=polling.max_hold_seconds,
+        )
+        self._handles = HandleTools(
+            registry,
+            polling,
+            holds,
+            full=self._settings.server.detail == "full",
+            history=service.history.known,
+            clock=service.clock,
+        )
+        self._methods = TaskMethods(registry, self._handles, clock=service.clock)
+        waits = InlineWaits(service.history.known)
+        self._typed = TypedTools(registry, self._handles, self._methods, service.results, holds, waits)
+
+    def hidden(self, ctx: ServerRequestContext[Any, Any] | None) -> frozenset[str]:
+        """The handle tools that this request's listing does not show."""
+        anonymous = ctx is not None and scope_of(ctx) == ANONYMOUS
+        return hidden_handle_tools(self._settings.server.handle_tools, anonymous=anonymous)
 
     def _new_service(self) -> Service:
         settings = self.settings_of_server()

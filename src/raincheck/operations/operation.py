@@ -11,12 +11,29 @@ from raincheck.operations.limits import BreakerPolicy, check_limits
 from raincheck.operations.webhook import Webhook
 from raincheck.secrecy import secret_properties
 
-__all__ = ["Dedupe", "Executor", "LostPolicy", "Mode", "Operation", "Policy", "StopsOutside", "WithoutTasks"]
+__all__ = [
+    "INLINE_WAIT_SECONDS",
+    "AnswerBy",
+    "Dedupe",
+    "Executor",
+    "InlineWait",
+    "LostPolicy",
+    "Mode",
+    "Operation",
+    "Policy",
+    "StopsOutside",
+    "WithoutTasks",
+]
 
 Mode = Literal["inline", "auto", "task"]
 WithoutTasks = Literal["ticket", "wait", "refuse"]
 LostPolicy = Literal["fail", "retry"]
 Dedupe = Literal["keys", "inflight"]
+AnswerBy = Literal["user", "anyone"]
+InlineWait = float | Literal["auto"]
+
+INLINE_WAIT_SECONDS = 2.0
+"""How long a call waits for its result where nothing is known of the operation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +43,7 @@ class Policy:
     Attributes:
         mode: "inline" (in the request, no task), "auto" (the result if it is there within `inline_wait_seconds`, else
             a ticket) or "task" (always a ticket).
-        inline_wait_seconds: How long `auto` waits.
+        inline_wait_seconds: How long `auto` waits; "auto": as long as pays (`raincheck.polling.inline_wait`).
         without_tasks: What a typed tool gives a client that declares no task surface: "ticket", "wait" or "refuse".
         timeout_seconds: The bound on one attempt's run.
         default_max_wait_seconds: The deadline, from acceptance, where the caller names none.
@@ -47,10 +64,11 @@ class Policy:
         secrets: Names of parameters, and of members of the result, that are secret: shown to the caller alone. Besides,
             what the schemas mark with `"writeOnly": true` (pydantic's `SecretStr`) is.
         webhook: Who is told of every end of its tasks, beside a caller's `callback_url`; None: nobody.
+        answer_by: Who may answer its questions: "anyone", or the "user" alone, asked by the host and never by a model.
     """
 
     mode: Mode = "auto"
-    inline_wait_seconds: float = 2.0
+    inline_wait_seconds: InlineWait = "auto"
     without_tasks: WithoutTasks = "ticket"
     timeout_seconds: float = 120.0
     default_max_wait_seconds: float = 3600.0
@@ -69,6 +87,7 @@ class Policy:
     breaker: BreakerPolicy | None = None
     secrets: tuple[str, ...] = ()
     webhook: Webhook | None = None
+    answer_by: AnswerBy = "anyone"
 
     def __post_init__(self) -> None:
         check_limits(
@@ -82,6 +101,11 @@ class Policy:
     def limited(self) -> bool:
         """Whether a start needs a permit."""
         return self.max_running > 0 or self.starts_per_minute > 0
+
+    @property
+    def permit_wait_seconds(self) -> float:
+        """How long a call without a task waits for its permit."""
+        return INLINE_WAIT_SECONDS if self.inline_wait_seconds == "auto" else self.inline_wait_seconds
 
 
 class Executor(Protocol):

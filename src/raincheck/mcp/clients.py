@@ -1,0 +1,43 @@
+"""Which client a request comes from, and whether it gave up on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcp.server.context import ServerRequestContext
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from raincheck.polling.patience import Client
+
+__all__ = ["client_of", "gave_up"]
+
+_LONGEST = 100
+
+
+def client_of(ctx: ServerRequestContext[Any, Any]) -> Client:
+    """The client, as it names itself: untrusted, and cut to a bounded length."""
+    params = ctx.session.client_params
+    info = None if params is None else params.client_info
+    modern = ctx.protocol_version in MODERN_PROTOCOL_VERSIONS
+    over_http = ctx.request is not None
+    # Over HTTP the present protocol has no sessions. The SDK has no public name for a connection.
+    connection: Any = getattr(ctx.session, "_connection", None)
+    return Client(
+        name="" if info is None else info.name[:_LONGEST],
+        version="" if info is None else info.version[:_LONGEST],
+        transport="http" if over_http else "stdio",
+        modern=modern,
+        session=None if connection is None or (modern and over_http) else id(connection),
+    )
+
+
+def gave_up(ctx: ServerRequestContext[Any, Any]) -> bool:
+    """Whether a request that is being cancelled was given up by its client, rather than by the end of its connection.
+
+    Over HTTP the present protocol cancels by hanging up; elsewhere `notifications/cancelled` does.
+    """
+    if ctx.request is not None and ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
+        return True
+    outbound: Any = getattr(ctx.session, "_request_outbound", None)
+    cancelled = getattr(outbound, "cancel_requested", None)
+    return cancelled is not None and bool(cancelled.is_set())
