@@ -42,8 +42,8 @@ HANDLE_TOOLS: tuple[HandleTool, ...] = (
     HandleTool(
         name="initiate_background_task",
         description=(
-            "Start a slow operation in the background; answers with its task_ref at once. "
-            "When you retry, pass the same idempotency_key: the work is then done once."
+            "Start a slow operation in the background; its task_ref comes at once. "
+            "On a retry pass the same idempotency_key: the work is then done once."
         ),
         properties={
             "operation_type": {"type": "string", "description": "The name of its tool"},
@@ -84,7 +84,7 @@ HANDLE_TOOLS: tuple[HandleTool, ...] = (
         name="provide_task_input",
         description=(
             "Answer a task that is input_required: responses by the keys of its input_requests, "
-            'each {"action": "accept" | "decline" | "cancel", "content": {…}}.'
+            'each {"action": "accept"|"decline"|"cancel", "content": {}}.'
         ),
         properties={"task_ref": _TEXT, "responses": _OBJECT},
         required=("task_ref", "responses"),

@@ -52,9 +52,12 @@ def constructing_server() -> MCPServer[Any] | None:
     return None
 
 
-def annotations_of(tool: HandleTool) -> ToolAnnotations:
+def annotations_of(tool: HandleTool) -> ToolAnnotations | None:
     """Hints for clients: which tools change nothing and may be called without asking the user."""
-    return ToolAnnotations(read_only_hint=True) if tool.read_only else ToolAnnotations(destructive_hint=False)
+    if tool.read_only:
+        return ToolAnnotations(read_only_hint=True)
+    # What says nothing of itself counts as destructive, and a cancel is.
+    return None if tool.name == "cancel_background_task" else ToolAnnotations(destructive_hint=False)
 
 
 def listed_handles() -> dict[str, dict[str, Any]]:
@@ -105,14 +108,12 @@ def promised_schema(operation: Operation) -> dict[str, Any] | None:
 
 
 def with_task_support(tools: Sequence[Mapping[str, Any]], operations: Mapping[str, Operation]) -> list[dict[str, Any]]:
-    """The listed tools, each saying whether it may be called as a core task (2025-11-25)."""
+    """The listed tools, each operation saying whether it may be called as a core task (2025-11-25); no other tool may,
+    which is what a tool says that says nothing."""
     return [
-        {
-            **tool,
-            "execution": {
-                "taskSupport": task_support(operations[tool["name"]]) if tool["name"] in operations else "forbidden"
-            },
-        }
+        {**tool, "execution": {"taskSupport": task_support(operations[tool["name"]])}}
+        if tool["name"] in operations
+        else dict(tool)
         for tool in tools
     ]
 
