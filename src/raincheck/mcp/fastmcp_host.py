@@ -139,7 +139,13 @@ class Raincheck(Workshop, ServerExtension):
             layers.append(self._sdk_layer)
             self._serves_core_tasks = True
         for tool in HANDLE_TOOLS:
-            self._add_tool(tool.name, None, tool.description, tool.input_schema(), hosting.annotations_of(tool))
+            self._add_tool(
+                name=tool.name,
+                description=tool.description,
+                parameters=tool.input_schema(),
+                annotations=hosting.annotations_of(tool),
+                meta=tool.meta,
+            )
         for operation in self._operations.values():
             self._register(operation)
 
@@ -162,17 +168,8 @@ class Raincheck(Workshop, ServerExtension):
             _core_answer.reset(token)
         return left or result
 
-    def _add_tool(
-        self, name: str, title: str | None, description: str, schema: Mapping[str, Any], annotations: Any
-    ) -> None:
+    def _add_tool(self, **fields: Any) -> None:
         assert self._host is not None
-        fields: dict[str, Any] = {
-            "name": name,
-            "title": title,
-            "description": description,
-            "parameters": dict(schema),
-            "annotations": annotations,
-        }
         self._host.add_tool(AnsweredTool.made(self._answer_code, **fields))
 
     async def _answer_code(self, name: str, arguments: Mapping[str, Any]) -> Any:
@@ -194,7 +191,10 @@ class Raincheck(Workshop, ServerExtension):
         if self._host is not None:
             listed = hosting.listed(operation)
             self._add_tool(
-                operation.operation_type, operation.title, listed["description"], listed["inputSchema"], None
+                name=operation.operation_type,
+                title=operation.title,
+                description=listed["description"],
+                parameters=listed["inputSchema"],
             )
 
     async def _existing_tools(self) -> Mapping[str, Callable[[Policy], Operation]]:

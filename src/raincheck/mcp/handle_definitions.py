@@ -18,6 +18,7 @@ class HandleTool:
         properties, required: Its input schema.
         read_only: Whether it changes nothing, so that a client may call it without asking its user.
         unlisted: Parameters that it takes and does not list: they are for programs.
+        meta: `_meta` of its listing, for hosts.
     """
 
     name: str
@@ -26,6 +27,7 @@ class HandleTool:
     required: tuple[str, ...]
     read_only: bool
     unlisted: tuple[str, ...] = ()
+    meta: Mapping[str, Any] | None = None
 
     def input_schema(self) -> dict[str, Any]:
         """JSON Schema of its listed parameters."""
@@ -43,7 +45,7 @@ HANDLE_TOOLS: tuple[HandleTool, ...] = (
         name="initiate_background_task",
         description=(
             "Start a slow operation in the background; its task_ref comes at once. "
-            "On a retry pass the same idempotency_key: the work is then done once."
+            "On a retry pass the same idempotency_key: the work is done once."
         ),
         properties={
             "operation_type": {"type": "string", "description": "The name of its tool"},
@@ -59,7 +61,7 @@ HANDLE_TOOLS: tuple[HandleTool, ...] = (
     HandleTool(
         name="resolve_task_status",
         description=(
-            "Wait for a background task and get its result. While it goes on, call again with the answer's `after`."
+            "Wait for a background task and get its result; while it goes on, call again with the answer's `after`."
         ),
         properties={
             "task_ref": _TEXT,
@@ -71,6 +73,8 @@ HANDLE_TOOLS: tuple[HandleTool, ...] = (
         required=("task_ref",),
         read_only=True,
         unlisted=("detail",),
+        # Claude Code loads tools when its model searches for them: a turn more, with the ticket already in its hands.
+        meta={"anthropic/alwaysLoad": True},
     ),
     HandleTool(
         name="cancel_background_task",

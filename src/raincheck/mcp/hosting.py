@@ -62,7 +62,10 @@ def annotations_of(tool: HandleTool) -> ToolAnnotations | None:
 
 def listed_handles() -> dict[str, dict[str, Any]]:
     """The handle tools' exact schemas as `tools/list` shows them."""
-    return {tool.name: {"inputSchema": tool.input_schema()} for tool in HANDLE_TOOLS}
+    return {
+        tool.name: {"inputSchema": tool.input_schema()} | ({} if tool.meta is None else {"_meta": dict(tool.meta)})
+        for tool in HANDLE_TOOLS
+    }
 
 
 def listed(operation: Operation) -> dict[str, Any]:
