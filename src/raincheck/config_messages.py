@@ -10,7 +10,7 @@ import json
 import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import ValidationError
@@ -54,11 +54,19 @@ _PATTERNS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Place:
-    """What pydantic's `loc` points at: a key of a table, or a table itself (no key)."""
+    """What pydantic's `loc` points at: a key of a table, or a table itself (no key).
+
+    Attributes:
+        table: Path of the table.
+        key: The key in it.
+        model: The settings that the table holds.
+        member: The field of a key that the user names himself, where the table is one of values.
+    """
 
     table: tuple[str, ...]
     key: str | None = None
     model: type[Section] | None = None
+    member: FieldInfo | None = field(default=None, compare=False)
 
     @property
     def name(self) -> str:
@@ -78,6 +86,8 @@ def describe(error: ValidationError, *, source: str, origins: Origins) -> str:
 def _key_at_fault(place: _Place, found: Mapping[str, Any]) -> tuple[str, ...]:
     """Where the wrong value stands; a rule about several keys begins its line with that key (and its table)."""
     named = _NAMED_KEY.match(str(found.get("ctx", {}).get("error", ""))) if place.key is None else None
+    if place.member is not None:
+        return place.table
     if named is None:
         return *place.table, place.key or ""
     return *((named[2],) if named[2] else place.table), named[1]
@@ -106,7 +116,7 @@ def _is_secret(key: str, table: str) -> bool:
     return nested or key in _SECRET_KEYS
 
 
-def value_kind(field: FieldInfo) -> Literal["text", "integer", "number", "json"]:
+def value_kind(field: FieldInfo) -> Literal["text", "integer", "number", "number or text", "json"]:
     """What a key's value is, and so how it is read from a text."""
     plain = _alternatives(field.annotation)
     if len(plain) == 1:
@@ -116,31 +126,41 @@ def value_kind(field: FieldInfo) -> Literal["text", "integer", "number", "json"]
             return "number"
         if plain[0] is str or get_origin(plain[0]) is Literal:
             return "text"
+    if len(plain) == 2 and float in plain and any(get_origin(each) is Literal for each in plain):
+        return "number or text"
     return "json"
 
 
 def allowed_values(field: FieldInfo) -> str:
     """What a key may hold, in words."""
-    plain = _alternatives(field.annotation)
-    limits = _limits(field)
+    plain, limits = _alternatives(field.annotation), _limits(field)
+    if value_kind(field) == "number or text":
+        words = [each for each in plain if each is not float]
+        return " or ".join([*(_allowed_of(each, limits) for each in words), _allowed_of(float, limits)])
     if len(plain) > 1:
         return "a text, a table or a list"
-    if get_origin(plain[0]) is Literal:
-        return _either([f'"{value}"' for value in get_args(plain[0])])
-    if plain[0] is bool:
+    if (member := _member_of(field)) is not None:
+        return f"a table of {allowed_values(member).replace('a number', 'numbers')}"
+    return _allowed_of(plain[0], limits)
+
+
+def _allowed_of(plain: Any, limits: Mapping[str, Any]) -> str:
+    if get_origin(plain) is Literal:
+        return _either([f'"{value}"' for value in get_args(plain)])
+    if plain is bool:
         return "true or false"
-    if plain[0] in (int, float):
+    if plain in (int, float):
         lowest = f"from {limits['ge']}" if "ge" in limits else f"above {limits['gt']}"
-        return f"a {'whole number' if plain[0] is int else 'number'} {lowest} up to {limits['le']}"
+        return f"a {'whole number' if plain is int else 'number'} {lowest} up to {limits['le']}"
     if "pattern" in limits:
         return _PATTERNS[limits["pattern"]]
-    if plain[0] is str:
+    if plain is str:
         return "a text, not empty" if "min_length" in limits else "a text"
-    if get_origin(plain[0]) is tuple:
-        members = get_args(plain[0])[0]
+    if get_origin(plain) is tuple:
+        members = get_args(plain)[0]
         each = _either([f'"{value}"' for value in get_args(members)]) if members is not str else "texts"
         return f"a list of {each}{', not empty' if 'min_length' in limits else ''}"
-    return "a table of texts" if get_args(plain[0])[1:] == (str,) else "a table"
+    return "a table of texts" if get_args(plain)[1:] == (str,) else "a table"
 
 
 def shorten(value: Any) -> str:
@@ -159,7 +179,7 @@ def _place(loc: tuple[int | str, ...]) -> _Place:
     if nested is not None:
         return _Place(table=(path[0], path[1]), key=path[2] if len(path) > 2 else None, model=nested)
     if path and path[0] in SECTION_MODELS:
-        return _Place(table=(path[0],), key=path[1] if len(path) > 1 else None, model=SECTION_MODELS[path[0]])
+        return _place_in_section(path, SECTION_MODELS[path[0]])
     if len(path) > 1 and path[0] == "operations":
         # Pydantic puts the kind between the name and the key.
         model = OPERATION_MODELS[path[2]] if len(path) > 2 else None
@@ -170,6 +190,14 @@ def _place(loc: tuple[int | str, ...]) -> _Place:
     return _Place(table=tuple(path[:1]))
 
 
+def _place_in_section(path: Sequence[str], model: type[Section]) -> _Place:
+    field = model.model_fields.get(path[1]) if len(path) > 2 else None
+    member = None if field is None else _member_of(field)
+    if member is not None:
+        return _Place(table=(path[0], path[1]), key=path[2], model=model, member=member)
+    return _Place(table=(path[0],), key=path[1] if len(path) > 1 else None, model=model)
+
+
 def _line(place: _Place, found: Mapping[str, Any], source: str) -> str:
     kind, value = found["type"], found["input"]
     if place.key is None or place.model is None:
@@ -178,7 +206,7 @@ def _line(place: _Place, found: Mapping[str, Any], source: str) -> str:
         known = sorted(place.model.model_fields)
         close = suggestion(place.key.lower(), known)
         return f"unknown key {shorten(place.key)} in {place.name} of {source}{close} Allowed: {', '.join(known)}"
-    field = place.model.model_fields[place.key]
+    field = place.member or place.model.model_fields[place.key]
     if kind == "missing":
         return f"missing key {place.key!r} in {place.name} of {source}; allowed: {allowed_values(field)}"
     if kind == "value_error":
@@ -222,6 +250,12 @@ def _alternatives(annotation: Any) -> list[Any]:
     if origin in (Union, types.UnionType):
         return [plain for part in get_args(annotation) for plain in _alternatives(part)]
     return [] if annotation is type(None) else [annotation]
+
+
+def _member_of(field: FieldInfo) -> FieldInfo | None:
+    """The field of one value, where the key holds a table of bounded numbers by names of the user's own."""
+    values = get_args(field.annotation)[1:] if get_origin(field.annotation) is Mapping else ()
+    return FieldInfo.from_annotation(values[0]) if values and get_origin(values[0]) is Annotated else None
 
 
 def _limits(field: FieldInfo) -> dict[str, Any]:

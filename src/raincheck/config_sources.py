@@ -191,6 +191,11 @@ def _operation_named(wanted: str, data: Mapping[str, Any], variable: str) -> str
 def _from_text(model: type[Section], key: str, text: str, table: str, origin: str) -> Any:
     field = model.model_fields[key]
     kind = value_kind(field)
+    if kind == "number or text":
+        try:
+            return float(text)
+        except ValueError:
+            return text
     try:
         if kind == "integer":
             return int(text)

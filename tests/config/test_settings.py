@@ -55,6 +55,8 @@ def test_without_a_file_the_defaults_of_the_design_hold() -> None:
     )
     assert (settings.execution.engine, settings.execution.max_concurrency) == ("local", 50)
     assert (settings.execution.default_timeout_seconds, settings.execution.default_max_wait_seconds) == (120, 3600)
+    assert settings.execution.inline_wait_seconds == "auto"
+    assert (settings.server.handle_tools, settings.server.detail) == ("all", "compact")
     assert settings.polling.model_dump() == {
         "initial_interval_ms": 1000,
         "max_interval_ms": 30000,
@@ -62,6 +64,8 @@ def test_without_a_file_the_defaults_of_the_design_hold() -> None:
         "max_attempts": 20,
         "learn": True,
         "hold_seconds": 3,
+        "max_hold_seconds": 25,
+        "patience": {},
         "calls_per_second": 0,
         "call_burst": 100,
     }
@@ -82,6 +86,30 @@ def test_the_file_in_the_working_folder_is_found_and_its_folder_kept(elsewhere: 
 def test_relative_paths_start_at_the_folder_of_the_file(elsewhere: Path) -> None:
     path = write('[state]\nurl = "data/tasks.db"\n', "conf/here.toml")
     assert load_settings(path, environ={}).database == elsewhere / "conf/data/tasks.db"
+
+
+@pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("7.5", 7.5), ("0", 0)])
+def test_a_number_or_a_word_is_read_from_the_environment(text: str, value: float | str) -> None:
+    environ = {"RAINCHECK_EXECUTION__INLINE_WAIT_SECONDS": text, "RAINCHECK_POLLING__PATIENCE": '{"my-agent": 7}'}
+    settings = load("", environ)
+    assert settings.execution.inline_wait_seconds == value
+    assert settings.polling.patience == {"my-agent": 7}
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "parts"),
+    [
+        ("EXECUTION__INLINE_WAIT_SECONDS", "soon", ['"soon"', "'inline_wait_seconds'", '"auto" or a number from 0']),
+        ("EXECUTION__INLINE_WAIT_SECONDS", "61", ["61", '"auto" or a number from 0 up to 60']),
+        ("POLLING__PATIENCE", "a=3", ['"a=3"', "a table of numbers from 1 up to 86400 (as JSON)"]),
+        ("POLLING__PATIENCE", '{"a": 0}', ["invalid value 0 for 'a' in [polling.patience]"]),
+    ],
+)
+def test_a_mistake_in_the_environment_names_its_variable(key: str, text: str, parts: list[str]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load("", {f"RAINCHECK_{key}": text})
+    for part in (f"RAINCHECK_{key}", *parts):
+        assert part in caught.value.message
 
 
 def test_the_environment_overrides_the_file_and_flags_override_both() -> None:
@@ -160,6 +188,23 @@ def test_the_short_form_of_parameters_becomes_a_schema_where_those_without_defau
         ("[execution]\nmax_result_bytes = 99999999999999999999999", ["'max_result_bytes'"]),
         ("[execution]\ndefault_max_wait_seconds = 100000", ["above max_wait_ceiling_seconds (86400)", "[execution]"]),
         ("[polling]\ninitial_interval_ms = 9\nmax_interval_ms = 8", ["initial_interval_ms (9)", "[polling]"]),
+        ("[polling]\nhold_seconds = 9\nmax_hold_seconds = 5", ["hold_seconds (9) is above max_hold_seconds (5)"]),
+        ("[polling]\nmax_hold_seconds = 301", ["invalid value 301 for 'max_hold_seconds'", "from 0 up to 300"]),
+        ("[polling]\npatience = 3", ["invalid value 3 for 'patience'", "a table of numbers from 1 up to 86400"]),
+        (
+            "[polling.patience]\nmy-agent = 0\nother = true",
+            ["invalid value 0 for 'my-agent' in [polling.patience] of", "allowed: a number from 1 up to 86400 (and 1"],
+        ),
+        ("[polling.patience]\n'a b' = '9'", ["invalid value \"9\" for 'a b' in [polling.patience]", "a number from 1"]),
+        ("[execution]\ninline_wait_seconds = 61", ["invalid value 61", '"auto" or a number from 0 up to 60']),
+        ("[execution]\ninline_wait_seconds = true", ["invalid value true", '"auto" or a number from 0 up to 60']),
+        ("[execution]\ninline_wait_seconds = 'Auto'", ['invalid value "Auto"', "did you mean auto?"]),
+        (REPORT + "inline_wait_seconds = nan", ["'inline_wait_seconds' in [operations.report]", '"auto" or a number']),
+        (REPORT + "answer_by = 'model'", ["'answer_by' in [operations.report]", '"user" or "anyone"']),
+        ("[server]\nhandle_tools = 'some'", ["invalid value \"some\" for 'handle_tools'", '"all", "status" or "none"']),
+        ("[server]\ndetail = 'fulll'", ["'detail'", '"compact" or "full"', "did you mean full?"]),
+        ("[server]\ntool_use_ids = 'a/b'", ["invalid value \"a/b\" for 'tool_use_ids'", "a list of texts"]),
+        ("[server]\ntool_use_ids = [3]", ["'tool_use_ids'", "a list of texts"]),
         ("[observability]\nalert_on_failure_rate = 1.5", ["from 0 up to 1"]),
         ("[observability]\nmetrics_prefix = 'a-b'", ['"a-b"', "letters, digits and _"]),
         (REPORT + "default_max_wait_seconds = 100000", ["(86400) in [operations.report]"]),

@@ -48,7 +48,7 @@ HANDLE_TOOLS: tuple[HandleTool, ...] = (
             "On a retry pass the same idempotency_key: the work is done once."
         ),
         properties={
-            "operation_type": {"type": "string", "description": "The name of its tool"},
+            "operation_type": {"type": "string", "description": "Its tool's name"},
             "parameters": _OBJECT,
             "max_wait_seconds": _NUMBER,
             "idempotency_key": _TEXT,

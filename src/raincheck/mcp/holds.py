@@ -48,10 +48,18 @@ class Holds:
         patience = await self._patience.seconds(client_of(ctx), scope_of(ctx))
         return min(asked, self.longest if patience is None else min(self.longest, patience * SHARE))
 
-    async def wait(self, ctx: ServerRequestContext[Any, Any], task_ref: str, seconds: float) -> Task:
+    async def wait(
+        self,
+        ctx: ServerRequestContext[Any, Any],
+        task_ref: str,
+        seconds: float,
+        *,
+        listener: ProgressNotifications | None = None,
+    ) -> Task:
         """The task once it is terminal or waits for input, or as it is when `seconds` are over.
 
-        Its progress is told to a client that asked for it. A hang-up ends the wait, not the task.
+        Its progress is told to a client that asked for it: by `listener` where one request waits several times. A
+        hang-up ends the wait, not the task.
 
         Raises:
             TaskNotFound: As in `Registry.get`.
@@ -63,7 +71,7 @@ class Holds:
         began = now()
         try:
             return await self._registry.wait(
-                task_ref, scope=scope, seconds=seconds, listener=ProgressNotifications.of(ctx)
+                task_ref, scope=scope, seconds=seconds, listener=listener or ProgressNotifications.of(ctx)
             )
         except asyncio.CancelledError:
             if gave_up(ctx):

@@ -21,6 +21,7 @@ from raincheck.errors import OperationFailed, RaincheckError, StoreError, TaskFa
 from raincheck.mcp import wire
 from raincheck.mcp.handle_tools import HandleTools
 from raincheck.mcp.holds import Holds
+from raincheck.mcp.progress_notifications import ProgressNotifications
 from raincheck.mcp.scopes import scope_of
 from raincheck.mcp.surfaces import (
     CORE_TASKS_VERSION,
@@ -123,11 +124,12 @@ class TypedTools:
         return await self._holds.wait(ctx, task.task_ref, seconds) if seconds else task
 
     async def _until_settled(self, task: Task, ctx: ServerRequestContext[Any, Any]) -> Task:
+        listener = ProgressNotifications.of(ctx)
         while not task.terminal:
             if task.status is TaskStatus.INPUT_REQUIRED:
                 task = await self._methods.ask_client(ctx, task, scope_of(ctx))
             else:
-                task = await self._holds.wait(ctx, task.task_ref, 60.0)
+                task = await self._holds.wait(ctx, task.task_ref, 60.0, listener=listener)
         return task
 
     async def _run_inline(
