@@ -87,13 +87,14 @@ class Caller:
     async def submit(
         self, operation: str, parameters: Mapping[str, Any] | None = None, **others: Any
     ) -> dict[str, Any]:
-        """The ticket for an operation."""
-        arguments = {"operation_type": operation, "parameters": dict(parameters or {}), **others}
+        """The ticket for an operation, with every member."""
+        arguments = {"operation_type": operation, "parameters": dict(parameters or {}), "detail": "full", **others}
         return await self.call("initiate_background_task", arguments)
 
     async def status(self, task_ref: str, wait_seconds: float = 0) -> dict[str, Any]:
-        """The task as it is, or as it is when it ends within `wait_seconds`."""
-        return await self.call("resolve_task_status", {"task_ref": task_ref, "wait_seconds": wait_seconds})
+        """The task as it is, or as it is when it ends within `wait_seconds`, with every member."""
+        arguments = {"task_ref": task_ref, "wait_seconds": wait_seconds, "detail": "full"}
+        return await self.call("resolve_task_status", arguments)
 
     async def settled(self, task_ref: str, seconds: float = 20.0) -> dict[str, Any]:
         """The task once it is terminal."""
