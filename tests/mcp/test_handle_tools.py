@@ -13,10 +13,18 @@ from mcp.client import Client
 from mcp.server.mcpserver import MCPServer
 
 from raincheck.mcp.extension import Raincheck
-from raincheck.mcp.handle_tools import HANDLE_TOOLS
+from raincheck.mcp.handle_definitions import HANDLE_TOOLS
 from raincheck.mcp.shortcut import shorten
 from raincheck.operations.context import TaskContext
 
+FULL_TICKET = {
+    *("task_ref", "status", "operation_type", "deduplicated", "created_at", "deadline_at", "poll_after_seconds"),
+    "next_step",
+}
+FULL_STATUS = {
+    *("task_ref", "operation_type", "status", "terminal", "created_at", "updated_at", "deadline_at", "progress"),
+    *("poll_after_seconds", "result", "error"),
+}
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
@@ -67,6 +75,9 @@ async def call(
         await asyncio.sleep(60)
 
     @rc.operation
+    def nothing() -> None: ...
+
+    @rc.operation
     async def ask(context: TaskContext) -> Any:
         return await context.elicit("Which colour?", {"type": "object", "properties": {"colour": {"type": "string"}}})
 
@@ -90,64 +101,114 @@ async def call(
     await connection
 
 
-async def test_the_ticket_has_the_members_that_the_contract_names(call: Caller) -> None:
+async def begun(call: Caller) -> str:
+    """The task_ref of a report that has told its progress and goes on."""
     ticket = await call.ok("initiate_background_task", operation_type="report", parameters={"quarter": 3})
-    assert set(ticket) == {
-        "task_ref",
-        "status",
-        "operation_type",
-        "deduplicated",
-        "created_at",
-        "deadline_at",
-        "poll_after_seconds",
-        "next_step",
-    }
+    ref: str = ticket["task_ref"]
+    async with asyncio.timeout(5):
+        while "progress" not in await call.ok("resolve_task_status", task_ref=ref, wait_seconds=0):
+            pass
+    return ref
+
+
+async def test_the_ticket_says_what_a_model_needs_and_no_more(call: Caller) -> None:
+    ticket = await call.ok("initiate_background_task", operation_type="report", parameters={"quarter": 3})
+    assert set(ticket) == {"task_ref", "status", "operation_type", "next_step"}
     assert ticket["status"] == "queued"
     assert ticket["operation_type"] == "report"
+    assert "resolve_task_status" in ticket["next_step"]
+    assert len(ticket["task_ref"]) >= 22  # 128 bits in base64
+
+
+async def test_the_full_ticket_has_the_members_that_the_contract_names(call: Caller) -> None:
+    given = {"operation_type": "report", "parameters": {"quarter": 3}, "detail": "full"}
+    ticket = await call.ok("initiate_background_task", **given)
+    assert set(ticket) == FULL_TICKET
+    assert ticket["status"] == "queued"
     assert ticket["deduplicated"] is False
     assert ticket["poll_after_seconds"] == 1.0
     assert TIME.fullmatch(ticket["created_at"])
     assert TIME.fullmatch(ticket["deadline_at"])
-    assert len(ticket["task_ref"]) >= 22  # 128 bits in base64
 
 
 async def test_a_task_goes_from_ticket_to_result(call: Caller, release: asyncio.Event) -> None:
-    ticket = await call.ok("initiate_background_task", operation_type="report", parameters={"quarter": 3})
-    async with asyncio.timeout(5):
-        while True:
-            status = await call.ok("resolve_task_status", task_ref=ticket["task_ref"], wait_seconds=0)
-            if status["progress"]:
-                break
-    assert set(status) == {
-        "task_ref",
-        "operation_type",
-        "status",
-        "terminal",
-        "created_at",
-        "updated_at",
-        "deadline_at",
-        "progress",
-        "poll_after_seconds",
-        "result",
-        "error",
-    }
+    ref = await begun(call)
+    status = await call.ok("resolve_task_status", task_ref=ref, wait_seconds=0)
+    assert set(status) == {"task_ref", "status", "progress", "after", "next_step"}
     assert status["status"] == "processing"
-    assert status["terminal"] is False
     assert status["progress"] == {"fraction": 0.4, "message": "page 4 of 10"}
+    release.set()
+    status = await call.ok("resolve_task_status", task_ref=ref, wait_seconds=5)
+    assert status == {"task_ref": ref, "status": "completed", "result": {"quarter": 3, "pages": 10}}
+
+
+async def test_the_full_status_has_the_members_that_the_contract_names(call: Caller, release: asyncio.Event) -> None:
+    ref = await begun(call)
+    status = await call.ok("resolve_task_status", task_ref=ref, wait_seconds=0, detail="full")
+    assert set(status) == FULL_STATUS | {"after", "next_step"}
+    assert (status["status"], status["terminal"]) == ("processing", False)
     assert (status["result"], status["error"]) == (None, None)
     release.set()
-    status = await call.ok("resolve_task_status", task_ref=ticket["task_ref"], wait_seconds=5)
+    status = await call.ok("resolve_task_status", task_ref=ref, wait_seconds=5, detail="full")
+    assert set(status) == FULL_STATUS
     assert (status["status"], status["terminal"]) == ("completed", True)
     assert status["result"] == {"quarter": 3, "pages": 10}
     assert (status["error"], status["poll_after_seconds"]) == (None, None)
 
 
+async def test_five_answers_in_a_row_have_five_different_after(call: Caller) -> None:
+    ref = await begun(call)
+    told: list[str] = []
+    for _ in range(5):
+        given = {"after": told[-1]} if told else {}
+        answer = await call.ok("resolve_task_status", task_ref=ref, wait_seconds=0.01, **given)
+        assert "this after" in answer["next_step"]
+        told.append(answer["after"])
+    assert len(set(told)) == 5
+
+
+@pytest.mark.parametrize("after", ["stale", "", "0"])
+async def test_any_after_will_do(call: Caller, after: str) -> None:
+    answer = await call.ok("resolve_task_status", task_ref=await begun(call), wait_seconds=0, after=after)
+    assert answer["status"] == "processing"
+
+
+async def test_every_answer_that_is_not_the_end_has_one_next_step_and_is_short(call: Caller) -> None:
+    waiting = await begun(call)
+    ticket = await call.ok("initiate_background_task", operation_type="ask")
+    asking = await call.ok("resolve_task_status", task_ref=ticket["task_ref"], wait_seconds=5)
+    for answer in (
+        ticket,
+        asking,
+        await call.ok("resolve_task_status", task_ref=waiting),
+        await call.ok("resolve_task_status", task_ref=waiting, wait_seconds=0),
+        await call.ok("resolve_task_status", task_ref=waiting, wait_seconds=0, detail="full"),
+    ):
+        step = answer["next_step"]
+        assert len(re.findall(r"[Cc]all (\w+)", step)) == 1
+        assert ("provide_task_input" in step) == (answer is asking)
+        if "progress" in answer:
+            # Without its message, and with a number of two digits: none is longer.
+            short = {**answer, "progress": {"fraction": 0.45}}
+            assert "terminal" in answer or len(json.dumps(short, separators=(",", ":"))) <= 170
+
+
 async def test_a_failed_task_is_a_successful_answer_about_a_failed_task(call: Caller) -> None:
     ticket = await call.ok("initiate_background_task", operation_type="endless")
     status = await call.ok("resolve_task_status", task_ref=ticket["task_ref"], wait_seconds=5)
-    assert (status["status"], status["terminal"], status["result"]) == ("failed", True, None)
+    assert set(status) == {"task_ref", "status", "error"}
+    assert status["status"] == "failed"
+    assert set(status["error"]) == {"code", "message", "retryable", "details"}
     assert status["error"]["code"] == "timeout"
     assert status["error"]["details"]["limit"] == "timeout"
+    full = await call.ok("resolve_task_status", task_ref=ticket["task_ref"], detail="full")
+    assert (full["terminal"], full["result"], full["error"]) == (True, None, status["error"])
+
+
+async def test_a_result_of_null_stands_in_the_answer(call: Caller) -> None:
+    ticket = await call.ok("initiate_background_task", operation_type="nothing")
+    status = await call.ok("resolve_task_status", task_ref=ticket["task_ref"], wait_seconds=5)
+    assert status == {"task_ref": ticket["task_ref"], "status": "completed", "result": None}
 
 
 async def test_a_key_used_again_gives_the_same_task_and_its_present_status(call: Caller) -> None:
@@ -165,8 +226,10 @@ async def test_cancelling_is_idempotent_and_answers_with_the_status(call: Caller
     ticket = await call.ok("initiate_background_task", operation_type="report", parameters={"quarter": 3})
     first = await call.ok("cancel_background_task", task_ref=ticket["task_ref"])
     second = await call.ok("cancel_background_task", task_ref=ticket["task_ref"])
-    assert first == second
-    assert (first["status"], first["terminal"], first["result"], first["error"]) == ("cancelled", True, None, None)
+    assert first == second == {"task_ref": ticket["task_ref"], "status": "cancelled", "result": None}
+    full = await call.ok("cancel_background_task", task_ref=ticket["task_ref"], detail="full")
+    assert set(full) == FULL_STATUS
+    assert (full["status"], full["terminal"], full["result"], full["error"]) == ("cancelled", True, None, None)
 
 
 async def test_a_task_that_asks_gets_its_answer(call: Caller) -> None:
@@ -177,7 +240,11 @@ async def test_a_task_that_asks_gets_its_answer(call: Caller) -> None:
     assert request["method"] == "elicitation/create"
     assert request["params"]["message"] == "Which colour?"
     answer = {"action": "accept", "content": {"colour": "green"}}
-    await call.ok("provide_task_input", task_ref=ticket["task_ref"], responses={key: answer})
+    assert "provide_task_input" in status["next_step"]
+    given = {"task_ref": ticket["task_ref"], "responses": {key: answer}, "detail": "full"}
+    answered = await call.ok("provide_task_input", **given)
+    assert "terminal" in answered
+    assert answered["terminal"] or "resolve_task_status" in answered["next_step"]
     status = await call.ok("resolve_task_status", task_ref=ticket["task_ref"], wait_seconds=5)
     assert status["result"] == answer
 
@@ -222,6 +289,13 @@ async def test_a_lost_ticket_is_found_in_the_list(call: Caller) -> None:
         ("resolve_task_status", {"task_ref": None}, "invalid_parameters"),
         ("resolve_task_status", {"task_ref": "\0" * 5000}, "task_not_found"),
         ("resolve_task_status", {"task_ref": "x", "wait_seconds": -1}, "invalid_parameters"),
+        ("resolve_task_status", {"task_ref": "x", "wait_seconds": "soon"}, "invalid_parameters"),
+        ("resolve_task_status", {"task_ref": "x", "detail": "some"}, "invalid_parameters"),
+        ("resolve_task_status", {"task_ref": "x", "detail": 3}, "invalid_parameters"),
+        ("initiate_background_task", {"operation_type": "ask", "detail": "all"}, "invalid_parameters"),
+        ("cancel_background_task", {"task_ref": "x", "detail": ["full"]}, "invalid_parameters"),
+        ("provide_task_input", {"task_ref": "x", "responses": {}, "detail": "Full"}, "invalid_parameters"),
+        ("list_background_tasks", {"detail": "full"}, "invalid_parameters"),
         ("cancel_background_task", {"task_ref": "unknown"}, "task_not_found"),
         ("provide_task_input", {"task_ref": "unknown", "responses": {}}, "task_not_found"),
         ("provide_task_input", {"task_ref": "unknown", "responses": {"a": 1}}, "invalid_parameters"),
@@ -244,15 +318,14 @@ async def test_the_handle_tools_are_listed_with_hints_and_are_short(call: Caller
     assert {tool.name for tool in HANDLE_TOOLS} <= set(tools)
     for tool in HANDLE_TOOLS:
         shown = tools[tool.name]
-        expected = tool.input_schema()
-        if tool.name == "initiate_background_task":
-            expected["properties"]["operation_type"]["enum"] = ["report", "endless", "ask"]
-        assert shown.input_schema == expected
-        assert shown.output_schema is None
+        assert shown.input_schema == tool.input_schema()
+        assert "detail" not in shown.input_schema["properties"]
+        assert (shown.title, shown.output_schema) == (None, None)
         assert shown.annotations is not None
-        assert shown.annotations.read_only_hint is tool.read_only
-    size = sum(len(tools[tool.name].model_dump_json(exclude_none=True)) for tool in HANDLE_TOOLS)
-    assert size < 4000  # they sit in every conversation
+        assert bool(shown.annotations.read_only_hint) is tool.read_only
+    shown = [tools[tool.name].model_dump(by_alias=True, mode="json", exclude_none=True) for tool in HANDLE_TOOLS]
+    # They stand in every conversation.
+    assert len("".join(json.dumps(tool, separators=(",", ":"), ensure_ascii=False) for tool in shown).encode()) <= 1800
 
 
 async def test_an_error_inside_tells_a_correlation_id_and_nothing_else(

@@ -49,7 +49,7 @@ def ticket_answer(
         ticket = {"task_ref": task.task_ref, "status": status, "operation_type": task.operation_type}
         if deduplicated:
             ticket["deduplicated"] = True
-    return ticket | _hint(offer, full=full) | {"next_step": next_step_of(task, offer, first=True)}
+    return ticket | {"next_step": next_step_of(task, offer, first=True)}
 
 
 def status_answer(
@@ -60,31 +60,34 @@ def status_answer(
     full: bool,
     poll_after_seconds: float | None,
     eta_seconds: float | None,
+    again: bool = True,
 ) -> dict[str, Any]:
-    """The answer of `resolve_task_status`, `cancel_background_task` and `provide_task_input`."""
+    """The answer of `resolve_task_status`, or, not `again`, of the other tools that answer with a status."""
     if full:
         answer = status_of(task, poll_after_seconds=poll_after_seconds, eta_seconds=eta_seconds)
     else:
         answer = compact_status_of(task)
     if task.terminal:
         return answer
-    return answer | _hint(offer, full=full) | {"after": _after(task, now), "next_step": next_step_of(task, offer)}
+    return answer | {"after": _after(task, now), "next_step": next_step_of(task, offer, again=again)}
 
 
-def next_step_of(task: Task, offer: Offer, *, first: bool = False) -> str:
+def next_step_of(task: Task, offer: Offer, *, first: bool = False, again: bool = True) -> str:
     """What a model does next with a task that is not settled."""
     if task.status is TaskStatus.INPUT_REQUIRED and not first:
         return "Ask the user, then call provide_task_input with responses by these keys."
-    call = "Call resolve_task_status with this task_ref" if first else "Call resolve_task_status again with this after"
+    call = (
+        f"Call {'again' if again and not first else 'resolve_task_status'} with this {'task_ref' if first else 'after'}"
+    )
     if offer.ask_seconds is not None:
-        return f"{call} and wait_seconds {offer.ask_seconds:g}."
+        return (
+            f"{call} and wait_seconds {offer.ask_seconds:g}."
+            if first
+            else f"{call}, wait_seconds {offer.ask_seconds:g}."
+        )
     if offer.waits:
         return f"{call}: it waits for the result." if first else f"{call}: it waits."
     return f"{call} in {offer.poll_after_seconds or 1:g} s."
-
-
-def _hint(offer: Offer, *, full: bool) -> dict[str, Any]:
-    return {} if full or offer.waits else {"poll_after_seconds": offer.poll_after_seconds}
 
 
 def _after(task: Task, now: datetime) -> str:

@@ -43,10 +43,10 @@ HANDLE_TOOLS: tuple[HandleTool, ...] = (
         name="initiate_background_task",
         description=(
             "Start a slow operation in the background; answers with its task_ref at once. "
-            "When you retry, pass the same idempotency_key: the work is then done once."
+            "To retry, pass the same idempotency_key: the work is done once."
         ),
         properties={
-            "operation_type": {"type": "string", "description": "The name of its tool"},
+            "operation_type": {"type": "string", "description": "Its tool's name"},
             "parameters": _OBJECT,
             "max_wait_seconds": _NUMBER,
             "idempotency_key": _TEXT,
@@ -83,7 +83,7 @@ HANDLE_TOOLS: tuple[HandleTool, ...] = (
     HandleTool(
         name="provide_task_input",
         description=(
-            "Answer a task that is input_required: responses by the keys of its input_requests, "
+            "Answer an input_required task: responses by the keys of its input_requests, "
             'each {"action": "accept" | "decline" | "cancel", "content": {…}}.'
         ),
         properties={"task_ref": _TEXT, "responses": _OBJECT},

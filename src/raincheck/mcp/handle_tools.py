@@ -186,7 +186,7 @@ class HandleTools:
             if not isinstance(response, dict):
                 raise InvalidParameters(f"The response to {key[:80]!r} must be an object with an action.")
         task = await self._registry.provide_input(_text(arguments, "task_ref"), responses, scope=scope_of(ctx))
-        return await self._status(task, ctx, full=full)
+        return await self._status(task, ctx, full=full, again=False)
 
     async def _list(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
         scope = scope_of(ctx)
@@ -197,7 +197,7 @@ class HandleTools:
         tasks = await self._registry.list(scope=scope, statuses=_statuses(arguments), limit=_limit(arguments))
         return wire.json_result({"tasks": [wire.summary_of(task) for task in tasks]})
 
-    async def _status(self, task: Task, ctx: _Context, *, full: bool) -> dict[str, Any]:
+    async def _status(self, task: Task, ctx: _Context, *, full: bool, again: bool = True) -> dict[str, Any]:
         now = self._clock()
         hint = self._hints.poll_after(task, now)
         return wire.json_result(
@@ -208,6 +208,7 @@ class HandleTools:
                 full=full or self._full,
                 poll_after_seconds=hint,
                 eta_seconds=self._hints.eta(task, now),
+                again=again,
             )
         )
 

@@ -11,7 +11,7 @@ from typing import Any
 from mcp.server.mcpserver import MCPServer
 from mcp_types import ToolAnnotations
 
-from raincheck.mcp.handle_definitions import HANDLE_TOOLS, HandleTool
+from raincheck.mcp.handle_definitions import HANDLE_NAMES, HANDLE_TOOLS, HandleTool
 from raincheck.mcp.surfaces import CORE_TASKS_VERSION
 from raincheck.mcp.typed_tools import task_support
 from raincheck.operations.operation import Operation
@@ -105,14 +105,16 @@ def promised_schema(operation: Operation) -> dict[str, Any] | None:
 
 
 def with_task_support(tools: Sequence[Mapping[str, Any]], operations: Mapping[str, Operation]) -> list[dict[str, Any]]:
-    """The listed tools, each saying whether it may be called as a core task (2025-11-25)."""
+    """The listed tools, each saying whether it may be called as a core task (2025-11-25).
+
+    The handle tools say nothing, which means the same as "forbidden" in fewer words.
+    """
+
+    def support(name: str) -> str:
+        return task_support(operations[name]) if name in operations else "forbidden"
+
     return [
-        {
-            **tool,
-            "execution": {
-                "taskSupport": task_support(operations[tool["name"]]) if tool["name"] in operations else "forbidden"
-            },
-        }
+        dict(tool) if tool["name"] in HANDLE_NAMES else {**tool, "execution": {"taskSupport": support(tool["name"])}}
         for tool in tools
     ]
 
