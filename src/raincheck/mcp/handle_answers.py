@@ -76,15 +76,10 @@ def next_step_of(task: Task, offer: Offer, *, first: bool = False, again: bool =
     """What a model does next with a task that is not settled."""
     if task.status is TaskStatus.INPUT_REQUIRED and not first:
         return "Ask the user, then call provide_task_input with responses by these keys."
-    call = (
-        f"Call {'again' if again and not first else 'resolve_task_status'} with this {'task_ref' if first else 'after'}"
-    )
+    tool = "again" if again and not first else "resolve_task_status"
+    call = f"Call {tool} with this {'task_ref' if first else 'after'}"
     if offer.ask_seconds is not None:
-        return (
-            f"{call} and wait_seconds {offer.ask_seconds:g}."
-            if first
-            else f"{call}, wait_seconds {offer.ask_seconds:g}."
-        )
+        return f"{call}{' and' if first else ','} wait_seconds {offer.ask_seconds:g}."
     if offer.waits:
         return f"{call}: it waits for the result." if first else f"{call}: it waits."
     return f"{call} in {offer.poll_after_seconds or 1:g} s."
