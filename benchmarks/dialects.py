@@ -104,7 +104,8 @@ class HandleTools:
         answer = result["structuredContent"]
         if result.get("isError"):
             return State(answer["error"]["code"], True, None, 0.0)
-        return State(answer["status"], answer["terminal"], answer["result"], answer.get("poll_after_seconds") or 0.0)
+        terminal = answer["status"] in {"completed", "failed", "cancelled"}
+        return State(answer["status"], terminal, answer.get("result"), answer.get("poll_after_seconds") or 0.0)
 
 
 DIALECTS: dict[str, Dialect] = {"floor": Floor(), "tasks-extension": TasksExtension(), "handle-tools": HandleTools()}

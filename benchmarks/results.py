@@ -100,8 +100,9 @@ def measured(client: Client) -> dict[str, float]:
         task_ref = client.tool("initiate_background_task", operation_type="report", parameters={"size": SIZE})[
             "task_ref"
         ]
-        while not (status := client.tool("resolve_task_status", task_ref=task_ref, wait_seconds=10))["terminal"]:
-            pass
+        status = {"terminal": False}
+        while not status["terminal"]:
+            status = client.tool("resolve_task_status", task_ref=task_ref, wait_seconds=10, detail="full")
         lasted = datetime.fromisoformat(status["updated_at"]) - datetime.fromisoformat(status["created_at"])
         settled.append(lasted.total_seconds() * 1000)
     uri = f"raincheck://tasks/{task_ref}/result"

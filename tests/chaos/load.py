@@ -225,7 +225,7 @@ class Load:
             sighting.answers.append(Answer(at=time.monotonic(), server=server.name, status=status))
 
     async def _cancel(self, sighting: Sighting, server: Node) -> None:
-        arguments = {"task_ref": sighting.ref}
+        arguments = {"task_ref": sighting.ref, "detail": "full"}
         status = await self._call(
             server, lambda caller: caller.call("cancel_background_task", arguments), _SUBMIT_SECONDS
         )
@@ -237,7 +237,7 @@ class Load:
 
     async def _provide(self, sighting: Sighting, server: Node, status: dict[str, Any]) -> None:
         responses = {key: {"action": "accept", "content": {"word": key}} for key in status["input_requests"]}
-        arguments = {"task_ref": sighting.ref, "responses": responses}
+        arguments = {"task_ref": sighting.ref, "responses": responses, "detail": "full"}
         after = await self._call(server, lambda caller: caller.call("provide_task_input", arguments), _SUBMIT_SECONDS)
         if after is not None:
             self._keep(sighting, server, after)

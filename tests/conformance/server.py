@@ -47,7 +47,7 @@ def add_task_tools(server: MCPServer[Any], rc: Raincheck) -> None:
         """Sync only."""
         return f"Hello, {name}!"
 
-    @rc.operation
+    @rc.operation(mode="task")
     async def slow_compute(seconds: float = 1.0, label: str = "") -> str:
         """Sleeps, then gives a result."""
         await asyncio.sleep(seconds)

@@ -109,7 +109,7 @@ async def test_a_wrong_call_gets_one_clear_line_and_changes_nothing(tmp_path: Pa
     async with opened(tmp_path) as desk:
         task_ref, token = await desk.waiting()
         # The task may just be settling down to its wait.
-        unseen = {"poll_after_seconds": 0, "updated_at": ""}
+        unseen = {"poll_after_seconds": 0, "updated_at": "", "after": ""}
         before = await desk.caller.status(task_ref) | unseen
         for body, status, message in (each.values for each in WRONG):
             answer = await desk.post(token, body)

@@ -25,9 +25,8 @@ __all__ = [
     "refusal",
 ]
 
-_TICKET = frozenset(
-    {"task_ref", "status", "operation_type", "deduplicated", "created_at", "deadline_at", "poll_after_seconds"}
-)
+_TICKET = frozenset({"task_ref", "status", "operation_type", "next_step"})
+_TICKET_OF_PROGRAMS = _TICKET | {"deduplicated", "created_at", "deadline_at", "poll_after_seconds"}
 _STATUSES = {status.value: status for status in TaskStatus}
 _LONGEST_QUOTE = 200
 
@@ -101,9 +100,19 @@ def refusal(answer: Answer) -> RaincheckError | None:
 
 
 def is_ticket(answer: Answer) -> bool:
-    """Whether a typed tool answered with a ticket instead of its result."""
+    """Whether a typed tool answered with a ticket instead of its result.
+
+    A ticket has few members, so an operation's own result could have them too: a short one counts only if it has
+    nothing beside them, and tells to follow it.
+    """
     payload = answer.payload()
-    return not answer.is_error and payload is not None and payload.keys() >= _TICKET
+    if answer.is_error or payload is None or not payload.keys() >= _TICKET:
+        return False
+    if not (payload.keys() >= _TICKET_OF_PROGRAMS or payload.keys() <= _TICKET_OF_PROGRAMS):
+        return False
+    if not all(isinstance(payload[key], str) and payload[key] for key in _TICKET):
+        return False
+    return payload["status"] in ("queued", *_STATUSES) and "resolve_task_status" in payload["next_step"]
 
 
 def read_ticket(payload: Mapping[str, Any], *, idempotency_key: str | None = None) -> tuple[TaskHandle, float | None]:

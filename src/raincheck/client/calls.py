@@ -16,13 +16,16 @@ from raincheck.client.connection import backoff, lost_connection, timed_out
 from raincheck.client.errors import BadAnswer, ConnectionLost, passing, retry_after
 from raincheck.client.policy import LONGEST_HOLD, PollingPolicy
 from raincheck.client.records import TaskHandle, TaskView
-from raincheck.errors import CallError, InternalError, TaskNotFound
+from raincheck.errors import CallError, InternalError, InvalidParameters, TaskNotFound
 
 __all__ = ["HandleCalls", "NotHeld"]
 
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+
+
+_INVALID_PARAMS = -32602
 
 
 class NotHeld(Exception):
@@ -40,6 +43,8 @@ class HandleCalls:
     def __init__(self, session: Session, policy: PollingPolicy) -> None:
         self._session = session
         self._policy = policy
+        # Every member, where the server has this parameter: a model's answer names no time to ask again.
+        self._detail = {"detail": "full"}
 
     async def submit(
         self,
@@ -58,24 +63,27 @@ class HandleCalls:
         if max_wait_seconds is not None:
             arguments["max_wait_seconds"] = max_wait_seconds
         read = partial(read_ticket, idempotency_key=idempotency_key)
-        return await self._call("initiate_background_task", arguments, read)
+        return await self._call_in_full("initiate_background_task", arguments, read)
 
     async def status(self, handle: TaskHandle, *, hold: float | None = None) -> TaskView:
-        """The task as it is, or as it is when there is news within `hold` seconds; None leaves that to the server.
+        """The task as it is, or as it is when it ends or asks within `hold` seconds; None leaves that to the server.
 
         Raises:
             NotHeld: It was to be held, and cannot be. Without `hold` it may well be answered.
         """
         arguments: dict[str, Any] = {"task_ref": handle.task_ref}
+        read = partial(read_view, handle=handle)
         if hold is None:
-            return await self._call_for("resolve_task_status", arguments, handle)
+            return await self._call_in_full("resolve_task_status", arguments, read, handle)
         arguments["wait_seconds"] = round(min(hold, LONGEST_HOLD), 3)
         try:
-            return await self._call_for("resolve_task_status", arguments, handle, hold=hold)
+            return await self._call_in_full("resolve_task_status", arguments, read, handle, hold=hold)
         except TaskNotFound:
             raise
-        except CallError as error:
+        except Exception as error:
             # Another server's handle tools may know no wait_seconds.
+            if not isinstance(error, CallError) and not _refuses_parameters(error):
+                raise
             if not hold:
                 return await self.status(handle)
             raise NotHeld from error
@@ -90,10 +98,28 @@ class HandleCalls:
         arguments = {"task_ref": handle.task_ref, "responses": given}
         return await self._call_for("provide_task_input", arguments, handle)
 
-    async def _call_for(
-        self, name: str, arguments: dict[str, Any], handle: TaskHandle, *, hold: float = 0.0
-    ) -> TaskView:
-        return await self._call(name, arguments, partial(read_view, handle=handle), handle, hold=hold)
+    async def _call_for(self, name: str, arguments: dict[str, Any], handle: TaskHandle) -> TaskView:
+        return await self._call(name, arguments, partial(read_view, handle=handle), handle)
+
+    async def _call_in_full(
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        read: Callable[[Mapping[str, Any]], _T],
+        handle: TaskHandle | None = None,
+        *,
+        hold: float = 0.0,
+    ) -> _T:
+        """The answer in its full form, or as it comes from a server that does not take `detail`."""
+        try:
+            return await self._call(name, {**arguments, **self._detail}, read, handle, hold=hold)
+        except Exception as error:
+            if not self._detail or not _refuses_parameters(error):
+                raise
+        # The parameters may be wrong for another reason: then this call is refused as well.
+        answer = await self._call(name, arguments, read, handle, hold=hold)
+        self._detail = {}
+        return answer
 
     async def _call(
         self,
@@ -142,6 +168,12 @@ class HandleCalls:
         if isinstance(error, BadAnswer):
             return None if last else backoff(attempt)
         return backoff(attempt) if lost_connection(error) else None
+
+
+def _refuses_parameters(error: Exception) -> bool:
+    """Whether the call's parameters were refused, by a tool's error, with a code or without, or by the protocol's."""
+    told = getattr(getattr(error, "error", None), "code", None)
+    return isinstance(error, InvalidParameters) or type(error) is CallError or told == _INVALID_PARAMS
 
 
 def _named(error: Exception) -> str:

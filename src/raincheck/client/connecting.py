@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from raincheck._version import __version__
 from raincheck.client.answers import Session
 from raincheck.client.connection import Connect, ReconnectingSession
 from raincheck.errors import MissingDependency
@@ -72,18 +73,16 @@ async def _reconnecting(connect_once: Connect, outage_seconds: float) -> AsyncGe
 
 
 def _over_http(url: str, headers: Mapping[str, str]) -> Callable[[], AbstractAsyncContextManager[Session]]:
-    from mcp import Client
-
     from raincheck.client.http import steady_http
 
     # The short outage is the session's to bridge: it can also begin a protocol session anew.
-    return lambda: _client(Client(steady_http(url, headers=headers, outage_seconds=0.0), cache=None))
+    return lambda: _client(steady_http(url, headers=headers, outage_seconds=0.0))
 
 
 def _over_stdio(
     words: Sequence[str], env: Mapping[str, str] | None, cwd: str | os.PathLike[str] | None
 ) -> Callable[[], AbstractAsyncContextManager[Session]]:
-    from mcp import Client, StdioServerParameters
+    from mcp import StdioServerParameters
 
     server = StdioServerParameters(
         command=words[0],
@@ -91,10 +90,15 @@ def _over_stdio(
         env=None if env is None else dict(env),
         cwd=None if cwd is None else Path(cwd),
     )
-    return lambda: _client(Client(server, cache=None))
+    return lambda: _client(server)
 
 
 @asynccontextmanager
-async def _client(client: Any) -> AsyncGenerator[Session]:
-    async with client as connected:
+async def _client(server: Any) -> AsyncGenerator[Session]:
+    from mcp import Client
+    from mcp_types import Implementation
+
+    # Under the SDK's own name a server would take it for an impatient client, and hold its answers for less.
+    name = Implementation(name="raincheck", version=__version__)
+    async with Client(server, cache=None, client_info=name) as connected:
         yield connected

@@ -12,9 +12,11 @@ from typing import Any
 __all__ = ["LONGEST_HOLD", "Pace", "PollingPolicy"]
 
 LONGEST_HOLD = 25.0
-"""The server's cap of `wait_seconds`."""
+"""The longest `wait_seconds` that is asked for: a server's own bound, where it does not set another."""
 
-_SERVERS_OWN = frozenset({"hold_seconds", "calls_per_second", "call_burst", "learn"})
+_SERVERS_OWN = frozenset(
+    {"hold_seconds", "max_hold_seconds", "patience", "calls_per_second", "call_burst", "learn"}
+)
 
 _LONGEST_HINT = 300.0
 """A hint beyond it is taken for this: a server's mistake must not put a caller to sleep for ever."""
@@ -32,7 +34,8 @@ class PollingPolicy:
         max_attempts: How often one wait asks before it gives up with `WaitTimedOut`; None: without bound (the task's
             deadline ends it).
         max_total_seconds: How long one wait lasts before it gives up likewise; None: without bound.
-        hold_seconds: How long the server is asked to hold its answer (`wait_seconds`, its cap is 25); 0: not at all.
+        hold_seconds: How long the server is asked to hold its answer (`wait_seconds`, at most 25; it may hold it for
+            less); 0: not at all.
         answer_seconds: How long an answer may take beyond the hold before the connection counts as lost.
         call_retries: How often one call is tried again after a lost connection or a passing error.
     """
@@ -73,8 +76,8 @@ class PollingPolicy:
     ) -> PollingPolicy:
         """The policy of a `[polling]` table: `PollingPolicy.from_settings(**settings.polling.model_dump())`.
 
-        What the server reads there for itself is passed over: `hold_seconds`, which is for callers that name no time of
-        their own, how often a caller may call, and whether hints learn.
+        What the server reads there for itself is passed over: how long it holds the answers of callers that name no
+        time of their own and what it knows of their patience, how often a caller may call, and whether hints learn.
 
         Raises:
             ValueError: A number is out of its bounds.

@@ -21,11 +21,12 @@ __all__ = ["Changes", "Questions", "Wait", "left_running"]
 
 logger = logging.getLogger(__name__)
 
-# An answer that came so much earlier than asked for was not held.
+# A server that knows its client as impatient holds for less than it was asked to: what lasted this long was held.
+_HELD_SECONDS = 0.8
 _HELD_SHARE = 0.8
+# Progress does not end a held answer. Where it is watched it is looked for so often.
+_WATCHED_SECONDS = 2.0
 _GRACE = 5.0
-# A held answer that comes earlier brings news, and no sooner than that.
-_QUIET_SECONDS = 0.9
 
 
 class Changes:
@@ -127,11 +128,10 @@ class Wait:
         """The task, and whether the server held the answer."""
         hold = self._hold
         if hold and self._watched:
-            # Held answers come at the end of a task; progress needs asking at the pace of the ladder.
-            hold = min(hold, self._pace.interval(hint))
+            hold = min(hold, _WATCHED_SECONDS, self._pace.interval(hint))
         hold = min(hold, self._pace.remaining)
         self._pace.attempts += 1
-        before, started = self._view, time.monotonic()
+        started = time.monotonic()
         try:
             view = await self._bounded(hold if self._can_be_held else None)
         except NotHeld:
@@ -139,8 +139,7 @@ class Wait:
             self._hold, self._can_be_held = 0.0, False
             return await self._bounded(None), False
         took = time.monotonic() - started
-        news = before is not None and view.progress != before.progress and took >= min(hold, _QUIET_SECONDS)
-        return view, hold > 0 and (news or took >= hold * _HELD_SHARE)
+        return view, hold > 0 and took >= min(_HELD_SECONDS, hold * _HELD_SHARE)
 
     async def _bounded(self, hold: float | None) -> TaskView:
         # Without a bound `remaining` is infinite, which asyncio.timeout does not take; a little grace for the way.

@@ -53,6 +53,10 @@ class AnsweredTool(Tool):
         tool._answer = answer
         return tool
 
+    def to_mcp_tool(self, **overrides: Any) -> Any:
+        """See `Tool.to_mcp_tool`: without the title that FastMCP makes of a name, which says nothing more."""
+        return super().to_mcp_tool(**{"title": self.title, **overrides})
+
     async def run(self, arguments: dict[str, Any]) -> Any:
         """See `Tool.run`."""
         return await self._answer(self.name, arguments)

@@ -46,7 +46,11 @@ class HandleCaller:
         Raises:
             CallRefused: The server did not take the call.
         """
-        arguments: dict[str, Any] = {"operation_type": operation_type, "parameters": dict(parameters)}
+        arguments: dict[str, Any] = {
+            "operation_type": operation_type,
+            "parameters": dict(parameters),
+            "detail": "full",
+        }
         if max_wait_seconds is not None:
             arguments["max_wait_seconds"] = max_wait_seconds
         if idempotency_key is not None:
@@ -59,7 +63,7 @@ class HandleCaller:
         Raises:
             CallRefused: There is no such task.
         """
-        return await self._call("resolve_task_status", {"task_ref": task_ref, "wait_seconds": 0})
+        return await self._call("resolve_task_status", {"task_ref": task_ref, "wait_seconds": 0, "detail": "full"})
 
     async def _call(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
         result = await self._client.call_tool(tool, arguments)

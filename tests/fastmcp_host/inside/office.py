@@ -23,8 +23,12 @@ TOKENS = {
 }
 
 
-def make_office(store: Path, *, with_auth: bool = False, **policy: Any) -> tuple[FastMCP, Raincheck]:
-    settings = Settings.model_validate({"execution": {"lease_seconds": 1, "drain_seconds": 0}})
+def make_office(
+    store: Path, *, with_auth: bool = False, server: dict[str, Any] | None = None, **policy: Any
+) -> tuple[FastMCP, Raincheck]:
+    settings = Settings.model_validate(
+        {"execution": {"lease_seconds": 1, "drain_seconds": 0}, "server": server or {}}
+    )
     rc = Raincheck(tools="slow_*", store=store, settings=settings, policy=Policy(**{"mode": "task", **policy}))
     mcp = FastMCP("office", auth=StaticTokenVerifier(TOKENS) if with_auth else None)
     mcp.add_extension(rc)
@@ -72,6 +76,19 @@ def make_office(store: Path, *, with_auth: bool = False, **policy: Any) -> tuple
         """Do it."""
         await asyncio.sleep(0.2)
         return {"n": n}
+
+    @rc.operation(mode="auto")
+    async def brief(n: int) -> dict[str, int]:
+        """Done at once."""
+        return {"n": n}
+
+    @rc.operation(mode="auto", inline_wait_seconds=0.05)
+    async def patient(flag: str, context: TaskContext) -> str:
+        """Reports, and runs until the file `flag` is there."""
+        await context.progress(0.25, "begun")
+        while not os.path.exists(flag):
+            await asyncio.sleep(0.05)
+        return "done"
 
     @rc.operation(mode="task", on_worker_lost="retry")
     async def long(flag: str, context: TaskContext) -> str:

@@ -230,7 +230,5 @@ async def test_a_principal_sees_its_own_tasks_only_and_the_operations_it_may_cal
             await ben.call_tool("initiate_background_task", {"operation_type": "slow_secret"})
         with pytest.raises(ToolError, match="Unknown tool"):
             await ben.call_tool("slow_secret", {})
-        tools = {tool.name: tool for tool in await ben.list_tools()}
-        assert "slow_secret" not in tools
-        offered = tools["initiate_background_task"].input_schema["properties"]["operation_type"]["enum"]
-        assert "slow_secret" not in offered
+        assert "slow_secret" in str(await ann.list_tools())
+        assert "slow_secret" not in str(await ben.list_tools())

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from mcp_types import Request
 from pydantic import BaseModel
 
 from raincheck.errors import ConfigurationError
+from raincheck.mcp.handle_definitions import HANDLE_NAMES
 
 
 def _office() -> ModuleType:
@@ -76,6 +78,11 @@ class Answered(BaseModel, extra="allow"):
     pass
 
 
+async def called(client: Client[Any], tool: str, **arguments: Any) -> dict[str, Any]:
+    """The whole answer, of whichever kind."""
+    return await request(client, "tools/call", name=tool, arguments=arguments)
+
+
 async def request(client: Client[Any], method: str, **params: Any) -> dict[str, Any]:
     answer = await client.session.send_request(Asked(method=method, params=params), Answered)
     return answer.model_dump()
@@ -112,20 +119,128 @@ async def test_the_listing_shows_every_tool_and_promises_nothing_that_a_ticket_w
         tools = {tool.name: tool for tool in await client.list_tools()}
     assert tools["slow_report"].output_schema is None
     assert tools["quick"].output_schema is not None
-    assert tools["slow_report"].description == "Build a report."
+    assert tools["slow_report"].description.startswith("Build a report. (May answer with a ticket")
+    assert tools["work"].description.startswith("Do it. (May answer with a ticket")
+    assert tools["quick"].description == "A tool that no pattern names."
     assert tools["work"].input_schema["properties"]["n"]["default"] == 3
-    operations = tools["initiate_background_task"].input_schema["properties"]["operation_type"]["enum"]
-    assert {"work", "long", "ask", "slow_report"} <= set(operations)
-    assert "quick" not in operations
     assert {"resolve_task_status", "cancel_background_task", "provide_task_input"} <= set(tools)
+
+
+async def test_the_handle_tools_are_listed_in_few_bytes(store: Path) -> None:
+    async with client_of(store) as client:
+        listed = (await client.session.list_tools()).tools
+    # FastMCP's own `_meta` reaches no model.
+    shown = [each.model_dump(mode="json", by_alias=True, exclude={"meta"}, exclude_none=True) for each in listed]
+    handles = [each for each in shown if each["name"] in HANDLE_NAMES]
+    assert {each["name"] for each in handles} == HANDLE_NAMES
+    assert not [each for each in handles if "title" in each or "outputSchema" in each]
+    assert sum(len(json.dumps(each, separators=(",", ":"), ensure_ascii=False).encode()) for each in handles) <= 1800
+
+
+@pytest.mark.parametrize(
+    ("setting", "hidden"), [("all", set()), ("status", {"initiate_background_task"}), ("none", HANDLE_NAMES)]
+)
+async def test_the_setting_says_which_handle_tools_are_listed_and_all_are_answered(
+    store: Path, setting: str, hidden: set[str]
+) -> None:
+    async with client_of(store, server={"handle_tools": setting}) as client:
+        listed = {tool.name for tool in await client.list_tools()}
+        assert listed & HANDLE_NAMES == HANDLE_NAMES - hidden
+        ticket = await data(client, "initiate_background_task", operation_type="work", parameters={"n": 4})
+        assert (await end_of(client, ticket))["result"] == {"n": 4}
+        # Without a tool to follow it, a ticket would be of no use.
+        answer = await data(client, "work", n=5)
+        assert (answer == {"n": 5}) == (setting == "none"), answer
+
+
+async def test_a_model_reads_few_members_and_a_program_all(store: Path, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    async with client_of(store) as client:
+        ticket = await data(client, "patient", flag=str(flag))
+        assert set(ticket) == {"task_ref", "status", "operation_type", "next_step"}
+        asked = {"task_ref": ticket["task_ref"], "wait_seconds": 0}
+        first, second = [await data(client, "resolve_task_status", **asked) for _ in range(2)]
+        assert set(first) == {"task_ref", "status", "progress", "after", "next_step"}
+        assert first["progress"] == {"fraction": 0.25, "message": "begun"}
+        assert first["after"] != second["after"]
+        full = await data(client, "resolve_task_status", **asked, detail="full")
+        assert {"terminal", "created_at", "deadline_at", "poll_after_seconds", "result", "error", "after"} <= set(full)
+        with pytest.raises(ToolError, match="detail must be"):
+            await client.call_tool("resolve_task_status", {**asked, "detail": "most"})
+        flag.touch()
+        assert await end_of(client, ticket) == {
+            "task_ref": ticket["task_ref"],
+            "status": "completed",
+            "result": "done",
+        }
+
+
+async def test_a_server_can_answer_everybody_in_full(store: Path) -> None:
+    async with client_of(store, server={"detail": "full"}) as client:
+        ticket = await data(client, "work")
+        assert ticket["deduplicated"] is False
+        assert (await end_of(client, ticket))["terminal"] is True
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_a_held_call_with_a_token_is_told_of_progress_and_ends_with_the_task(
+    store: Path, tmp_path: Path, mode: str
+) -> None:
+    flag = tmp_path / "flag"
+    told: list[tuple[float, float | None, str | None]] = []
+
+    async def tell(progress: float, total: float | None, message: str | None) -> None:
+        told.append((progress, total, message))
+        flag.touch()
+
+    async with client_of(store, mode=mode) as client:
+        ticket = await data(client, "patient", flag=str(flag))
+        held = {"task_ref": ticket["task_ref"], "wait_seconds": 3}
+        answer = await client.call_tool("resolve_task_status", held, progress_handler=tell)
+    assert answer.structured_content["status"] == "completed"
+    assert told == [(0.25, 1.0, "begun")]
+
+
+async def test_a_call_that_waits_for_its_result_is_told_of_progress(store: Path, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    told: list[str | None] = []
+
+    async def tell(progress: float, total: float | None, message: str | None) -> None:
+        told.append(message)
+        flag.touch()
+
+    async with client_of(store, server={"handle_tools": "none"}) as client:
+        answer = await client.call_tool("patient", {"flag": str(flag)}, progress_handler=tell)
+    assert answer.data == "done" or answer.content[0].text == "done"
+    assert told == ["begun"]
+
+
+async def test_fast_work_is_answered_within_the_call_and_slow_work_with_a_handle(store: Path, tmp_path: Path) -> None:
+    async with client_of(store) as client:
+        assert await data(client, "brief", n=7) == {"n": 7}
+        assert (await data(client, "patient", flag=str(tmp_path / "never")))["status"] == "processing"
+
+
+async def test_fast_work_is_no_task_for_a_client_with_tasks(store: Path, tmp_path: Path, with_tasks: None) -> None:
+    from fastmcp_tasks.client import call_tool_task
+
+    async with client_of(store) as client:
+        assert await data(client, "brief", n=7) == {"n": 7}
+        brief = await called(client, "brief", n=8)
+        assert (brief["resultType"], brief["structuredContent"]) == ("complete", {"n": 8})
+        slow = await called(client, "patient", flag=str(tmp_path / "never"))
+        assert (slow["resultType"], slow["status"]) == ("task", "working")
+        task = await call_tool_task(client, "patient", {"flag": str(tmp_path / "never")})
+        assert (await task.status()).status == "working"
 
 
 async def test_what_a_tool_reports_goes_to_the_task_and_it_sees_no_request(store: Path) -> None:
     async with client_of(store) as client:
         report = await data(client, "slow_report", quarter=3)
-        status = await data(client, "resolve_task_status", task_ref=report["task_ref"], wait_seconds=0)
+        look = {"task_ref": report["task_ref"], "wait_seconds": 0, "detail": "full"}
+        status = await data(client, "resolve_task_status", **look)
         while status["progress"] is None and not status["terminal"]:
-            status = await data(client, "resolve_task_status", task_ref=report["task_ref"], wait_seconds=0)
+            status = await data(client, "resolve_task_status", **look)
         assert status["progress"] == {"fraction": 0.25, "message": "begun"}
         seen = await end_of(client, await data(client, "slow_request"))
         assert seen["result"] == {"result": "None"}

@@ -55,8 +55,10 @@ async def test_a_worker_runs_a_fastmcp_servers_tools_in_the_servers_lifespan(tmp
             *(sys.executable, "-m", "raincheck", "worker", "bureau:rc"), cwd=tmp_path, env=environment
         )
         try:
-            wait = {"task_ref": ticket["task_ref"], "wait_seconds": 20}
-            task = (await client.call_tool("resolve_task_status", wait)).structured_content
+            task, wait = ticket, {"task_ref": ticket["task_ref"], "wait_seconds": 20}
+            async with asyncio.timeout(30):
+                while task["status"] in ("queued", "pending", "processing"):
+                    task = (await client.call_tool("resolve_task_status", wait)).structured_content
             assert task["status"] == "completed", task
             assert task["result"] == {"result": f"rain by {worker.pid}, opened by {worker.pid}"}
             worker.send_signal(signal.SIGTERM)
