@@ -137,7 +137,8 @@ def test_another_user_s_process_is_judged_by_what_may_be_read() -> None:
 
 @pytest.mark.parametrize("signalled", [None, PermissionError()])
 @pytest.mark.parametrize(
-    "hidden", [PermissionError(), FileNotFoundError(), ProcessLookupError(), "", "200 (python) S 1 2", stat(200, 70)[:-9]]
+    "hidden",
+    [PermissionError(), FileNotFoundError(), ProcessLookupError(), "", "200 (python) S 1 2", stat(200, 70)[:-9]],
 )
 def test_an_entry_that_cannot_be_read_proves_nothing(signalled: OSError | None, hidden: OSError | str) -> None:
     kernel = FakeKernel()
