@@ -267,9 +267,15 @@ async def test_the_first_search_reads_them_all(store: SqliteStore, dead: str, mo
     monkeypatch.setattr(lost_workers, "_PAGE", 3)
     for number in range(10):
         await claimed(store, dead, ref=f"lost-{number}")
+    for number in range(5):
+        await claimed(store, name_of(me()), ref=f"living-{number}")
     rig = Rig(store)
     assert await rig.sweeper.take_over() == 10
-    assert await store.count() == {**dict.fromkeys(TaskStatus, 0), TaskStatus.PENDING: 10}
+    assert await store.count() == {
+        **dict.fromkeys(TaskStatus, 0),
+        TaskStatus.PENDING: 10,
+        TaskStatus.PROCESSING: 5,
+    }
 
 
 class Remote(SqliteStore):
@@ -362,33 +368,43 @@ async def test_a_question_of_a_lost_attempt_can_still_be_answered(store: SqliteS
     assert (task.status, task.progress) == (TaskStatus.PENDING, None)
 
 
+@pytest.fixture
+def unswept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody settles what is lost."""
+
+    async def nothing(sweeper: Sweeper) -> int:
+        return 0
+
+    monkeypatch.setattr(Sweeper, "sweep", nothing)
+    monkeypatch.setattr(Sweeper, "take_over", nothing)
+
+
+@pytest.mark.usefixtures("unswept")
 async def test_a_lease_that_was_renewed_meanwhile_is_no_lost_attempt(lab: Lab, store: SqliteStore) -> None:
     """A watch does not tell of renewals: the record that a held call began with is old at its end."""
     await claimed(store, "worker", lease=timedelta(seconds=0.4))
     async with lab.service(max_concurrency=0) as service:
-        holding = asyncio.create_task(service.registry.hold("ref", scope="a", seconds=0.8))
-        waiting = asyncio.create_task(service.registry.wait("ref", scope="a", seconds=0.8))
+        holding = asyncio.create_task(service.registry.hold("ref", scope="a", seconds=1.5))
+        waiting = asyncio.create_task(service.registry.wait("ref", scope="a", seconds=1.5))
         seen = await read(store)
-        changing = asyncio.create_task(service.registry.wait_for_change(seen, scope="a", seconds=0.8))
+        changing = asyncio.create_task(service.registry.wait_for_change(seen, scope="a", seconds=1.5))
         await asyncio.sleep(0.1)
         assert await asyncio.to_thread(store.renew, "worker", {"ref": 1}, now() + HOUR) == set()
         for task in await asyncio.gather(holding, waiting, changing):
             assert (task.status, task.progress) == (TaskStatus.PROCESSING, HALF)
 
 
+@pytest.mark.usefixtures("unswept")
 async def test_a_call_that_is_held_while_the_lease_runs_out_is_answered_without_progress(
-    lab: Lab, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, store: SqliteStore
 ) -> None:
-    async def nothing(sweeper: Sweeper) -> int:
-        return 0
-
-    monkeypatch.setattr(Sweeper, "sweep", nothing)
     await claimed(store, "worker", lease=timedelta(seconds=0.2))
     async with lab.service(max_concurrency=0) as service:
         task = await service.registry.hold("ref", scope="a", seconds=0.5)
     assert (task.status, task.progress) == (TaskStatus.PENDING, None)
 
 
+@pytest.mark.usefixtures("unswept")
 async def test_the_ticket_of_a_repeated_call_shows_no_lost_attempt(lab: Lab, store: SqliteStore, dead: str) -> None:
     @lab.operation("work", on_worker_lost="retry")
     async def _(arguments: Mapping[str, Any], context: TaskContext) -> None:
