@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Collection, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -313,6 +314,10 @@ def test_the_guardian_of_a_process_is_seen_while_it_runs() -> None:
     guardian = Guardian()
     guardian.mark()
     try:
+        # A program's arguments are there a moment after its start has been told of.
+        until = time.monotonic() + 5
+        while not guardian_at_work(os.getpid()) and time.monotonic() < until:
+            time.sleep(0.01)
         assert guardian_at_work(os.getpid()) is True
         assert guardian_at_work(1) is False
     finally:
