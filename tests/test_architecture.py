@@ -16,7 +16,7 @@ _PORTS = {"blobs", "notes", "store", "engine"}
 _HISTORY = {"history", "history_sketch", "history_keeper", "hints", "hints_schedule"}
 _CORE = {
     *("registry", "runner", "run", "heartbeat", "sweeper", "changes", "failure_rate", "service", "clock"),
-    *("callbacks", "leftovers", "limits", "results", "sealing"),
+    *("callbacks", "leftovers", "limits", "lost_workers", "results", "sealing"),
     *_HISTORY,
 }
 
@@ -81,8 +81,13 @@ ALLOWED: dict[str, set[str]] = {
     "hints_schedule": {"history"},
     "hints": {"hints_schedule", "history", "task"},
     "polling": {"errors", "history", "notes", "operations", "task"},
+    "process_identity": set(),
+    "lost_workers": {"elapsed", "errors", "process_identity", "store", "task"},
     # And what tells it of ends, a wrapper of whatever store there is.
-    "service": _DOMAIN | _PORTS | _CORE | {"operations", "engines", "polling", "stores", "webhooks"},
+    "service": _DOMAIN
+    | _PORTS
+    | _CORE
+    | {"operations", "engines", "polling", "process_identity", "stores", "webhooks"},
     "health": {"service"},
     "lifecycle": set(),
     "worker": {"errors", "health", "lifecycle", "service"},

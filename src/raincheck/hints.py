@@ -87,7 +87,7 @@ class Hints:
         """When to ask again, in seconds; None once there is nothing to wait for."""
         if task.terminal:
             return None
-        age = (now - task.created_at).total_seconds()
+        age = (now - _began(task)).total_seconds()
         return round(self._learned(task, now, age) or self._ladder.interval(age), 3)
 
     def eta(self, task: Task, now: datetime) -> float | None:
@@ -100,7 +100,7 @@ class Hints:
         if task.status is TaskStatus.PROCESSING and task.started_at is not None:
             left = None if ran is None else ran.left(max(0.0, (now - task.started_at).total_seconds()))
         else:
-            left = None if lasted is None else lasted.left(max(0.0, (now - task.created_at).total_seconds()))
+            left = None if lasted is None else lasted.left(max(0.0, (now - _began(task)).total_seconds()))
             run = None if ran is None else ran.left(0.0)
             # It has not begun: at least its run is still to come.
             left = max((each for each in (left, run) if each is not None), default=None)
@@ -143,3 +143,10 @@ class Hints:
         known.ends, known.made_at = history.ends, moment
         known.ran = _Expectation.of(ran, self._ladder) if ran.weight >= _ENOUGH_WEIGHT else None
         known.lasted = _Expectation.of(lasted, self._ladder) if lasted.weight >= _ENOUGH_WEIGHT else None
+
+
+def _began(task: Task) -> datetime:
+    """From when on the age of a task counts: its acceptance, and once an attempt was lost, what came after."""
+    if task.attempt and task.status is TaskStatus.PENDING:
+        return task.updated_at
+    return task.started_at if task.attempt > 1 and task.started_at is not None else task.created_at

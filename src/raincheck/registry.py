@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -22,6 +23,7 @@ from raincheck.errors import (
     InvalidParameters,
     PayloadTooLarge,
     QueueFull,
+    StoreError,
     TaskNotFound,
     UnknownOperation,
 )
@@ -31,7 +33,7 @@ from raincheck.operations.operation import Operation
 from raincheck.secrecy import wrapped
 from raincheck.store import Cursor, Inserted, Room, TaskStore, TaskSummary
 from raincheck.task import InputRequest, Task, TaskStatus, inflight_key, new_task_ref, utc_now
-from raincheck.transitions import Cancel, Event, ProvideInput, Refused, transition
+from raincheck.transitions import Cancel, Event, ProvideInput, Refused, shown_when_lost, transition
 from raincheck.webhooks.rules import refuse_callbacks
 from raincheck.webhooks.targets import joined
 
@@ -77,6 +79,7 @@ class Registry:
         room: How many tasks may be pending.
         callbacks: Checks a caller's `callback_url`; by default none is taken.
         limiter: The breakers and permits of operations; None where nobody submits.
+        worker_gone: Whether the process of the worker of that name is known to be dead.
     """
 
     def __init__(
@@ -93,7 +96,9 @@ class Registry:
         limiter: Limiter | None = None,
         clock: Callable[[], datetime] = utc_now,
         new_ref: Callable[[], str] = new_task_ref,
+        worker_gone: Callable[[str | None], bool] = lambda worker_id: False,
     ) -> None:
+        self._worker_gone = worker_gone
         self._store = store
         self._operations = operations
         self._names = names
@@ -187,7 +192,7 @@ class Registry:
                 "This idempotency_key was used before for another operation or with other parameters. "
                 "Use a new key for a new piece of work."
             )
-        return Submission(stored, not created)
+        return Submission(stored if created else self._shown(stored), not created)
 
     async def _insert(self, operation: Operation, task: Task) -> Inserted:
         if operation.policy.breaker is None or self._limiter is None:
@@ -226,11 +231,16 @@ class Registry:
         return self._limiter.in_request(operation)
 
     async def get(self, task_ref: str, *, scope: str) -> Task:
-        """The task as it is now.
+        """The task as it is now; of an attempt that is lost no progress is shown (`shown_when_lost`).
 
         Raises:
             TaskNotFound: Unknown, expired, or of another scope.
         """
+        task = await self._stored(task_ref, scope)
+        # The person who runs the store sees what is stored: the worker and its lease are there beside it.
+        return task if scope == ANY_SCOPE else self._shown(task)
+
+    async def _stored(self, task_ref: str, scope: str) -> Task:
         task = await self._store.get(task_ref) if len(task_ref) <= _LONGEST_REF else None
         if task is None or scope not in (task.scope, ANY_SCOPE):
             raise _not_found()
@@ -265,7 +275,7 @@ class Registry:
                 if listener is not None:
                     pause = min(pause, await listener.progressed(task))
                 task = await watch.next_change(pause) or task
-        return task
+        return await self._as_it_is(task, scope)
 
     async def wait_for_change(self, seen: Task, *, scope: str, seconds: float) -> Task:
         """The task once it is another version than `seen`, or as it is when `seconds` are over.
@@ -280,7 +290,8 @@ class Registry:
             if task.version != seen.version:
                 return task
             watch.seen(task)
-            return await watch.next_change(seconds) or task
+            task = await watch.next_change(seconds) or task
+        return await self._as_it_is(task, scope)
 
     async def follow(self, task_refs: Collection[str], *, scope: str) -> AsyncGenerator[Task]:
         """Each of these tasks as it is now, then after every change, until all are terminal.
@@ -301,7 +312,7 @@ class Registry:
                 if task.task_ref in open_refs:
                     if task.terminal:
                         open_refs.discard(task.task_ref)
-                    yield task
+                    yield self._shown(task)
 
     async def cancel(self, task_ref: str, *, scope: str) -> Task:
         """Cancel the task; a terminal one stays as it is. The worker hears of it and stops.
@@ -317,7 +328,7 @@ class Registry:
         Raises:
             TaskNotFound: As in `get`.
         """
-        return await self._apply(task_ref, scope, ProvideInput(responses=responses))
+        return self._shown(await self._apply(task_ref, scope, ProvideInput(responses=responses)))
 
     async def list(
         self,
@@ -329,17 +340,38 @@ class Registry:
         limit: int = 50,
     ) -> Sequence[TaskSummary]:
         """A page of the scope's tasks, newest first."""
-        return await self._store.list(
+        page = await self._store.list(
             scope=None if scope == ANY_SCOPE else scope,
             statuses=statuses,
             operation_type=operation_type,
             after=after,
             limit=limit,
         )
+        if scope == ANY_SCOPE:
+            return page
+        return [replace(each, progress=None) if self._worker_gone(each.worker_id) else each for each in page]
+
+    def _shown(self, task: Task) -> Task:
+        """The task as its caller is told of it."""
+        return shown_when_lost(task) if self._is_lost(task) else task
+
+    def _is_lost(self, task: Task) -> bool:
+        if task.lease_until is None:
+            return False
+        return task.lease_until <= self._clock() or self._worker_gone(task.worker_id)
+
+    async def _as_it_is(self, task: Task, scope: str) -> Task:
+        """The task for its caller, from a record that may be old: a watch does not tell of renewed leases."""
+        if not self._is_lost(task):
+            return task
+        try:
+            return await self.get(task.task_ref, scope=scope)
+        except StoreError:
+            return self._shown(task)
 
     async def _apply(self, task_ref: str, scope: str, event: Event) -> Task:
         while True:
-            task = await self.get(task_ref, scope=scope)
+            task = await self._stored(task_ref, scope)
             now = self._clock()
             try:
                 changed = transition(task, event, now)

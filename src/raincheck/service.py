@@ -23,7 +23,10 @@ from raincheck.heartbeat import Heartbeat
 from raincheck.history_keeper import HistoryKeeper
 from raincheck.leftovers import Leftovers
 from raincheck.limits.limiter import Limiter
+from raincheck.lost_workers import LostWorkers, WorkerProcesses
+from raincheck.operations.guardian import guardian_at_work
 from raincheck.operations.operation import Operation
+from raincheck.process_identity import Kernel, own_identity, worker_id
 from raincheck.registry import Registry
 from raincheck.results import Results
 from raincheck.runner import Runner
@@ -108,7 +111,11 @@ class Service:
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         self.settings = settings or ServiceSettings()
-        self.worker_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(4)}"
+        kernel = Kernel()
+        local = store.capabilities.shared and not store.capabilities.remote
+        own = own_identity(kernel)
+        self.worker_id = worker_id(socket.gethostname(), secrets.token_hex(4), os.getpid(), own)
+        processes = WorkerProcesses(own if local else None, kernel)
         # Whatever ends a task in this process writes into the outbox, by writing the end.
         store = Outbox(store, written=lambda: self._deliverer.wake())
         self._store = store = TellingStore(store, self._ended)
@@ -162,6 +169,7 @@ class Service:
             purge_others=self.results.purge,
             returned=self._engine.deliver,
             held=lambda: self._runner.leases,
+            lost_workers=LostWorkers(store, processes, guarded=guardian_at_work) if local and own else None,
         )
         self._leftovers = Leftovers(store, operations, names, clock=clock)
         self.registry = Registry(
@@ -175,6 +183,7 @@ class Service:
             callbacks=self.settings.webhooks.check_callback,
             limiter=self._limiter,
             clock=clock,
+            worker_gone=processes.gone,
         )
         self._deliverer = Deliverer(store, self.settings.webhooks, operations, names=names, clock=clock)
         self._started = False

@@ -11,6 +11,7 @@ from datetime import datetime
 from raincheck.elapsed import elapsed
 from raincheck.errors import StoreError
 from raincheck.leftovers import due_with
+from raincheck.lost_workers import LostWorkers
 from raincheck.store import TaskStore
 from raincheck.task import Task, TaskStatus
 from raincheck.transitions import DeadlinePassed, LeaseExpired, Refused, transition
@@ -35,6 +36,7 @@ class Sweeper:
         jumped_at: When the clock last jumped, on the clock of `raincheck.elapsed`.
         held: The tasks that run in this very process, with their fencing numbers. Their worker is not lost, only late:
             the machine slept, or the store took no writes for longer than a lease.
+        lost_workers: Finds the tasks of workers whose process is known to be gone: they do not wait for their leases.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class Sweeper:
         purge_others: Callable[[int], Awaitable[int]] | None = None,
         returned: Callable[[Task], Awaitable[None]],
         held: Callable[[], Mapping[str, int]] = dict[str, int],
+        lost_workers: LostWorkers | None = None,
     ) -> None:
+        self._lost_workers = lost_workers
         self._store = store
         self._clock = clock
         self._sweep_seconds = sweep_seconds
@@ -87,6 +91,14 @@ class Sweeper:
             if len(found) < _BATCH or not any(results):
                 return changed
 
+    async def take_over(self) -> int:
+        """Settle or return every task whose worker's process is gone; how many were changed."""
+        changed = 0
+        if self._lost_workers is not None:
+            async for batch in self._lost_workers.search():
+                changed += sum(await asyncio.gather(*(self._settle(task, self._gone(task)) for task in batch)))
+        return changed
+
     async def purge(self) -> int:
         """Remove every task whose retention is over, and what else has expired; how many tasks were removed."""
         removed = await _until_none_is_left(lambda limit: self._store.purge(self._clock(), limit))
@@ -95,10 +107,16 @@ class Sweeper:
         return removed
 
     async def _sweep_one(self, task: Task, held: Mapping[str, int]) -> bool:
-        now = self._clock()
-        event = DeadlinePassed() if task.deadline_at <= now else LeaseExpired()
+        event = DeadlinePassed() if task.deadline_at <= self._clock() else LeaseExpired()
         if isinstance(event, LeaseExpired) and (held.get(task.task_ref) == task.fence or self._leases_are_spared()):
             return False
+        return await self._settle(task, event)
+
+    def _gone(self, task: Task) -> DeadlinePassed | LeaseExpired:
+        return DeadlinePassed() if task.deadline_at <= self._clock() else LeaseExpired(gone=task.worker_id)
+
+    async def _settle(self, task: Task, event: DeadlinePassed | LeaseExpired) -> bool:
+        now = self._clock()
         try:
             swept = transition(task, event, now)
         except Refused:
@@ -127,6 +145,7 @@ class Sweeper:
         while True:
             try:
                 await self.sweep()
+                await self._take_over_if_possible()
                 if loop.time() >= purge_at:
                     await self.purge()
                     purge_at = loop.time() + self._purge_seconds
@@ -137,6 +156,13 @@ class Sweeper:
                 logger.exception("a sweep failed")
             # Processes on one store that were started together need not sweep in step.
             await asyncio.sleep(self._sweep_seconds * random.uniform(0.8, 1.2))  # noqa: S311  no secret
+
+    async def _take_over_if_possible(self) -> None:
+        try:
+            await self.take_over()
+        except StoreError as error:
+            # The sweep before went through, and the lease decides in any case.
+            logger.debug("cannot look for lost workers: %s", error.message)
 
 
 async def _until_none_is_left(purge: Callable[[int], Awaitable[int]]) -> int:

@@ -29,6 +29,7 @@ __all__ = [
     "ReportProgress",
     "SaveCheckpoint",
     "Settle",
+    "shown_when_lost",
     "transition",
 ]
 
@@ -112,7 +113,14 @@ class Release:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeaseExpired:
-    """The sweeper found that the worker no longer renews."""
+    """The sweeper found that the worker no longer renews.
+
+    Attributes:
+        gone: The worker whose process is known to be dead. Its lease counts as over whatever time it has left; a task
+            that another worker has by now is none of its.
+    """
+
+    gone: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -234,8 +242,23 @@ def _call_back(task: Task, event: Settle | CallBack, now: datetime) -> Task:
     return _settled(task, now, TaskStatus.FAILED if failed else TaskStatus.COMPLETED, event.outcome)
 
 
+def shown_when_lost(task: Task) -> Task:
+    """A task as callers are told of it while its attempt is lost and that is not written yet.
+
+    How far the lost attempt had come says nothing any more. What starts again is `pending` already; what does not was
+    started, so that it stays `processing`: `pending` would say that it has had no effect, and its end is not written.
+    """
+    if task.status is TaskStatus.PROCESSING and _may_go_on(task) and task.attempt < task.max_attempts:
+        return replace(task, status=TaskStatus.PENDING, progress=None, started_at=None)
+    return replace(task, progress=None)
+
+
+def _may_go_on(task: Task) -> bool:
+    return task.retry_when_lost or task.checkpoint is not None
+
+
 def _lost(task: Task, now: datetime, why: str, *, killed_it: bool) -> Task:
-    may_go_on = task.retry_when_lost or task.checkpoint is not None
+    may_go_on = _may_go_on(task)
     # A shutdown says nothing against a task: one with a checkpoint may see any number of them.
     spared = task.checkpoint is not None and not killed_it
     if may_go_on and (spared or task.attempt < task.max_attempts):
@@ -246,6 +269,8 @@ def _lost(task: Task, now: datetime, why: str, *, killed_it: bool) -> Task:
             worker_id=None,
             lease_until=None,
             started_at=None,
+            # The next attempt begins anew: how far this one had come must not be taken for work under way.
+            progress=None,
             inputs=tuple(request for request in task.inputs if request.response is not None),
         )
     if may_go_on:
@@ -262,8 +287,10 @@ def _release(task: Task, event: Release, now: datetime) -> Task:
 
 
 def _lease_expired(task: Task, event: LeaseExpired, now: datetime) -> Task:
-    if task.lease_until is None or task.lease_until > now:
+    if task.lease_until is None or (task.lease_until > now and event.gone is None):
         raise Refused(task, event, "status")
+    if event.gone not in (None, task.worker_id):
+        raise Refused(task, event, "fenced")
     return _lost(task, now, "its worker was lost", killed_it=True)
 
 

@@ -147,8 +147,9 @@ def test_every_event_in_every_status_applies_or_is_refused_as_the_table_says(
 @pytest.mark.parametrize("status", [TaskStatus.PROCESSING, TaskStatus.INPUT_REQUIRED])
 @pytest.mark.parametrize("kind", [Release, LeaseExpired])
 def test_a_lost_task_that_may_run_again_is_pending_again(status: TaskStatus, kind: type[Event]) -> None:
-    back = transition(in_status(status, retry=True), EVENTS[kind], LATE)
-    assert back.status is TaskStatus.PENDING
+    task = replace(in_status(status, retry=True), progress=Progress(fraction=0.5))
+    back = transition(task, EVENTS[kind], LATE)
+    assert (back.status, back.progress) == (TaskStatus.PENDING, None)
     assert (back.worker_id, back.lease_until, back.started_at, back.outstanding) == (None, None, None, ())
     assert (back.attempt, back.fence, back.outcome, back.settled_at) == (1, 1, None, None)
 
@@ -237,6 +238,21 @@ def test_a_lease_that_is_not_over_is_not_lost() -> None:
     task = in_status(TaskStatus.PROCESSING)
     assert refusal(task, LeaseExpired(), after(29.999999)) == "status"
     assert transition(task, LeaseExpired(), after(30)).status is TaskStatus.FAILED
+
+
+@pytest.mark.parametrize("status", [TaskStatus.PROCESSING, TaskStatus.INPUT_REQUIRED])
+def test_a_worker_that_is_known_to_be_gone_has_no_lease_any_more(status: TaskStatus) -> None:
+    task = in_status(status, retry=True)
+    assert transition(task, LeaseExpired(gone="worker"), after(2)).status is TaskStatus.PENDING
+    failed = transition(replace(task, retry_when_lost=False), LeaseExpired(gone="worker"), after(2))
+    assert failed == transition(replace(task, retry_when_lost=False, lease_until=after(2)), LeaseExpired(), after(2))
+
+
+@pytest.mark.parametrize("now", [after(2), LATE])
+def test_a_worker_that_is_gone_takes_no_task_from_its_successor(now: datetime) -> None:
+    task = in_status(TaskStatus.PROCESSING, retry=True)
+    assert refusal(task, LeaseExpired(gone="an earlier worker"), now) == "fenced"
+    assert refusal(pending(), LeaseExpired(gone="worker"), now) == "status"
 
 
 def test_a_lost_task_that_may_not_run_again_has_failed_as_worker_lost() -> None:

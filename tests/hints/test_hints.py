@@ -21,7 +21,7 @@ from raincheck.mcp.handle_tools import HandleTools
 from raincheck.registry import Registry
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import InputRequest, Task
-from raincheck.transitions import AskInput, transition
+from raincheck.transitions import AskInput, Claim, LeaseExpired, transition
 
 ladders = st.tuples(
     st.floats(min_value=0.001, max_value=100),
@@ -155,6 +155,20 @@ def test_a_task_that_waits_for_a_person_follows_the_ladder_without_eta() -> None
     hints = learned(*[20.0] * 10)
     assert hints.poll_after(asking, after(3)) == 4.0
     assert hints.eta(asking, after(3)) is None
+
+
+def test_after_a_lost_attempt_the_hints_count_anew() -> None:
+    lost = transition(processing(retry_when_lost=True), LeaseExpired(gone="w"), after(200))
+    again = transition(lost, Claim(worker_id="x", lease_until=after(10**6)), after(210))
+    ladder = hints_for(None)
+    assert ladder.poll_after(lost, after(201)) == ladder.poll_after(pending(), after(1))
+    assert ladder.poll_after(again, after(212)) == ladder.poll_after(processing(), after(2))
+    steady = learned(*[60.0] * 20)
+    assert steady.poll_after(lost, after(201)) == steady.poll_after(pending(), after(1))
+    assert steady.poll_after(again, after(212)) == steady.poll_after(processing(), after(2))
+    assert steady.eta(lost, after(201)) == steady.eta(pending(), after(1))
+    assert steady.eta(again, after(212)) == steady.eta(processing(), after(2))
+    assert steady.eta(lost, after(201)) == pytest.approx(60.0, abs=3)
 
 
 def test_history_is_looked_at_once_a_second_and_learned_from_every_ten() -> None:

@@ -5,6 +5,9 @@ has. The kernel closes that end when the process dies, however it dies, and the 
 of. A child that was started a moment before, too late to be told of, is found by a mark in its environment (where there
 is a /proc); so is one that left its group. Chosen over PR_SET_PDEATHSIG, which reaches the direct child alone, is tied
 to the thread that started it, needs Python code between fork and exec, and exists on Linux only.
+
+The shell ends when its work is done, and its arguments name the process it guards: whoever takes over a dead process's
+tasks sees by it whether children of that process may still run (`guardian_at_work`).
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ import subprocess
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
-__all__ = ["GUARDIAN", "Guardian"]
+__all__ = ["GUARDIAN", "Guardian", "guardian_at_work"]
 
 _logger = logging.getLogger(__name__)
 
@@ -46,6 +50,7 @@ end KILL
 exit 0
 """
 _MARK = "RAINCHECK_GUARDIAN"
+_NAME = "raincheck-guardian"
 
 
 class Guardian:
@@ -105,7 +110,7 @@ class Guardian:
         if self._shell is not None and self._shell.stdin is not None:
             self._shell.stdin.close()
         self._shell = subprocess.Popen(  # noqa: S603 - a constant
-            ["/bin/sh", "-c", _SCRIPT],
+            ["/bin/sh", "-c", _SCRIPT, _NAME, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -119,6 +124,27 @@ class Guardian:
         self._shell.stdin.write(f"{_MARK}={self._mark}\n".encode())
         for group in self._groups:
             self._shell.stdin.write(f"watch {group}\n".encode())
+
+
+def guardian_at_work(pid: int) -> bool | None:
+    """Whether the guardian of that process runs: after the process's death, until its children are ended.
+
+    None where the platform does not tell: no /proc, or one that hides other users' processes (hidepid).
+    """
+    proc = Path("/proc")
+    try:
+        proc.joinpath("1", "cmdline").read_bytes()
+        entries = [entry for entry in os.listdir(proc) if entry.isdigit()]
+    except OSError:
+        return None
+    wanted = f"{_NAME}\0{pid}\0".encode()
+    for entry in entries:
+        try:
+            if proc.joinpath(entry, "cmdline").read_bytes().endswith(wanted):
+                return True
+        except OSError:
+            continue
+    return False
 
 
 GUARDIAN = Guardian()
