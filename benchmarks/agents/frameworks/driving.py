@@ -9,8 +9,8 @@ order is one JSON object: `model_url` (of an OpenAI-compatible server, without `
 - `persistent`: one session for the whole run, where the framework's habit is one for each call;
 - `cancel_after`: the run is cancelled after so many seconds, as a program does whose user has lost interest.
 
-Import this module before the framework: the drivers are named as the frameworks are, and this folder, where Python would
-look first, is taken off the path here.
+Import this module before the framework: the drivers are named as the frameworks are, and this folder, where Python
+would look first, is taken off the path here.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ QUIET = {
     "CREWAI_TRACING_ENABLED": "false",
     "ANONYMIZED_TELEMETRY": "false",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "NO_GCE_CHECK": "true",
+    "GOOGLE_API_USE_CLIENT_CERTIFICATE": "false",
     "FASTMCP_CHECK_FOR_UPDATES": "off",
 }
 

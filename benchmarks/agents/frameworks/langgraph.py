@@ -1,4 +1,4 @@
-"""Driver of LangGraph: `create_agent` with langchain-mcp-adapters. The order and the answer: driving.py.
+"""Driver of LangGraph: `create_agent` with langchain-mcp-adapters. Order and answer: driving.py.
 
 By habit the adapters open a session for each call: a server on stdio is started anew each time, and ends with the call.
 `persistent` keeps one session for the run.

@@ -1,4 +1,4 @@
-"""Driver of the OpenAI Agents SDK: `Runner.run` with one MCP server. The order and the answer: driving.py."""
+"""Driver of the OpenAI Agents SDK: `Runner.run` with one MCP server. Order and answer: driving.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Driver of Pydantic AI: `Agent.run` with an `MCPToolset`. The order and the answer: driving.py.
+"""Driver of Pydantic AI: `Agent.run` with an `MCPToolset`. Order and answer: driving.py.
 
 The framework follows MCP tasks as soon as `fastmcp-tasks` can be imported; so without `native_tasks` it cannot.
 """

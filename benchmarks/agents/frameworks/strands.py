@@ -1,4 +1,4 @@
-"""Driver of Strands Agents: an `Agent` with an `MCPClient`. The order and the answer: driving.py."""
+"""Driver of Strands Agents: an `Agent` with an `MCPClient`. Order and answer: driving.py."""
 
 from __future__ import annotations
 
