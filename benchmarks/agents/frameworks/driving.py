@@ -7,7 +7,8 @@ order is one JSON object: `model_url` (of an OpenAI-compatible server, without `
 - `max_turns`: how often the model may be asked (60 unless told);
 - `native_tasks`: switches the framework's own client of MCP tasks on, where it has one;
 - `persistent`: one session for the whole run, where the framework's habit is one for each call;
-- `cancel_after`: the run is cancelled after so many seconds, as a program does whose user has lost interest.
+- `cancel_after`: the run is cancelled after so many seconds, the framework's own start included, as a program does
+  whose user has lost interest. CrewAI runs in a thread and ends only when it is done.
 
 Import this module before the framework: the drivers are named as the frameworks are, and this folder, where Python
 would look first, is taken off the path here.
@@ -116,7 +117,7 @@ def _sentence(error: BaseException) -> str:
     """The first cause inside groups of errors, with its type."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def _versions(packages: tuple[str, ...]) -> str:
