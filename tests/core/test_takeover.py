@@ -389,7 +389,7 @@ async def test_a_lease_that_was_renewed_meanwhile_is_no_lost_attempt(lab: Lab, s
     """A watch does not tell of renewals: the record that a held call began with is old at its end."""
     await claimed(store, "worker", lease=timedelta(seconds=0.4))
     async with lab.service(max_concurrency=0) as service:
-        holding = asyncio.create_task(service.registry.hold("ref", scope="a", seconds=1.5))
+        holding = asyncio.create_task(service.registry.wait("ref", scope="a", seconds=1.5))
         waiting = asyncio.create_task(service.registry.wait("ref", scope="a", seconds=1.5))
         seen = await read(store)
         changing = asyncio.create_task(service.registry.wait_for_change(seen, scope="a", seconds=1.5))
@@ -405,7 +405,7 @@ async def test_a_call_that_is_held_while_the_lease_runs_out_is_answered_without_
 ) -> None:
     await claimed(store, "worker", lease=timedelta(seconds=0.2))
     async with lab.service(max_concurrency=0) as service:
-        task = await service.registry.hold("ref", scope="a", seconds=0.5)
+        task = await service.registry.wait("ref", scope="a", seconds=0.5)
     assert (task.status, task.progress) == (TaskStatus.PENDING, None)
 
 
