@@ -351,7 +351,6 @@ async def test_a_lost_attempt_is_not_shown_as_work_under_way(
     for task in (
         await lost.get("ref", scope="a"),
         await lost.wait("ref", scope="a", seconds=0),
-        await lost.hold("ref", scope="a", seconds=0),
         await lost.wait_for_change(alive, scope="a", seconds=0),
         await lost.provide_input("ref", {}, scope="a"),
     ):
