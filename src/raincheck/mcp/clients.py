@@ -7,7 +7,8 @@ from typing import Any
 from mcp.server.context import ServerRequestContext
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from raincheck.polling.patience import Client
+from raincheck.mcp.hang_up import hung_up
+from raincheck.polling.known_clients import Client
 
 __all__ = ["client_of", "gave_up"]
 
@@ -23,21 +24,28 @@ def client_of(ctx: ServerRequestContext[Any, Any]) -> Client:
     # Over HTTP the present protocol has no sessions. The SDK has no public name for a connection.
     connection: Any = getattr(ctx.session, "_connection", None)
     return Client(
-        name="" if info is None else info.name[:_LONGEST],
-        version="" if info is None else info.version[:_LONGEST],
+        name="" if info is None else _readable(info.name),
+        version="" if info is None else _readable(info.version),
         transport="http" if over_http else "stdio",
         modern=modern,
-        session=None if connection is None or (modern and over_http) else id(connection),
+        wants_progress=(ctx.meta or {}).get("progress_token") is not None,
+        session=None if modern and over_http else connection,
     )
 
 
+def _readable(text: str) -> str:
+    """The text, short, and without what some stores refuse (lone surrogates, NUL)."""
+    text = text[:_LONGEST]
+    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
+
+
 def gave_up(ctx: ServerRequestContext[Any, Any]) -> bool:
-    """Whether a request that is being cancelled was given up by its client, rather than by the end of its connection.
+    """Whether a request that is being cancelled was given up by its client, not by the end of its connection or server.
 
     Over HTTP the present protocol cancels by hanging up; elsewhere `notifications/cancelled` does.
     """
     if ctx.request is not None and ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
-        return True
+        return hung_up(ctx.request)
     outbound: Any = getattr(ctx.session, "_request_outbound", None)
     cancelled = getattr(outbound, "cancel_requested", None)
     return cancelled is not None and bool(cancelled.is_set())
