@@ -24,19 +24,13 @@ def client_of(ctx: ServerRequestContext[Any, Any]) -> Client:
     # Over HTTP the present protocol has no sessions. The SDK has no public name for a connection.
     connection: Any = getattr(ctx.session, "_connection", None)
     return Client(
-        name="" if info is None else _readable(info.name),
-        version="" if info is None else _readable(info.version),
+        name="" if info is None else info.name[:_LONGEST],
+        version="" if info is None else info.version[:_LONGEST],
         transport="http" if over_http else "stdio",
         modern=modern,
         wants_progress=(ctx.meta or {}).get("progress_token") is not None,
         session=None if modern and over_http else connection,
     )
-
-
-def _readable(text: str) -> str:
-    """The text, short, and without what some stores refuse (lone surrogates, NUL)."""
-    text = text[:_LONGEST]
-    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
 
 
 def gave_up(ctx: ServerRequestContext[Any, Any]) -> bool:
