@@ -141,6 +141,8 @@ def test_what_is_known_of_a_client_depends_on_how_it_comes() -> None:
     assert known_patience(Client("mcp", modern=True)) == 5.0
     assert known_patience(Client("mcp", modern=True, wants_progress=True)) == 300.0
     assert known_patience(Client("mcp")) is None
+    assert known_patience(Client("qwen-cli-mcp-client-mine")) == 300.0
+    assert known_patience(Client("opencode-fork")) is None
     assert known_patience(Client("")) is None
 
 
@@ -148,7 +150,7 @@ def test_every_known_client_says_where_that_stands_and_can_be_reached_in_the_tab
     for each in KNOWN:
         assert any(letter.isdigit() for letter in each.source), each
         client = Client(
-            each.name,
+            each.name.replace("*", "raincheck"),
             transport=each.transport or "http",
             modern=bool(each.modern),
             wants_progress=bool(each.wants_progress),

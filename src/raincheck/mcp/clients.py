@@ -21,16 +21,23 @@ def client_of(ctx: ServerRequestContext[Any, Any]) -> Client:
     info = None if params is None else params.client_info
     modern = ctx.protocol_version in MODERN_PROTOCOL_VERSIONS
     over_http = ctx.request is not None
-    # Over HTTP the present protocol has no sessions. The SDK has no public name for a connection.
-    connection: Any = getattr(ctx.session, "_connection", None)
     return Client(
         name="" if info is None else info.name[:_LONGEST],
         version="" if info is None else info.version[:_LONGEST],
         transport="http" if over_http else "stdio",
         modern=modern,
         wants_progress=(ctx.meta or {}).get("progress_token") is not None,
-        session=None if modern and over_http else connection,
+        session=_session_of(ctx, modern=modern),
     )
+
+
+def _session_of(ctx: ServerRequestContext[Any, Any], *, modern: bool) -> object | None:
+    """What all requests of one connection share. The SDK has no public name for it."""
+    connection: Any = getattr(ctx.session, "_connection", None)
+    if ctx.request is not None:
+        return None if modern else connection
+    # On a pipe, the SDK makes a connection for each request of the present protocol; they share the channel back.
+    return getattr(connection, "outbound", None)
 
 
 def gave_up(ctx: ServerRequestContext[Any, Any]) -> bool:

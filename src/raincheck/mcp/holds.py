@@ -10,7 +10,6 @@ from mcp.server.context import ServerRequestContext
 from raincheck.mcp.clients import client_of, gave_up
 from raincheck.mcp.progress_notifications import ProgressNotifications
 from raincheck.mcp.scopes import scope_of
-from raincheck.polling.known_clients import Client
 from raincheck.polling.patience import SHARE, Patience
 from raincheck.registry import Registry
 from raincheck.task import Task
@@ -18,7 +17,7 @@ from raincheck.task import Task
 __all__ = ["Holds"]
 
 _SILENT_SECONDS = 2.0
-"""A second query beside one that is this young is a parallel one."""
+"""A second query beside one that is younger is a parallel one."""
 
 
 class _Hold:
@@ -82,8 +81,11 @@ class Holds:
         scope, client = scope_of(ctx), client_of(ctx)
         now = asyncio.get_running_loop().time
         key = (id(client.session), task_ref)
-        if client.session is not None and (earlier := self._latest.pop(key, None)) is not None:
-            self._asked_again(client, scope, now() - earlier.began)
+        earlier = None if client.session is None else self._latest.pop(key, None)
+        # A client that asks about the task whose answer is still held for it timed out without a word (mcp 1.x).
+        if earlier is not None and (after_seconds := now() - earlier.began) >= _SILENT_SECONDS:
+            self._patience.hung_up(client, scope, after_seconds=after_seconds)
+            seconds = await self.bounded(ctx, seconds)
         if seconds <= 0:
             return await self._registry.get(task_ref, scope=scope)
         hold = _Hold(now() if began is None else began)
@@ -102,8 +104,3 @@ class Holds:
         finally:
             if self._latest.get(key) is hold:
                 del self._latest[key]
-
-    def _asked_again(self, client: Client, scope: str, after_seconds: float) -> None:
-        """A client asks about the task whose answer is still held for it: some time out without a word (mcp 1.x)."""
-        if after_seconds >= _SILENT_SECONDS:
-            self._patience.hung_up(client, scope, after_seconds=after_seconds)

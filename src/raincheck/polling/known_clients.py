@@ -30,7 +30,7 @@ class Known(NamedTuple):
     """What is known of a client's patience without having met it.
 
     Attributes:
-        name: Its `clientInfo.name`.
+        name: Its `clientInfo.name`; with a `*` at its end, how that begins.
         seconds: How long it waits for an answer, as it is installed.
         source: Where that stands.
         transport: The transport for which it holds; None: all.
@@ -47,13 +47,22 @@ class Known(NamedTuple):
 
 
 KNOWN: tuple[Known, ...] = (
-    Known("claude-code", 60.0, "Claude Code 2.1.197: a POST ends after 60,000 ms (MCP_TOOL_TIMEOUT)", transport="http"),
-    Known("claude-code", 100_000.0, "Claude Code 2.1.197: a call over stdio ends after 100,000 s", transport="stdio"),
+    Known("claude-code", 60.0, "Claude Code 2.1.332, measured: 60.0 s (2.1.197: FMa, 60,000 ms)", transport="http"),
+    Known(
+        "claude-code",
+        1800.0,
+        "Claude Code 2.1.332: MCP_TOOL_TIMEOUT, about 28 h; idle limit 1,800 s",
+        transport="stdio",
+    ),
     Known("claude-ai", 60.0, "Claude Desktop: anthropics/claude-code issues 22542, 43791: 60 s, not to be set"),
-    Known("opencode", 60.0, "opencode 1.18: the TypeScript SDK's DEFAULT_REQUEST_TIMEOUT_MSEC = 60000"),
-    Known("codex-mcp-client", 60.0, "Codex: tool_timeout_sec, 60 in its documentation (300 in newer sources)"),
+    Known("opencode", 60.0, "opencode 1.18.33, measured: 60 s (TypeScript SDK, DEFAULT_REQUEST_TIMEOUT_MSEC)"),
+    Known("codex-mcp-client", 60.0, "Codex: tool_timeout_sec, 60 in its documentation; 0.171.0 measured: 300 s"),
     Known("gemini-cli-mcp-client", 600.0, "Gemini CLI 0.61: MCP_DEFAULT_TIMEOUT_MSEC = 10 * 60 * 1e3"),
-    Known("qwen-code-mcp-client", 600.0, "Qwen Code, mcp-client.ts: MCP_DEFAULT_TIMEOUT_MSEC = 10 * 60 * 1000"),
+    Known(
+        "qwen-cli-mcp-client-*",
+        300.0,
+        "Qwen Code 0.24.4, measured over HTTP: idle 300 s; the server's name follows",
+    ),
     Known("Cline", 60.0, "Cline, src/shared/mcp.ts: DEFAULT_MCP_TIMEOUT_SECONDS = 60"),
     Known("@librechat/api-client", 30.0, "LibreChat: mcpServers.timeout, 30,000 ms in its documentation"),
     Known("google-adk", 5.0, "google-adk 2.13, StdioConnectionParams.timeout = 5.0", transport="stdio"),
@@ -62,7 +71,7 @@ KNOWN: tuple[Known, ...] = (
     Known(
         "mcp",
         300.0,
-        "pydantic-ai 2.68, MCPToolset: read_timeout = 5 * 60; the only one of them that asks for progress",
+        "pydantic-ai 2.68, mcp.py: read_timeout = 5 * 60; of those of that name only it asks for progress",
         modern=True,
         wants_progress=True,
     ),
@@ -73,12 +82,14 @@ KNOWN: tuple[Known, ...] = (
 
 def known_patience(client: Client) -> float | None:
     """How long a client of that name waits, in seconds; None where that is not known."""
-    return next((each.seconds for each in KNOWN if each.name == client.name and _fits(each, client)), None)
+    return next((each.seconds for each in KNOWN if _fits(each, client)), None)
 
 
 def _fits(known: Known, client: Client) -> bool:
+    start = known.name.removesuffix("*")
     return (
-        known.transport in (None, client.transport)
+        (client.name == known.name if start == known.name else client.name.startswith(start))
+        and known.transport in (None, client.transport)
         and known.modern in (None, client.modern)
         and known.wants_progress in (None, client.wants_progress)
     )
