@@ -26,6 +26,7 @@ from raincheck.limits.limiter import Limiter
 from raincheck.lost_workers import LostWorkers, WorkerProcesses
 from raincheck.operations.guardian import guardian_at_work
 from raincheck.operations.operation import Operation
+from raincheck.polling.patience_store import PatienceStore
 from raincheck.process_identity import Kernel, own_identity, worker_id
 from raincheck.registry import Registry
 from raincheck.results import Results
@@ -97,6 +98,7 @@ class Service:
         results: The large results.
         registry: The use cases, once started.
         history: What is known of each operation from its tasks that ended.
+        patience: What was learned of how long clients wait.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Service:
         self._store_clock = StoreClock(store)
         self.clock = clock = clock or self._store_clock
         self.history = HistoryKeeper(store, clock=clock)
+        self.patience = PatienceStore(store, clock=clock)
         lease = self.settings.lease_seconds
         self.results = Results(store, blobs, clock=clock)
         self._limiter = Limiter(store, operations, clock=clock, freed=lambda name: self._engine.nudge(name))
@@ -214,6 +217,7 @@ class Service:
         self._leftovers.start()
         self._deliverer.start()
         self.history.start(self._names())
+        self.patience.start()
         self._started = True
         try:
             await self._engine.start(self._runner.run)
@@ -242,6 +246,7 @@ class Service:
         await self._heartbeat.stop()
         await self._changes.stop()
         await self.history.stop()
+        await self.patience.stop()
         await self._store_clock.stop()
         await self.results.close()
         await self._store.close()

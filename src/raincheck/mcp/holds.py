@@ -16,6 +16,18 @@ from raincheck.task import Task
 
 __all__ = ["Holds"]
 
+_SILENT_SECONDS = 2.0
+"""A second query beside one that is younger is a parallel one."""
+
+
+class _Hold:
+    """One held answer: since when its client waits."""
+
+    __slots__ = ("began",)
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+
 
 class Holds:
     """Holds the answers of one server.
@@ -35,6 +47,8 @@ class Holds:
         self._patience = patience
         self._hold_seconds = min(hold_seconds, max_hold_seconds)
         self.longest = max_hold_seconds
+        # The latest hold of each task in each session, while it lasts.
+        self._latest: dict[tuple[int, str], _Hold] = {}
 
     async def offered(self, ctx: ServerRequestContext[Any, Any]) -> tuple[float, bool]:
         """How long an answer is held that names no time, and whether that is all the client's patience allows."""
@@ -55,25 +69,45 @@ class Holds:
         seconds: float,
         *,
         listener: ProgressNotifications | None = None,
+        began: float | None = None,
     ) -> Task:
         """The task once it is terminal or waits for input, or as it is when `seconds` are over.
 
         Its progress is told to a client that asked for it: by `listener` where one request waits several times. A
         hang-up ends the wait, not the task.
 
+        Args:
+            ctx: The request.
+            task_ref: Which task.
+            seconds: The bound.
+            began: Since when its client waits, by the event loop's clock, where that is longer ago than this call.
+
         Raises:
             TaskNotFound: As in `Registry.get`.
         """
-        scope = scope_of(ctx)
+        scope, client = scope_of(ctx), client_of(ctx)
+        now = asyncio.get_running_loop().time
+        key = (id(client.session), task_ref)
+        earlier = None if client.session is None else self._latest.pop(key, None)
+        # A client that asks about the task whose answer is still held for it timed out without a word (mcp 1.x).
+        if earlier is not None and (after_seconds := now() - earlier.began) >= _SILENT_SECONDS:
+            self._patience.hung_up(client, scope, after_seconds=after_seconds)
+            seconds = await self.bounded(ctx, seconds)
         if seconds <= 0:
             return await self._registry.get(task_ref, scope=scope)
-        now = asyncio.get_running_loop().time
-        began = now()
+        hold = _Hold(now() if began is None else began)
+        if client.session is not None:
+            self._latest[key] = hold
         try:
             return await self._registry.wait(
                 task_ref, scope=scope, seconds=seconds, listener=listener or ProgressNotifications.of(ctx)
             )
         except asyncio.CancelledError:
-            if gave_up(ctx):
-                self._patience.hung_up(client_of(ctx), scope, after_seconds=now() - began)
+            # One that was asked about again has been counted.
+            counted = client.session is not None and self._latest.get(key) is not hold
+            if gave_up(ctx) and not counted:
+                self._patience.hung_up(client, scope, after_seconds=now() - hold.began)
             raise
+        finally:
+            if self._latest.get(key) is hold:
+                del self._latest[key]

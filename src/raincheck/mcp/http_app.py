@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raincheck.health import PATHS, Health
-from raincheck.mcp.hang_up import ending_with_its_caller
+from raincheck.mcp.hang_up import ending_with_its_caller, noting_hang_ups
 
 __all__ = ["http_app", "with_health"]
 
@@ -32,6 +32,7 @@ def http_app(server: MCPServer[Any], *, host: str, security: TransportSecuritySe
     exchanges = server.streamable_http_app(host=host, json_response=True, transport_security=security)
     answered = ending_with_its_caller(exchanges)
     streams = server.streamable_http_app(host=host, transport_security=security)
+    streamed = noting_hang_ups(streams)
 
     @asynccontextmanager
     async def both(app: Starlette) -> AsyncGenerator[None]:
@@ -54,7 +55,7 @@ def http_app(server: MCPServer[Any], *, host: str, security: TransportSecuritySe
         first = await receive()
         # A body that comes in several pieces is large, and no question for a task's status.
         wants_progress = _PROGRESS_TOKEN in first.get("body", b"")
-        await (streams if wants_progress else answered)(scope, _again(first, receive), send)
+        await (streamed if wants_progress else answered)(scope, _again(first, receive), send)
 
     return app
 

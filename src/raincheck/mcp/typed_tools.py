@@ -124,12 +124,12 @@ class TypedTools:
         return await self._holds.wait(ctx, task.task_ref, seconds) if seconds else task
 
     async def _until_settled(self, task: Task, ctx: ServerRequestContext[Any, Any]) -> Task:
-        listener = ProgressNotifications.of(ctx)
+        listener, began = ProgressNotifications.of(ctx), asyncio.get_running_loop().time()
         while not task.terminal:
             if task.status is TaskStatus.INPUT_REQUIRED:
                 task = await self._methods.ask_client(ctx, task, scope_of(ctx))
             else:
-                task = await self._holds.wait(ctx, task.task_ref, 60.0, listener=listener)
+                task = await self._holds.wait(ctx, task.task_ref, 60.0, listener=listener, began=began)
         return task
 
     async def _run_inline(

@@ -376,7 +376,7 @@ class Workshop:
         polling, registry = self._settings.polling, service.registry
         holds = Holds(
             registry,
-            Patience(polling.patience),
+            Patience(polling.patience, service.patience),
             hold_seconds=polling.hold_seconds,
             max_hold_seconds=polling.max_hold_seconds,
         )

@@ -1,0 +1,235 @@
+"""Keeps what hang-ups teach of clients' patience in the store, where all processes add to it.
+
+A hang-up counts here at once. A second later it is merged into its scope's record by compare-and-set. A scope's record
+is read when it is first asked for, which waits for the store briefly, and again in the background.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict, deque
+from collections.abc import Callable, Coroutine, Iterable
+from contextvars import Context
+from datetime import datetime, timedelta
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from raincheck.errors import StoreError
+from raincheck.notes import Note, NoteStore, note_key
+from raincheck.polling.hang_ups import HangUp, HangUps, ScopeHangUps
+from raincheck.polling.known_clients import Client
+
+__all__ = ["KIND", "PatienceStore"]
+
+logger = logging.getLogger(__name__)
+
+KIND = "patience"
+"""The kind of the records, one for each scope."""
+
+LEAST_SECONDS = 0.5
+"""A sooner hang-up teaches nothing: a key press, or a connection that never was."""
+
+_FLUSH_SECONDS = 1.0
+_AFTER_TROUBLE_SECONDS = 10.0
+_FRESH_SECONDS = 10.0
+_FIRST_READ_SECONDS = 0.5
+_STOP_SECONDS = 2.0
+_TRIES = 20
+_KEPT = timedelta(days=30)
+_MOST_SCOPES = 512
+_MOST_PENDING = 64
+
+
+class _Scope:
+    """What this process knows of one scope: its record as it was last seen with what is new, and what is new."""
+
+    __slots__ = ("asked", "hang_ups", "name", "pending", "read_at", "reading")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.hang_ups = ScopeHangUps()
+        self.pending: deque[tuple[str, str, HangUp]] = deque(maxlen=_MOST_PENDING)
+        self.asked = False
+        self.read_at = float("-inf")
+        self.reading: asyncio.Task[None] | None = None
+
+
+class PatienceStore:
+    """What was learned of clients' patience, as one process reads and writes it.
+
+    Args:
+        store: The open store.
+        clock: The wall clock.
+    """
+
+    def __init__(
+        self,
+        store: NoteStore,
+        *,
+        clock: Callable[[], datetime],
+        flush_seconds: float = _FLUSH_SECONDS,
+        fresh_seconds: float = _FRESH_SECONDS,
+        first_read_seconds: float = _FIRST_READ_SECONDS,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._flush_seconds = flush_seconds
+        self._fresh_seconds = fresh_seconds
+        self._first_read_seconds = first_read_seconds
+        self._scopes: OrderedDict[str, _Scope] = OrderedDict()
+        # A flood of made-up names pushes a client out of its scope's record, not out of its own session.
+        self._sessions: WeakKeyDictionary[object, HangUps] = WeakKeyDictionary()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = True
+
+    def start(self) -> None:
+        """Begin; the store is open."""
+        self._stopped = False
+
+    async def stop(self) -> None:
+        """Write what is new, for a moment at most, and end."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for each in self._scopes.values():
+            if each.reading is not None:
+                each.reading.cancel()
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+                await self.flush()
+        except TimeoutError:
+            logger.warning("the last hang-ups were not stored: the store did not take them in time")
+
+    async def seconds(self, client: Client, scope: str) -> float | None:
+        """How long the client was seen to wait; None where it never hung up.
+
+        Waits for the store at most half a second, and only for a scope that was not asked for before.
+        """
+        known = self._of(scope)
+        if not self._stopped:
+            loop = asyncio.get_running_loop()
+            if known.reading is None and loop.time() - known.read_at >= self._fresh_seconds:
+                known.reading = self._spawn(self._refresh(known))
+            if not known.asked and known.reading is not None:
+                await asyncio.wait({known.reading}, timeout=self._first_read_seconds)
+                known.asked = True
+        now = self._clock().timestamp()
+        bound = known.hang_ups.bound(client.name, client.version, now)
+        of_session = None if client.session is None else self._sessions.get(client.session)
+        own = None if of_session is None else of_session.bound(now)
+        return bound if own is None else own if bound is None else min(bound, own)
+
+    def hung_up(self, client: Client, scope: str, *, after_seconds: float) -> None:
+        """The client gave up on a held answer so long after it had asked. Never waits."""
+        if after_seconds < LEAST_SECONDS or self._stopped:
+            return
+        seen = HangUp(after_seconds, self._clock().timestamp())
+        if client.session is not None:
+            self._sessions.setdefault(client.session, HangUps()).add(seen)
+        known = self._of(scope)
+        if not known.hang_ups.add(client.name, client.version, seen):
+            return
+        known.pending.append((client.name, client.version, seen))
+        logger.info("the client %r hung up after %.1f s; its calls are held for less", client.name, after_seconds)
+        if self._timer is None:
+            self._flush_after(self._flush_seconds)
+
+    async def flush(self) -> bool:
+        """Merge what is new into the store; what it does not take stays here for the next time. Whether it took all."""
+        return all([await self._write(known) for known in tuple(self._scopes.values()) if known.pending])
+
+    def _of(self, scope: str) -> _Scope:
+        known = self._scopes.get(scope)
+        if known is None:
+            known = self._scopes[scope] = _Scope(scope)
+            if len(self._scopes) > _MOST_SCOPES:
+                self._scopes.popitem(last=False)
+        else:
+            self._scopes.move_to_end(scope)
+        return known
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        # It outlives the request that asked, and must not run with its caller's identity.
+        task = asyncio.get_running_loop().create_task(work, name="raincheck-patience", context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _flush_after(self, seconds: float) -> None:
+        # Processes that saw the same hang-ups need not write in step.
+        seconds *= random.uniform(0.8, 1.2)  # noqa: S311  no secret
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._spawn(self._flush_and_go_on())
+
+    async def _flush_and_go_on(self) -> None:
+        taken = False
+        try:
+            taken = await self.flush()
+        except Exception:  # a bug in what is learned must not end what it is about
+            logger.exception("hang-ups were not stored")
+        self._timer = None
+        if not self._stopped and any(known.pending for known in self._scopes.values()):
+            self._flush_after(self._flush_seconds if taken else _AFTER_TROUBLE_SECONDS)
+
+    async def _refresh(self, known: _Scope) -> None:
+        try:
+            stored, _ = await self._read(known.name)
+            known.hang_ups = _with(stored, known.pending)
+        except StoreError as error:
+            logger.debug("cannot read what is known of clients' patience: %s", error.message)
+        except Exception:  # as above
+            logger.exception("what is known of clients' patience was not read")
+        finally:
+            known.read_at = asyncio.get_running_loop().time()
+            known.reading = None
+
+    async def _read(self, scope: str) -> tuple[ScopeHangUps, int]:
+        """The stored hang-ups, and the record's version: 0 where there is none."""
+        record = await self._store.get_note(KIND, note_key(scope))
+        if record is None:
+            return ScopeHangUps(), 0
+        try:
+            return ScopeHangUps.from_json(record.value), record.version
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            logger.warning("what is known of clients' patience is not readable and begins anew: %s", error)
+            return ScopeHangUps(), record.version
+
+    async def _write(self, known: _Scope) -> bool:
+        taken = tuple(known.pending)
+        try:
+            for _ in range(_TRIES):
+                stored, version = await self._read(known.name)
+                now = self._clock()
+                merged = _with(stored, taken)
+                record = Note(
+                    kind=KIND,
+                    key=note_key(known.name),
+                    value=merged.to_json(now.timestamp()),
+                    version=version + 1,
+                    expires_at=now + _KEPT,
+                )
+                if await self._store.put_note(record):
+                    rest = [each for each in known.pending if not any(each is one for one in taken)]
+                    known.pending.clear()
+                    known.pending.extend(rest)
+                    known.hang_ups = _with(merged, rest)
+                    known.read_at = asyncio.get_running_loop().time()
+                    return True
+        except StoreError as error:
+            logger.info("hang-ups are stored later: %s", error.message)
+        return False
+
+
+def _with(stored: ScopeHangUps, seen: Iterable[tuple[str, str, HangUp]]) -> ScopeHangUps:
+    for name, version, hang_up in seen:
+        stored.add(name, version, hang_up)
+    return stored
