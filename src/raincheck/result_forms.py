@@ -164,8 +164,8 @@ def public_preview(large: LargeResult) -> dict[str, Any]:
         "form": large.form,
         **shape,
         "sha256": large.sha256,
-        "next_step": "This is a preview. If you need the rest, read `resource` with resources/read, "
-        "whole or in pages: add ?offset=0&length=65536.",
+        "next_step": "This is a preview. If you need the rest, call resolve_task_status with task_ref "
+        f'"{large.task_ref}" and result_offset 0, or read `resource` with resources/read.',
     }
 
 

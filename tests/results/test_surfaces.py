@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import os
 import re
@@ -341,7 +340,7 @@ async def test_the_library_keeps_them_in_a_folder_of_yours_or_in_a_store_of_your
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_pages_of_one_length_put_together_are_the_whole(text: str, times: int, length: int) -> None:
-    from raincheck.mcp.result_resources import _whole_characters  # pyright: ignore[reportPrivateUsage]
+    from raincheck.result_pages import read_page
     from raincheck.results import Results
     from raincheck.task import Outcome, Task, TaskStatus, utc_now
 
@@ -359,6 +358,11 @@ async def test_pages_of_one_length_put_together_are_the_whole(text: str, times: 
         outcome=Outcome(value=whole),
     )
     stored = Results(MemoryStore(), None, clock=utc_now).of(task)
-    ends = [*range(0, stored.size, length), stored.size]
-    pages = [await _whole_characters(stored, begin, end) for begin, end in itertools.pairwise(ends)]
+    pages, offset = list[bytes](), 0
+    while True:
+        data, following = await read_page(stored, offset, length)
+        pages.append(data)
+        if following is None:
+            break
+        offset = following
     assert "".join(page.decode() for page in pages) == whole

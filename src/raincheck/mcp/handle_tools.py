@@ -12,7 +12,7 @@ from typing import Any
 from mcp.server.context import ServerRequestContext
 
 from raincheck.config import PollingSettings
-from raincheck.errors import CallError, InternalError, InvalidParameters, StoreError
+from raincheck.errors import CallError, InternalError, InvalidParameters, StoreError, TaskNotFound
 from raincheck.hints import Hints, Lookup
 from raincheck.hints_schedule import Ladder
 from raincheck.mcp import wire
@@ -20,9 +20,11 @@ from raincheck.mcp.buckets import Buckets
 from raincheck.mcp.handle_answers import Offer, status_answer, ticket_answer
 from raincheck.mcp.handle_definitions import HANDLE_TOOLS
 from raincheck.mcp.holds import Holds
+from raincheck.mcp.result_pages import PageRequest, ResultPages, page_request
 from raincheck.mcp.scopes import ANONYMOUS, scope_of
 from raincheck.mcp.store_trouble import for_callers
 from raincheck.registry import Registry, Submission
+from raincheck.results import Results
 from raincheck.task import Task, TaskStatus, utc_now
 
 __all__ = ["HandleTools", "answer_errors"]
@@ -63,6 +65,7 @@ class HandleTools:
         registry: The use cases.
         polling: The ladder that the hints follow, and whether they learn.
         holds: Holds answers.
+        results: Where large results are.
         full: Whether every answer is in its full form, not only those that ask for it.
         history: Looks up what is known of an operation.
         clock: The wall clock.
@@ -76,6 +79,7 @@ class HandleTools:
         registry: Registry,
         polling: PollingSettings,
         holds: Holds,
+        results: Results,
         *,
         full: bool = False,
         history: Lookup | None = None,
@@ -85,6 +89,7 @@ class HandleTools:
         ladder = Ladder(polling.initial_interval_ms / 1000, polling.max_interval_ms / 1000, polling.backoff_multiplier)
         self._hints = Hints(ladder, history if polling.learn else None)
         self._holds = holds
+        self._pages = ResultPages(results)
         self._full = full
         self.hold_seconds = polling.hold_seconds
         self._buckets = Buckets(polling.calls_per_second, polling.call_burst)
@@ -172,8 +177,18 @@ class HandleTools:
         full, task_ref, asked = _full(arguments), _text(arguments, "task_ref"), _number(arguments, "wait_seconds")
         if asked is not None and asked < 0:
             raise InvalidParameters(f"wait_seconds must be from 0 to {self._holds.longest:g}; it was {asked:g}.")
+        page = page_request(arguments)
         seconds = (await self._holds.offered(ctx))[0] if asked is None else await self._holds.bounded(ctx, asked)
-        return await self._status(await self._holds.wait(ctx, task_ref, seconds), ctx, full=full)
+        try:
+            task = await self._holds.wait(ctx, task_ref, seconds)
+        except TaskNotFound:
+            # The large result of a call without a task has a ref of its own.
+            answer = await self._pages.of_request(task_ref, scope_of(ctx), page or PageRequest())
+            if answer is None:
+                raise
+            return wire.json_result(answer)
+        answer = None if page is None else await self._pages.of_task(task, page)
+        return await self._status(task, ctx, full=full) if answer is None else wire.json_result(answer)
 
     async def _cancel(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
         full = _full(arguments)

@@ -1,8 +1,4 @@
-"""Results as resources: `raincheck://tasks/{task_ref}/result`, read whole, in pages, or one content block of it.
-
-A page is the text between the characters that begin at or before its two ends: pages of one length put together are the
-whole, wherever their borders fall.
-"""
+"""Results as resources: `raincheck://tasks/{task_ref}/result`, read whole, in pages, or one content block of it."""
 
 from __future__ import annotations
 
@@ -21,6 +17,7 @@ from raincheck.errors import InvalidParameters, TaskNotFound
 from raincheck.mcp.scopes import scope_of
 from raincheck.registry import Registry
 from raincheck.result_forms import JSON, TEXT, result_uri
+from raincheck.result_pages import PAGE_LENGTH, read_page
 from raincheck.results import Results, StoredResult
 
 __all__ = ["PAGE_META", "is_result_read", "read", "with_template"]
@@ -30,10 +27,7 @@ PAGE_META = "raincheck/page"
 
 _OURS = "raincheck://tasks/"
 _ADDRESS = re.compile(r"raincheck://tasks/([^/?#]+)/result(?:/content/(\d{1,6}))?(?:\?([^#]*))?")
-_DEFAULT_LENGTH = 64 * 1024
 _LONGEST_PAGE = 16 * 1024 * 1024
-_CONTINUES = 0b10000000
-_LONGEST_CHARACTER = 4
 
 _TEMPLATE = {
     "uriTemplate": "raincheck://tasks/{task_ref}/result{?offset,length}",
@@ -85,31 +79,12 @@ async def _contents(stored: StoredResult, uri: str, block: int | None, page: tup
     if page is None:
         return _told(uri, stored.media_type, await stored.read(), binary=stored.form == "binary")
     offset, length = page
-    if offset > stored.size:
-        raise InvalidParameters(f"offset is beyond the end: the result has {stored.size} bytes.")
-    end = min(offset + length, stored.size)
-    if stored.form == "binary":
-        data = await stored.read(offset, end - offset)
-    else:
-        data = await _whole_characters(stored, offset, end)
+    data, next_offset = await read_page(stored, offset, length)
     meta: dict[str, Any] = {"offset": offset, "length": len(data), "total": stored.size}
-    if end < stored.size:
-        meta["next"] = f"{result_uri(stored.task_ref)}?{urlencode({'offset': end, 'length': length})}"
+    if next_offset is not None:
+        meta["next"] = f"{result_uri(stored.task_ref)}?{urlencode({'offset': next_offset, 'length': length})}"
     told = _told(uri, stored.media_type, data, binary=stored.form == "binary")
     return {**told, "_meta": {PAGE_META: meta}}
-
-
-async def _whole_characters(stored: StoredResult, offset: int, end: int) -> bytes:
-    """The characters that begin from where the one at `offset` does to before the one at `end`."""
-    begin = max(0, offset - _LONGEST_CHARACTER + 1)
-    data = await stored.read(begin, end + 1 - begin)
-    return data[_character(data, offset - begin) : _character(data, end - begin)]
-
-
-def _character(data: bytes, at: int) -> int:
-    while 0 < at < len(data) and data[at] & 0b11000000 == _CONTINUES:
-        at -= 1
-    return min(at, len(data))
 
 
 async def _block(stored: StoredResult, uri: str, number: int) -> dict[str, Any]:
@@ -147,7 +122,7 @@ def _parsed(uri: str) -> tuple[str, int | None, tuple[int, int] | None]:
         return unquote(found[1]), int(found[2]), None
     if not asked:
         return unquote(found[1]), None, None
-    offset, length = asked.get("offset", 0), asked.get("length", _DEFAULT_LENGTH)
+    offset, length = asked.get("offset", 0), asked.get("length", PAGE_LENGTH)
     if not 1 <= length <= _LONGEST_PAGE:
         raise _refused(f"length must be from 1 to {_LONGEST_PAGE} bytes.", uri)
     return unquote(found[1]), None, (offset, length)
@@ -155,7 +130,8 @@ def _parsed(uri: str) -> tuple[str, int | None, tuple[int, int] | None]:
 
 def _query(text: str, uri: str) -> Mapping[str, int]:
     asked: dict[str, int] = {}
-    for key, value in parse_qsl(text, keep_blank_values=True):
+    # Some hosts show a link to their model as HTML, and the model copies it.
+    for key, value in parse_qsl(text.replace("&amp;", "&"), keep_blank_values=True):
         if key not in ("offset", "length") or key in asked:
             raise _refused("A page is named by offset and length, each once.", uri)
         if not re.fullmatch(r"[0-9]{1,15}", value):

@@ -384,6 +384,7 @@ class Workshop:
             registry,
             polling,
             holds,
+            service.results,
             full=self._settings.server.detail == "full",
             history=service.history.known,
             clock=service.clock,
