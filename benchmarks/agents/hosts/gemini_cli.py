@@ -1,0 +1,95 @@
+"""Gemini CLI and Qwen Code, which began as a copy of it: both without a terminal."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from benchmarks.agents.hosts.base import KEY, MODEL, Launch, Order, quiet_environment
+from benchmarks.agents.hosts.npm import package
+from benchmarks.agents.workplace import SERVER
+
+__all__ = ["GeminiCli", "QwenCode"]
+
+
+def _server(order: Order) -> dict[str, Any]:
+    if order.mcp.url:
+        return {"httpUrl": order.mcp.url, "trust": True}
+    command, *arguments = order.mcp.command
+    return {"command": command, "args": arguments, "env": dict(order.mcp.env), "trust": True}
+
+
+class GeminiCli:
+    """`gemini -p`."""
+
+    name = "gemini"
+    title = "Gemini CLI `-p`"
+    transports = ("stdio", "http")
+
+    def __init__(self) -> None:
+        self._package = package("gemini")
+
+    def install(self) -> str:
+        """See `Host`."""
+        self._package.install()
+        return self._package.version
+
+    def launch(self, order: Order) -> Launch:
+        """See `Host`."""
+        folder = order.place.home / ".gemini"
+        folder.mkdir()
+        settings = {
+            "security": {"auth": {"selectedType": "gemini-api-key"}},
+            "privacy": {"usageStatisticsEnabled": False},
+            "telemetry": {"enabled": False},
+            "general": {"enableAutoUpdate": False, "enableAutoUpdateNotification": False},
+            "mcpServers": {SERVER: _server(order)},
+        }
+        (folder / "settings.json").write_text(json.dumps(settings))
+        env = quiet_environment(
+            order.place,
+            self._package.binaries,
+            {
+                "GEMINI_API_KEY": KEY,
+                "GOOGLE_GEMINI_BASE_URL": order.model_url,
+                "GEMINI_CLI_TRUST_WORKSPACE": "true",
+                "GEMINI_CLI_NO_RELAUNCH": "true",
+            },
+        )
+        return Launch(command=[self._package.command, "--yolo", "-m", MODEL, "-p", order.prompt], env=env)
+
+
+class QwenCode:
+    """`qwen -p`."""
+
+    name = "qwen"
+    title = "Qwen Code `-p`"
+    transports = ("stdio", "http")
+
+    def __init__(self) -> None:
+        self._package = package("qwen")
+
+    def install(self) -> str:
+        """See `Host`."""
+        self._package.install()
+        return self._package.version
+
+    def launch(self, order: Order) -> Launch:
+        """See `Host`."""
+        folder = order.place.home / ".qwen"
+        folder.mkdir()
+        settings = {
+            "security": {"auth": {"selectedType": "openai"}},
+            "privacy": {"usageStatisticsEnabled": False},
+            "telemetry": {"enabled": False},
+            "general": {"enableAutoUpdate": False, "disableAutoUpdate": True},
+            "mcpServers": {SERVER: _server(order)},
+        }
+        (folder / "settings.json").write_text(json.dumps(settings))
+        env = quiet_environment(
+            order.place,
+            self._package.binaries,
+            {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{order.model_url}/v1", "OPENAI_MODEL": MODEL},
+        )
+        options = ["--yolo", "--auth-type", "openai", "-m", MODEL]
+        return Launch(command=[self._package.command, *options, "-p", order.prompt], env=env)
