@@ -38,9 +38,10 @@ class Outcome:
     """What one run showed.
 
     Attributes:
+        side, revision: What was measured: "now" or "before", and its commit.
         turns: Requests of the main conversation.
         searches: Of these, those in which the model looked for tools that the host does not show at once.
-        side: The host's other requests to the model.
+        side_calls: The host's other requests to the model.
         polls: Calls of resolve_task_status.
         bytes_in: The bodies of the main conversation's requests together.
         first_bytes: The first of them.
@@ -60,10 +61,11 @@ class Outcome:
     version: str
     scenario: str
     transport: str
-    side_by: str
+    side: str
+    revision: str
     turns: int = 0
     searches: int = 0
-    side: int = 0
+    side_calls: int = 0
     polls: int = 0
     bytes_in: int = 0
     first_bytes: int = 0
@@ -91,7 +93,8 @@ async def run(
     transport: str,
     *,
     source: Path | None = None,
-    side_by: str = "now",
+    side: str = "now",
+    revision: str = "",
     keep: Path | None = None,
 ) -> Outcome:
     """Run it in a folder of its own; `keep`: where that is left for a look, with the model's bodies."""
@@ -109,7 +112,7 @@ async def run(
             )
             launch = host.launch(order)
             limit = scenario.seconds + _PATIENCE_SECONDS
-            if launch.interactive:
+            if launch.keys:
                 error = await in_terminal(launch, place, limit, lambda: _over(record))
             else:
                 error = await _without_terminal(launch, place, limit)
@@ -121,7 +124,8 @@ async def run(
             version=version,
             scenario=scenario.name,
             transport=transport,
-            side_by=side_by,
+            side=side,
+            revision=revision,
             seconds=round(seconds, 1),
             error=error,
             facts=facts(place.wire()),
@@ -132,7 +136,7 @@ async def run(
 def _measured(record: Record, place: Workplace, scenario: Scenario) -> dict[str, Any]:
     main = [each for each in record.exchanges if each.main]
     if not main:
-        return {"side": len(record.exchanges)}
+        return {"side_calls": len(record.exchanges)}
     calls = [each.call for each in main if each.call]
     last, ended = main[-1].text, place.ended()
     brought = next((each for each in main if ended and each.lines), None)
@@ -147,7 +151,7 @@ def _measured(record: Record, place: Workplace, scenario: Scenario) -> dict[str,
     return {
         "turns": len(main),
         "searches": sum(named(name, "tool_?search") for name, _ in calls),
-        "side": len(record.exchanges) - len(main),
+        "side_calls": len(record.exchanges) - len(main),
         "polls": sum("resolve_task_status" in name and "result_offset" not in given for name, given in calls),
         "bytes_in": sum(each.bytes_in for each in main),
         "first_bytes": main[0].bytes_in,
@@ -220,8 +224,20 @@ async def _without_terminal(launch: Launch, place: Workplace, limit: float) -> s
         return f"did not end within {limit:.0f} s"
     finally:
         await _ended(process)
-    said = (place.folder / "stderr.log").read_text(errors="replace")
-    return f"exit code {code}: {said.strip()[-300:]}" if code else ""
+    if launch.answers and (said := _answered(place)):
+        return said
+    complaint = (place.folder / "stderr.log").read_text(errors="replace")
+    return f"exit code {code}: {complaint.strip()[-300:]}" if code else ""
+
+
+def _answered(place: Workplace) -> str:
+    """What the closing line of JSON says that went wrong."""
+    lines = (place.folder / "stdout.log").read_text(errors="replace").splitlines()
+    try:
+        closing: Any = json.loads(lines[-1])
+    except (ValueError, IndexError):
+        return f"no closing line of JSON: {lines[-1:]}"
+    return str(closing.get("error") or "")
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:

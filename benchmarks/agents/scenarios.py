@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["LONG", "SCENARIOS", "Scenario"]
+__all__ = ["LONG", "QUICK", "SCENARIOS", "Scenario"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,3 +50,5 @@ SCENARIOS = {
 }
 LONG = ("long",)
 """Those that run only when asked for."""
+QUICK = ("short", "progress")
+"""Those of a quick look."""

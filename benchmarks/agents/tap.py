@@ -5,15 +5,16 @@ Standard library alone, and as thin as can be: what goes through is not looked a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import threading
 import time
-from typing import BinaryIO
+from typing import IO
 
 
-def _pump(source: BinaryIO, sink: BinaryIO, log: BinaryIO, lock: threading.Lock, sender: str) -> None:
+def _pump(source: IO[bytes], sink: IO[bytes], log: IO[bytes], lock: threading.Lock, sender: str) -> None:
     try:
         for line in iter(source.readline, b""):
             entry = {"at": time.time(), "from": sender, "line": line.decode(errors="replace").rstrip()}
@@ -22,13 +23,9 @@ def _pump(source: BinaryIO, sink: BinaryIO, log: BinaryIO, lock: threading.Lock,
                 log.flush()
             sink.write(line)
             sink.flush()
-    except OSError:
-        pass
     finally:
-        try:
+        with contextlib.suppress(OSError):
             sink.close()
-        except OSError:
-            pass
 
 
 def main() -> int:

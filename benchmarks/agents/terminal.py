@@ -8,8 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 
-from benchmarks.agents.hosts.base import Launch
-from benchmarks.agents.hosts.npm import Missing
+from benchmarks.agents.hosts.base import Launch, Missing
 from benchmarks.agents.workplace import Workplace
 
 __all__ = ["check_terminal", "in_terminal"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from benchmarks.agents.json_access import child
+
 __all__ = ["facts"]
 
 _META = "io.modelcontextprotocol/"
@@ -14,13 +16,13 @@ def facts(wire: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """Its name and version, the protocol, what it declares, and the `_meta` keys of its calls."""
     found: dict[str, Any] = {"methods": [], "meta": [], "progress": False, "cancelled": 0, "notified": 0}
     for sender, message in wire:
-        method, params = message.get("method"), message.get("params") or {}
+        method, params = message.get("method"), child(message, "params")
         if sender == "server":
-            if "protocolVersion" in (message.get("result") or {}):
+            if "protocolVersion" in child(message, "result"):
                 found["protocol"] = message["result"]["protocolVersion"]
             found["notified"] += method == "notifications/progress"
             continue
-        meta: Mapping[str, Any] = params.get("_meta") or {}
+        meta = child(params, "_meta")
         if method == "initialize":
             found["client"] = params.get("clientInfo")
             found["asked"] = params.get("protocolVersion")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from benchmarks.agents.workplace import McpServer, Workplace
 
-__all__ = ["KEY", "MODEL", "Host", "Launch", "Order", "quiet_environment"]
+__all__ = ["KEY", "MODEL", "Host", "Launch", "Missing", "Order", "quiet_environment"]
 
 KEY = "bench-key-0000000000000000000000"
 """The key that every host is given: it opens nothing."""
@@ -19,6 +19,10 @@ MODEL = "bench-model"
 
 # Where a host's requests to other addresses go: to a port on which nothing listens.
 _NOWHERE = "http://127.0.0.1:9"
+
+
+class Missing(Exception):
+    """A host cannot be had here; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,32 +42,42 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Launch:
-    """A host's process. `interactive`: it wants a terminal, in which `keys` are typed once it is ready."""
+    """A host's process.
+
+    Attributes:
+        keys: Where the host wants a terminal, what is typed once it is ready.
+        answers: It closes with one line of JSON that says in `error` what went wrong.
+    """
 
     command: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     keys: str = ""
-    interactive: bool = False
+    answers: bool = False
 
 
-class Host(Protocol):
-    """A driver."""
+class Host(ABC):
+    """A driver.
+
+    Attributes:
+        name, title: For the command line, and for the page.
+        http: Whether streamable HTTP is measured beside stdio.
+    """
 
     name: str
     title: str
-    transports: Sequence[str]
+    http: bool = False
 
+    @abstractmethod
     def install(self) -> str:
         """Make sure that the host is there; its version.
 
         Raises:
             Missing: It cannot be had here.
         """
-        ...
 
+    @abstractmethod
     def launch(self, order: Order) -> Launch:
         """Write the host's configuration; how to start it."""
-        ...
 
 
 def quiet_environment(place: Workplace, binaries: Path, extra: Mapping[str, str]) -> dict[str, str]:

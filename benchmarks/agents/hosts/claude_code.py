@@ -6,36 +6,35 @@ import json
 from typing import Any
 
 from benchmarks.agents.hosts.base import KEY, Launch, Order, quiet_environment
-from benchmarks.agents.hosts.npm import package
+from benchmarks.agents.hosts.npm import NpmHost
+from benchmarks.agents.terminal import check_terminal
 from benchmarks.agents.workplace import SERVER
 
-__all__ = ["ClaudeCode"]
+__all__ = ["ClaudeCode", "ClaudeCodeTerminal"]
 
 
-class ClaudeCode:
-    """`claude -p`, or with `interactive` the terminal."""
+class ClaudeCode(NpmHost):
+    """`claude -p`."""
 
-    def __init__(self, *, interactive: bool = False) -> None:
-        self._interactive = interactive
-        self._package = package("claude-code")
-        self.name = "claude-code-terminal" if interactive else "claude-code"
-        self.title = "Claude Code, terminal" if interactive else "Claude Code `-p`"
-        self.transports = ("stdio", "http")
-
-    def install(self) -> str:
-        """See `Host`."""
-        self._package.install()
-        return self._package.version
+    name = pin = "claude-code"
+    title = "Claude Code `-p`"
+    http = True
 
     def launch(self, order: Order) -> Launch:
         """See `Host`."""
+        options = ["-p", order.prompt, "--output-format", "json"]
+        return Launch(command=self._command(order, *options), env=self._environment(order))
+
+    def _command(self, order: Order, *options: str) -> list[str]:
         servers = order.place.work / "mcp.json"
         servers.write_text(json.dumps({"mcpServers": {SERVER: _server(order)}}))
-        if self._interactive:
-            (order.place.home / ".claude.json").write_text(json.dumps(_first_start_done(order)))
-        env = quiet_environment(
+        common = ["--mcp-config", str(servers), "--strict-mcp-config", "--allowedTools", f"mcp__{SERVER}"]
+        return [self.package.command, *options, *common]
+
+    def _environment(self, order: Order) -> dict[str, str]:
+        return quiet_environment(
             order.place,
-            self._package.binaries,
+            self.package.binaries,
             {
                 "ANTHROPIC_BASE_URL": order.model_url,
                 "ANTHROPIC_API_KEY": KEY,
@@ -46,16 +45,26 @@ class ClaudeCode:
                 "DISABLE_FEEDBACK_COMMAND": "1",
             },
         )
-        if self._interactive:
-            env.pop("CI")
-        common = ["--mcp-config", str(servers), "--strict-mcp-config", "--allowedTools", f"mcp__{SERVER}"]
-        mode = [] if self._interactive else ["-p", order.prompt, "--output-format", "json"]
-        return Launch(
-            command=[self._package.command, *mode, *common],
-            env=env,
-            interactive=self._interactive,
-            keys=order.prompt if self._interactive else "",
-        )
+
+
+class ClaudeCodeTerminal(ClaudeCode):
+    """Claude Code in a terminal, where it follows tasks itself."""
+
+    name = "claude-code-terminal"
+    title = "Claude Code, terminal"
+    http = False
+
+    def install(self) -> str:
+        """See `Host`."""
+        check_terminal()
+        return super().install()
+
+    def launch(self, order: Order) -> Launch:
+        """See `Host`."""
+        (order.place.home / ".claude.json").write_text(json.dumps(_first_start_done(order)))
+        env = self._environment(order)
+        del env["CI"]
+        return Launch(command=self._command(order), env=env, keys=order.prompt)
 
 
 def _server(order: Order) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from benchmarks.agents.hosts.base import KEY, MODEL, Launch, Order, quiet_environment
-from benchmarks.agents.hosts.npm import package
+from benchmarks.agents.hosts.npm import NpmHost
 from benchmarks.agents.workplace import SERVER
 
 __all__ = ["Codex"]
@@ -33,20 +33,11 @@ startup_timeout_sec = 60
 """
 
 
-class Codex:
+class Codex(NpmHost):
     """`codex exec`."""
 
-    name = "codex"
+    name = pin = "codex"
     title = "Codex CLI `exec`"
-    transports = ("stdio", "http")
-
-    def __init__(self) -> None:
-        self._package = package("codex")
-
-    def install(self) -> str:
-        """See `Host`."""
-        self._package.install()
-        return self._package.version
 
     def launch(self, order: Order) -> Launch:
         """See `Host`."""
@@ -60,6 +51,6 @@ class Codex:
             reached = f"command = {json.dumps(command)}\nargs = {json.dumps(arguments)}\nenv = {{ {pairs} }}"
         config = _CONFIG.format(model=MODEL, url=order.model_url, server=SERVER, reached=reached)
         (home / "config.toml").write_text(config)
-        env = quiet_environment(order.place, self._package.binaries, {"CODEX_HOME": str(home), "BENCH_KEY": KEY})
+        env = quiet_environment(order.place, self.package.binaries, {"CODEX_HOME": str(home), "BENCH_KEY": KEY})
         options = ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"]
-        return Launch(command=[self._package.command, "exec", *options, order.prompt], env=env)
+        return Launch(command=[self.package.command, "exec", *options, order.prompt], env=env)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from benchmarks.agents.hosts.base import KEY, MODEL, Launch, Order, quiet_environment
-from benchmarks.agents.hosts.npm import package
+from benchmarks.agents.hosts.npm import NpmHost
 from benchmarks.agents.workplace import SERVER
 
 __all__ = ["GeminiCli", "QwenCode"]
@@ -19,20 +19,11 @@ def _server(order: Order) -> dict[str, Any]:
     return {"command": command, "args": arguments, "env": dict(order.mcp.env), "trust": True}
 
 
-class GeminiCli:
+class GeminiCli(NpmHost):
     """`gemini -p`."""
 
-    name = "gemini"
+    name = pin = "gemini"
     title = "Gemini CLI `-p`"
-    transports = ("stdio", "http")
-
-    def __init__(self) -> None:
-        self._package = package("gemini")
-
-    def install(self) -> str:
-        """See `Host`."""
-        self._package.install()
-        return self._package.version
 
     def launch(self, order: Order) -> Launch:
         """See `Host`."""
@@ -48,7 +39,7 @@ class GeminiCli:
         (folder / "settings.json").write_text(json.dumps(settings))
         env = quiet_environment(
             order.place,
-            self._package.binaries,
+            self.package.binaries,
             {
                 "GEMINI_API_KEY": KEY,
                 "GOOGLE_GEMINI_BASE_URL": order.model_url,
@@ -56,23 +47,14 @@ class GeminiCli:
                 "GEMINI_CLI_NO_RELAUNCH": "true",
             },
         )
-        return Launch(command=[self._package.command, "--yolo", "-m", MODEL, "-p", order.prompt], env=env)
+        return Launch(command=[self.package.command, "--yolo", "-m", MODEL, "-p", order.prompt], env=env)
 
 
-class QwenCode:
+class QwenCode(NpmHost):
     """`qwen -p`."""
 
-    name = "qwen"
+    name = pin = "qwen"
     title = "Qwen Code `-p`"
-    transports = ("stdio", "http")
-
-    def __init__(self) -> None:
-        self._package = package("qwen")
-
-    def install(self) -> str:
-        """See `Host`."""
-        self._package.install()
-        return self._package.version
 
     def launch(self, order: Order) -> Launch:
         """See `Host`."""
@@ -88,8 +70,8 @@ class QwenCode:
         (folder / "settings.json").write_text(json.dumps(settings))
         env = quiet_environment(
             order.place,
-            self._package.binaries,
+            self.package.binaries,
             {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{order.model_url}/v1", "OPENAI_MODEL": MODEL},
         )
         options = ["--yolo", "--auth-type", "openai", "-m", MODEL]
-        return Launch(command=[self._package.command, *options, "-p", order.prompt], env=env)
+        return Launch(command=[self.package.command, *options, "-p", order.prompt], env=env)

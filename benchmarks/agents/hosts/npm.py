@@ -9,15 +9,15 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Missing", "Package", "package"]
+from benchmarks.agents.hosts.base import Host, Missing
+
+__all__ = ["CACHE", "NpmHost", "Package", "package"]
 
 _HERE = Path(__file__).resolve().parent
-_CACHE = _HERE.parents[1] / ".hosts"
+CACHE = _HERE.parents[1] / ".hosts"
+"""Where hosts and their environments are installed."""
+
 _SECONDS = 400
-
-
-class Missing(Exception):
-    """A host cannot be had here; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +31,7 @@ class Package:
     @property
     def folder(self) -> Path:
         """Where it is installed."""
-        return _CACHE / f"{self.name.replace('/', '_').lstrip('@')}-{self.version}"
+        return CACHE / f"{self.name.replace('/', '_').lstrip('@')}-{self.version}"
 
     @property
     def binaries(self) -> Path:
@@ -49,8 +49,8 @@ class Package:
         Raises:
             Missing: npm is not there, or does not have it.
         """
-        _CACHE.mkdir(exist_ok=True)
-        with (_CACHE / f"{self.folder.name}.lock").open("w") as lock:
+        CACHE.mkdir(exist_ok=True)
+        with (CACHE / f"{self.folder.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (self.folder / "made").exists():
                 shutil.rmtree(self.folder, ignore_errors=True)
@@ -75,3 +75,17 @@ def package(host: str) -> Package:
     with (_HERE / "hosts.toml").open("rb") as file:
         pinned = tomllib.load(file)[host]
     return Package(name=pinned["package"], version=pinned["version"], binary=pinned["binary"])
+
+
+class NpmHost(Host):
+    """A host from an npm package; `pin`: its table in hosts.toml."""
+
+    pin: str
+
+    def __init__(self) -> None:
+        self.package = package(self.pin)
+
+    def install(self) -> str:
+        """See `Host`."""
+        self.package.install()
+        return self.package.version

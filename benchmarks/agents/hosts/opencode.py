@@ -6,33 +6,25 @@ import json
 from typing import Any
 
 from benchmarks.agents.hosts.base import KEY, MODEL, Launch, Order, quiet_environment
-from benchmarks.agents.hosts.npm import package
+from benchmarks.agents.hosts.npm import NpmHost
 from benchmarks.agents.workplace import SERVER
 
 __all__ = ["Opencode"]
 
 
-class Opencode:
+class Opencode(NpmHost):
     """`opencode run`."""
 
-    name = "opencode"
+    name = pin = "opencode"
     title = "opencode `run`"
-    transports = ("stdio", "http")
-
-    def __init__(self) -> None:
-        self._package = package("opencode")
-
-    def install(self) -> str:
-        """See `Host`."""
-        self._package.install()
-        return self._package.version
+    http = True
 
     def launch(self, order: Order) -> Launch:
         """See `Host`."""
         (order.place.work / "opencode.json").write_text(json.dumps(_config(order)))
         env = quiet_environment(
             order.place,
-            self._package.binaries,
+            self.package.binaries,
             {
                 "OPENCODE_DISABLE_AUTOUPDATE": "1",
                 "OPENCODE_DISABLE_MODELS_FETCH": "1",
@@ -40,7 +32,7 @@ class Opencode:
                 "OPENCODE_DISABLE_DEFAULT_PLUGINS": "1",
             },
         )
-        return Launch(command=[self._package.command, "run", "--model", f"bench/{MODEL}", order.prompt], env=env)
+        return Launch(command=[self.package.command, "run", "--model", f"bench/{MODEL}", order.prompt], env=env)
 
 
 def _config(order: Order) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchmarks.agents.json_access import child, children
 from benchmarks.agents.model.conversation import Call, Conversation, Decision, Item, Tool, as_text
 
 __all__ = ["answer", "events", "read"]
@@ -17,7 +18,7 @@ _USAGE = {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20}
 
 def read(body: Mapping[str, Any]) -> Conversation:
     """The conversation in a request."""
-    offered: list[dict[str, Any]] = body.get("tools") or []
+    offered: list[dict[str, Any]] = children(body, "tools")
     functions = [each["function"] for each in offered if each.get("type") == "function"]
     return Conversation(
         stream=bool(body.get("stream")),
@@ -26,7 +27,7 @@ def read(body: Mapping[str, Any]) -> Conversation:
             for each in functions
         ],
         tool_bytes=len(json.dumps(offered, separators=(",", ":"), ensure_ascii=False).encode()) if offered else 0,
-        items=[item for message in body.get("messages") or [] for item in _items(message)],
+        items=[item for message in children(body, "messages") for item in _items(message)],
     )
 
 
@@ -40,8 +41,8 @@ def _items(message: Mapping[str, Any]) -> Iterator[Item]:
         case "assistant":
             if text:
                 yield Item(kind="model", text=text)
-            for call in message.get("tool_calls") or []:
-                function = call["function"]
+            for call in children(message, "tool_calls"):
+                function = child(call, "function")
                 yield Item(kind="call", name=function["name"], arguments=json.loads(function.get("arguments") or "{}"))
         case _:
             pass
@@ -69,7 +70,7 @@ def events(decision: Decision, model: str) -> Iterator[tuple[str | None, Any]]:
     """The answer as events: name and data."""
     envelope = _envelope(model, "chat.completion.chunk")
     message = _message(decision)
-    for number, call in enumerate(message.get("tool_calls") or []):
+    for number, call in enumerate(children(message, "tool_calls")):
         call["index"] = number
     for delta, reason in ((message, None), ({}, _reason(decision))):
         yield None, {**envelope, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}

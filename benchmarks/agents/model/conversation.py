@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 __all__ = ["Call", "Conversation", "Decision", "Item", "Say", "Tool", "as_text"]
 
@@ -83,8 +83,10 @@ def as_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, list):
-        blocks: list[Any] = value  # pyright: ignore[reportUnknownVariableType]  JSON
-        return "\n".join(
-            str(block["text"]) if isinstance(block, dict) and "text" in block else as_text(block) for block in blocks
-        )
+        return "\n".join(_block_text(block) for block in cast("list[Any]", value))
     return json.dumps(value, ensure_ascii=False)
+
+
+def _block_text(block: Any) -> str:
+    found = cast("dict[str, Any]", block) if isinstance(block, dict) else {}
+    return str(found["text"]) if "text" in found else as_text(block)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchmarks.agents.json_access import child, children
 from benchmarks.agents.model.conversation import Call, Conversation, Decision, Item, Tool, as_text
 
 __all__ = ["answer", "events", "read"]
@@ -13,8 +14,8 @@ __all__ = ["answer", "events", "read"]
 
 def read(body: Mapping[str, Any], *, stream: bool) -> Conversation:
     """The conversation in a request; whether it is streamed stands in the request's address."""
-    offered: list[dict[str, Any]] = body.get("tools") or []
-    functions: list[dict[str, Any]] = [each for tool in offered for each in tool.get("functionDeclarations") or []]
+    offered: list[dict[str, Any]] = children(body, "tools")
+    functions: list[dict[str, Any]] = [each for tool in offered for each in children(tool, "functionDeclarations")]
     return Conversation(
         stream=stream,
         tools=[
@@ -26,18 +27,18 @@ def read(body: Mapping[str, Any], *, stream: bool) -> Conversation:
             for each in functions
         ],
         tool_bytes=len(json.dumps(offered, separators=(",", ":"), ensure_ascii=False).encode()) if offered else 0,
-        items=[item for content in body.get("contents") or [] for item in _items(content)],
+        items=[item for content in children(body, "contents") for item in _items(content)],
     )
 
 
 def _items(content: Mapping[str, Any]) -> Iterator[Item]:
     said = "model" if content.get("role") == "model" else "user"
-    for part in content.get("parts") or []:
+    for part in children(content, "parts"):
         if "functionCall" in part:
-            call = part["functionCall"]
-            yield Item(kind="call", name=call["name"], arguments=call.get("args") or {})
+            call = child(part, "functionCall")
+            yield Item(kind="call", name=call["name"], arguments=child(call, "args"))
         elif "functionResponse" in part:
-            response = part["functionResponse"].get("response") or {}
+            response = child(child(part, "functionResponse"), "response")
             yield Item(kind="tool", text=as_text(response.get("output", response)))
         elif part.get("text"):
             yield Item(kind=said, text=part["text"])

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchmarks.agents.json_access import child, children
 from benchmarks.agents.model.conversation import Call, Conversation, Decision, Item, Tool, as_text
 
 __all__ = ["answer", "events", "read"]
@@ -16,7 +17,7 @@ _USAGE = {"input_tokens": 10, "output_tokens": 10, "cache_creation_input_tokens"
 
 def read(body: Mapping[str, Any]) -> Conversation:
     """The conversation in a request."""
-    offered: list[dict[str, Any]] = body.get("tools") or []
+    offered: list[dict[str, Any]] = children(body, "tools")
     return Conversation(
         stream=bool(body.get("stream")),
         tools=[
@@ -24,20 +25,20 @@ def read(body: Mapping[str, Any]) -> Conversation:
             for each in offered
         ],
         tool_bytes=len(json.dumps(offered, separators=(",", ":"), ensure_ascii=False).encode()) if offered else 0,
-        items=[item for message in body.get("messages") or [] for item in _items(message)],
+        items=[item for message in children(body, "messages") for item in _items(message)],
     )
 
 
 def _items(message: Mapping[str, Any]) -> Iterator[Item]:
-    content = message.get("content") or []
-    blocks: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    content: Any = message.get("content")
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else children(message, "content")
     said = "model" if message.get("role") == "assistant" else "user"
     for block in blocks:
         match block.get("type"):
             case "text":
                 yield Item(kind=said, text=block.get("text", ""))
             case "tool_use":
-                yield Item(kind="call", name=block["name"], arguments=block.get("input") or {})
+                yield Item(kind="call", name=block["name"], arguments=child(block, "input"))
             case "tool_result":
                 yield Item(kind="tool", text=as_text(block.get("content") or ""))
             case _:
@@ -79,18 +80,19 @@ def events(decision: Decision, model: str) -> Iterator[tuple[str | None, Any]]:
     message = _message(decision, model)
     block = message["content"][0]
     if isinstance(decision, Call):
-        opening = {**block, "input": {}}
+        opening: dict[str, Any] = {**block, "input": {}}
         delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
     else:
         opening, delta = {**block, "text": ""}, {"type": "text_delta", "text": block["text"]}
-    start = {**message, "content": [], "stop_reason": None}
+    start: dict[str, Any] = {**message, "content": [], "stop_reason": None}
     end = {"stop_reason": message["stop_reason"], "stop_sequence": None}
-    for event in (
+    sequence: list[dict[str, Any]] = [
         {"type": "message_start", "message": start},
         {"type": "content_block_start", "index": 0, "content_block": opening},
         {"type": "content_block_delta", "index": 0, "delta": delta},
         {"type": "content_block_stop", "index": 0},
         {"type": "message_delta", "delta": end, "usage": _USAGE},
         {"type": "message_stop"},
-    ):
+    ]
+    for event in sequence:
         yield event["type"], event

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.agents.json_access import child
 from benchmarks.agents.model.conversation import Conversation, Decision, Item, Say
 from benchmarks.agents.model.findings import digest, lines_in, objects_in
 from benchmarks.agents.model.pages import is_preview, next_page
@@ -94,7 +95,7 @@ class Obedient:
         ref, told = status["task_ref"], str(status.get("next_step") or "")
         if script.then == "cancel":
             return self._call("cancel_background_task", {"task_ref": ref})
-        requests: Mapping[str, Any] = status.get("input_requests") or {}
+        requests = child(status, "input_requests")
         if status["status"] == "input_required" and requests:
             responses = {key: {"action": "accept", "content": _content(each)} for key, each in requests.items()}
             return self._call("provide_task_input", {"task_ref": ref, "responses": responses})
@@ -120,6 +121,6 @@ class Obedient:
 
 def _content(request: Mapping[str, Any]) -> dict[str, Any]:
     """An answer that fits a question's schema."""
-    schema: Mapping[str, Any] = (request.get("params") or {}).get("requestedSchema") or {}
+    schema = child(child(request, "params"), "requestedSchema")
     values: dict[str, Any] = {"boolean": True, "integer": 1, "number": 1, "string": "yes"}
-    return {key: values.get(each.get("type"), "yes") for key, each in (schema.get("properties") or {}).items()}
+    return {key: values.get(each.get("type"), "yes") for key, each in child(schema, "properties").items()}

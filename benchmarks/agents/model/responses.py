@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchmarks.agents.json_access import children
 from benchmarks.agents.model.conversation import Call, Conversation, Decision, Item, Tool, as_text
 
 __all__ = ["answer", "events", "read"]
@@ -23,9 +24,9 @@ _USAGE = {
 
 def read(body: Mapping[str, Any]) -> Conversation:
     """The conversation in a request."""
-    offered: list[dict[str, Any]] = body.get("tools") or []
-    given = body.get("input") or []
-    entries: list[dict[str, Any]] = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    offered: list[dict[str, Any]] = children(body, "tools")
+    given: Any = body.get("input")
+    entries = [{"role": "user", "content": given}] if isinstance(given, str) else children(body, "input")
     return Conversation(
         stream=bool(body.get("stream")),
         tools=[tool for each in offered for tool in _tools(each, None)],
@@ -36,7 +37,7 @@ def read(body: Mapping[str, Any]) -> Conversation:
 
 def _tools(offered: Mapping[str, Any], namespace: str | None) -> Iterator[Tool]:
     if offered.get("type") == "namespace":
-        for each in offered.get("tools") or []:
+        for each in children(offered, "tools"):
             yield from _tools(each, offered.get("name"))
     elif "name" in offered:
         yield Tool(
@@ -109,7 +110,7 @@ def events(decision: Decision, model: str) -> Iterator[tuple[str | None, Any]]:
     """The answer as events: name and data."""
     output = _output(decision)
     complete = _response(model, [output], "completed")
-    begun = {**complete, "status": "in_progress", "output": [], "usage": None}
+    begun: dict[str, Any] = {**complete, "status": "in_progress", "output": [], "usage": None}
     at = {"output_index": 0, "item_id": output["id"]}
     sequence: list[dict[str, Any]] = [
         {"type": "response.created", "response": begun},
@@ -129,7 +130,7 @@ def events(decision: Decision, model: str) -> Iterator[tuple[str | None, Any]]:
         ]
     else:
         part = output["content"][0]
-        opening = {**output, "content": [], "status": "in_progress"}
+        opening: dict[str, Any] = {**output, "content": [], "status": "in_progress"}
         inside = {**at, "content_index": 0}
         sequence += [
             {"type": "response.output_item.added", "output_index": 0, "item": opening},

@@ -8,9 +8,10 @@ import gzip
 import json
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -19,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from benchmarks.agents.json_access import child
 from benchmarks.agents.model import chat, gemini, messages, responses
 from benchmarks.agents.model.conversation import Call, Conversation, Decision, Say
 from benchmarks.agents.model.obedient import Obedient
@@ -37,7 +39,6 @@ class Exchange:
         main: Whether it belongs to the conversation of the script; else it is a side call of the host.
         bytes_in: The size of its body.
         tools, tool_bytes: How many tools it offers, and the size of their definitions.
-        ours, our_bytes: Of those the MCP server's, as far as their names tell.
         call: The tool that the model then called, and its arguments; None where it ended its turn.
         text: What the model said.
         lines: How many lines of the result it has been given so far.
@@ -77,9 +78,8 @@ def _form(path: str) -> _Form | None:
         return responses.read, responses.answer, responses.events
     if path.endswith("/chat/completions"):
         return chat.read, chat.answer, chat.events
-    for verb, stream in ((":generateContent", False), (":streamGenerateContent", True)):
-        if path.endswith(verb):
-            return (lambda body: gemini.read(body, stream=stream)), gemini.answer, gemini.events
+    if path.endswith((":generateContent", ":streamGenerateContent")):
+        return partial(gemini.read, stream=path.endswith(":streamGenerateContent")), gemini.answer, gemini.events
     return None
 
 
@@ -161,19 +161,18 @@ def _harmless(path: str) -> Response:
 
 def _side_answer(body: Mapping[str, Any]) -> str:
     """The text for a side call: of the schema that it asks for, where it asks for one."""
-    generation: Mapping[str, Any] = body.get("generationConfig") or {}
-    wanted = generation.get("responseJsonSchema") or generation.get("responseSchema")
-    output: Mapping[str, Any] = body.get("output_config") or {}
-    wanted = wanted or (output.get("format") or {}).get("schema")
+    generation = child(body, "generationConfig")
+    output = child(child(body, "output_config"), "format")
+    wanted = generation.get("responseJsonSchema") or generation.get("responseSchema") or output.get("schema")
     return json.dumps(_sample(wanted)) if wanted else "ok"
 
 
-def _sample(schema: Mapping[str, Any]) -> Any:
+def _sample(schema: dict[str, Any]) -> Any:
     if schema.get("enum"):
         return schema["enum"][0]
     match str(schema.get("type", "")).lower():
         case "object":
-            return {key: _sample(each) for key, each in (schema.get("properties") or {}).items()}
+            return {key: _sample(each) for key, each in child(schema, "properties").items()}
         case "array":
             return []
         case "integer" | "number":
@@ -186,7 +185,7 @@ def _sample(schema: Mapping[str, Any]) -> Any:
 
 class _Server(uvicorn.Server):
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> Generator[None]:
         """Leave the signals to the program that starts many of these."""
         yield
 
