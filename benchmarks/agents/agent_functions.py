@@ -13,12 +13,12 @@ import time
 from raincheck import TaskContext
 
 _PROGRESS_SECONDS = 2.0
-_LINE_BYTES = 47
+_LINE_BYTES = 64
 
 
 def _lines(count: int) -> list[str]:
     seed = secrets.token_hex(8)
-    return [f"{number:05d} {hashlib.sha1(f'{seed} {number}'.encode()).hexdigest()}" for number in range(count)]
+    return [f"{number:05d} {hashlib.sha256(f'{seed} {number}'.encode()).hexdigest()[:57]}" for number in range(count)]
 
 
 def _note(event: str, lines: list[str] | None = None) -> None:

@@ -41,13 +41,13 @@ def page(outcomes: Outcomes, hosts: Sequence[Host]) -> str:
     """The whole page."""
     found = outcomes.all()
     revisions = {side: sorted({each.revision for each in found if each.side == side}) for side in ("before", "now")}
+    measured = "; ".join(f"{side}: {', '.join(found) or 'not measured'}" for side, found in revisions.items())
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("raincheck", "mcp", "starlette", "uvicorn"))
     return "\n".join(
         [
             "# Agents: what a slow call costs a model",
             "",
-            f"Written by `python -m benchmarks.agents` on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; before: "
-            f"{', '.join(revisions['before']) or 'not measured'}; now: {', '.join(revisions['now']) or 'not measured'}.",
+            f"Written by `python -m benchmarks.agents` on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {measured}.",
             "",
             f"- {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
             f"- Python {platform.python_version()}, {versions}",

@@ -22,8 +22,9 @@ from starlette.routing import Route
 
 from benchmarks.agents.json_access import child
 from benchmarks.agents.model import chat, gemini, messages, responses
-from benchmarks.agents.model.conversation import Call, Conversation, Decision, Say
+from benchmarks.agents.model.conversation import Call, Conversation, Decision, Item, Say
 from benchmarks.agents.model.obedient import Obedient
+from benchmarks.agents.model.toolbox import unwrapped
 
 __all__ = ["Exchange", "Record", "serve"]
 
@@ -118,7 +119,6 @@ class _Model:
         obedient: Obedient,
         main: bool,
     ) -> None:
-        called = isinstance(decision, Call)
         self._record.exchanges.append(
             Exchange(
                 at=at,
@@ -127,8 +127,8 @@ class _Model:
                 bytes_in=size,
                 tools=len(conversation.tools),
                 tool_bytes=conversation.tool_bytes,
-                call=(decision.tool.name, json.dumps(dict(decision.arguments), sort_keys=True)) if called else None,
-                text="" if called else decision.text,
+                call=_told(decision) if isinstance(decision, Call) else None,
+                text=decision.text if isinstance(decision, Say) else "",
                 lines=len(obedient.result_lines()),
             )
         )
@@ -140,6 +140,12 @@ def _decoded(raw: bytes, encoding: str) -> dict[str, Any]:
     except (ValueError, OSError):
         return {}
     return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]  JSON
+
+
+def _told(call: Call) -> tuple[str, str]:
+    """The call's tool and arguments; of one that goes through another tool, its own."""
+    item = unwrapped(Item(kind="call", name=call.tool.name, arguments=call.arguments))
+    return item.name, json.dumps(dict(item.arguments), sort_keys=True)
 
 
 def _event(name: str | None, data: Any) -> bytes:

@@ -19,7 +19,7 @@ __all__ = ["Toolbox", "is_search", "named", "unwrapped"]
 _THROUGH = "tool_call"
 _SEARCH = r"tool_?search"
 _RESOURCE = r"\w*read_?(?:mcp_?)?resource(?:_?tool)?"
-_TRIES = 2
+_TRIES = 4
 
 
 class Toolbox:
