@@ -108,8 +108,9 @@ async def _measure(arguments: argparse.Namespace, sides: Sequence[tuple[str, str
                 return
             measured.append(found)
             outcomes.add(found)
-            told = f"{found.turns} turns, {found.polls} polls, {'delivered' if found.delivered else 'NOT delivered'}"
-            progress(f"{where}: {told}, {found.last[:60] or found.error}")
+            seen = found.measures
+            told = f"{seen.turns} turns, {seen.polls} polls, {'delivered' if seen.delivered else 'NOT delivered'}"
+            progress(f"{where}: {told}, {seen.last[:60] or found.error}")
 
     async with asyncio.TaskGroup() as group:
         for host, version in _installed(chosen):

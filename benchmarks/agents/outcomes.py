@@ -17,7 +17,7 @@ class Outcomes:
     def __init__(self, file: Path) -> None:
         self._file = file
         found: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
-        self._all = {_key(outcome): outcome for outcome in (Outcome(**each) for each in found)}
+        self._all = {_key(outcome): outcome for outcome in (Outcome.from_json(each) for each in found)}
 
     def add(self, outcome: Outcome) -> None:
         """Keep it, in place of the one before."""

@@ -86,10 +86,10 @@ def _row(outcomes: Outcomes, host: Host, transport: str, scenario: Scenario) -> 
         return None
     cells = [
         _both(before, now, _turns),
-        _both(before, now, lambda each: str(each.polls)),
-        _both(before, now, lambda each: f"{each.bytes_in / 1000:,.0f} kB"),
+        _both(before, now, lambda each: str(each.measures.polls)),
+        _both(before, now, lambda each: f"{each.measures.bytes_in / 1000:,.0f} kB"),
         _both(before, now, _delivered),
-        _both(before, now, lambda each: "–" if each.noticed is None else f"{each.noticed:.1f} s"),
+        _both(before, now, lambda each: "–" if each.measures.noticed is None else f"{each.measures.noticed:.1f} s"),
     ]
     name = host.title if transport == "stdio" else f"{host.title}, HTTP"
     return f"| {name} | {' | '.join(cells)} |"
@@ -100,14 +100,18 @@ def _both(before: Outcome | None, now: Outcome | None, shown: Callable[[Outcome]
 
 
 def _turns(outcome: Outcome) -> str:
-    looks = f" +{outcome.searches} look{'s' if outcome.searches > 1 else ''}" if outcome.searches else ""
-    return f"{outcome.turns - outcome.searches}{looks}"
+    looks = (
+        f" +{outcome.measures.searches} look{'s' if outcome.measures.searches > 1 else ''}"
+        if outcome.measures.searches
+        else ""
+    )
+    return f"{outcome.measures.turns - outcome.measures.searches}{looks}"
 
 
 def _delivered(outcome: Outcome) -> str:
-    if outcome.delivered:
+    if outcome.measures.delivered:
         return "yes"
-    share = f" ({outcome.share:.0%})" if 0 < outcome.share < 1 else ""
+    share = f" ({outcome.measures.share:.0%})" if 0 < outcome.measures.share < 1 else ""
     return f"**no**{share}"
 
 

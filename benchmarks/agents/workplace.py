@@ -106,10 +106,6 @@ class Workplace:
         """When operations began and ended."""
         return _entries(self._clock)
 
-    def ended(self) -> dict[str, Any] | None:
-        """The last end of an operation: `at`, `lines` and `digest`."""
-        return next((entry for entry in reversed(self.clock()) if entry["event"] == "ended"), None)
-
 
 def _entries(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -11,8 +11,9 @@ from typing import Any, cast
 __all__ = ["LINE", "digest", "lines_in", "objects_in"]
 
 LINE = re.compile(r"(?<![0-9a-f])\d{5} [0-9a-f]{57}(?![0-9a-f])")
-"""One line of an operation's result. The operations return nothing else, so a model can tell what it was given; with its
-end of line it has 64 bytes, so that no page of a large result breaks it."""
+"""One line of an operation's result. The operations return nothing else, so a model can tell what it was given.
+
+With its end of line it has 64 bytes, so that no page of a large result breaks it."""
 
 _DECODER = json.JSONDecoder()
 _DEEPEST = 8
