@@ -1,7 +1,7 @@
 """Python frameworks: each a program in `benchmarks/agents/frameworks`, run in an environment of its own.
 
-The program is given one JSON object, and its last line is one. `frameworks/requirements.toml` pins the packages:
-`[NAME]` with `packages = [...]`.
+The program is given one JSON object, and its last line is one. `frameworks/requirements.toml` pins the packages of each
+by its name.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import json
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.agents.hosts.base import Host, Launch, Missing, Order, quiet_environment
 from benchmarks.agents.hosts.npm import CACHE
@@ -24,17 +23,16 @@ __all__ = ["Framework", "frameworks"]
 _FOLDER = Path(__file__).resolve().parents[1] / "frameworks"
 _SECONDS = 600
 _NATIVE = ("strands", "pydantic_ai")
+_RESPONSES = ("openai_agents",)
 
 
 class Framework(Host):
-    """A framework; `options` are handed to its program."""
+    """A framework; `native`: its own client of MCP tasks is switched on."""
 
-    def __init__(self, program: str, packages: Sequence[str], options: Mapping[str, Any], *, wire: str) -> None:
+    def __init__(self, program: str, packages: Sequence[str], *, native: bool = False) -> None:
         self._program = _FOLDER / f"{program}.py"
         self._packages = packages
-        self._options = options
-        self._wire = wire
-        native = options.get("native_tasks")
+        self._native = native
         self.name = f"{program.replace('_', '-')}{'-native' if native else ''}"
         self.title = f"{program.replace('_', ' ')}{', native tasks' if native else ''}"
 
@@ -67,10 +65,10 @@ class Framework(Host):
         """See `Host`."""
         given = {
             "model_url": order.model_url,
-            "wire": self._wire,
+            "wire": "responses" if self._program.stem in _RESPONSES else "chat",
             "mcp": order.mcp.as_json(),
             "prompt": order.prompt,
-            "options": dict(self._options),
+            "options": {"native_tasks": True} if self._native else {},
         }
         binaries = self._environment / "bin"
         command = [str(binaries / "python"), str(self._program), json.dumps(given)]
@@ -83,11 +81,9 @@ def frameworks() -> Iterator[Framework]:
     pins = _FOLDER / "requirements.toml"
     if not pins.exists():
         return
-    for name, table in tomllib.loads(pins.read_text()).items():
-        if not (_FOLDER / f"{name}.py").exists():
-            continue
-        packages: list[str] = table["packages"]
-        wire, options = table.get("wire", "chat"), table.get("options", {})
-        yield Framework(name, packages, options, wire=wire)
-        if name in _NATIVE:
-            yield Framework(name, packages, {**options, "native_tasks": True}, wire=wire)
+    pinned: dict[str, list[str]] = tomllib.loads(pins.read_text())
+    for name, packages in pinned.items():
+        if (_FOLDER / f"{name}.py").exists():
+            yield Framework(name, packages)
+            if name in _NATIVE:
+                yield Framework(name, packages, native=True)
