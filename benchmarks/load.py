@@ -2,7 +2,7 @@
 
 Orders: `latency` and `rate` of one repeated call, `fetch` (submit, then status until the result is there, again and
 again), `submit` (many at once), `follow` (wait for many tasks, through restarts of the server), and those of
-`benchmarks.agents`.
+`benchmarks.polling_agents`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from benchmarks import agents
+from benchmarks import polling_agents
 from benchmarks.dialects import DIALECTS, Dialect
 from benchmarks.wire import Call, CallFailed, Connection
 
@@ -158,7 +158,7 @@ async def follow(dialect: Dialect, port: int, order: dict[str, Any]) -> dict[str
     return {"tasks": await asyncio.gather(*(one(ref) for ref in order["refs"]))}
 
 
-ORDERS = {"latency": latency, "rate": rate, "fetch": fetch, "submit": submit, "follow": follow, **agents.ORDERS}
+ORDERS = {"latency": latency, "rate": rate, "fetch": fetch, "submit": submit, "follow": follow, **polling_agents.ORDERS}
 
 
 def main() -> None:
