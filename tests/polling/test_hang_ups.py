@@ -8,7 +8,7 @@ import pytest
 
 from raincheck.polling.hang_ups import HangUp, HangUps, ScopeHangUps
 from raincheck.polling.known_clients import KNOWN, Client, known_patience
-from raincheck.polling.patience import SHARE, Patience
+from raincheck.polling.patience import LONGEST_GUESS, SHARE, Patience
 
 HOUR, DAY = 3600.0, 86400.0
 
@@ -82,7 +82,8 @@ def test_what_is_too_old_is_not_stored_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "stored", [{"a": 1}, 7, [1], [{"name": "a"}], [{"name": "a", "version": "1", "once": [1], "again": None}]]
+    "stored",
+    [{"a": 1}, 7, [1], [{"name": "a"}], [{"name": "a", "version": "1", "once": [1], "again": None, "waited": None}]],
 )
 def test_what_is_no_record_is_refused(stored: Any) -> None:
     with pytest.raises((ValueError, TypeError, LookupError)):
@@ -95,9 +96,17 @@ def test_what_is_no_record_is_refused(stored: Any) -> None:
 class Learned:
     """What was learned, as the test says."""
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, seconds: float | None, waited: float = 0.0) -> None:
         self.learned = seconds
+        self.longest = waited
         self.heard: list[float] = []
+        self.answers: list[float] = []
+
+    def waited(self, client: Client, scope: str) -> float:
+        return self.longest
+
+    def answered(self, client: Client, scope: str, *, after_seconds: float) -> None:
+        self.answers.append(after_seconds)
 
     async def seconds(self, client: Client, scope: str) -> float | None:
         return self.learned
@@ -135,15 +144,20 @@ def test_a_client_whose_patience_was_set_teaches_nothing() -> None:
     assert learned.heard == [4.0]
 
 
+def seconds_of(client: Client) -> float | None:
+    known = known_patience(client)
+    return None if known is None else known.seconds
+
+
 def test_what_is_known_of_a_client_depends_on_how_it_comes() -> None:
-    assert known_patience(Client("claude-code", transport="http")) == 60.0
-    assert (known_patience(Client("claude-code", transport="stdio")) or 0) > 1000
-    assert known_patience(Client("mcp", modern=True)) == 5.0
-    assert known_patience(Client("mcp", modern=True, wants_progress=True)) == 300.0
-    assert known_patience(Client("mcp")) is None
-    assert known_patience(Client("qwen-cli-mcp-client-mine")) == 300.0
-    assert known_patience(Client("opencode-fork")) is None
-    assert known_patience(Client("")) is None
+    assert seconds_of(Client("claude-code", transport="http")) == 60.0
+    assert (seconds_of(Client("claude-code", transport="stdio")) or 0) > 1000
+    assert seconds_of(Client("mcp", modern=True)) == 5.0
+    assert seconds_of(Client("mcp", modern=True, wants_progress=True)) == 300.0
+    assert seconds_of(Client("mcp")) == 30.0
+    assert seconds_of(Client("qwen-cli-mcp-client-mine")) == 300.0
+    assert seconds_of(Client("opencode-fork")) is None
+    assert seconds_of(Client("")) is None
 
 
 def test_every_known_client_says_where_that_stands_and_can_be_reached_in_the_table() -> None:
@@ -155,7 +169,57 @@ def test_every_known_client_says_where_that_stands_and_can_be_reached_in_the_tab
             modern=bool(each.modern),
             wants_progress=bool(each.wants_progress),
         )
-        assert known_patience(client) == each.seconds, each
+        assert known_patience(client) == each, each
+
+
+SHARED = Client("mcp", modern=True)
+
+
+@pytest.mark.parametrize(
+    ("client", "waited", "learned", "expected"),
+    [
+        (SHARED, 0.0, None, 5.0),
+        (SHARED, 2.0, None, 5.0),
+        (SHARED, 4.0, None, LONGEST_GUESS),
+        (SHARED, 4.0, 5.1, 5.1),
+        (CODEX, 50.0, None, 60.0),
+        (Client("new"), 50.0, None, None),
+    ],
+)
+async def test_a_client_of_a_shared_name_that_waited_as_long_as_the_least_patient_one_is_let_wait_longer(
+    client: Client, waited: float, learned: float | None, expected: float | None
+) -> None:
+    patience = Patience({}, Learned(learned, waited))  # pyright: ignore[reportArgumentType]
+    assert await patience.seconds(client, "a") == expected
+
+
+def test_only_answers_to_clients_of_a_shared_name_that_came_late_are_remembered() -> None:
+    learned = Learned(None)
+    patience = Patience({}, learned)  # pyright: ignore[reportArgumentType]
+    patience.answered(SHARED, "a", after_seconds=1.0)
+    patience.answered(CODEX, "a", after_seconds=25.0)
+    patience.answered(Client("new"), "a", after_seconds=3.0)
+    assert learned.answers == []
+    patience.answered(SHARED, "a", after_seconds=4.0)
+    assert learned.answers == [4.0]
+
+
+def test_a_wait_is_kept_for_thirty_days_and_ends_no_bound() -> None:
+    seen = HangUps()
+    assert seen.add(HangUp(4.0, 0.0, answered=True))
+    assert not seen.add(HangUp(4.1, 10.0, answered=True)), "it says nothing new"
+    assert seen.add(HangUp(25.0, 20.0, answered=True))
+    assert (seen.longest(30.0), seen.bound(30.0)) == (25.0, None)
+    assert seen.longest(31 * DAY) == 0.0
+    seen.add(HangUp(5.0, 40.0))
+    assert (seen.longest(50.0), seen.bound(50.0)) == (25.0, 5.0)
+
+
+def test_a_wait_is_there_again_when_the_record_is_read() -> None:
+    scope = ScopeHangUps()
+    scope.add("a", "1", HangUp(25.0, 0.0, answered=True))
+    again = ScopeHangUps.from_json(scope.to_json(1.0))
+    assert (again.longest("a", "1", 1.0), again.bound("a", "1", 1.0)) == (25.0, None)
 
 
 def test_the_hold_leaves_time_for_the_way() -> None:

@@ -99,9 +99,11 @@ class Holds:
         if client.session is not None:
             self._latest[key] = hold
         try:
-            return await self._registry.wait(
+            task = await self._registry.wait(
                 task_ref, scope=scope, seconds=seconds, listener=listener or ProgressNotifications.of(ctx)
             )
+            self._patience.answered(client, scope, after_seconds=now() - hold.began)
+            return task
         except asyncio.CancelledError:
             # One that was asked about again has been counted.
             counted = client.session is not None and self._latest.get(key) is not hold

@@ -18,13 +18,20 @@ _SAME_MOMENT_SECONDS = 1.0
 # A confirmation is written anew once a day, however often it is confirmed.
 _RENEWED_SECONDS = 86400.0
 _MOST_CLIENTS = 32
+# A wait that is not much longer than the one that is known is not worth writing down.
+_MUCH = 1.25
 
 
 class HangUp(NamedTuple):
-    """A hang-up: how many seconds the client had waited, and when that was (POSIX time)."""
+    """A hang-up: how many seconds the client had waited, and when that was (POSIX time).
+
+    Attributes:
+        answered: It was none: the client had its answer after so long.
+    """
 
     seconds: float
     at: float
+    answered: bool = False
 
 
 class HangUps:
@@ -33,13 +40,15 @@ class HangUps:
     Attributes:
         once: The latest that is not confirmed.
         again: The shortest wait that was ended twice.
+        waited: The longest wait that was not ended, where that is kept.
     """
 
-    __slots__ = ("again", "once")
+    __slots__ = ("again", "once", "waited")
 
-    def __init__(self, once: HangUp | None = None, again: HangUp | None = None) -> None:
+    def __init__(self, once: HangUp | None = None, again: HangUp | None = None, waited: HangUp | None = None) -> None:
         self.once = once
         self.again = again
+        self.waited = waited
 
     def bound(self, now: float) -> float | None:
         """How long the client was seen to wait, None where nothing is known (any more)."""
@@ -48,13 +57,27 @@ class HangUps:
 
     def last(self) -> float:
         """When it last changed."""
-        return max((each.at for each in (self.once, self.again) if each is not None), default=0.0)
+        return max((each.at for each in (self.once, self.again, self.waited) if each is not None), default=0.0)
+
+    def longest(self, now: float) -> float:
+        """How long the client has waited, 0 where that is not known (any more)."""
+        waited = _live(self.waited, now, _KEPT_SECONDS)
+        return 0.0 if waited is None else waited.seconds
+
+    def _add_wait(self, seen: HangUp) -> bool:
+        waited = _live(self.waited, seen.at, _KEPT_SECONDS)
+        if waited is not None and seen.seconds < waited.seconds * _MUCH and seen.at - waited.at < _RENEWED_SECONDS:
+            return False
+        self.waited = seen if waited is None or waited.seconds < seen.seconds else waited._replace(at=seen.at)
+        return True
 
     def add(self, seen: HangUp) -> bool:
         """Learn from one more; whether anything changed.
 
         A later hang-up after a longer wait teaches nothing while a shorter bound is alive.
         """
+        if seen.answered:
+            return self._add_wait(seen)
         once, again = _live(self.once, seen.at, _KEPT_SECONDS), _live(self.again, seen.at, _KEPT_SECONDS)
         if again is not None and _near(seen, again):
             if seen.seconds >= again.seconds and seen.at - again.at < _RENEWED_SECONDS:
@@ -89,6 +112,11 @@ class ScopeHangUps:
         known = self._clients.get((name, version))
         return None if known is None else known.bound(now)
 
+    def longest(self, name: str, version: str, now: float) -> float:
+        """See `HangUps.longest`."""
+        known = self._clients.get((name, version))
+        return 0.0 if known is None else known.longest(now)
+
     def add(self, name: str, version: str, seen: HangUp) -> bool:
         """See `HangUps.add`."""
         known = self._clients.get((name, version))
@@ -102,7 +130,13 @@ class ScopeHangUps:
     def to_json(self, now: float) -> list[dict[str, Any]]:
         """As it is stored: what is still worth remembering."""
         return [
-            {"name": name, "version": version, "once": _json(known.once, now), "again": _json(known.again, now)}
+            {
+                "name": name,
+                "version": version,
+                "once": _json(known.once, now),
+                "again": _json(known.again, now),
+                "waited": _json(known.waited, now),
+            }
             for (name, version), known in self._clients.items()
             if now - known.last() < _KEPT_SECONDS
         ]
@@ -116,7 +150,12 @@ class ScopeHangUps:
         """
         made = cls()
         for client in stored[-_MOST_CLIENTS:]:
-            hang_ups = HangUps(_hang_up(client["once"]), _hang_up(client["again"]))
+            waited = _hang_up(client["waited"])
+            hang_ups = HangUps(
+                _hang_up(client["once"]),
+                _hang_up(client["again"]),
+                None if waited is None else waited._replace(answered=True),
+            )
             made._clients[str(client["name"]), str(client["version"])] = hang_ups
         return made
 

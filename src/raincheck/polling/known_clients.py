@@ -36,6 +36,7 @@ class Known(NamedTuple):
         transport: The transport for which it holds; None: all.
         modern: The protocol for which it holds (`Client.modern`); None: all.
         wants_progress: The calls for which it holds (`Client.wants_progress`); None: all.
+        shared: Whether more patient clients give the same name: one that has waited so long may be one of them.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Known(NamedTuple):
     transport: Literal["stdio", "http"] | None = None
     modern: bool | None = None
     wants_progress: bool | None = None
+    shared: bool = False
 
 
 KNOWN: tuple[Known, ...] = (
@@ -75,14 +77,21 @@ KNOWN: tuple[Known, ...] = (
         modern=True,
         wants_progress=True,
     ),
-    Known("mcp", 5.0, "openai-agents 0.24, agents/mcp/server.py: client_session_timeout_seconds = 5", modern=True),
+    Known(
+        "mcp",
+        5.0,
+        "openai-agents 0.24, agents/mcp/server.py: client_session_timeout_seconds = 5 (Strands 1.62: no limit)",
+        modern=True,
+        shared=True,
+    ),
+    Known("mcp", 30.0, "CrewAI 1.15 and LlamaIndex 0.6, measured: 30 s (LangChain: no limit)", modern=False),
 )
 """The start, before anything is set or learned; the first that fits counts."""
 
 
-def known_patience(client: Client) -> float | None:
-    """How long a client of that name waits, in seconds; None where that is not known."""
-    return next((each.seconds for each in KNOWN if _fits(each, client)), None)
+def known_patience(client: Client) -> Known | None:
+    """What is known of a client of that name; None where nothing is."""
+    return next((each for each in KNOWN if _fits(each, client)), None)
 
 
 def _fits(known: Known, client: Client) -> bool:

@@ -133,13 +133,26 @@ class PatienceStore:
         seen = HangUp(after_seconds, self._clock().timestamp())
         if client.session is not None:
             self._sessions.setdefault(client.session, HangUps()).add(seen)
+        if self._add(client, scope, seen):
+            logger.info("the client %r hung up after %.1f s; its calls are held for less", client.name, after_seconds)
+
+    def waited(self, client: Client, scope: str) -> float:
+        """How long the client is known to have waited for an answer that it took; 0 where that is not known."""
+        return self._of(scope).hang_ups.longest(client.name, client.version, self._clock().timestamp())
+
+    def answered(self, client: Client, scope: str, *, after_seconds: float) -> None:
+        """The client took an answer so long after it had asked. Never waits."""
+        if not self._stopped:
+            self._add(client, scope, HangUp(after_seconds, self._clock().timestamp(), answered=True))
+
+    def _add(self, client: Client, scope: str, seen: HangUp) -> bool:
         known = self._of(scope)
         if not known.hang_ups.add(client.name, client.version, seen):
-            return
+            return False
         known.pending.append((client.name, client.version, seen))
-        logger.info("the client %r hung up after %.1f s; its calls are held for less", client.name, after_seconds)
         if self._timer is None:
             self._flush_after(self._flush_seconds)
+        return True
 
     async def flush(self) -> bool:
         """Merge what is new into the store; what it does not take stays here for the next time. Whether it took all."""
