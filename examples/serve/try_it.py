@@ -12,9 +12,9 @@ async def main() -> None:
         )
         ticket = answer.structured_content
         print("ticket:", ticket["task_ref"], ticket["status"])
-        task = {"terminal": False}
-        while not task["terminal"]:
-            answer = await agent.call_tool("resolve_task_status", {"task_ref": ticket["task_ref"], "wait_seconds": 10})
+        task = ticket
+        while task["status"] not in ("completed", "failed", "cancelled"):
+            answer = await agent.call_tool("resolve_task_status", {"task_ref": ticket["task_ref"]})
             task = answer.structured_content
         print(task["status"] + ":", task["result"])
 
