@@ -73,8 +73,8 @@ def _shown(marker: str) -> dict[str, Any]:
 
 
 def test_the_ticket_is_documented_field_by_field_in_both_forms() -> None:
-    for marker, full in (("answer", False), ("full answer", True)):
-        shown, ticket = _shown(f"{marker} of initiate_background_task"), _ticket(full=full)
+    for marker, full in (("answer of", False), ("answer of the full", True)):
+        shown, ticket = _shown(f"{marker} initiate_background_task"), _ticket(full=full)
         assert list(shown) == list(ticket)
         assert shown["next_step"] == ticket["next_step"]
     every = _ticket(full=True) | _ticket(full=False, deduplicated=True)
@@ -83,13 +83,13 @@ def test_the_ticket_is_documented_field_by_field_in_both_forms() -> None:
 
 
 def test_the_status_is_documented_field_by_field_in_both_forms() -> None:
-    for marker, full in (("answer", False), ("full answer", True)):
-        shown, status = _shown(f"{marker} of resolve_task_status"), _status(TASK, full=full)
+    for marker, full in (("answer of", False), ("answer of the full", True)):
+        shown, status = _shown(f"{marker} resolve_task_status"), _status(TASK, full=full)
         status.pop("eta_seconds", None)
         assert list(shown) == list(status)
         assert shown["next_step"] == status["next_step"]
     ended = replace(TASK, status=TaskStatus.COMPLETED, progress=None, outcome=Outcome(value={"pages": 10}))
-    assert list(_shown("last answer of resolve_task_status")) == list(_status(ended, full=False))
+    assert list(_shown("answer of the last resolve_task_status")) == list(_status(ended, full=False))
     failed = replace(ended, outcome=Outcome(error=TaskError(code="timeout", message="m")))
     asking = replace(TASK, status=TaskStatus.INPUT_REQUIRED, inputs=(ASKING,))
     tasks = (TASK, ended, failed, asking)
