@@ -12,8 +12,8 @@ async def main() -> None:
         )
         ticket = answer.structured_content
         print("ticket:", ticket["task_ref"], ticket["status"])
-        task = {"status": "queued"}
-        while task["status"] in ("queued", "pending", "processing"):
+        task = ticket
+        while task["status"] not in ("completed", "failed", "cancelled"):
             answer = await agent.call_tool("resolve_task_status", {"task_ref": ticket["task_ref"]})
             task = answer.structured_content
         print(task["status"] + ":", task["result"])

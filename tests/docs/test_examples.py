@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -46,7 +47,12 @@ class Agent:
         return block.text
 
     async def end_of(self, task_ref: str) -> dict[str, Any]:
-        return await self.call("resolve_task_status", task_ref=task_ref, wait_seconds=5)
+        """The task once it has ended or asks something."""
+        async with asyncio.timeout(30):
+            while True:
+                status = await self.call("resolve_task_status", task_ref=task_ref)
+                if status["status"] not in ("pending", "processing"):
+                    return status
 
 
 @asynccontextmanager

@@ -14,9 +14,10 @@ from docs.pages import DOCS, block, table
 from raincheck import errors
 from raincheck.errors import ERROR_CODES, CallError, RaincheckError, TaskFailure
 from raincheck.mcp import wire
-from raincheck.mcp.handle_tools import HANDLE_TOOLS, HandleTool
+from raincheck.mcp.handle_answers import Offer, status_answer, ticket_answer
+from raincheck.mcp.handle_definitions import HANDLE_TOOLS, HandleTool
 from raincheck.store import TaskSummary
-from raincheck.task import InputRequest, Progress, Task, TaskError, TaskStatus, utc_now
+from raincheck.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, utc_now
 
 PAGE = DOCS / "handle-tools.md"
 NOW = utc_now()
@@ -31,6 +32,7 @@ TASK = Task(
     ttl_seconds=60,
     progress=Progress(fraction=0.4, message="page 4 of 10"),
 )
+OFFER = Offer(3.0, 25.0, 2.0)
 ASKING = InputRequest(key="1", method="elicitation/create", params={})
 
 
@@ -58,24 +60,53 @@ def test_the_page_has_a_section_for_every_handle_tool() -> None:
     assert sections == [tool.name for tool in HANDLE_TOOLS]
 
 
-def test_the_ticket_is_documented_field_by_field() -> None:
-    ticket = wire.ticket_of(TASK, deduplicated=False, poll_after_seconds=1.0, status="queued")
-    shown: dict[str, Any] = json.loads(block(PAGE, "answer of initiate_background_task").code)
-    assert list(shown) == list(ticket)
-    assert _fields("initiate_background_task") == set(ticket)
-    assert shown["next_step"] == ticket["next_step"]
+def _ticket(*, full: bool, deduplicated: bool = False) -> dict[str, Any]:
+    return ticket_answer(TASK, OFFER, deduplicated=deduplicated, fresh=True, full=full, poll_after_seconds=1.0)
 
 
-def test_the_status_is_documented_field_by_field() -> None:
-    status = wire.status_of(TASK, poll_after_seconds=2.0)
-    asking = wire.status_of(replace(TASK, inputs=(ASKING,)), poll_after_seconds=2.0)
-    shown: dict[str, Any] = json.loads(block(PAGE, "answer of resolve_task_status").code)
-    assert list(shown) == list(status)
-    documented = _fields("resolve_task_status")
-    expected = wire.status_of(TASK, poll_after_seconds=2.0, eta_seconds=6.0)
-    assert set(asking) | set(expected) == documented
+def _status(task: Task, *, full: bool) -> dict[str, Any]:
+    return status_answer(task, OFFER, now=NOW, full=full, poll_after_seconds=2.0, eta_seconds=6.0 if full else None)
+
+
+def _shown(marker: str) -> dict[str, Any]:
+    return json.loads(block(PAGE, marker).code)
+
+
+def test_the_ticket_is_documented_field_by_field_in_both_forms() -> None:
+    for marker, full in (("answer of", False), ("answer of the full", True)):
+        shown, ticket = _shown(f"{marker} initiate_background_task"), _ticket(full=full)
+        assert list(shown) == list(ticket)
+        assert shown["next_step"] == ticket["next_step"]
+    every = _ticket(full=True) | _ticket(full=False, deduplicated=True)
+    assert _fields("initiate_background_task") == set(every)
+    _check_what_is_only_in_full("initiate_background_task", set(every) - set(_ticket(full=False, deduplicated=True)))
+
+
+def test_the_status_is_documented_field_by_field_in_both_forms() -> None:
+    for marker, full in (("answer of", False), ("answer of the full", True)):
+        shown, status = _shown(f"{marker} resolve_task_status"), _status(TASK, full=full)
+        status.pop("eta_seconds", None)
+        assert list(shown) == list(status)
+        assert shown["next_step"] == status["next_step"]
+    ended = replace(TASK, status=TaskStatus.COMPLETED, progress=None, outcome=Outcome(value={"pages": 10}))
+    assert list(_shown("answer of the last resolve_task_status")) == list(_status(ended, full=False))
+    failed = replace(ended, outcome=Outcome(error=TaskError(code="timeout", message="m")))
+    asking = replace(TASK, status=TaskStatus.INPUT_REQUIRED, inputs=(ASKING,))
+    tasks = (TASK, ended, failed, asking)
+    compact = set[str]().union(*(_status(task, full=False) for task in tasks))
+    every = compact.union(*(_status(task, full=True) for task in tasks))
+    assert _fields("resolve_task_status") == every
+    # That the operation, and its times, are in full alone is said at the ticket.
+    _check_what_is_only_in_full(
+        "resolve_task_status", every - compact - set(_ticket(full=True)) | {"poll_after_seconds"}
+    )
     statuses = PAGE.read_text(encoding="utf-8").split("| `status` |")[2].split("\n")[0]
     assert set(re.findall(r"`(\w+)`", statuses)) == {status.value for status in TaskStatus}
+
+
+def _check_what_is_only_in_full(heading: str, fields: set[str]) -> None:
+    section = PAGE.read_text(encoding="utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \| In full", section, re.MULTILINE)) == fields
 
 
 def test_a_row_of_the_list_is_documented() -> None:

@@ -54,14 +54,12 @@ async def test_every_surface_tells_when_to_ask_and_when_it_will_probably_end(tmp
         task_id = await modern.start("hold", {"name": "go"})
         told = await until_learned(lambda: modern.get(task_id), 20_000)
         assert told["_meta"][ETA] == pytest.approx(25, abs=6)
-        status = (await modern.call("resolve_task_status", {"task_ref": task_id, "wait_seconds": 0}))[
-            "structuredContent"
-        ]
+        look = {"task_ref": task_id, "wait_seconds": 0, "detail": "full"}
+        status = (await modern.call("resolve_task_status", look))["structuredContent"]
         assert 15 < status["eta_seconds"] < 26
         assert 15 < status["poll_after_seconds"] < 26
-        ticket = await modern.call(
-            "initiate_background_task", {"operation_type": "hold", "parameters": {"name": "go"}}, capabilities={}
-        )
+        start = {"operation_type": "hold", "parameters": {"name": "go"}, "detail": "full"}
+        ticket = await modern.call("initiate_background_task", start, capabilities={})
         assert ticket["structuredContent"]["poll_after_seconds"] == pytest.approx(25.2, abs=0.5)
         assert "eta_seconds" not in ticket["structuredContent"]
         async with http(server) as other:

@@ -1,25 +1,26 @@
-"""Answers that are held: until there is news, for as long as was agreed, and for nobody who is gone."""
+"""Answers that are held: until the end, a question or their bound, and for nobody who is gone."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from raincheck.config import Settings
-from raincheck.mcp.http_app import http_app
 from raincheck.mcp.serving import make_server
 from raincheck.operations.context import TaskContext
+from raincheck.operations.operation import Policy
 from raincheck.operations.python import python_operation
 from raincheck.registry import Registry
 from raincheck.task import TaskStatus
+from support.in_process import port_of
 from support.lab import Lab
 from support.serving import HttpCaller
 
@@ -54,7 +55,7 @@ async def test_a_hold_ends_with_the_task(lab: Lab) -> None:
     stage = Stage(lab)
     async with lab.service() as service, asyncio.timeout(10):
         ref = await _begun(service.registry)
-        holding = asyncio.create_task(service.registry.hold(ref, scope="a", seconds=60))
+        holding = asyncio.create_task(service.registry.wait(ref, scope="a", seconds=60))
         await stage.steps.put("end")
         assert (await holding).status is TaskStatus.COMPLETED
 
@@ -63,7 +64,7 @@ async def test_a_hold_ends_with_a_question(lab: Lab) -> None:
     stage = Stage(lab)
     async with lab.service() as service, asyncio.timeout(10):
         ref = await _begun(service.registry)
-        holding = asyncio.create_task(service.registry.hold(ref, scope="a", seconds=60))
+        holding = asyncio.create_task(service.registry.wait(ref, scope="a", seconds=60))
 
         async def ask(context: TaskContext) -> None:
             await context.elicit("Go on?", {"type": "object"})
@@ -73,31 +74,33 @@ async def test_a_hold_ends_with_a_question(lab: Lab) -> None:
         await service.registry.cancel(ref, scope="a")
 
 
-async def test_a_hold_ends_with_progress_but_not_with_every_step_of_it(lab: Lab) -> None:
+async def test_a_hold_does_not_end_with_progress(lab: Lab) -> None:
     stage = Stage(lab)
     async with lab.service() as service, asyncio.timeout(20):
         ref = await _begun(service.registry)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        holding = asyncio.create_task(service.registry.hold(ref, scope="a", seconds=60))
+        holding = asyncio.create_task(service.registry.wait(ref, scope="a", seconds=60))
+        for fraction in (0.1, 0.2):
 
-        async def report(context: TaskContext) -> None:
-            await context.progress(0.1)
+            async def report(context: TaskContext, fraction: float = fraction) -> None:
+                await context.progress(fraction)
 
-        await stage.steps.put(report)
-        task = await holding
-        assert task.progress is not None
-        assert task.progress.fraction == 0.1
-        assert loop.time() - began >= 1.0
+            await stage.steps.put(report)
+            while (progress := (await service.registry.get(ref, scope="a")).progress) is None or (
+                progress.fraction != fraction
+            ):
+                await asyncio.sleep(0.01)
+        done, _ = await asyncio.wait([holding], timeout=0.5)
+        assert not done
         await stage.steps.put("end")
+        assert (await holding).status is TaskStatus.COMPLETED
 
 
-async def test_a_hold_without_news_ends_when_its_time_is_over(lab: Lab) -> None:
+async def test_a_hold_ends_when_its_time_is_over(lab: Lab) -> None:
     stage = Stage(lab)
     async with lab.service() as service, asyncio.timeout(10):
         ref = await _begun(service.registry)
         began = asyncio.get_running_loop().time()
-        assert (await service.registry.hold(ref, scope="a", seconds=0.3)).status is TaskStatus.PROCESSING
+        assert (await service.registry.wait(ref, scope="a", seconds=0.3)).status is TaskStatus.PROCESSING
         assert asyncio.get_running_loop().time() - began >= 0.3
         await stage.steps.put("end")
 
@@ -121,23 +124,15 @@ async def _served(
         return "over"
 
     settings = Settings.model_validate({"state": {"url": str(tmp_path / "tasks.db")}, "polling": polling})
-    server, rc = make_server(settings, {"play": python_operation(play, operation_type="play", description="Play.")})
-    app = http_app(server, host="127.0.0.1", security=None)
-    web = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="on"))
-    async with rc.running():
-        serving = asyncio.create_task(web.serve())
-        async with asyncio.timeout(10):
-            while not web.started:
-                await asyncio.sleep(0.01)
-        port: int = web.servers[0].sockets[0].getsockname()[1]
+    operation = python_operation(play, operation_type="play", description="Play.", policy=Policy(mode="task"))
+    server, rc = make_server(settings, {"play": operation})
+    async with port_of(server, rc) as port:
         caller = kind(port)
         try:
             yield caller, rc, release
         finally:
             release.set()
             await caller.close()
-            web.should_exit = True
-            await serving
 
 
 async def test_a_caller_in_a_tight_loop_makes_one_call_per_hold(tmp_path: Path) -> None:
@@ -147,7 +142,7 @@ async def test_a_caller_in_a_tight_loop_makes_one_call_per_hold(tmp_path: Path) 
         began, calls = loop.time(), 0
         while loop.time() - began < 2.0:
             answer = await caller.call("resolve_task_status", {"task_ref": ref})
-            assert not answer["terminal"]
+            assert answer["status"] in ("pending", "processing")
             calls += 1
         assert calls <= 2.0 / 0.5 + 1
         release.set()
@@ -159,10 +154,41 @@ async def test_who_asks_for_no_wait_is_answered_at_once_and_so_is_everybody_wher
 ) -> None:
     async with _served(tmp_path, hold_seconds=25) as (caller, _, _release), asyncio.timeout(10):
         ref = (await caller.submit("play"))["task_ref"]
-        assert not (await caller.call("resolve_task_status", {"task_ref": ref, "wait_seconds": 0}))["terminal"]
+        answer = await caller.call("resolve_task_status", {"task_ref": ref, "wait_seconds": 0})
+        assert answer["status"] != "completed"
+        assert "poll_after_seconds" not in answer
     async with _served(tmp_path, hold_seconds=0) as (caller, _, _release), asyncio.timeout(10):
         ref = (await caller.submit("play"))["task_ref"]
-        assert not (await caller.call("resolve_task_status", {"task_ref": ref}))["terminal"]
+        answer = await caller.call("resolve_task_status", {"task_ref": ref})
+        assert answer["status"] != "completed"
+        # The next call does not wait either: it is told when to come.
+        assert re.fullmatch(r"Call again with this after in \d+(\.\d+)? s\.", answer["next_step"])
+
+
+async def test_a_longer_hold_than_the_longest_is_that_one(tmp_path: Path) -> None:
+    async with _served(tmp_path, max_hold_seconds=0.5) as (caller, _, _release), asyncio.timeout(10):
+        ref = (await caller.submit("play"))["task_ref"]
+        answer = await caller.call("resolve_task_status", {"task_ref": ref, "wait_seconds": 10_000})
+        assert answer["status"] == "processing"
+        assert answer["next_step"].endswith("wait_seconds 0.5.")
+
+
+async def test_a_client_that_is_known_to_be_patient_is_held_for_longer_without_asking(tmp_path: Path) -> None:
+    polling: dict[str, Any] = {"hold_seconds": 0.1, "max_hold_seconds": 1, "patience": {"proofs": 60}}
+    async with _served(tmp_path, **polling) as (caller, _, _release), asyncio.timeout(10):
+        ref = (await caller.submit("play"))["task_ref"]
+        began = asyncio.get_running_loop().time()
+        answer = await caller.call("resolve_task_status", {"task_ref": ref})
+        assert asyncio.get_running_loop().time() - began >= 0.9
+        assert (answer["status"], answer["next_step"]) == ("processing", "Call again with this after: it waits.")
+
+
+async def test_a_client_of_little_patience_is_answered_before_it_is_over(tmp_path: Path) -> None:
+    async with _served(tmp_path, hold_seconds=20, patience={"proofs": 1}) as (caller, _, _release), asyncio.timeout(10):
+        ref = (await caller.submit("play"))["task_ref"]
+        for asked in ({}, {"wait_seconds": 20}):
+            answer = await caller.call("resolve_task_status", {"task_ref": ref, **asked})
+            assert answer["status"] == "processing"
 
 
 async def test_a_hold_ends_when_its_caller_hangs_up(tmp_path: Path) -> None:
