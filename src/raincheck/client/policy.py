@@ -14,9 +14,7 @@ __all__ = ["LONGEST_HOLD", "Pace", "PollingPolicy"]
 LONGEST_HOLD = 25.0
 """The longest `wait_seconds` that is asked for: a server's own bound, where it does not set another."""
 
-_SERVERS_OWN = frozenset(
-    {"hold_seconds", "max_hold_seconds", "patience", "calls_per_second", "call_burst", "learn"}
-)
+_SERVERS_OWN = frozenset({"hold_seconds", "max_hold_seconds", "patience", "calls_per_second", "call_burst", "learn"})
 
 _LONGEST_HINT = 300.0
 """A hint beyond it is taken for this: a server's mistake must not put a caller to sleep for ever."""

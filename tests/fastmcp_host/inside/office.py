@@ -26,9 +26,7 @@ TOKENS = {
 def make_office(
     store: Path, *, with_auth: bool = False, server: dict[str, Any] | None = None, **policy: Any
 ) -> tuple[FastMCP, Raincheck]:
-    settings = Settings.model_validate(
-        {"execution": {"lease_seconds": 1, "drain_seconds": 0}, "server": server or {}}
-    )
+    settings = Settings.model_validate({"execution": {"lease_seconds": 1, "drain_seconds": 0}, "server": server or {}})
     rc = Raincheck(tools="slow_*", store=store, settings=settings, policy=Policy(**{"mode": "task", **policy}))
     mcp = FastMCP("office", auth=StaticTokenVerifier(TOKENS) if with_auth else None)
     mcp.add_extension(rc)
