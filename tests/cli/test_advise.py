@@ -152,7 +152,7 @@ def test_real_runs_are_read_from_a_real_store(raincheck: CommandLine, tmp_path: 
     for part in ("inline, breaker in front", "25.0%", "too little history", "only 1 whole runs", "no history: unused"):
         assert part in said.out
     assert "    [operations.report]\n    mode = " in said.out
-    assert "now: mode auto" in said.out
+    assert "now: mode auto, inline_wait_seconds auto" in said.out
     told = raincheck("advise", "raincheck.toml", "--json").json
     assert told["without_history"] == ["unused"]
     rare, report = told["operations"]

@@ -42,6 +42,12 @@ target = "ops:report"
 description = "A report."
 inline_wait_seconds = 10
 
+[operations.archive]
+kind = "python"
+target = "ops:report"
+description = "A report that is always a task."
+mode = "task"
+
 [operations.table]
 kind = "python"
 target = "ops:table"
@@ -184,11 +190,19 @@ async def test_drivers_fetch_the_whole_unless_told_not_to(workplace: Workplace) 
         preview = (await TaskPoller(whole_results=False).run(session, "report", {"lines": 10_000})).value
         assert_preview(preview)
         for whole in (True, False):
-            async with Client(server.url, extensions=[TasksExtension(whole_results=whole)]) as client:
-                result = await client.call_tool("report", {"lines": 10_000})
-                block: Any = result.content[0]
-                assert (block.text == LINE * 10_000) is whole
-                assert (result.structured_content is None) is whole
+            driver = TasksExtension(whole_results=whole)
+            async with Client(server.url, extensions=[driver]) as client:
+                for tool in ("archive", "report"):
+                    result = await client.call_tool(tool, {"lines": 10_000})
+                    if tool == "report":
+                        # Answered at once, which no extension of a client gets to see.
+                        assert_preview(result.structured_content or {})
+                        result = await driver.whole(client, result) if whole else result
+                    block: Any = result.content[0]
+                    assert (block.text == LINE * 10_000) is whole
+                    assert (result.structured_content is None) is whole
+                small = await client.call_tool("report", {"lines": 1})
+                assert await driver.whole(client, small) is small
 
 
 def test_the_driver_without_asyncio_fetches_the_whole_too(

@@ -133,7 +133,9 @@ def _headline(advice: Advice) -> str:
 
 
 def _present(policy: Policy) -> str:
-    wait = f", inline_wait_seconds {policy.inline_wait_seconds:g}" if policy.mode == "auto" else ""
+    seconds = policy.inline_wait_seconds
+    shown = seconds if seconds == "auto" else f"{seconds:g}"
+    wait = f", inline_wait_seconds {shown}" if policy.mode == "auto" else ""
     breaker = ", a breaker" if policy.breaker is not None else ""
     return f"mode {policy.mode}{wait}, timeout_seconds {policy.timeout_seconds:g}{breaker}"
 

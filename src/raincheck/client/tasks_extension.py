@@ -60,7 +60,8 @@ class TasksExtension(ClientExtension):
         on_input: Answers what a task asks. Without it the client's own elicitation, sampling and roots callbacks do,
             as they would a direct request.
         on_submitted: Called with the handle when a call has become a task: the place to store it.
-        whole_results: Whether a task's large result is fetched whole, by `resources/read`, in place of its preview.
+        whole_results: Whether a task's large result is fetched whole, by `resources/read`, in place of its preview; see
+            `whole` for a call that was answered at once.
     """
 
     identifier = TASKS_EXTENSION
@@ -94,7 +95,7 @@ class TasksExtension(ClientExtension):
         """
         handle = TaskHandle(task_ref=task) if isinstance(task, str) else task
         session = _session(client)
-        return await self._whole(session, handle, await self._wait(session, handle, None).result(None))
+        return await self._fetched(session, handle, await self._wait(session, handle, None).result(None))
 
     async def status(self, client: Client | ClientSession, task: TaskHandle | str) -> TaskView:
         """The task as it is. Its outcome is `resume`'s to give."""
@@ -106,14 +107,31 @@ class TasksExtension(ClientExtension):
         handle = TaskHandle(task_ref=task) if isinstance(task, str) else task
         await _Methods(_session(client), handle, self._policy, None).cancel()
 
+    async def whole(self, client: Client | ClientSession, result: CallToolResult) -> CallToolResult:
+        """The result, or the large one whose preview it is: for a call that was answered at once, where `call_tool`
+        hands out what the server gave.
+
+        Raises:
+            ConnectionLost, BadAnswer: See `raincheck.client.errors`.
+        """
+        session = _session(client)
+        large = large_answer(result.structured_content, session, None)
+        if large is None:
+            return result
+        try:
+            return CallToolResult.model_validate(await large.call_result(session, self._policy, None), by_name=False)
+        except TaskNotFound:
+            # It may be another server's preview, which this one handed on.
+            return result
+
     async def _resolve(self, created: CreatedTask, context: ClaimContext) -> CallToolResult:
         handle = TaskHandle(task_ref=created.task_id, operation_type=context.tool_name)
         if self._on_submitted is not None:
             await settled(self._on_submitted(handle))
         result = await self._wait(context.session, handle, context.read_timeout_seconds).result(created)
-        return await self._whole(context.session, handle, result)
+        return await self._fetched(context.session, handle, result)
 
-    async def _whole(self, session: ClientSession, handle: TaskHandle, result: CallToolResult) -> CallToolResult:
+    async def _fetched(self, session: ClientSession, handle: TaskHandle, result: CallToolResult) -> CallToolResult:
         large = large_answer(result.structured_content, session, handle) if self._whole_results else None
         if large is None:
             return result
