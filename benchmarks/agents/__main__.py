@@ -62,8 +62,9 @@ def _checkout(revision: str) -> Generator[Path]:
             subprocess.run(["git", "worktree", "remove", "--force", tree], cwd=ROOT, check=True)
 
 
-def _commit(revision: str) -> str:
-    command = ["git", "rev-parse", "--short", revision]
+def _commit(revision: str = "") -> str:
+    """The short name of a commit; without one, of the work tree as it is."""
+    command = ["git", "describe", "--always", *([revision] if revision else ["--dirty"])]
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -131,7 +132,7 @@ def main() -> None:
                 source = stack.enter_context(_checkout(arguments.before))
                 sides.append(("before", _commit(arguments.before), source))
             if not arguments.only_before:
-                sides.append(("now", _commit("HEAD"), ROOT / "src"))
+                sides.append(("now", _commit(), ROOT / "src"))
             asyncio.run(_measure(arguments, sides))
     outcomes, hosts = Outcomes(arguments.outcomes), list(HOSTS.values())
     print("\n".join(tables(outcomes, hosts)))

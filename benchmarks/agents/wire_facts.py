@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.agents.json_access import child
 
-__all__ = ["facts"]
+__all__ = ["facts", "listed"]
 
 _META = "io.modelcontextprotocol/"
 
@@ -38,3 +38,8 @@ def facts(wire: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
             found["meta"] = sorted({*found["meta"], *meta})
         found["cancelled"] += method == "notifications/cancelled"
     return found
+
+
+def listed(wire: Iterable[tuple[str, Mapping[str, Any]]]) -> bool:
+    """Whether the server has told its tools."""
+    return any(sender == "server" and "tools" in child(message, "result") for sender, message in wire)
