@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from raincheck.mcp import wire
+from raincheck.mcp.host_elicitation import Answerer
 from raincheck.status import compact_status_of, status_of
 from raincheck.task import Task, TaskStatus
 
@@ -60,6 +61,7 @@ def status_answer(
     full: bool,
     poll_after_seconds: float | None,
     eta_seconds: float | None,
+    answerer: Answerer = "anyone",
 ) -> dict[str, Any]:
     """The answer of `resolve_task_status`, `cancel_background_task` and `provide_task_input`."""
     if full:
@@ -68,13 +70,26 @@ def status_answer(
         answer = compact_status_of(task)
     if task.terminal:
         return answer
-    return answer | _hint(offer, full=full) | {"after": _after(task, now), "next_step": next_step_of(task, offer)}
+    return (
+        answer
+        | _hint(offer, full=full)
+        | {"after": _after(task, now), "next_step": next_step_of(task, offer, answerer)}
+    )
 
 
-def next_step_of(task: Task, offer: Offer, *, first: bool = False) -> str:
+_QUESTION_STEPS: dict[Answerer, str] = {
+    "asked": "The user is being asked. Call resolve_task_status again with this after: it waits for the answer.",
+    "user": "Only the user may answer. Call resolve_task_status again with this after: it has them asked.",
+    "elsewhere": "Only the user may answer, in a client that can ask them: say so. "
+    "Then call resolve_task_status again with this after: it waits.",
+    "anyone": "Ask the user, then call provide_task_input with responses by these keys.",
+}
+
+
+def next_step_of(task: Task, offer: Offer, answerer: Answerer = "anyone", *, first: bool = False) -> str:
     """What a model does next with a task that is not settled."""
     if task.status is TaskStatus.INPUT_REQUIRED and not first:
-        return "Ask the user, then call provide_task_input with responses by these keys."
+        return _QUESTION_STEPS[answerer]
     call = "Call resolve_task_status with this task_ref" if first else "Call resolve_task_status again with this after"
     if offer.ask_seconds is not None:
         return f"{call} and wait_seconds {offer.ask_seconds:g}."
