@@ -14,7 +14,7 @@ import uvicorn
 from mcp.client import Client
 from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
-from mcp_types import ElicitResult, InputRequiredResult
+from mcp_types import ElicitResult, Implementation, InputRequiredResult
 
 from raincheck.config import Settings
 from raincheck.mcp import client_questions, host_elicitation
@@ -59,7 +59,8 @@ class Place:
         self._stack = AsyncExitStack()
 
     def client(self, mode: str, user: User | None) -> Client:
-        return Client(self.where, mode=mode, elicitation_callback=user)
+        host = Implementation(name="a-host", version="1")
+        return Client(self.where, mode=mode, elicitation_callback=user, client_info=host)
 
     async def tasks(self) -> list[Any]:
         return list(await (await self.rc.started()).registry.list(scope="*"))
@@ -403,7 +404,9 @@ async def test_responses_that_are_none_of_ours_are_passed_over(place: Place, res
 
 
 async def test_the_patience_of_a_known_client_bounds_a_dialog(tmp_path: Path) -> None:
-    settings = Settings.model_validate({"polling": {"patience": {"mcp": 1}}})
+    settings = Settings.model_validate(
+        {"polling": {"patience": {"a-host": 1}}, "execution": {"lease_seconds": 1, "drain_seconds": 0}}
+    )
     rc = Raincheck(store=tmp_path / "tasks.db", settings=settings)
     server = MCPServer[Any]("test", extensions=[rc])
     place = Place(rc, server, server)
