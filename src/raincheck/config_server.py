@@ -13,8 +13,10 @@ from raincheck.config_section import Section
 
 __all__ = ["ServerSettings"]
 
-TOOL_USE_IDS = ("claudecode/toolUseId",)
+TOOL_USE_IDS = ("claudecode/toolUseId", "codex-mcp-client:callId")
 """The keys that are known to name one tool use, never a whole conversation (docs/which-client.md)."""
+
+_TOOL_USE_ID = re.compile(r"(?:[^\s:]+:)?[^\s:]+")
 
 _HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?:\d{1,5}|\*))?")
 _ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://{_HOST.pattern}")
@@ -47,7 +49,8 @@ class ServerSettings(Section):
     tool_use_ids: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         default=TOOL_USE_IDS,
         description="Keys of a call's `_meta` by which clients name one tool use: a call that is sent again with the "
-        "same one is the same task. Empty: none is looked at.",
+        "same one is the same task. `client:key`: of clients of that name (`clientInfo`) alone. Empty: none is looked "
+        "at.",
     )
     allow_anonymous: bool = Field(
         default=False, description="Without [server.auth], listen on more than loopback: whoever gets there may call."
@@ -76,6 +79,13 @@ class ServerSettings(Section):
         "the same callback address after a lost worker. Unset: a new one, beside the first.",
     )
     auth: AuthSettings | None = Field(default=None, description="The table [server.auth].")
+
+    @field_validator("tool_use_ids", mode="after")
+    @classmethod
+    def _are_keys(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_TOOL_USE_ID.fullmatch(each) for each in value):
+            raise ValueError("each is a key of _meta, as claudecode/toolUseId, or client:key, without blanks")
+        return value
 
     @field_validator("allowed_hosts", mode="after")
     @classmethod

@@ -29,7 +29,8 @@ from raincheck.errors import (
 )
 from raincheck.leftovers import due_with
 from raincheck.limits.limiter import InRequest, Limiter
-from raincheck.operations.operation import Operation
+from raincheck.operations.argument_slips import as_declared
+from raincheck.operations.operation import AnswerBy, Operation
 from raincheck.secrecy import wrapped
 from raincheck.store import Cursor, Inserted, Room, TaskStore, TaskSummary
 from raincheck.task import InputRequest, Task, TaskStatus, inflight_key, new_task_ref, utc_now
@@ -137,6 +138,7 @@ class Registry:
         ttl_seconds: float | None = None,
         inputs: tuple[InputRequest, ...] = (),
         callback_url: str | None = None,
+        tool_use: str | None = None,
     ) -> Submission:
         """Accept a call: when this returns, its task is durable.
 
@@ -150,6 +152,8 @@ class Registry:
             ttl_seconds: The retention the caller wishes, bounded by the operation's; None is the operation's.
             inputs: Questions that were asked and answered before the task (`Operation.ask_first`).
             callback_url: Where its end is to be told, beside the operation's own webhook.
+            tool_use: One of `tool_use_key`, for a call without an `idempotency_key`: the same for a tool use that is
+                sent again. With other parameters it counts for nothing: then the host gives its ids to more than one.
 
         Raises:
             CallError, StoreError: Nothing was written.
@@ -161,10 +165,11 @@ class Registry:
         self._check_size(arguments)
         callback = None if callback_url is None else self._callbacks(callback_url)
         checked = operation.executor.validate(arguments)
-        shared = idempotency_key or policy.dedupe == "inflight"
-        fingerprint = _fingerprint(operation_type, checked, callback) if shared else ""
+        shared = idempotency_key or tool_use or policy.dedupe == "inflight"
+        fingerprint = _fingerprint(operation, checked, callback) if shared else ""
+        own_key = idempotency_key
         if fingerprint and idempotency_key is None:
-            idempotency_key = inflight_key(fingerprint)
+            idempotency_key = inflight_key(fingerprint) if policy.dedupe == "inflight" else tool_use
         now = self._clock()
         task = Task(
             task_ref=self._new_ref(),
@@ -184,6 +189,8 @@ class Registry:
             callback_url=joined(own=policy.webhook is not None, callback=callback),
         )
         stored, created = await self._insert(operation, task)
+        if not created and own_key is None and stored.fingerprint != task.fingerprint:
+            stored, created = await self._insert(operation, replace(task, idempotency_key=None, fingerprint=""))
         if created:
             if self._engine is not None:
                 await self._engine.deliver(stored)
@@ -193,6 +200,25 @@ class Registry:
                 "Use a new key for a new piece of work."
             )
         return Submission(stored if created else self._shown(stored), not created)
+
+    async def call_of(self, task_ref: str, operation_type: str, arguments: Mapping[str, Any], *, scope: str) -> Task:
+        """The task that this very call was given before.
+
+        Raises:
+            TaskNotFound: As in `get`.
+            InvalidParameters: It is the task of another operation, or of other parameters.
+        """
+        operation, task = self.operation(operation_type), await self.get(task_ref, scope=scope)
+        if task.operation_type != operation_type or task.arguments != wrapped(
+            operation.executor.validate(arguments), operation.secret_parameters
+        ):
+            raise InvalidParameters("The answers belong to another call: the operation or its parameters differ.")
+        return task
+
+    def answer_by(self, operation_type: str) -> AnswerBy:
+        """Who may answer the operation's questions; anyone, where it is not known any more."""
+        operation = self._operations(operation_type)
+        return "anyone" if operation is None else operation.policy.answer_by
 
     async def _insert(self, operation: Operation, task: Task) -> Inserted:
         if operation.policy.breaker is None or self._limiter is None:
@@ -400,9 +426,11 @@ def _not_found() -> TaskNotFound:
     )
 
 
-def _fingerprint(operation_type: str, arguments: Mapping[str, Any], callback: str | None) -> str:
+def _fingerprint(operation: Operation, arguments: Mapping[str, Any], callback: str | None) -> str:
+    # A caller that sends "5" and then 5 asks for the same.
+    alike = as_declared(operation.executor.parameters_schema, arguments)
     # Who asks to be told elsewhere asks for something else: it must not be answered with a task that tells nobody.
-    asked = [operation_type, arguments, *([callback] if callback else [])]
+    asked = [operation.operation_type, alike, *([callback] if callback else [])]
     text = json.dumps(asked, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -25,6 +25,7 @@ __all__ = [
     "TaskStatus",
     "inflight_key",
     "new_task_ref",
+    "tool_use_key",
     "utc_now",
 ]
 
@@ -161,8 +162,8 @@ class Task:
         retry_when_lost: Whether it may run again when its worker is lost (`on_worker_lost = "retry"`).
         fence: The fencing number: grows with every claim. A writer with an older one is refused.
         worker_id, lease_until, started_at: Who runs it, until when without renewal, since when; None unless claimed.
-        idempotency_key, fingerprint: The caller's key (or one of `inflight_key`), and the digest of operation and
-            arguments.
+        idempotency_key, fingerprint: The caller's key (or one of `inflight_key` or `tool_use_key`), and the digest of
+            operation and arguments.
         priority: Pending tasks of a higher one start first; from -100 to 100.
         callback_url: Where its end is to be told, None where nobody asked for it.
         checkpoint: What its operation saved to go on from, a JSON value; None before. A task that has one may be
@@ -211,20 +212,33 @@ class Task:
         return self.idempotency_key is not None and self.idempotency_key.startswith(_INFLIGHT)
 
     @property
+    def callers_key(self) -> str | None:
+        """The idempotency key that the caller itself passed."""
+        key = self.idempotency_key
+        return None if key is None or key.startswith(_OURS) else key
+
+    @property
     def outstanding(self) -> tuple[InputRequest, ...]:
         """The questions not yet answered."""
         return tuple(request for request in self.inputs if request.response is None)
 
 
-_INFLIGHT = "\x1finflight:"
+# No caller can send a key whose first character is not printable.
+_OURS = "\x1f"
+_INFLIGHT = f"{_OURS}inflight:"
 
 
 def inflight_key(fingerprint: str) -> str:
     """The key under which equal calls share the task that is under way (`dedupe = "inflight"`).
 
-    No caller can send it: its first character is not printable.
+    No caller can send it.
     """
     return _INFLIGHT + fingerprint
+
+
+def tool_use_key(digest: str) -> str:
+    """The key under which one tool use of a host is one task, however often it is sent. No caller can send it."""
+    return f"{_OURS}tool-use:{digest}"
 
 
 def new_task_ref() -> str:

@@ -46,7 +46,7 @@ def task_json(task: Task) -> dict[str, Any]:
         "started_at": timestamp(task.started_at),
         "lease_until": timestamp(task.lease_until),
         "expires_at": timestamp(task.expires_at),
-        "idempotency_key": None if task.inflight else task.idempotency_key,
+        "idempotency_key": task.callers_key,
         "on_worker_lost": "retry" if task.retry_when_lost else "fail",
         "max_attempts": task.max_attempts,
         "inputs": [
@@ -86,7 +86,7 @@ def print_task(task: Task, *, full: bool) -> None:
         "kept until": _moment(task.expires_at, now),
         "attempt": f"{task.attempt} of {task.max_attempts}" if task.retry_when_lost else str(task.attempt),
         "worker": task.worker_id,
-        "idempotency_key": None if task.inflight else task.idempotency_key,
+        "idempotency_key": task.callers_key,
         "progress": _progress(task.progress) or None,
         "waits for": ", ".join(each.key for each in task.outstanding) or None,
     }

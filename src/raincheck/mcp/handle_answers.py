@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from raincheck.mcp import wire
+from raincheck.mcp.host_elicitation import Answerer
 from raincheck.status import compact_status_of, status_of
 from raincheck.task import Task, TaskStatus
 
@@ -61,6 +62,7 @@ def status_answer(
     poll_after_seconds: float | None,
     eta_seconds: float | None,
     again: bool = True,
+    answerer: Answerer = "anyone",
 ) -> dict[str, Any]:
     """The answer of `resolve_task_status`, or, not `again`, of the other tools that answer with a status."""
     if full:
@@ -69,13 +71,25 @@ def status_answer(
         answer = compact_status_of(task)
     if task.terminal:
         return answer
-    return answer | {"after": _after(task, now), "next_step": next_step_of(task, offer, again=again)}
+    step = next_step_of(task, offer, answerer, again=again)
+    return answer | {"after": _after(task, now), "next_step": step}
 
 
-def next_step_of(task: Task, offer: Offer, *, first: bool = False, again: bool = True) -> str:
+_QUESTION_STEPS: dict[Answerer, str] = {
+    "asked": "The user is being asked. Call resolve_task_status with this after: it waits for the answer.",
+    "user": "Only the user may answer. Call resolve_task_status with this after: it has them asked.",
+    "elsewhere": "Only the user may answer, in a client that can ask them: say so. "
+    "Then call resolve_task_status with this after: it waits.",
+    "anyone": "Ask the user, then call provide_task_input with responses by these keys.",
+}
+
+
+def next_step_of(
+    task: Task, offer: Offer, answerer: Answerer = "anyone", *, first: bool = False, again: bool = True
+) -> str:
     """What a model does next with a task that is not settled."""
     if task.status is TaskStatus.INPUT_REQUIRED and not first:
-        return "Ask the user, then call provide_task_input with responses by these keys."
+        return _QUESTION_STEPS[answerer]
     tool = "again" if again and not first else "resolve_task_status"
     call = f"Call {tool} with this {'task_ref' if first else 'after'}"
     if offer.ask_seconds is not None:

@@ -16,13 +16,16 @@ from raincheck.errors import CallError, InternalError, InvalidParameters, StoreE
 from raincheck.hints import Hints, Lookup
 from raincheck.hints_schedule import Ladder
 from raincheck.mcp import wire
+from raincheck.mcp.argument_slips import mended
 from raincheck.mcp.buckets import Buckets
 from raincheck.mcp.handle_answers import Offer, status_answer, ticket_answer
 from raincheck.mcp.handle_definitions import HANDLE_TOOLS
 from raincheck.mcp.holds import Holds
+from raincheck.mcp.host_elicitation import HostElicitation
 from raincheck.mcp.result_pages import PageRequest, ResultPages, page_request
 from raincheck.mcp.scopes import ANONYMOUS, scope_of
 from raincheck.mcp.store_trouble import for_callers
+from raincheck.mcp.tool_use_ids import ToolUseIds
 from raincheck.registry import Registry, Submission
 from raincheck.results import Results
 from raincheck.task import Task, TaskStatus, utc_now
@@ -66,6 +69,8 @@ class HandleTools:
         polling: The ladder that the hints follow, and whether they learn.
         holds: Holds answers.
         results: Where large results are.
+        elicitation: Has users asked.
+        tool_uses: Finds the ids of tool uses.
         full: Whether every answer is in its full form, not only those that ask for it.
         history: Looks up what is known of an operation.
         clock: The wall clock.
@@ -80,6 +85,8 @@ class HandleTools:
         polling: PollingSettings,
         holds: Holds,
         results: Results,
+        elicitation: HostElicitation,
+        tool_uses: ToolUseIds,
         *,
         full: bool = False,
         history: Lookup | None = None,
@@ -90,6 +97,8 @@ class HandleTools:
         self._hints = Hints(ladder, history if polling.learn else None)
         self._holds = holds
         self._pages = ResultPages(results)
+        self._elicitation = elicitation
+        self._tool_uses = tool_uses
         self._full = full
         self.hold_seconds = polling.hold_seconds
         self._buckets = Buckets(polling.calls_per_second, polling.call_burst)
@@ -124,7 +133,7 @@ class HandleTools:
         for key in tool.required:
             if key not in arguments:
                 raise InvalidParameters(f"{name} needs the parameter {key!r}.")
-        return await self._handlers[name](arguments, ctx)
+        return await self._handlers[name](mended(tool, arguments), ctx)
 
     def poll_after(self, task: Task) -> float | None:
         """When to ask again, in seconds: as the operation's history says, before there is one by the polling ladder;
@@ -170,6 +179,7 @@ class HandleTools:
             if arguments.get("idempotency_key") is not None
             else None,
             callback_url=_text(arguments, "callback_url") if arguments.get("callback_url") is not None else None,
+            tool_use=self._tool_uses.key_of(ctx, "initiate_background_task"),
         )
         return await self.ticket(submission, ctx, full=full)
 
@@ -179,16 +189,22 @@ class HandleTools:
             raise InvalidParameters(f"wait_seconds must be from 0 to {self._holds.longest:g}; it was {asked:g}.")
         page = page_request(arguments)
         seconds = (await self._holds.offered(ctx))[0] if asked is None else await self._holds.bounded(ctx, asked)
+        await self._elicitation.answered(ctx, "resolve_task_status", task_ref)
         try:
-            task = await self._holds.wait(ctx, task_ref, seconds)
+            if asked == 0:
+                task = await self._registry.get(task_ref, scope=scope_of(ctx))
+            else:
+                task = await self._elicitation.wait(ctx, task_ref, seconds)
         except TaskNotFound:
             # The large result of a call without a task has a ref of its own.
             answer = await self._pages.of_request(task_ref, scope_of(ctx), page or PageRequest())
             if answer is None:
                 raise
             return wire.json_result(answer)
-        answer = None if page is None else await self._pages.of_task(task, page)
-        return await self._status(task, ctx, full=full) if answer is None else wire.json_result(answer)
+        if page is not None and (answer := await self._pages.of_task(task, page)) is not None:
+            return wire.json_result(answer)
+        questions = None if asked == 0 else self._elicitation.round(ctx, "resolve_task_status", task)
+        return await self._status(task, ctx, full=full) if questions is None else questions
 
     async def _cancel(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
         full = _full(arguments)
@@ -200,7 +216,9 @@ class HandleTools:
         for key, response in responses.items():
             if not isinstance(response, dict):
                 raise InvalidParameters(f"The response to {key[:80]!r} must be an object with an action.")
-        task = await self._registry.provide_input(_text(arguments, "task_ref"), responses, scope=scope_of(ctx))
+        task_ref, scope = _text(arguments, "task_ref"), scope_of(ctx)
+        self._elicitation.check_model_may_answer(await self._registry.get(task_ref, scope=scope), responses)
+        task = await self._registry.provide_input(task_ref, responses, scope=scope)
         return await self._status(task, ctx, full=full, again=False)
 
     async def _list(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
@@ -224,6 +242,7 @@ class HandleTools:
                 poll_after_seconds=hint,
                 eta_seconds=self._hints.eta(task, now),
                 again=again,
+                answerer=self._elicitation.answerer(ctx, task),
             )
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -13,10 +12,11 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
 from mcp_types import HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, RequestParams
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from raincheck.errors import CallError, RaincheckError, StoreError, TaskNotFound
 from raincheck.mcp import task_wire, wire
+from raincheck.mcp.client_questions import can_be_sent, put_to_client
 from raincheck.mcp.handle_tools import HandleTools
 from raincheck.mcp.pacing import Pacing
 from raincheck.mcp.scopes import ANONYMOUS, scope_of
@@ -29,7 +29,7 @@ from raincheck.mcp.surfaces import (
     rpc_error,
 )
 from raincheck.registry import Registry
-from raincheck.task import InputRequest, Task, TaskError, TaskStatus, utc_now
+from raincheck.task import Task, TaskError, TaskStatus, utc_now
 
 __all__ = ["TaskMethods", "task_bindings"]
 
@@ -179,61 +179,11 @@ class TaskMethods:
         Raises:
             MCPError: The client refused; the question stays open.
         """
-        questions = [each for each in task.outstanding if _can_answer(ctx, each)]
+        questions = [each for each in task.outstanding if can_be_sent(ctx, each)]
         if not questions:
             return await self._registry.wait_for_change(task, scope=scope, seconds=60.0)
-        asking = asyncio.create_task(self._ask(ctx, task.task_ref, questions, scope))
-        try:
-            keys = {each.key for each in questions}
-            while not asking.done() and keys & {each.key for each in task.outstanding}:
-                changing = asyncio.create_task(self._registry.wait_for_change(task, scope=scope, seconds=60.0))
-                await asyncio.wait({asking, changing}, return_when=asyncio.FIRST_COMPLETED)
-                task = await changing if changing.done() else task
-                await _ended(changing)
-            if asking.done():
-                asking.result()
-        finally:
-            await _ended(asking)
+        await put_to_client(self._registry, ctx, task, questions, scope)
         return await self._registry.get(task.task_ref, scope=scope)
-
-    async def _ask(
-        self, ctx: ServerRequestContext[Any, Any], task_ref: str, questions: Sequence[InputRequest], scope: str
-    ) -> None:
-        for question in questions:
-            request = _ClientRequest(method=question.method, params=task_wire.related(dict(question.params), task_ref))
-            answer = await ctx.session.send_request(request, _AnyResult, metadata=_on_this_stream(ctx))  # pyright: ignore[reportArgumentType]
-            given = answer.model_dump(mode="json", by_alias=True, exclude_none=True)
-            await self._registry.provide_input(task_ref, {question.key: given}, scope=scope)
-
-
-async def _ended(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
-def _can_answer(ctx: ServerRequestContext[Any, Any], question: InputRequest) -> bool:
-    capabilities = ctx.session.client_capabilities
-    if capabilities is None or not ctx.session.can_send_request:
-        return False
-    able = capabilities.elicitation if question.method == "elicitation/create" else capabilities.sampling
-    return able is not None
-
-
-class _ClientRequest(BaseModel):
-    """A question as the SDK sends it: whatever method and params the task asked with."""
-
-    method: str
-    params: dict[str, Any]
-
-
-class _AnyResult(BaseModel, extra="allow"):
-    """Whatever the client answered."""
-
-
-def _on_this_stream(ctx: ServerRequestContext[Any, Any]) -> Any:
-    from mcp.shared.message import ServerMessageMetadata
-
-    return ServerMessageMetadata(related_request_id=ctx.request_id)
 
 
 def task_bindings(methods: Callable[[], Any]) -> list[MethodBinding]:

@@ -19,8 +19,10 @@ from pydantic import BaseModel, Field, WithJsonSchema
 
 from raincheck.errors import OperationFailed, RaincheckError, StoreError, TaskFailure, TaskTimeout
 from raincheck.mcp import wire
+from raincheck.mcp.client_questions import answered_round
 from raincheck.mcp.handle_tools import HandleTools
 from raincheck.mcp.holds import Holds
+from raincheck.mcp.host_elicitation import HostElicitation
 from raincheck.mcp.progress_notifications import ProgressNotifications
 from raincheck.mcp.scopes import scope_of
 from raincheck.mcp.surfaces import (
@@ -32,10 +34,11 @@ from raincheck.mcp.surfaces import (
     surface_of,
 )
 from raincheck.mcp.task_methods import TaskMethods
+from raincheck.mcp.tool_use_ids import ToolUseIds
 from raincheck.operations.context import CallbackAddress, TaskContext
 from raincheck.operations.operation import Operation
 from raincheck.polling.inline_wait import InlineWaits
-from raincheck.registry import Registry
+from raincheck.registry import Registry, Submission
 from raincheck.results import Results, outcome_of
 from raincheck.run import input_key
 from raincheck.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, new_task_ref
@@ -58,6 +61,8 @@ class TypedTools:
         results: Puts large results away.
         holds: Waits for results within the call.
         waits: How long.
+        elicitation: Has users asked within the call.
+        tool_uses: Finds the ids of tool uses.
     """
 
     def __init__(
@@ -68,6 +73,8 @@ class TypedTools:
         results: Results,
         holds: Holds,
         waits: InlineWaits,
+        elicitation: HostElicitation,
+        tool_uses: ToolUseIds,
     ) -> None:
         self._registry = registry
         self._handles = handles
@@ -75,6 +82,8 @@ class TypedTools:
         self._results = results
         self._holds = holds
         self._waits = waits
+        self._elicitation = elicitation
+        self._tool_uses = tool_uses
 
     async def call(
         self, operation: Operation, params: CallToolRequestParams, ctx: ServerRequestContext[Any, Any]
@@ -91,24 +100,29 @@ class TypedTools:
         if policy.mode == "inline":
             return await self._run_inline(operation, arguments, ctx)
         ttl_seconds = _wished_ttl(params)
-        operation.executor.validate(arguments)
-        answers = ask_first(operation, params, ctx)
-        if isinstance(answers, dict):
-            return answers
-        submission = await self._registry.submit(
-            operation.operation_type,
-            arguments,
-            scope=scope_of(ctx),
-            ttl_seconds=ttl_seconds,
-            inputs=answers,
-        )
+        submission = await self._begun_before(operation, arguments, ctx)
+        if submission is None:
+            operation.executor.validate(arguments)
+            answers = ask_first(operation, params, ctx)
+            if isinstance(answers, dict):
+                return answers
+            submission = await self._registry.submit(
+                operation.operation_type,
+                arguments,
+                scope=scope_of(ctx),
+                ttl_seconds=ttl_seconds,
+                inputs=answers,
+                tool_use=self._tool_uses.key_of(ctx, operation.operation_type),
+            )
         # A request of the core tasks asks for a task, and gets one however soon its work ends.
         if surface is Surface.CORE:
             return {"task": self._methods.core(submission.task)}
         if surface is Surface.HANDLES and policy.without_tasks == "wait":
             task = await self._until_settled(submission.task, ctx)
         else:
-            task = await self._within_the_call(operation, submission.task, ctx)
+            task = await self._within_the_call(operation, submission.task, ctx, surface)
+        if isinstance(task, dict):
+            return task
         if task.terminal and task.outcome is not None:
             return wire.outcome_result(task.outcome, raise_rpc_error=rpc_error)
         if surface is Surface.EXTENSION:
@@ -116,17 +130,45 @@ class TypedTools:
         waited = task is not submission.task
         return await self._handles.ticket(submission._replace(task=task), ctx, waited=waited)
 
-    async def _within_the_call(self, operation: Operation, task: Task, ctx: ServerRequestContext[Any, Any]) -> Task:
-        """The task, waited for as long as that pays and its client has patience."""
+    async def _begun_before(
+        self, operation: Operation, arguments: Mapping[str, Any], ctx: ServerRequestContext[Any, Any]
+    ) -> Submission | None:
+        """The task whose questions this call brings the answers to, once they are handed in: it is no new one.
+
+        Raises:
+            CallError: It is not the task of such a call.
+        """
+        name, scope = operation.operation_type, scope_of(ctx)
+        brought = answered_round(ctx, name)
+        if brought is None:
+            return None
+        task = await self._registry.call_of(brought.task_ref, name, arguments, scope=scope)
+        await self._elicitation.answered(ctx, name, task.task_ref)
+        return Submission(await self._registry.get(task.task_ref, scope=scope), deduplicated=False)
+
+    async def _within_the_call(
+        self, operation: Operation, task: Task, ctx: ServerRequestContext[Any, Any], surface: Surface
+    ) -> Task | dict[str, Any]:
+        """The task, waited for as long as that pays and its client has patience; or the answer that asks the user."""
         seconds = self._waits.seconds(operation.operation_type, operation.policy)
         if operation.policy.inline_wait_seconds == "auto":
             seconds = await self._holds.bounded(ctx, seconds)
-        return await self._holds.wait(ctx, task.task_ref, seconds) if seconds else task
+        if not seconds:
+            return task
+        if surface is not Surface.HANDLES:
+            # Its client finds the questions in the task.
+            return await self._holds.wait(ctx, task.task_ref, seconds)
+        task = await self._elicitation.wait(ctx, task.task_ref, seconds)
+        return self._elicitation.round(ctx, task.operation_type, task) or task
 
-    async def _until_settled(self, task: Task, ctx: ServerRequestContext[Any, Any]) -> Task:
+    async def _until_settled(self, task: Task, ctx: ServerRequestContext[Any, Any]) -> Task | dict[str, Any]:
+        """The task once it is terminal, or the answer that asks the user."""
         listener, began = ProgressNotifications.of(ctx), asyncio.get_running_loop().time()
         while not task.terminal:
             if task.status is TaskStatus.INPUT_REQUIRED:
+                questions = self._elicitation.round(ctx, task.operation_type, task)
+                if questions is not None:
+                    return questions
                 task = await self._methods.ask_client(ctx, task, scope_of(ctx))
             else:
                 task = await self._holds.wait(ctx, task.task_ref, 60.0, listener=listener, began=began)

@@ -32,11 +32,13 @@ from raincheck.mcp.callbacks import with_callbacks
 from raincheck.mcp.handle_definitions import HANDLE_NAMES, hidden_handle_tools
 from raincheck.mcp.handle_tools import HandleTools, answer_errors
 from raincheck.mcp.holds import Holds
+from raincheck.mcp.host_elicitation import HostElicitation
 from raincheck.mcp.protocol_errors import KeepsProtocolErrors
 from raincheck.mcp.result_resources import read
 from raincheck.mcp.scopes import ANONYMOUS, scope_of
 from raincheck.mcp.surfaces import Surface, surface_of
 from raincheck.mcp.task_methods import TaskMethods, answered
+from raincheck.mcp.tool_use_ids import ToolUseIds
 from raincheck.mcp.typed_tools import TypedTools
 from raincheck.operations.limits import BreakerPolicy, breaker_policy
 from raincheck.operations.operation import (
@@ -102,6 +104,7 @@ class Workshop:
         self._handles: HandleTools | None = None
         self._methods: TaskMethods | None = None
         self._typed: TypedTools | None = None
+        self._elicitation: HostElicitation | None = None
 
     # What a host says of its server.
 
@@ -309,6 +312,8 @@ class Workshop:
             self._holders -= 1
             if self._holders == 0:
                 self._service = None
+                if self._elicitation is not None:
+                    await self._elicitation.close()
                 await service.stop()
 
     def with_callbacks(self, app: ASGIApp) -> ASGIApp:
@@ -374,24 +379,31 @@ class Workshop:
 
     def _answer_for(self, service: Service) -> None:
         polling, registry = self._settings.polling, service.registry
+        patience = Patience(polling.patience, service.patience)
         holds = Holds(
             registry,
-            Patience(polling.patience, service.patience),
+            patience,
             hold_seconds=polling.hold_seconds,
             max_hold_seconds=polling.max_hold_seconds,
         )
+        elicitation = self._elicitation = HostElicitation(registry, holds, patience)
+        tool_uses = ToolUseIds(self._settings.server.tool_use_ids)
         self._handles = HandleTools(
             registry,
             polling,
             holds,
             service.results,
+            elicitation,
+            tool_uses,
             full=self._settings.server.detail == "full",
             history=service.history.known,
             clock=service.clock,
         )
         self._methods = TaskMethods(registry, self._handles, clock=service.clock)
         waits = InlineWaits(service.history.known)
-        self._typed = TypedTools(registry, self._handles, self._methods, service.results, holds, waits)
+        self._typed = TypedTools(
+            registry, self._handles, self._methods, service.results, holds, waits, elicitation, tool_uses
+        )
 
     def hidden(self, ctx: ServerRequestContext[Any, Any] | None) -> frozenset[str]:
         """The handle tools that this request's listing does not show."""

@@ -14,6 +14,7 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from raincheck.errors import ConfigurationError
+from raincheck.operations.argument_slips import as_declared
 from raincheck.operations.problems import Problem, capped, invalid_parameters, named, not_json, shown
 from raincheck.operations.values import stored_parameters
 
@@ -81,7 +82,7 @@ class ParameterSchema:
         )
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments as JSON values, the defaults of the top level filled in.
+        """The arguments as JSON values, the defaults of the top level filled in, and slips mended (`as_declared`).
 
         Raises:
             InvalidParameters: They do not fit; one line names the parameter and what is allowed.
@@ -90,6 +91,9 @@ class ParameterSchema:
         whole = {**self._defaults, **stored}
         if self._validator.is_valid(whole):
             return whole
+        mended = as_declared(self.schema, whole)
+        if mended != whole and self._validator.is_valid(mended):
+            return mended
         try:
             found: list[ValidationError] = list(islice(self._validator.iter_errors(whole), _MOST_ERRORS))
         except RecursionError as error:
