@@ -1,7 +1,8 @@
 """What a storm of clients that hang up costs a server: `python -m benchmarks.hangups`.
 
-`raincheck serve` over streamable HTTP, a process of its own. In each storm every client asks for the status of one task,
-to be held for 25 s, and closes its connection after five. Nothing of it may last: connections, memory, processor time.
+`raincheck serve` over streamable HTTP, a process of its own. In each storm every client asks for the status of one
+task, to be held for 25 s, and closes its connection after five. Nothing of it may last: connections, memory that grows
+from storm to storm, processor time.
 """
 
 from __future__ import annotations
@@ -33,25 +34,22 @@ timeout_seconds = 3600
 """
 
 
-def _request(call: Call, port: int) -> bytes:
-    body = json.dumps(envelope(call)).encode()
+def _request(tool: str, arguments: dict[str, object], client: str, port: int) -> bytes:
+    message = envelope(Call(method="tools/call", params={"name": tool, "arguments": arguments}))
+    message["params"]["_meta"]["io.modelcontextprotocol/clientInfo"] = {"name": client, "version": "1"}
+    body = json.dumps(message).encode()
     head = (
         f"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
         f"accept: application/json, text/event-stream\r\nmcp-protocol-version: 2026-07-28\r\n"
-        f"mcp-method: {call.method}\r\nmcp-name: {call.params['name']}\r\ncontent-length: {len(body)}\r\n\r\n"
+        f"mcp-method: tools/call\r\nmcp-name: {tool}\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
 
-def _call(tool: str, arguments: dict[str, object]) -> Call:
-    return Call(method="tools/call", params={"name": tool, "arguments": arguments})
-
-
 async def _ticket(port: int) -> str:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(
-        _request(_call("initiate_background_task", {"operation_type": "nap", "parameters": {"seconds": 3000}}), port)
-    )
+    arguments: dict[str, object] = {"operation_type": "nap", "parameters": {"seconds": 3000}}
+    writer.write(_request("initiate_background_task", arguments, "storm", port))
     headers = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     length = int(headers.split("content-length: ")[1].split("\r\n")[0])
     answer = json.loads(await reader.readexactly(length))
@@ -88,9 +86,8 @@ async def _storms(child: Child, port: int, clients: int, storms: int, seconds: f
     ref = await _ticket(port)
     _line("before", child)
     for number in range(1, storms + 1):
-        request = _request(_call("resolve_task_status", {"task_ref": ref, "wait_seconds": 25}), port)
         # A name of its own for each storm: what was learned of the last one would shorten its holds.
-        request = _named(request, f"storm-{number}")
+        request = _request("resolve_task_status", {"task_ref": ref, "wait_seconds": 25}, f"storm-{number}", port)
         held = await asyncio.gather(*(_leave(port, request, seconds) for _ in range(clients)))
         left = time.monotonic()
         while _connections(child) and time.monotonic() - left < 30:
@@ -101,15 +98,6 @@ async def _storms(child: Child, port: int, clients: int, storms: int, seconds: f
     busy = child.cpu_seconds()
     await asyncio.sleep(10)
     print(f"processor time in the 10 s afterwards: {child.cpu_seconds() - busy:.2f} s")
-
-
-def _named(request: bytes, name: str) -> bytes:
-    head, body = request.split(b"\r\n\r\n", 1)
-    message = json.loads(body)
-    message["params"]["_meta"]["io.modelcontextprotocol/clientInfo"] = {"name": name, "version": "1"}
-    body = json.dumps(message).encode()
-    lines = [line for line in head.split(b"\r\n") if not line.startswith(b"content-length")]
-    return b"\r\n".join([*lines, b"content-length: %d" % len(body)]) + b"\r\n\r\n" + body
 
 
 def main() -> None:

@@ -52,6 +52,7 @@ def test_a_key_press_shortens_a_confirmed_bound_for_an_hour_only() -> None:
 def test_a_longer_wait_teaches_nothing_while_a_shorter_bound_is_alive() -> None:
     hang_ups = of((5.0, 0.0), (5.0, 10.0), (60.0, 20.0), (60.0, 30.0))
     assert hang_ups.bound(40.0) == 5.0
+    assert of((5.0, 0.0), (60.0, 10.0)).bound(20.0) == 5.0
 
 
 def test_a_confirmation_that_says_nothing_new_is_not_written_again_for_a_day() -> None:
