@@ -6,6 +6,7 @@ import random
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hints.histories import NOW, after, cancelled, ended, history_of, pending, processing
@@ -212,7 +213,10 @@ def test_learn_false_keeps_to_the_ladder(tmp_path: Path) -> None:
     def told(*, learn: bool) -> float | None:
         polling = PollingSettings(learn=learn, initial_interval_ms=2000)
         registry = Registry(SqliteStore(tmp_path / "tasks.db"), lambda name: None)
-        tools = HandleTools(registry, polling, history=lambda name: history, clock=lambda: NOW)
+        unused: Any = None
+        tools = HandleTools(
+            registry, polling, unused, unused, unused, unused, history=lambda name: history, clock=lambda: NOW
+        )
         return tools.poll_after(processing())
 
     assert told(learn=False) == 2.0

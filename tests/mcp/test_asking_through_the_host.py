@@ -14,7 +14,7 @@ import uvicorn
 from mcp.client import Client
 from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
-from mcp_types import ElicitResult, Implementation, InputRequiredResult
+from mcp_types import CallToolResult, ElicitResult, Implementation, InputRequiredResult, TextContent
 
 from raincheck.config import Settings
 from raincheck.mcp import client_questions, host_elicitation
@@ -340,6 +340,13 @@ async def test_dialogs_end_with_the_service(make_raincheck: Callable[..., Rainch
 # Rounds (2026-07-28).
 
 
+def text_of(result: CallToolResult) -> str:
+    """The one text of a tool result."""
+    (block,) = result.content
+    assert isinstance(block, TextContent)
+    return block.text
+
+
 async def _first_round(client: Client, tool: str, **arguments: Any) -> tuple[str, InputRequiredResult]:
     asked = await client.session.call_tool(tool, arguments, allow_input_required=True)
     assert isinstance(asked, InputRequiredResult), asked
@@ -363,10 +370,10 @@ async def test_the_repeated_call_is_the_same_task_and_no_other_calls(place: Plac
         assert unknown.structured_content["error"]["code"] == "task_not_found"
         assert len(await place.tasks()) == 1
         done = await client.session.call_tool("paint_soon", {"wall": "north"}, input_responses={key: BLUE})
-        assert done.content[0].text == "north: blue"
+        assert text_of(done) == "north: blue"
         # Sent again, it is still the same.
         again = await client.session.call_tool("paint_soon", {"wall": "north"}, input_responses={key: BLUE})
-        assert again.content[0].text == "north: blue"
+        assert text_of(again) == "north: blue"
     assert (place.runs, len(await place.tasks())) == (["paint_soon"], 1)
 
 
