@@ -18,6 +18,8 @@ from raincheck.hints_schedule import Ladder, Schedule, schedule_of
 from raincheck.history import Durations, History
 from raincheck.history_sketch import Sketch
 from raincheck.mcp.handle_tools import HandleTools
+from raincheck.mcp.holds import Holds
+from raincheck.polling.patience import Patience
 from raincheck.registry import Registry
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import InputRequest, Task
@@ -198,7 +200,8 @@ def test_learn_false_keeps_to_the_ladder(tmp_path: Path) -> None:
     def told(*, learn: bool) -> float | None:
         polling = PollingSettings(learn=learn, initial_interval_ms=2000)
         registry = Registry(SqliteStore(tmp_path / "tasks.db"), lambda name: None)
-        tools = HandleTools(registry, polling, history=lambda name: history, clock=lambda: NOW)
+        holds = Holds(registry, Patience({}), hold_seconds=3, max_hold_seconds=25)
+        tools = HandleTools(registry, polling, holds, history=lambda name: history, clock=lambda: NOW)
         return tools.poll_after(processing())
 
     assert told(learn=False) == 2.0

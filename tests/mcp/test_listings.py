@@ -37,7 +37,7 @@ async def listed(peer: Peer) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("setting", "hidden"), [("all", set()), ("status", {"initiate_background_task"}), ("none", HANDLE_NAMES)]
+    ("setting", "hidden"), [("all", set[str]()), ("status", {"initiate_background_task"}), ("none", HANDLE_NAMES)]
 )
 @pytest.mark.parametrize("modern", [False, True])
 async def test_what_is_not_listed_is_answered_all_the_same(
