@@ -6,6 +6,7 @@ import random
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hints.histories import NOW, after, cancelled, ended, history_of, pending, processing
@@ -18,8 +19,6 @@ from raincheck.hints_schedule import Ladder, Schedule, schedule_of
 from raincheck.history import Durations, History
 from raincheck.history_sketch import Sketch
 from raincheck.mcp.handle_tools import HandleTools
-from raincheck.mcp.holds import Holds
-from raincheck.polling.patience import Patience
 from raincheck.registry import Registry
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import InputRequest, Task
@@ -200,8 +199,8 @@ def test_learn_false_keeps_to_the_ladder(tmp_path: Path) -> None:
     def told(*, learn: bool) -> float | None:
         polling = PollingSettings(learn=learn, initial_interval_ms=2000)
         registry = Registry(SqliteStore(tmp_path / "tasks.db"), lambda name: None)
-        holds = Holds(registry, Patience({}), hold_seconds=3, max_hold_seconds=25)
-        tools = HandleTools(registry, polling, holds, history=lambda name: history, clock=lambda: NOW)
+        unused: Any = None
+        tools = HandleTools(registry, polling, unused, history=lambda name: history, clock=lambda: NOW)
         return tools.poll_after(processing())
 
     assert told(learn=False) == 2.0
