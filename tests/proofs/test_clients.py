@@ -67,13 +67,15 @@ async def test_a_client_that_knows_nothing_of_tasks_gets_a_ticket_and_its_result
     place = Workplace(tmp_path, TOML, FUNCTIONS)
     async with connected(place, transport, mode) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert tools["build"].description == "Build something slowly."
+        assert str(tools["build"].description).startswith("Build something slowly. (May answer with a ticket")
         assert tools["build"].input_schema["required"] == ["what"]
         assert {"initiate_background_task", "resolve_task_status", "cancel_background_task"} <= set(tools)
 
         ticket = await structured(client, "build", {"what": "a house"})
         assert ticket["status"] == "processing"
-        done = await structured(client, "resolve_task_status", {"task_ref": ticket["task_ref"], "wait_seconds": 10})
+        done = ticket
+        while done["status"] in ("pending", "processing"):
+            done = await structured(client, "resolve_task_status", {"task_ref": ticket["task_ref"]})
         assert (done["status"], done["result"]) == ("completed", {"built": "a house"})
 
         parameters = {"what": "a palace", "seconds": 60}
@@ -82,7 +84,7 @@ async def test_a_client_that_knows_nothing_of_tasks_gets_a_ticket_and_its_result
         )
         assert ticket["status"] == "queued"
         cancelled = await structured(client, "cancel_background_task", {"task_ref": ticket["task_ref"]})
-        assert (cancelled["status"], cancelled["terminal"]) == ("cancelled", True)
+        assert cancelled["status"] == "cancelled"
 
         quick = await client.call_tool("build", {"what": "a hut", "seconds": 0})
         assert quick.structured_content == {"built": "a hut"}

@@ -41,7 +41,7 @@ def make_server(store: Path, *, tokens: bool = False, workers: int = 50) -> tupl
     """The server, not yet running; with `tokens` only `PRINCIPALS` may call; without workers it only accepts."""
     execution = {"lease_seconds": 1, "drain_seconds": 0, "max_concurrency": workers}
     settings = Settings.model_validate({"execution": execution, "polling": {"initial_interval_ms": 50}})
-    rc = Raincheck(tools="adopted_*", store=store, settings=settings, policy=Policy(inline_wait_seconds=5))
+    rc = Raincheck(tools="adopted_*", store=store, settings=settings, policy=Policy(mode="task"))
     auth: dict[str, Any] = {}
     if tokens:
         issuer = AnyHttpUrl("http://127.0.0.1/issuer")
@@ -97,12 +97,17 @@ def _add_running(rc: Raincheck, folder: Path) -> None:
         await released(name)
         return "stepped"
 
-    @rc.operation(mode="auto", inline_wait_seconds=0.1)
+    @rc.operation(mode="auto", inline_wait_seconds=1)
     async def auto(name: str = "") -> dict[str, str]:
         """A result at once, or after the test's word."""
         if name:
             await released(name)
         return {"auto": name}
+
+    @rc.operation(mode="task")
+    def soon() -> dict[str, bool]:
+        """A task that ends at once."""
+        return {"soon": True}
 
     @rc.operation(mode="inline")
     def look_up() -> str:

@@ -102,10 +102,15 @@ async def test_task_requests_and_notifications_need_the_declaration(
 
 
 @pytest.mark.requirement("A6")
-async def test_the_server_alone_decides_what_becomes_a_task(modern: Modern) -> None:
+async def test_the_server_alone_decides_what_becomes_a_task(modern: Modern, release: Release) -> None:
     assert (await modern.call("look_up", task={"ttl": 1000}))["resultType"] == "complete"
     assert (await modern.call("plain", task={}))["resultType"] == "complete"
-    assert (await modern.call("auto"))["resultType"] == "task"
+    assert (await modern.call("soon"))["resultType"] == "task"
+    # What ends within the call is no task.
+    fast = await modern.call("auto")
+    assert (fast["resultType"], fast["structuredContent"]) == ("complete", {"auto": ""})
+    assert (await modern.call("auto", {"name": "go"}))["resultType"] == "task"
+    release("go")
     assert (await modern.call("adopted_whole"))["resultType"] == "task"
 
 
@@ -165,7 +170,7 @@ async def test_a_result_is_exactly_what_the_tool_gave(modern: Modern) -> None:
 @pytest.mark.requirement("A9")
 @pytest.mark.parametrize("method", ["tasks/result", "tasks/list"])
 async def test_methods_of_the_core_tasks_are_unknown(modern: Modern, channel: Channel, method: str) -> None:
-    task_id = await modern.start("auto")
+    task_id = await modern.start("soon")
     with pytest.raises(RpcError) as refused:
         await modern.send(method, {"taskId": task_id} if method == "tasks/result" else {})
     assert refused.value.code == -32601
@@ -264,7 +269,7 @@ async def test_update_and_cancel_answer_with_an_empty_acknowledgement(modern: Mo
 
 @pytest.mark.requirement("A13", "A16")
 async def test_a_settled_task_takes_cancels_and_answers_and_stays_as_it_is(modern: Modern) -> None:
-    for tool in ("auto", "tool_error", "protocol_error"):
+    for tool in ("soon", "tool_error", "protocol_error"):
         settled = await modern.reaches(await modern.start(tool))
         assert (await modern.cancel(settled["taskId"]))["resultType"] == "complete"
         assert (await modern.update(settled["taskId"], {"1-1": {"action": "accept"}}))["resultType"] == "complete"
@@ -278,7 +283,7 @@ async def test_a_settled_task_takes_cancels_and_answers_and_stays_as_it_is(moder
 
 @pytest.mark.requirement("A20")
 async def test_ids_are_long_random_and_fit_a_header(modern: Modern) -> None:
-    ids = {await modern.start("auto") for _ in range(20)}
+    ids = {await modern.start("soon") for _ in range(20)}
     assert len(ids) == 20
     # 22 characters of the URL-safe alphabet hold 128 bits.
     assert all(len(each) >= 22 and each.replace("-", "a").replace("_", "a").isalnum() for each in ids)
@@ -289,6 +294,6 @@ async def test_a_stdio_server_that_a_client_starts_twice_per_connect_serves_both
     # As TypeScript clients do: one process is asked what it is and ended, the other one is used.
     async with stdio_process(store) as used:
         async with stdio_process(store) as probed:
-            found, task_id = await asyncio.gather(Modern(probed).send("server/discover"), Modern(used).start("auto"))
+            found, task_id = await asyncio.gather(Modern(probed).send("server/discover"), Modern(used).start("soon"))
         assert EXTENSION in found["capabilities"]["extensions"]
         assert (await Modern(used).reaches(task_id))["status"] == "completed"

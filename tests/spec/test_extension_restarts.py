@@ -85,7 +85,7 @@ async def test_what_may_not_run_again_ends_as_lost_and_takes_every_message_after
         modern = Modern(channel)
         asking, held, settled = await modern.start("ask_two"), await modern.start("hold", {"name": "go"}), ""
         task = await modern.reaches(asking, "input_required")
-        settled = await modern.start("auto")
+        settled = await modern.start("soon")
         before = await modern.reaches(settled)
     async with http_process(store) as url, http(url) as channel:
         modern = Modern(channel)

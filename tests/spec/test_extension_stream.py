@@ -47,7 +47,7 @@ async def test_questions_and_their_answers_are_told_and_progress_is_only_the_tas
 
 @pytest.mark.requirement("A19")
 async def test_one_stream_serves_many_tasks_and_a_settled_one_is_told_at_once(modern: Modern, release: Release) -> None:
-    settled = await modern.start("auto")
+    settled = await modern.start("soon")
     await modern.reaches(settled)
     others = [await modern.start("hold", {"name": "go"}) for _ in range(5)]
     async with modern.listening(settled, *others) as stream:
