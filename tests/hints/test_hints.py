@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hints.histories import NOW, after, cancelled, ended, history_of, pending, processing
@@ -18,8 +17,11 @@ from raincheck.hints_schedule import Ladder, Schedule, schedule_of
 from raincheck.history import Durations, History
 from raincheck.history_sketch import Sketch
 from raincheck.mcp.handle_tools import HandleTools
+from raincheck.mcp.holds import Holds
+from raincheck.polling.patience import Patience
 from raincheck.registry import Registry
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.results import Results
+from raincheck.stores.memory import MemoryStore
 from raincheck.task import InputRequest, Task
 from raincheck.transitions import AskInput, transition
 
@@ -192,17 +194,19 @@ def test_absurd_settings_are_planned_for_quickly() -> None:
     assert len(schedule.moments) <= 1000
 
 
-def test_learn_false_keeps_to_the_ladder(tmp_path: Path) -> None:
+def test_learn_false_learns_nothing() -> None:
     history = history_of([ended(20.0)] * 20)
 
-    def told(*, learn: bool) -> float | None:
-        polling = PollingSettings(learn=learn, initial_interval_ms=2000)
-        registry = Registry(SqliteStore(tmp_path / "tasks.db"), lambda name: None)
-        tools = HandleTools(registry, polling, history=lambda name: history, clock=lambda: NOW)
-        return tools.poll_after(processing())
+    def told(*, learn: bool) -> tuple[float | None, float | None]:
+        polling, store = PollingSettings(learn=learn, initial_interval_ms=500), MemoryStore()
+        registry = Registry(store, lambda name: None)
+        holds = Holds(registry, Patience({}), hold_seconds=3, max_hold_seconds=25)
+        results = Results(store, None, clock=lambda: NOW)
+        tools = HandleTools(registry, polling, holds, results, history=lambda name: history, clock=lambda: after(19.0))
+        return tools.poll_after(processing()), tools.eta(processing())
 
-    assert told(learn=False) == 2.0
-    assert told(learn=True) == pytest.approx(20.2, abs=0.3)
+    assert told(learn=False) == (1.9, None)
+    assert told(learn=True) == (pytest.approx(1.2, abs=0.3), pytest.approx(1.0, abs=0.3))
 
 
 def test_two_operations_are_learned_apart() -> None:
