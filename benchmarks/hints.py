@@ -21,10 +21,11 @@ from typing import NamedTuple
 from raincheck.hints import Hints
 from raincheck.hints_schedule import Ladder
 from raincheck.history import End, History
+from raincheck.polling.program_hints import ProgramHints
 from raincheck.task import Outcome, Task
 from raincheck.transitions import Claim, Settle, transition
 
-__all__ = ["Figures", "Run", "Series", "compare", "made_up", "page", "recorded", "simulate"]
+__all__ = ["Figures", "Run", "Series", "compare", "made_up", "page", "recorded", "simulate", "simulate_program"]
 
 HERE = Path(__file__).parent
 RECORDED = HERE / "recorded.json"
@@ -33,6 +34,7 @@ TASKS = 500
 LADDER = Ladder(1.0, 30.0, 2.0)
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _FAR = timedelta(days=3650)
+_PollAfter = Callable[[Task, datetime], float | None]
 
 
 class Run(NamedTuple):
@@ -96,14 +98,27 @@ class _Watch:
 
 
 def simulate(series: Series, *, learn: bool) -> list[tuple[int, float]]:
-    """How often each task is asked for, and how long after its end the last time is."""
+    """How often a model asks for each task, and how long after its end the last time is."""
+    return _simulate(series, learn, lambda hints: hints.poll_after)
+
+
+def simulate_program(series: Series, *, learn: bool) -> list[tuple[int, float]]:
+    """The same for a program."""
+
+    def program(hints: Hints) -> _PollAfter:
+        return ProgramHints(initial=LADDER.initial, longest=LADDER.longest, learned=hints.learned).poll_after
+
+    return _simulate(series, learn, program)
+
+
+def _simulate(series: Series, learn: bool, caller: Callable[[Hints], _PollAfter]) -> list[tuple[int, float]]:
     watch = _Watch()
     history = History(operation_type=series.name)
 
     def look_up(name: str) -> History | None:
         return history if history.ends else None
 
-    hints = Hints(LADDER, look_up if learn else None, monotonic=watch)
+    poll_after = caller(Hints(LADDER, look_up if learn else None, monotonic=watch))
     met: list[tuple[int, float]] = []
     for run in series.runs:
         asked, age, lasts = 0, 0.0, run.waits + run.runs
@@ -112,7 +127,7 @@ def simulate(series: Series, *, learn: bool) -> list[tuple[int, float]]:
         while age < lasts:
             watch.now = started + age
             shown = pending if age < run.waits else processing
-            interval = hints.poll_after(shown, _START + timedelta(seconds=watch.now))
+            interval = poll_after(shown, _START + timedelta(seconds=watch.now))
             assert interval is not None
             age, asked = age + interval, asked + 1
         met.append((asked, age - lasts))

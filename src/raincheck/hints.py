@@ -87,8 +87,7 @@ class Hints:
         """When to ask again, in seconds; None once there is nothing to wait for."""
         if task.terminal:
             return None
-        age = (now - _began(task)).total_seconds()
-        return round(self._learned(task, now, age) or self._ladder.interval(age), 3)
+        return round(self.learned(task, now) or self._ladder.interval(_age(task, now)), 3)
 
     def eta(self, task: Task, now: datetime) -> float | None:
         """In how many seconds the task has probably ended: as many end sooner as later. None where history does not
@@ -106,7 +105,8 @@ class Hints:
             left = max((each for each in (left, run) if each is not None), default=None)
         return None if left is None else float(f"{max(0.0, left):.3g}")
 
-    def _learned(self, task: Task, now: datetime, age: float) -> float | None:
+    def learned(self, task: Task, now: datetime) -> float | None:
+        """When history says to ask again, in seconds; None where it does not, and while the task waits for a person."""
         known = self._known(task)
         if known is None:
             return None
@@ -114,7 +114,7 @@ class Hints:
             return None if known.ran is None else known.ran.schedule.interval((now - task.started_at).total_seconds())
         if known.lasted is None:
             return None
-        interval = known.lasted.schedule.interval(max(0.0, age))
+        interval = known.lasted.schedule.interval(max(0.0, _age(task, now)))
         return interval if known.ran is None else max(interval, known.ran.schedule.interval(0.0))
 
     def _known(self, task: Task) -> _Operation | None:
@@ -143,6 +143,10 @@ class Hints:
         known.ends, known.made_at = history.ends, moment
         known.ran = _Expectation.of(ran, self._ladder) if ran.weight >= _ENOUGH_WEIGHT else None
         known.lasted = _Expectation.of(lasted, self._ladder) if lasted.weight >= _ENOUGH_WEIGHT else None
+
+
+def _age(task: Task, now: datetime) -> float:
+    return (now - _began(task)).total_seconds()
 
 
 def _began(task: Task) -> datetime:

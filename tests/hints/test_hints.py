@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hints.histories import NOW, after, cancelled, ended, history_of, pending, processing
@@ -20,7 +19,7 @@ from raincheck.history import Durations, History
 from raincheck.history_sketch import Sketch
 from raincheck.mcp.handle_tools import HandleTools
 from raincheck.registry import Registry
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.stores.memory import MemoryStore
 from raincheck.task import InputRequest, Task
 from raincheck.transitions import AskInput, Claim, LeaseExpired, transition
 
@@ -207,20 +206,19 @@ def test_absurd_settings_are_planned_for_quickly() -> None:
     assert len(schedule.moments) <= 1000
 
 
-def test_learn_false_keeps_to_the_ladder(tmp_path: Path) -> None:
+def test_learn_false_learns_nothing() -> None:
     history = history_of([ended(20.0)] * 20)
 
-    def told(*, learn: bool) -> float | None:
-        polling = PollingSettings(learn=learn, initial_interval_ms=2000)
-        registry = Registry(SqliteStore(tmp_path / "tasks.db"), lambda name: None)
-        unused: Any = None
+    def told(*, learn: bool) -> tuple[float | None, float | None]:
+        polling, unused = PollingSettings(learn=learn, initial_interval_ms=500), cast("Any", None)
+        registry = Registry(MemoryStore(), lambda name: None)
         tools = HandleTools(
-            registry, polling, unused, unused, unused, unused, history=lambda name: history, clock=lambda: NOW
+            registry, polling, unused, unused, unused, unused, history=lambda name: history, clock=lambda: after(19.0)
         )
-        return tools.poll_after(processing())
+        return tools.poll_after(processing()), tools.eta(processing())
 
-    assert told(learn=False) == 2.0
-    assert told(learn=True) == pytest.approx(20.2, abs=0.3)
+    assert told(learn=False) == (1.9, None)
+    assert told(learn=True) == (pytest.approx(1.2, abs=0.3), pytest.approx(1.0, abs=0.3))
 
 
 def test_two_operations_are_learned_apart() -> None:

@@ -10,15 +10,19 @@ from typing import Any
 
 import pytest
 from hints.histories import ended
+from mcp.client import Client
+from mcp.server.mcpserver import MCPServer
 from spec.channels import hosted, http
 from spec.peers import Legacy, Modern
 
 from raincheck.client.answers import read_view
 from raincheck.client.records import TaskHandle
 from raincheck.client.tasks_wire import DetailedTask, view_of
+from raincheck.config import Settings
 from raincheck.history import End, History
 from raincheck.history_keeper import KIND
 from raincheck.mcp import wire
+from raincheck.mcp.extension import Raincheck
 from raincheck.mcp.task_wire import ETA
 from raincheck.notes import Note
 from raincheck.stores.sqlite import SqliteStore
@@ -37,11 +41,11 @@ async def remember(path: Path, name: str, *, ran: float, ends: int = 20) -> None
     await store.close()
 
 
-async def until_learned(hint: Any, least: float) -> Mapping[str, Any]:
+async def until_learned(hint: Any) -> Mapping[str, Any]:
     async with asyncio.timeout(10):
         while True:
             told = await hint()
-            if told.get("pollIntervalMs", told.get("pollInterval", 0)) >= least:
+            if ETA in told.get("_meta", {}):
                 return told
             await asyncio.sleep(0.1)
 
@@ -52,24 +56,50 @@ async def test_every_surface_tells_when_to_ask_and_when_it_will_probably_end(tmp
     async with hosted(path) as server, http(server) as channel:
         modern = Modern(channel)
         task_id = await modern.start("hold", {"name": "go"})
-        told = await until_learned(lambda: modern.get(task_id), 20_000)
+        told = await until_learned(lambda: modern.get(task_id))
         assert told["_meta"][ETA] == pytest.approx(25, abs=6)
-        look = {"task_ref": task_id, "wait_seconds": 0, "detail": "full"}
-        status = (await modern.call("resolve_task_status", look))["structuredContent"]
+        # A program asks by the age of the task, whatever the history says of the far end.
+        assert 50 <= told["pollIntervalMs"] < 2500
+        asked = {"task_ref": task_id, "wait_seconds": 0, "detail": "full"}
+        status = (await modern.call("resolve_task_status", asked))["structuredContent"]
         assert 15 < status["eta_seconds"] < 26
-        assert 15 < status["poll_after_seconds"] < 26
+        assert 0.05 <= status["poll_after_seconds"] < 2.5
         start = {"operation_type": "hold", "parameters": {"name": "go"}, "detail": "full"}
         ticket = await modern.call("initiate_background_task", start, capabilities={})
-        assert ticket["structuredContent"]["poll_after_seconds"] == pytest.approx(25.2, abs=0.5)
+        assert ticket["structuredContent"]["poll_after_seconds"] == 0.05
         assert "eta_seconds" not in ticket["structuredContent"]
         async with http(server) as other:
             legacy = await Legacy(other).connect()
             core = await legacy.start("hold", {"name": "go"})
-            shown = await until_learned(lambda: legacy.send("tasks/get", {"taskId": core}), 20_000)
+            shown = await until_learned(lambda: legacy.send("tasks/get", {"taskId": core}))
             assert shown["_meta"][ETA] == pytest.approx(25, abs=6)
+            assert 50 <= shown["pollInterval"] < 2500
         (tmp_path / "go").touch()
         done = await modern.reaches(task_id)
         assert ETA not in done.get("_meta", {})
+
+
+async def test_a_model_whose_calls_are_not_held_is_told_what_the_history_says(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.db"
+    await remember(path, "hold", ran=25.0)
+    told = Settings.model_validate({"polling": {"hold_seconds": 0}, "execution": {"drain_seconds": 0}})
+    rc = Raincheck(store=path, settings=told)
+    server = MCPServer[Any]("test", extensions=[rc], lifespan=rc.lifespan)
+
+    @rc.operation(mode="task")
+    async def hold() -> None:
+        await asyncio.Event().wait()
+
+    async with Client(server) as client, asyncio.timeout(10):
+        ticket: Any = (await client.call_tool("hold", {})).structured_content
+        while True:
+            status: Any = await client.call_tool("resolve_task_status", {"task_ref": ticket["task_ref"]})
+            seconds = status.structured_content["poll_after_seconds"]
+            if seconds > 15:
+                break
+            await asyncio.sleep(0.1)
+        assert seconds < 26
+        await client.call_tool("cancel_background_task", {"task_ref": ticket["task_ref"]})
 
 
 def test_the_drivers_pass_it_on() -> None:

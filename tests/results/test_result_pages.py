@@ -19,11 +19,16 @@ from mcp_types import ImageContent
 from spec.channels import hosted, http
 from spec.peers import Legacy
 
-from raincheck import OperationFailed
+from raincheck import OperationFailed, Policy
+from raincheck.blob_stores.notes import NoteBlobs
 from raincheck.config import Settings
 from raincheck.mcp.extension import Raincheck
+from raincheck.mcp.result_pages import PageRequest, ResultPages
 from raincheck.result_pages import PAGE_LENGTH
+from raincheck.results import Results
 from raincheck.sealing import new_key
+from raincheck.stores.memory import MemoryStore
+from raincheck.task import Outcome, utc_now
 
 LINE = "zeile ä€𝄞\n"
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
@@ -280,3 +285,17 @@ async def test_a_page_of_a_resource_has_eight_kilobytes_and_its_address_may_be_h
         # An ampersand that is twice escaped is another matter.
         with pytest.raises(MCPError, match="named by offset and length"):
             await client.read_resource(f"raincheck://tasks/{status['task_ref']}/result?offset=0&amp;amp;length=8")
+
+
+async def test_the_page_of_another_scopes_call_without_a_task_does_not_exist() -> None:
+    store = MemoryStore()
+    await store.open()
+    results = Results(store, NoteBlobs(store), clock=utc_now)
+    await results.put_away_of_request(Outcome(value="x" * 70_000), "ref", "me", Policy())
+    pages = ResultPages(results)
+    own = await pages.of_request("ref", "me", PageRequest(69_999, 8))
+    assert own is not None
+    assert own["result_page"] == "x"
+    assert await pages.of_request("ref", "you", PageRequest()) is None
+    assert await pages.of_request("other", "me", PageRequest()) is None
+    await store.close()

@@ -109,6 +109,8 @@ class Pace:
         self._rng = rng or random.Random()  # noqa: S311  spreads callers out, guards nothing
         self._started = clock()
         self._step = 0
+        self._own_step = 0
+        self._own_look_at = -math.inf
         self.attempts = 0
 
     @property
@@ -131,17 +133,26 @@ class Pace:
         """Begin the ladder again: something happened, so the next change may be near."""
         self._step = 0
 
+    def count(self) -> None:
+        """Count a question, but for one that the server wished for before this caller's own ladder would have asked."""
+        now = self._clock()
+        if now >= self._own_look_at:
+            self.attempts += 1
+            self._own_look_at = now + self._rung(self._own_step)
+            self._own_step += 1
+
+    def _rung(self, step: int) -> float:
+        policy = self._policy
+        # Bounded before the power: a long wait must not overflow a float.
+        rung = policy.initial_interval_seconds * policy.backoff_multiplier ** min(step, 64)
+        return min(policy.max_interval_seconds, rung)
+
     def interval(self, hint: float | None) -> float:
         """The next interval: the server's hint where it gave one, else the next rung of the ladder."""
-        policy = self._policy
-        ladder = min(
-            policy.max_interval_seconds,
-            # Bounded before the power: a long wait must not overflow a float.
-            policy.initial_interval_seconds * policy.backoff_multiplier ** min(self._step, 64),
-        )
+        ladder = self._rung(self._step)
         self._step += 1
         base = ladder if hint is None or not math.isfinite(hint) or hint <= 0 else min(hint, _LONGEST_HINT)
-        return base * (1 + self._rng.random() * policy.jitter)
+        return base * (1 + self._rng.random() * self._policy.jitter)
 
     def pause(self, hint: float | None) -> float:
         """The next interval, cut where the time ends."""

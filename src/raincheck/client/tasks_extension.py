@@ -163,7 +163,7 @@ class _TaskWait:
                 if not self._seen.terminal:
                     await self._pause()
             while True:
-                self._pace.attempts += 1
+                self._pace.count()
                 task = await self._get()
                 await self._look_at(view_of(task, self._handle))
                 if self._seen.terminal:

@@ -26,6 +26,7 @@ from raincheck.mcp.result_pages import PageRequest, ResultPages, page_request
 from raincheck.mcp.scopes import ANONYMOUS, scope_of
 from raincheck.mcp.store_trouble import for_callers
 from raincheck.mcp.tool_use_ids import ToolUseIds
+from raincheck.polling.program_hints import ProgramHints
 from raincheck.registry import Registry, Submission
 from raincheck.results import Results
 from raincheck.task import Task, TaskStatus, utc_now
@@ -66,7 +67,7 @@ class HandleTools:
 
     Args:
         registry: The use cases.
-        polling: The ladder that the hints follow, and whether they learn.
+        polling: The bounds and the ladder that the hints follow, and whether they learn.
         holds: Holds answers.
         results: Where large results are.
         elicitation: Has users asked.
@@ -95,6 +96,7 @@ class HandleTools:
         self._registry = registry
         ladder = Ladder(polling.initial_interval_ms / 1000, polling.max_interval_ms / 1000, polling.backoff_multiplier)
         self._hints = Hints(ladder, history if polling.learn else None)
+        self._program_hints = ProgramHints(initial=ladder.initial, longest=ladder.longest, learned=self._hints.learned)
         self._holds = holds
         self._pages = ResultPages(results)
         self._elicitation = elicitation
@@ -136,10 +138,8 @@ class HandleTools:
         return await self._handlers[name](mended(tool, arguments), ctx)
 
     def poll_after(self, task: Task) -> float | None:
-        """When to ask again, in seconds: as the operation's history says, before there is one by the polling ladder;
-        None once there is nothing to wait for.
-        """
-        return self._hints.poll_after(task, self._clock())
+        """When a program asks again, in seconds; None once there is nothing to wait for."""
+        return self._program_hints.poll_after(task, self._clock())
 
     def eta(self, task: Task) -> float | None:
         """In how many seconds the task has probably ended, where the operation's history says."""
@@ -151,17 +151,22 @@ class HandleTools:
         """The ticket for an accepted call."""
         task = submission.task
         fresh = not submission.deduplicated and not waited
-        hint = self._hints.poll_after(task, task.created_at if fresh else self._clock()) or 0.0
+        full = full or self._full
+        hint = self._hint(task, task.created_at if fresh else self._clock(), full=full) or 0.0
         return wire.json_result(
             ticket_answer(
                 task,
                 await self._offer(ctx, hint),
                 deduplicated=submission.deduplicated,
                 fresh=fresh,
-                full=full or self._full,
+                full=full,
                 poll_after_seconds=hint,
             )
         )
+
+    def _hint(self, task: Task, now: datetime, *, full: bool) -> float | None:
+        # Programs read the full form.
+        return (self._program_hints if full else self._hints).poll_after(task, now)
 
     async def _offer(self, ctx: _Context, hint: float | None) -> Offer:
         seconds, known = await self._holds.offered(ctx)
@@ -231,14 +236,14 @@ class HandleTools:
         return wire.json_result({"tasks": [wire.summary_of(task) for task in tasks]})
 
     async def _status(self, task: Task, ctx: _Context, *, full: bool, again: bool = True) -> dict[str, Any]:
-        now = self._clock()
-        hint = self._hints.poll_after(task, now)
+        now, full = self._clock(), full or self._full
+        hint = self._hint(task, now, full=full)
         return wire.json_result(
             status_answer(
                 task,
                 await self._offer(ctx, hint),
                 now=now,
-                full=full or self._full,
+                full=full,
                 poll_after_seconds=hint,
                 eta_seconds=self._hints.eta(task, now),
                 again=again,

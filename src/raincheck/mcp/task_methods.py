@@ -18,6 +18,7 @@ from raincheck.errors import CallError, RaincheckError, StoreError, TaskNotFound
 from raincheck.mcp import task_wire, wire
 from raincheck.mcp.client_questions import can_be_sent, put_to_client
 from raincheck.mcp.handle_tools import HandleTools
+from raincheck.mcp.holds import Holds
 from raincheck.mcp.pacing import Pacing
 from raincheck.mcp.scopes import ANONYMOUS, scope_of
 from raincheck.mcp.store_trouble import for_callers
@@ -63,12 +64,16 @@ class TaskMethods:
     Args:
         registry: The use cases.
         handles: Gives the polling hints.
+        holds: Holds answers.
         clock: The wall clock.
     """
 
-    def __init__(self, registry: Registry, handles: HandleTools, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self, registry: Registry, handles: HandleTools, holds: Holds, *, clock: Callable[[], datetime] = utc_now
+    ) -> None:
         self._registry = registry
         self._handles = handles
+        self._holds = holds
         self._pacing = Pacing()
         self._clock = clock
 
@@ -116,7 +121,7 @@ class TaskMethods:
         """`tasks/get` of either protocol: at once for a caller that keeps to the interval, else held for a while."""
         modern = _checked_era(ctx, params)
         early = min(self._pacing.early_by(params.task_id), self._handles.hold_seconds)
-        task = await self._registry.wait(params.task_id, scope=scope_of(ctx), seconds=early)
+        task = await self._holds.wait(ctx, params.task_id, await self._holds.bounded(ctx, early) if early else 0.0)
         self._pacing.answered(task.task_ref, self._handles.poll_after(task))
         shown = {"resultType": "complete", **self.detailed(task)} if modern else self.core(task)
         return task_wire.with_eta(shown, self._handles.eta(task))
