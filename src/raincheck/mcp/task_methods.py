@@ -20,6 +20,7 @@ from raincheck.mcp.client_questions import can_be_sent, put_to_client
 from raincheck.mcp.handle_tools import HandleTools
 from raincheck.mcp.holds import Holds
 from raincheck.mcp.pacing import Pacing
+from raincheck.mcp.progress_notifications import ProgressNotifications
 from raincheck.mcp.scopes import ANONYMOUS, scope_of
 from raincheck.mcp.store_trouble import for_callers
 from raincheck.mcp.surfaces import (
@@ -151,11 +152,13 @@ class TaskMethods:
             raise _unknown_method(ctx)
         scope = scope_of(ctx)
         task = await self._registry.get(params.task_id, scope=scope)
+        # Not a hold: its client goes on asking for the status meanwhile.
+        listener = ProgressNotifications.of(ctx)
         while not task.terminal:
             if task.status is TaskStatus.INPUT_REQUIRED:
                 task = await self.ask_client(ctx, task, scope)
             else:
-                task = await self._registry.wait(params.task_id, scope=scope, seconds=60.0)
+                task = await self._registry.wait(params.task_id, scope=scope, seconds=60.0, listener=listener)
         if task.status is TaskStatus.CANCELLED or task.outcome is None:
             raise MCPError(INTERNAL_ERROR, "The task was cancelled.", task_wire.related({}, task.task_ref))
         if task_wire.is_rpc_failure(task):
