@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Generator, Iterable
+from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, Literal, NamedTuple
 
@@ -76,6 +78,7 @@ class HostElicitation:
         self._holds = holds
         self._patience = patience
         self._dialogs: dict[tuple[object | None, str], _Dialog] = {}
+        self._others: Counter[tuple[object | None, str]] = Counter()
         self._rounds: dict[tuple[str, str], asyncio.TimerHandle] = {}
 
     async def wait(self, ctx: ServerRequestContext[Any, Any], task_ref: str, seconds: float) -> Task:
@@ -127,6 +130,8 @@ class HostElicitation:
     def _dialog(self, ctx: ServerRequestContext[Any, Any], task: Task, tried: Collection[str]) -> _Dialog | None:
         """The dialog in which the client is asked what the task asks, opened where it is not."""
         place = (client_of(ctx).session, task.task_ref)
+        if place in self._others:
+            return None
         dialog = self._dialogs.get(place)
         if dialog is not None and dialog.running.done():
             dialog = None
@@ -153,6 +158,18 @@ class HostElicitation:
                 logger.info("the client was not asked: %s", error, extra={"task_ref": task.task_ref})
             except Exception:  # the boundary of a loop of its own: an answer of the client's that is none
                 logger.exception("asking the client failed", extra={"task_ref": task.task_ref})
+
+    @contextmanager
+    def asked_by_another_call(self, ctx: ServerRequestContext[Any, Any], task_ref: str) -> Generator[None]:
+        """While the block runs, another call of this client (`tasks/result`) puts the task's questions to it."""
+        place = (client_of(ctx).session, task_ref)
+        self._others[place] += 1
+        try:
+            yield
+        finally:
+            self._others[place] -= 1
+            if not self._others[place]:
+                del self._others[place]
 
     # In the call's own answer.
 
@@ -188,8 +205,12 @@ class HostElicitation:
 
     def answerer(self, ctx: ServerRequestContext[Any, Any], task: Task) -> Answerer:
         """Who answers what the task asks, as this caller is to be told."""
-        asked = (client_of(ctx).session, task.task_ref) in self._dialogs
-        if asked or any((task.task_ref, each.key) in self._rounds for each in task.outstanding):
+        place = (client_of(ctx).session, task.task_ref)
+        if (
+            place in self._dialogs
+            or place in self._others
+            or any((task.task_ref, each.key) in self._rounds for each in task.outstanding)
+        ):
             return "asked"
         if self._registry.answer_by(task.operation_type) == "anyone":
             return "anyone"

@@ -19,6 +19,7 @@ from raincheck.mcp import task_wire, wire
 from raincheck.mcp.client_questions import can_be_sent, put_to_client
 from raincheck.mcp.handle_tools import HandleTools
 from raincheck.mcp.holds import Holds
+from raincheck.mcp.host_elicitation import HostElicitation
 from raincheck.mcp.pacing import Pacing
 from raincheck.mcp.progress_notifications import ProgressNotifications
 from raincheck.mcp.scopes import ANONYMOUS, scope_of
@@ -66,13 +67,21 @@ class TaskMethods:
         registry: The use cases.
         handles: Gives the polling hints.
         holds: Holds answers.
+        elicitation: Told which questions clients are asked here.
         clock: The wall clock.
     """
 
     def __init__(
-        self, registry: Registry, handles: HandleTools, holds: Holds, *, clock: Callable[[], datetime] = utc_now
+        self,
+        registry: Registry,
+        handles: HandleTools,
+        holds: Holds,
+        elicitation: HostElicitation,
+        *,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._registry = registry
+        self._elicitation = elicitation
         self._handles = handles
         self._holds = holds
         self._pacing = Pacing()
@@ -190,7 +199,8 @@ class TaskMethods:
         questions = [each for each in task.outstanding if can_be_sent(ctx, each)]
         if not questions:
             return await self._registry.wait_for_change(task, scope=scope, seconds=60.0)
-        await put_to_client(self._registry, ctx, task, questions, scope)
+        with self._elicitation.asked_by_another_call(ctx, task.task_ref):
+            await put_to_client(self._registry, ctx, task, questions, scope)
         return await self._registry.get(task.task_ref, scope=scope)
 
 

@@ -399,7 +399,7 @@ class Workshop:
             history=service.history.known,
             clock=service.clock,
         )
-        self._methods = TaskMethods(registry, self._handles, holds, clock=service.clock)
+        self._methods = TaskMethods(registry, self._handles, holds, elicitation, clock=service.clock)
         waits = InlineWaits(service.history.known)
         self._typed = TypedTools(
             registry, self._handles, self._methods, service.results, holds, waits, elicitation, tool_uses
