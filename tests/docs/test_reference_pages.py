@@ -157,12 +157,14 @@ OF_VENDORS = {
     "src/raincheck/config_upstream": {"job", "jobs"},
     "src/raincheck/leftovers": {"job", "jobs"},
     "src/raincheck/run.py": {"job"},
+    "src/raincheck/process_identity": {"namespace"},
+    "docs/how-it-works.md": {"namespace"},
     "docs/upstream-jobs.md": {"job", "jobs"},
     "docs/README.md": {"jobs"},
     "docs/troubleshooting.md": {"job", "jobs"},
 }
-"""The vendors' own words for what is theirs (a queue's job brings a task's id, an API's job does a task's work), where
-they are spoken to."""
+"""The vendors' own words for what is theirs (a queue's job brings a task's id, an API's job does a task's work, a kernel
+has namespaces), where they are spoken to."""
 
 
 def _texts(source: Path) -> Iterator[tuple[int, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,8 +83,8 @@ async def test_every_surface_tells_when_to_ask_and_when_it_will_probably_end(tmp
 async def test_a_model_whose_calls_are_not_held_is_told_what_the_history_says(tmp_path: Path) -> None:
     path = tmp_path / "tasks.db"
     await remember(path, "hold", ran=25.0)
-    told = Settings.model_validate({"polling": {"hold_seconds": 0}, "execution": {"drain_seconds": 0}})
-    rc = Raincheck(store=path, settings=told)
+    settings = Settings.model_validate({"polling": {"hold_seconds": 0}, "execution": {"drain_seconds": 0}})
+    rc = Raincheck(store=path, settings=settings)
     server = MCPServer[Any]("test", extensions=[rc], lifespan=rc.lifespan)
 
     @rc.operation(mode="task")
@@ -94,7 +95,9 @@ async def test_a_model_whose_calls_are_not_held_is_told_what_the_history_says(tm
         ticket: Any = (await client.call_tool("hold", {})).structured_content
         while True:
             status: Any = await client.call_tool("resolve_task_status", {"task_ref": ticket["task_ref"]})
-            seconds = status.structured_content["poll_after_seconds"]
+            told = re.fullmatch(r"Call again with this after in ([0-9.]+) s\.", status.structured_content["next_step"])
+            assert told is not None
+            seconds = float(told[1])
             if seconds > 15:
                 break
             await asyncio.sleep(0.1)

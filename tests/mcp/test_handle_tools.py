@@ -277,7 +277,7 @@ async def test_a_lost_ticket_is_found_in_the_list(call: Caller) -> None:
         ("initiate_background_task", {"operation_type": "ask", "max_wait_seconds": 0}, "invalid_parameters"),
         ("initiate_background_task", {"operation_type": "ask", "max_wait_seconds": -5}, "invalid_parameters"),
         ("initiate_background_task", {"operation_type": "ask", "max_wait_seconds": 1e15}, "invalid_parameters"),
-        ("initiate_background_task", {"operation_type": "ask", "max_wait_seconds": "10"}, "invalid_parameters"),
+        ("initiate_background_task", {"operation_type": "ask", "max_wait_seconds": "ten"}, "invalid_parameters"),
         ("initiate_background_task", {"operation_type": "ask", "max_wait_seconds": True}, "invalid_parameters"),
         ("initiate_background_task", {"operation_type": "ask", "idempotency_key": ""}, "invalid_parameters"),
         ("initiate_background_task", {"operation_type": "ask", "idempotency_key": 5}, "invalid_parameters"),
@@ -321,8 +321,7 @@ async def test_the_handle_tools_are_listed_with_hints_and_are_short(call: Caller
         assert shown.input_schema == tool.input_schema()
         assert "detail" not in shown.input_schema["properties"]
         assert (shown.title, shown.output_schema) == (None, None)
-        assert shown.annotations is not None
-        assert bool(shown.annotations.read_only_hint) is tool.read_only
+        assert (shown.annotations is not None and bool(shown.annotations.read_only_hint)) is tool.read_only
     shown = [tools[tool.name].model_dump(by_alias=True, mode="json", exclude_none=True) for tool in HANDLE_TOOLS]
     # They stand in every conversation.
     assert len("".join(json.dumps(tool, separators=(",", ":"), ensure_ascii=False) for tool in shown).encode()) <= 1800

@@ -278,7 +278,7 @@ async def test_many_clients_that_leave_leave_nothing(tmp_path: Path) -> None:
         before = await scene.watches()
         tasks = len(asyncio.all_tasks())
         callers = [Named(scene.port, f"agent-{number}") for number in range(200)]
-        await asyncio.gather(*(hang_up_after(0.7, each.status(ref, wait_seconds=25)) for each in callers))
+        await asyncio.gather(*(hang_up_after(1.5, each.status(ref, wait_seconds=25)) for each in callers))
         async with asyncio.timeout(10):
             while await scene.watches() > before or _tasks_of_holds():
                 await asyncio.sleep(0.05)
