@@ -163,8 +163,8 @@ OF_VENDORS = {
     "docs/README.md": {"jobs"},
     "docs/troubleshooting.md": {"job", "jobs"},
 }
-"""The vendors' own words for what is theirs (a queue's job brings a task's id, an API's job does a task's work, a kernel
-has namespaces), where they are spoken to."""
+"""The vendors' own words for what is theirs (a queue's job brings a task's id, an API's job does a task's work, a
+kernel has namespaces), where they are spoken to."""
 
 
 def _texts(source: Path) -> Iterator[tuple[int, str]]:

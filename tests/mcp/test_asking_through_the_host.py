@@ -184,13 +184,41 @@ async def test_a_call_that_waits_for_its_end_asks_one_question_after_the_other(p
     assert len(await place.tasks()) == 1
 
 
-@pytest.mark.parametrize("action", ["decline", "cancel"])
-async def test_a_user_who_does_not_want_to_answer_has_answered(place: Place, mode: str, action: Any) -> None:
-    user = User(ElicitResult(action=action))
+async def test_a_user_who_declines_has_answered(place: Place, mode: str) -> None:
+    user = User(ElicitResult(action="decline"))
     async with place.client(mode, user) as client:
         ticket = await _ok(client, "paint")
         status = await _ok(client, "resolve_task_status", task_ref=ticket["task_ref"], wait_seconds=10)
-    assert (status["result"], len(user.asked)) == (action, 1)
+    assert (status["result"], len(user.asked)) == ("decline", 1)
+
+
+async def test_a_dialog_that_is_closed_leaves_the_question_to_whoever_may_answer(place: Place, mode: str) -> None:
+    """So do hosts without a user (`claude -p`, `codex exec`): they declare elicitation, and cancel every dialog."""
+    user = User(*[ElicitResult(action="cancel")] * 3)
+    async with place.client(mode, user) as client:
+        ref = (await _ok(client, "paint"))["task_ref"]
+        for _ in range(2):
+            status = await _ok(client, "resolve_task_status", task_ref=ref, wait_seconds=10)
+            assert (status["status"], len(user.asked)) == ("input_required", 1)
+            assert status["next_step"].startswith("Ask the user, then call provide_task_input")
+        given = {key: {"action": "accept", "content": {"colour": "red"}} for key in status["input_requests"]}
+        await _ok(client, "provide_task_input", task_ref=ref, responses=given)
+        assert (await _ok(client, "resolve_task_status", task_ref=ref, wait_seconds=10))["result"] == "red"
+
+
+async def test_a_dialog_that_is_closed_has_answered_what_only_the_user_may_answer(place: Place, mode: str) -> None:
+    user = User(ElicitResult(action="cancel"))
+    async with place.client(mode, user) as client:
+        ref = (await _ok(client, "remove"))["task_ref"]
+        status = await _ok(client, "resolve_task_status", task_ref=ref, wait_seconds=10)
+    assert (status["status"], len(user.asked)) == ("completed", 1)
+
+
+async def test_a_dialog_that_is_closed_has_answered_a_call_that_waits_to_the_end(place: Place, mode: str) -> None:
+    user = User(ElicitResult(action="cancel"), ElicitResult(action="decline"))
+    async with place.client(mode, user) as client:
+        result = await client.call_tool("paint_now", {})
+    assert text_of(result) == '["cancel","decline"]'
 
 
 async def test_a_client_without_elicitation_is_told_to_ask_itself(place: Place, mode: str) -> None:

@@ -7,7 +7,7 @@ On 2025-11-25 and older a server sends its client requests. Protocol 2026-07-28 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mcp.server.context import ServerRequestContext
@@ -18,7 +18,16 @@ from raincheck.mcp import task_wire
 from raincheck.registry import Registry
 from raincheck.task import InputRequest, Task
 
-__all__ = ["Round", "answered_round", "asking_round", "can_be_sent", "client_call", "declared", "put_to_client"]
+__all__ = [
+    "Round",
+    "answered_round",
+    "asking_round",
+    "can_be_sent",
+    "client_call",
+    "declared",
+    "is_dismissal",
+    "put_to_client",
+]
 
 ELICITATION = "elicitation/create"
 
@@ -48,14 +57,24 @@ def can_be_sent(ctx: ServerRequestContext[Any, Any], question: InputRequest) -> 
 
 
 async def put_to_client(
-    registry: Registry, ctx: ServerRequestContext[Any, Any], task: Task, questions: Sequence[InputRequest], scope: str
+    registry: Registry,
+    ctx: ServerRequestContext[Any, Any],
+    task: Task,
+    questions: Sequence[InputRequest],
+    scope: str,
+    *,
+    dismissed: Callable[[str], None] | None = None,
 ) -> None:
     """Send the questions in turn, and hand the answers in. It ends too when none of them is asked any more.
+
+    Args:
+        registry, ctx, task, questions, scope: Which questions, of whose task, for which client.
+        dismissed: Told the key of a question that the client cancelled, in place of handing that in as its answer.
 
     Raises:
         MCPError: The client refused, or is gone; the question stays open.
     """
-    asking = asyncio.create_task(_ask(registry, ctx, task.task_ref, questions, scope))
+    asking = asyncio.create_task(_ask(registry, ctx, task.task_ref, questions, scope, dismissed))
     try:
         keys = {each.key for each in questions}
         while not asking.done() and keys & {each.key for each in task.outstanding}:
@@ -77,12 +96,21 @@ async def _ask(
     task_ref: str,
     questions: Sequence[InputRequest],
     scope: str,
+    dismissed: Callable[[str], None] | None,
 ) -> None:
     for question in questions:
         request = _ClientRequest(method=question.method, params=task_wire.related(dict(question.params), task_ref))
         answer = await ctx.session.send_request(request, _AnyResult, metadata=_on_this_stream(ctx))  # pyright: ignore[reportArgumentType]
         given = answer.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if dismissed is not None and is_dismissal(given):
+            dismissed(question.key)
+            continue
         await registry.provide_input(task_ref, {question.key: given}, scope=scope)
+
+
+def is_dismissal(response: Mapping[str, Any]) -> bool:
+    """Whether nobody chose anything: the dialog was closed, or the host has no user to show one to."""
+    return response.get("action") == "cancel"
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:

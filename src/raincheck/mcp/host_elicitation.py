@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager
 from contextvars import Context
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from mcp.server.context import ServerRequestContext
@@ -21,6 +22,7 @@ from raincheck.mcp.client_questions import (
     asking_round,
     can_be_sent,
     declared,
+    is_dismissal,
     put_to_client,
 )
 from raincheck.mcp.clients import client_of
@@ -48,6 +50,9 @@ _UNKNOWN_PATIENCE = 50.0
 _ROUND_SECONDS = 120.0
 """So long a question that was put in an answer is taken to be before the user: nothing tells that it is not."""
 
+_DISMISSED_SECONDS = 3600.0
+"""So long a question that was dismissed is not put to a host again."""
+
 
 class _Dialog(NamedTuple):
     """The questions of one task, put to one client in turn.
@@ -65,7 +70,8 @@ class HostElicitation:
     """Has users asked by their hosts.
 
     A question is before a user once, however often its task is polled. Two processes may both ask; the first answer
-    wins.
+    wins. One that is cancelled (the dialog was closed, or the host has no user) stays open for a model, where one may
+    answer; a decline is an answer.
 
     Args:
         registry: The use cases.
@@ -80,6 +86,7 @@ class HostElicitation:
         self._dialogs: dict[tuple[object | None, str], _Dialog] = {}
         self._others: Counter[tuple[object | None, str]] = Counter()
         self._rounds: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        self._dismissed: dict[tuple[str, str], asyncio.TimerHandle] = {}
 
     async def wait(self, ctx: ServerRequestContext[Any, Any], task_ref: str, seconds: float) -> Task:
         """The task once it is terminal or asks what the client is not asked here, or when `seconds` are over.
@@ -135,7 +142,7 @@ class HostElicitation:
         dialog = self._dialogs.get(place)
         if dialog is not None and dialog.running.done():
             dialog = None
-        if dialog is None and any(can_be_sent(ctx, each) and each.key not in tried for each in task.outstanding):
+        if dialog is None and any(self._to_be_sent(ctx, task, each, tried) for each in task.outstanding):
             asked = set[str]()
             # It may outlive the call.
             talking = self._talk(asked, ctx, task, scope_of(ctx))
@@ -144,14 +151,28 @@ class HostElicitation:
             running.add_done_callback(lambda _: self._dialogs.pop(place, None))
         return dialog
 
+    def _to_be_sent(
+        self, ctx: ServerRequestContext[Any, Any], task: Task, question: InputRequest, asked: Collection[str]
+    ) -> bool:
+        open_here = question.key not in asked and (task.task_ref, question.key) not in self._dismissed
+        return open_here and can_be_sent(ctx, question)
+
+    def _dismiss(self, task_ref: str, key: str) -> None:
+        place = (task_ref, key)
+        if place not in self._dismissed:
+            later = asyncio.get_running_loop().call_later
+            self._dismissed[place] = later(_DISMISSED_SECONDS, self._dismissed.pop, place, None)
+
     async def _talk(self, asked: set[str], ctx: ServerRequestContext[Any, Any], task: Task, scope: str) -> None:
         def next_of(task: Task) -> InputRequest | None:
-            return next((each for each in task.outstanding if each.key not in asked and can_be_sent(ctx, each)), None)
+            return next((each for each in task.outstanding if self._to_be_sent(ctx, task, each, asked)), None)
+
+        dismissed = partial(self._dismiss, task.task_ref) if self._models_may_answer(task) else None
 
         while (question := next_of(task)) is not None:
             asked.add(question.key)
             try:
-                await put_to_client(self._registry, ctx, task, [question], scope)
+                await put_to_client(self._registry, ctx, task, [question], scope, dismissed=dismissed)
                 task = await self._registry.get(task.task_ref, scope=scope)
             except (MCPError, RaincheckError) as error:
                 # The question stays open, for whoever else may answer it.
@@ -177,7 +198,8 @@ class HostElicitation:
         """The answer that has the client ask the user and repeat the call; None where it is not to be asked so."""
         if task.status is not TaskStatus.INPUT_REQUIRED:
             return None
-        questions = [each for each in task.outstanding if (task.task_ref, each.key) not in self._rounds]
+        put = self._rounds.keys() | self._dismissed.keys()
+        questions = [each for each in task.outstanding if (task.task_ref, each.key) not in put]
         asked = asking_round(ctx, tool, task, questions)
         if asked is not None:
             later = asyncio.get_running_loop().call_later
@@ -187,8 +209,12 @@ class HostElicitation:
                     self._rounds[place] = later(_ROUND_SECONDS, self._rounds.pop, place, None)
         return asked
 
-    async def answered(self, ctx: ServerRequestContext[Any, Any], tool: str, task_ref: str) -> None:
+    async def answered(
+        self, ctx: ServerRequestContext[Any, Any], tool: str, task_ref: str, *, to_the_end: bool = False
+    ) -> None:
         """Hand in what the user answered, where this call is one that was repeated with it.
+
+        Of a call that waits `to_the_end` a dismissal is an answer too: no model gets to see the question.
 
         Raises:
             TaskNotFound: As in `Registry.get`.
@@ -196,12 +222,21 @@ class HostElicitation:
         brought = answered_round(ctx, tool)
         if brought is None or brought.task_ref != task_ref:
             return
-        await self._registry.provide_input(task_ref, brought.responses, scope=scope_of(ctx))
+        scope, responses = scope_of(ctx), dict(brought.responses)
+        if not to_the_end and self._models_may_answer(await self._registry.get(task_ref, scope=scope)):
+            for key in [key for key, response in responses.items() if is_dismissal(response)]:
+                del responses[key]
+                self._dismiss(task_ref, key)
+        if responses:
+            await self._registry.provide_input(task_ref, responses, scope=scope)
         for key in brought.responses:
             if (timer := self._rounds.pop((task_ref, key), None)) is not None:
                 timer.cancel()
 
     # Who answers.
+
+    def _models_may_answer(self, task: Task) -> bool:
+        return self._registry.answer_by(task.operation_type) == "anyone"
 
     def answerer(self, ctx: ServerRequestContext[Any, Any], task: Task) -> Answerer:
         """Who answers what the task asks, as this caller is to be told."""
@@ -212,7 +247,7 @@ class HostElicitation:
             or any((task.task_ref, each.key) in self._rounds for each in task.outstanding)
         ):
             return "asked"
-        if self._registry.answer_by(task.operation_type) == "anyone":
+        if self._models_may_answer(task):
             return "anyone"
         able = any(
             declared(ctx, each) and (ctx.session.can_send_request or ctx.protocol_version in MODERN_PROTOCOL_VERSIONS)
@@ -226,7 +261,7 @@ class HostElicitation:
         Raises:
             InvalidParameters: Only the user may.
         """
-        if task.terminal or self._registry.answer_by(task.operation_type) == "anyone":
+        if task.terminal or self._models_may_answer(task):
             return
         others = {each.key for each in task.inputs if each.method != ELICITATION}
         if not others.issuperset(keys):
@@ -241,6 +276,7 @@ class HostElicitation:
         for each in talking:
             each.cancel()
         await asyncio.gather(*talking, return_exceptions=True)
-        for timer in self._rounds.values():
-            timer.cancel()
-        self._rounds.clear()
+        for timers in (self._rounds, self._dismissed):
+            for timer in timers.values():
+                timer.cancel()
+            timers.clear()

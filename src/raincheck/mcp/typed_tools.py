@@ -143,7 +143,8 @@ class TypedTools:
         if brought is None:
             return None
         task = await self._registry.call_of(brought.task_ref, name, arguments, scope=scope)
-        await self._elicitation.answered(ctx, name, task.task_ref)
+        to_the_end = operation.policy.without_tasks == "wait"
+        await self._elicitation.answered(ctx, name, task.task_ref, to_the_end=to_the_end)
         return Submission(await self._registry.get(task.task_ref, scope=scope), deduplicated=False)
 
     async def _within_the_call(
