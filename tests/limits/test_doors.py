@@ -80,7 +80,7 @@ async def test_an_open_breaker_is_told_at_every_door(tmp_path: Path, mode: Any) 
         raise RuntimeError("down")
 
     async with doors(rc) as (modern, legacy):
-        await modern.reaches(await modern.start("work"))
+        await modern.call("work")
         await until_refused(modern, "work")
         for door, error in (await refusals(modern, legacy, "work")).items():
             assert (error["code"], error["retryable"]) == ("circuit_open", True), door

@@ -24,6 +24,9 @@ from raincheck.mcp.hang_up import ending_with_its_caller, noting_hang_ups
 __all__ = ["http_app", "with_health"]
 
 _PROGRESS_TOKEN = b'"progressToken"'
+_LARGEST_BODY = 65536
+"""Of a call that hears of progress: what arrives in one piece."""
+
 _PRESENT = frozenset(version.encode() for version in MODERN_PROTOCOL_VERSIONS)
 
 
@@ -49,15 +52,27 @@ def http_app(server: MCPServer[Any], *, host: str, security: TransportSecuritySe
         if version not in _PRESENT:
             await streams(scope, receive, send)
             return
-        if not any(name == b"accept" and b"text/event-stream" in value for name, value in scope["headers"]):
+        if not _may_hear_of_progress(scope):
             await answered(scope, receive, send)
             return
         first = await receive()
-        # A body that comes in several pieces is large, and no question for a task's status.
         wants_progress = _PROGRESS_TOKEN in first.get("body", b"")
         await (streamed if wants_progress else answered)(scope, _again(first, receive), send)
 
     return app
+
+
+def _may_hear_of_progress(scope: Scope) -> bool:
+    """Whether its headers let a request's answer be a stream.
+
+    One whose body is announced as large is not waited for here: it may have to be refused before it is sent.
+    """
+    streams, small = False, True
+    for name, value in scope["headers"]:
+        streams = streams or (name == b"accept" and b"text/event-stream" in value)
+        if name == b"content-length":
+            small = value.isdigit() and len(value) < 10 and int(value) <= _LARGEST_BODY
+    return streams and small
 
 
 def _again(first: Message, receive: Receive) -> Receive:
