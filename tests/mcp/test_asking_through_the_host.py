@@ -197,11 +197,12 @@ async def test_a_dialog_that_is_closed_leaves_the_question_to_whoever_may_answer
     user = User(*[ElicitResult(action="cancel")] * 3)
     async with place.client(mode, user) as client:
         ref = (await _ok(client, "paint"))["task_ref"]
+        given: dict[str, Any] = {}
         for _ in range(2):
             status = await _ok(client, "resolve_task_status", task_ref=ref, wait_seconds=10)
             assert (status["status"], len(user.asked)) == ("input_required", 1)
             assert status["next_step"].startswith("Ask the user, then call provide_task_input")
-        given = {key: {"action": "accept", "content": {"colour": "red"}} for key in status["input_requests"]}
+            given = dict.fromkeys(status["input_requests"], {"action": "accept", "content": {"colour": "red"}})
         await _ok(client, "provide_task_input", task_ref=ref, responses=given)
         assert (await _ok(client, "resolve_task_status", task_ref=ref, wait_seconds=10))["result"] == "red"
 

@@ -115,7 +115,7 @@ class Obedient:
         large = next((each for each in objects if is_preview(each)), None)
         if large is None:
             return None
-        ref = next((str(each["task_ref"]) for each in objects if "task_ref" in each), "")
+        ref = next((ref for each in objects if isinstance(ref := each.get("task_ref"), str)), "")
         return next_page(large, ref, "\n".join(answers), calls, self._tools, self._server)
 
 

@@ -146,12 +146,12 @@ class HandleTools:
         return self._hints.eta(task, self._clock())
 
     async def ticket(
-        self, submission: Submission, ctx: _Context, *, waited: bool = False, full: bool = False
+        self, submission: Submission, ctx: _Context, *, waited: bool = False, full: bool | None = None
     ) -> dict[str, Any]:
         """The ticket for an accepted call."""
         task = submission.task
         fresh = not submission.deduplicated and not waited
-        full = full or self._full
+        full = self._full if full is None else full
         hint = self._hint(task, task.created_at if fresh else self._clock(), full=full) or 0.0
         return wire.json_result(
             ticket_answer(
@@ -168,12 +168,18 @@ class HandleTools:
         # Programs read the full form.
         return (self._program_hints if full else self._hints).poll_after(task, now)
 
+    def _wants_full(self, arguments: Mapping[str, Any]) -> bool:
+        detail = arguments.get("detail")
+        if detail not in (None, "compact", "full"):
+            raise InvalidParameters('detail must be "compact" or "full".')
+        return self._full if detail is None else detail == "full"
+
     async def _offer(self, ctx: _Context, hint: float | None) -> Offer:
         seconds, known = await self._holds.offered(ctx)
         return Offer(seconds, None if known else self._holds.longest, hint)
 
     async def _initiate(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
-        full = _full(arguments)
+        full = self._wants_full(arguments)
         parameters = arguments.get("parameters")
         submission = await self._registry.submit(
             _text(arguments, "operation_type"),
@@ -189,7 +195,11 @@ class HandleTools:
         return await self.ticket(submission, ctx, full=full)
 
     async def _resolve(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
-        full, task_ref, asked = _full(arguments), _text(arguments, "task_ref"), _number(arguments, "wait_seconds")
+        full, task_ref, asked = (
+            self._wants_full(arguments),
+            _text(arguments, "task_ref"),
+            _number(arguments, "wait_seconds"),
+        )
         if asked is not None and asked < 0:
             raise InvalidParameters(f"wait_seconds must be from 0 to {self._holds.longest:g}; it was {asked:g}.")
         page = page_request(arguments)
@@ -212,12 +222,12 @@ class HandleTools:
         return await self._status(task, ctx, full=full) if questions is None else questions
 
     async def _cancel(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
-        full = _full(arguments)
+        full = self._wants_full(arguments)
         task = await self._registry.cancel(_text(arguments, "task_ref"), scope=scope_of(ctx))
         return await self._status(task, ctx, full=full)
 
     async def _provide(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
-        full, responses = _full(arguments), _object(arguments, "responses")
+        full, responses = self._wants_full(arguments), _object(arguments, "responses")
         for key, response in responses.items():
             if not isinstance(response, dict):
                 raise InvalidParameters(f"The response to {key[:80]!r} must be an object with an action.")
@@ -236,7 +246,7 @@ class HandleTools:
         return wire.json_result({"tasks": [wire.summary_of(task) for task in tasks]})
 
     async def _status(self, task: Task, ctx: _Context, *, full: bool, again: bool = True) -> dict[str, Any]:
-        now, full = self._clock(), full or self._full
+        now = self._clock()
         hint = self._hint(task, now, full=full)
         return wire.json_result(
             status_answer(
@@ -250,13 +260,6 @@ class HandleTools:
                 answerer=self._elicitation.answerer(ctx, task),
             )
         )
-
-
-def _full(arguments: Mapping[str, Any]) -> bool:
-    detail = arguments.get("detail")
-    if detail not in (None, "compact", "full"):
-        raise InvalidParameters('detail must be "compact" or "full".')
-    return detail == "full"
 
 
 def _text(arguments: Mapping[str, Any], key: str) -> str:

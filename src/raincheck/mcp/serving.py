@@ -44,6 +44,9 @@ INSTRUCTIONS = (
     "wait for its notification; else call resolve_task_status, which waits for the result. Never start the same work "
     "again because it takes long."
 )
+WITHOUT_TICKETS = (
+    "A slow call may show as a background task: go on and wait for its notification, and do not repeat it."
+)
 
 
 def make_server(
@@ -69,7 +72,8 @@ def make_server(
     server = MCPServer[Any](
         settings.server.name,
         version=settings.server.version,
-        instructions=settings.server.instructions or INSTRUCTIONS,
+        instructions=settings.server.instructions
+        or (WITHOUT_TICKETS if settings.server.handle_tools == "none" else INSTRUCTIONS),
         extensions=[rc],
         lifespan=rc.lifespan,
         log_level="WARNING",
