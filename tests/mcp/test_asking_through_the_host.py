@@ -202,7 +202,7 @@ async def test_a_dialog_that_is_closed_leaves_the_question_to_whoever_may_answer
             status = await _ok(client, "resolve_task_status", task_ref=ref, wait_seconds=10)
             assert (status["status"], len(user.asked)) == ("input_required", 1)
             assert status["next_step"].startswith("Ask the user, then call provide_task_input")
-            given = dict.fromkeys(status["input_requests"], {"action": "accept", "content": {"colour": "red"}})
+            given = {str(key): {"action": "accept", "content": {"colour": "red"}} for key in status["input_requests"]}
         await _ok(client, "provide_task_input", task_ref=ref, responses=given)
         assert (await _ok(client, "resolve_task_status", task_ref=ref, wait_seconds=10))["result"] == "red"
 
