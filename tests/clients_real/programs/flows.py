@@ -42,6 +42,9 @@ async def by_handle_tools(call_tool: CallTool) -> dict[str, Any]:
     running = await call("endless")
     seen["cancelled"] = (await call("cancel_background_task", task_ref=running["task_ref"]))["status"]
     asking = await look(await call("confirm"))
-    (key,) = asking["input_requests"]
-    await call("provide_task_input", task_ref=asking["task_ref"], responses={key: ANSWER})
-    return {**seen, "answered": (await look(asking))["result"]}
+    # A client that can have its user asked was asked while it waited.
+    if asking["status"] == "input_required":
+        (key,) = asking["input_requests"]
+        await call("provide_task_input", task_ref=asking["task_ref"], responses={key: ANSWER})
+        asking = await look(asking)
+    return {**seen, "answered": asking["result"]}

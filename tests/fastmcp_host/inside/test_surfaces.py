@@ -62,6 +62,14 @@ async def client_of(store: Path, *, mode: str = "auto", **policy: Any) -> AsyncG
         yield client
 
 
+@asynccontextmanager
+async def client_without_a_user(store: Path) -> AsyncGenerator[Client[Any]]:
+    """A client that cannot have its user asked."""
+    mcp, _ = make_office(store)
+    async with Client(mcp, mode="auto") as client:
+        yield client
+
+
 async def data(client: Client[Any], tool: str, **arguments: Any) -> Any:
     return (await client.call_tool(tool, arguments)).structured_content
 
@@ -102,7 +110,7 @@ async def test_a_client_without_tasks_gets_a_ticket_and_resolves_it(store: Path,
 
 
 async def test_a_client_without_tasks_cancels_and_answers(store: Path, tmp_path: Path) -> None:
-    async with client_of(store) as client:
+    async with client_without_a_user(store) as client:
         running = await data(client, "long", flag=str(tmp_path / "never"))
         assert (await data(client, "cancel_background_task", task_ref=running["task_ref"]))["status"] == "cancelled"
         for tool, arguments, name in (("ask", {}, "sure"), ("slow_publish", {"title": "Rain"}, "value")):
