@@ -63,7 +63,7 @@ async def test_a_task_cancelled_at_one_server_is_cancelled_at_the_other_and_stop
         async with calling(ports[0]) as first, calling(ports[1]) as second:
             ref = (await first.submit("fail", {"seconds": 60.0}))["task_ref"]
             await until_it(site, ref, ("start", "tick"))
-            cancelled = await second.call("cancel_background_task", {"task_ref": ref})
+            cancelled = await second.call("cancel_background_task", {"task_ref": ref, "detail": "full"})
             assert cancelled["status"] == "cancelled"
             assert await first.status(ref) == cancelled
             asked = time.monotonic()

@@ -72,7 +72,7 @@ async def test_no_more_tasks_run_than_there_are_places(lab: Lab, place: Place) -
         nonlocal now, most
         now += 1
         most = max(most, now)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
         now -= 1
 
     # The queue and the scan of the store compete for the places.
