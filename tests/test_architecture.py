@@ -15,7 +15,7 @@ _DOMAIN = {"elapsed", "errors", "previews", "result_forms", "secrecy", "task", "
 _PORTS = {"blobs", "notes", "store", "engine"}
 _HISTORY = {"history", "history_sketch", "history_keeper", "hints", "hints_schedule"}
 _CORE = {
-    *("registry", "runner", "run", "heartbeat", "sweeper", "changes", "failure_rate", "service", "clock"),
+    *("attempt", "registry", "runner", "run", "heartbeat", "sweeper", "changes", "failure_rate", "service", "clock"),
     *("callbacks", "leftovers", "limits", "lost_workers", "results", "result_pages", "sealing"),
     *_HISTORY,
 }

@@ -10,29 +10,22 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
+from raincheck.attempt import failure, guarded, timed_out, worth_retrying
 from raincheck.callbacks import Callbacks
 from raincheck.changes import Changes
 from raincheck.elapsed import elapsed
 from raincheck.engine import Slot
-from raincheck.errors import (
-    InternalError,
-    OperationFailed,
-    RaincheckError,
-    StoreError,
-    TaskFailure,
-    TaskTimeout,
-)
+from raincheck.errors import InternalError, StoreError
 from raincheck.limits.limiter import Limiter, Permit
 from raincheck.operations.operation import Operation
-from raincheck.results import Results, outcome_of
+from raincheck.results import Results
 from raincheck.run import Interrupted, Run
-from raincheck.secrecy import marked, opened, scrubbed, texts_of
 from raincheck.store import TaskStore
-from raincheck.task import Outcome, Task, TaskError, TaskStatus
+from raincheck.task import Outcome, Task, TaskStatus
 from raincheck.transitions import Claim, DeadlinePassed, Event, Refused, Release, Settle, transition
 
 __all__ = ["Runner"]
@@ -40,7 +33,6 @@ __all__ = ["Runner"]
 logger = logging.getLogger(__name__)
 
 _STUBBORN_SECONDS = 10.0
-_LONGEST_MESSAGE = 2000
 
 
 class Runner:
@@ -206,7 +198,7 @@ class Runner:
         logger.exception("internal error %s", correlation, extra=extra)
         error = InternalError("Something went wrong in the worker.", details={"correlation_id": correlation})
         try:
-            await run.apply_patiently(Settle(fence=run.fence, outcome=_failure(error)), tries=5)
+            await run.apply_patiently(Settle(fence=run.fence, outcome=failure(error)), tries=5)
         except (Refused, StoreError) as refused:
             logger.warning("the task is left to the sweeper: %s", refused, extra=extra)
 
@@ -240,7 +232,7 @@ class Runner:
     def _event_of(self, run: Run, interrupted: Interrupted) -> Event | None:
         match interrupted.reason:
             case "timeout":
-                return Settle(fence=run.fence, outcome=_failure(_timed_out(run)))
+                return Settle(fence=run.fence, outcome=failure(timed_out(run.operation.policy)))
             case "deadline":
                 return DeadlinePassed()
             case "shutdown":
@@ -262,7 +254,7 @@ class Runner:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(policy.retry_attempts + 1),
             wait=wait_exponential(multiplier=0.5, max=30) + wait_random(0, 0.5),
-            retry=retry_if_result(_worth_retrying),
+            retry=retry_if_result(worth_retrying),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
             sleep=run.sleep,
         )
@@ -277,7 +269,14 @@ class Runner:
 
     async def _attempt(self, run: Run, *, last: bool) -> Outcome:
         operation = run.operation
-        run.body = body = asyncio.create_task(_guarded(operation, run), name=f"raincheck:{operation.operation_type}")
+        attempt = guarded(
+            operation,
+            run.task.arguments,
+            run.context,
+            first=partial(_before, run),
+            told_to_stop=lambda: run.stop_reason is not None,
+        )
+        run.body = body = asyncio.create_task(attempt, name=f"raincheck:{operation.operation_type}")
         run.start_timer(operation.policy.timeout_seconds)
         try:
             await run.until_stopped(body)
@@ -290,14 +289,14 @@ class Runner:
         if body.done() and not body.cancelled() and reason in (None, "timeout"):
             outcome = body.result()
             # A body that blocked the loop past its timeout comes back as if nothing were; the limit holds all the same.
-            return _failure(_timed_out(run)) if overran and outcome.error is None else outcome
+            return failure(timed_out(operation.policy)) if overran and outcome.error is None else outcome
         assert reason is not None
         if reason in ("settled", "deadline") or (reason == "timeout" and last):
             # What it was is settled now; its end may take a little longer and nobody needs to wait for it.
             await self._settle_then_end(run, body, reason)
         ended = await self._end(run, body)
         if reason == "timeout" and not last and ended:
-            return _failure(_timed_out(run))
+            return failure(timed_out(operation.policy))
         if reason == "shutdown" and not ended:
             # It still runs: the lease must run out before somebody else may start it.
             raise Interrupted("lost")
@@ -332,67 +331,9 @@ class Runner:
         return False
 
 
-async def _guarded(operation: Operation, run: Run) -> Outcome:
-    """The boundary between the operation's code and ours: whatever it does becomes an outcome, without its secrets."""
-    withheld = texts_of(run.task.arguments)
-    outcome = await _ran(operation, run, loud=not withheld)
-    if outcome.error is not None and withheld:
-        outcome = replace(outcome, error=scrubbed(outcome.error, withheld))
-    return marked(outcome, operation.secret_results) if operation.secret_results else outcome
-
-
-async def _ran(operation: Operation, run: Run, *, loud: bool) -> Outcome:
-    # A traceback may show what is secret: it is logged only where nothing is (`loud`).
-    extra = {"task_ref": run.task_ref, "operation": operation.operation_type}
-    try:
-        if run.outside:
-            await run.wait_outside()
-        if operation.ask_first:
-            await run.ask_first()
-        value = await operation.executor.run(opened(run.task.arguments), run.context)
-        return outcome_of(value, operation.policy.max_result_bytes)
-    except asyncio.CancelledError:
-        if run.stop_reason is None:
-            # The operation cancelled itself (a library's stray cancel scope): an error like any other.
-            return _failure(OperationFailed("The operation was cancelled from within."))
-        raise
-    except InternalError as error:
-        correlation = secrets.token_hex(8)
-        logger.error("internal error %s", correlation, exc_info=loud, extra=extra)
-        return _failure(InternalError(error.message, details={"correlation_id": correlation}))
-    except RaincheckError as error:
-        return _failure(error if isinstance(error, TaskFailure) else _foreign(error))
-    except Exception as error:  # whatever an operation raises is its own error, and the caller's answer
-        logger.info("operation failed: %s", type(error).__name__, exc_info=loud, extra=extra)
-        return _failure(_foreign(error))
-    except BaseException as error:  # noqa: BLE001  sys.exit in an operation must not end the server
-        logger.warning("an operation raised %s", type(error).__name__, extra=extra)
-        return _failure(OperationFailed(f"The operation tried to end the process ({type(error).__name__})."))
-
-
-def _foreign(error: BaseException) -> OperationFailed:
-    try:
-        text = str(error).strip()
-    except Exception:  # noqa: BLE001  the operation's own code, and its error has to be told all the same
-        text = ""
-    text = text or type(error).__name__
-    return OperationFailed(text[:_LONGEST_MESSAGE], details={"type": type(error).__name__})
-
-
-def _failure(error: RaincheckError) -> Outcome:
-    return Outcome(error=TaskError.from_exception(error))
-
-
-def _timed_out(run: Run) -> TaskTimeout:
-    seconds = run.operation.policy.timeout_seconds
-    return TaskTimeout(
-        f"The operation ran longer than {seconds:g} s (timeout).",
-        details={"limit": "timeout", "phase": "processing", "seconds": seconds},
-    )
-
-
-def _worth_retrying(outcome: Outcome | None) -> bool:
-    error: TaskError | None = outcome.error if outcome else None
-    if error is None:
-        return False
-    return error.retryable or error.code == OperationFailed.code
+async def _before(run: Run) -> None:
+    """What comes before the operation's own code: what an earlier start handed over, and the questions to ask first."""
+    if run.outside:
+        await run.wait_outside()
+    if run.operation.ask_first:
+        await run.ask_first()
