@@ -58,7 +58,7 @@ def sealing(settings: Settings, store: TaskStore) -> TaskStore:
         return store
     from raincheck.stores.sealed import SealedStore
 
-    return SealedStore(store, sealer)
+    return SealedStore(store, sealer, accept_plain=settings.encryption.accept_plain)
 
 
 def _sealer(settings: Settings) -> Sealer | None:

@@ -28,6 +28,13 @@ class EncryptionSettings(Section):
         "all of them open; empty: payloads are stored as they are.",
     )
 
+    accept_plain: bool = Field(
+        default=False,
+        description="Whether payloads that are not sealed are read as they are: for a store from before there were "
+        "keys, until `raincheck store keys --close` says that none is left. Otherwise they are refused: whoever can "
+        "write to the store could put them there.",
+    )
+
     def key_bytes(self, environ: Mapping[str, str]) -> list[bytes]:
         """The keys, the sealing one first; none where payloads are not sealed.
 

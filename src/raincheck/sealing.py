@@ -12,27 +12,37 @@ import base64
 import binascii
 import hashlib
 import hmac
+import json
 import os
 from collections.abc import Collection, Sequence
 
 from raincheck.errors import StoreUnusable
-from raincheck.notes import NoteStore
+from raincheck.notes import Note, NoteStore
 
 __all__ = [
     "KEY_BYTES",
     "KEY_NOTES",
+    "PLAIN_NOTES",
     "SEALED_BYTES",
     "CannotOpen",
     "Sealer",
     "check_keys",
+    "close_to_plain",
+    "closed_to_plain",
     "key_id",
     "keys_in_use",
     "new_key",
+    "place_of",
     "read_key",
 ]
 
 KEY_NOTES = "seal-key"
 """The kind of the notes that name the keys which payloads in a store may be sealed with."""
+
+PLAIN_NOTES = "seal-plain"
+"""The kind of the note that says that plain payloads are refused, whatever the settings say."""
+
+_PLAIN_REFUSED = "refused"
 
 KEY_BYTES = 32
 """The length of a key: AES-256."""
@@ -50,7 +60,7 @@ _MARK = b"raincheck fingerprint 1"
 
 
 class CannotOpen(StoreUnusable):
-    """A sealed text cannot be opened: its key is not among the keys, or it was changed or moved."""
+    """A payload cannot be opened: its key is not among the keys, it was changed or moved, or it is not sealed."""
 
 
 def new_key() -> str:
@@ -71,6 +81,11 @@ def read_key(text: str) -> bytes:
     if len(key) != KEY_BYTES:
         raise ValueError(f"a key is {KEY_BYTES} random bytes in base64; `raincheck store new-key` makes one")
     return key
+
+
+def place_of(*parts: str) -> str:
+    """Where a sealed text belongs, in one text: two different lists of parts never give the same."""
+    return json.dumps(parts)
 
 
 def key_id(key: bytes) -> str:
@@ -167,6 +182,25 @@ async def check_keys(store: NoteStore, ids: Collection[str] = ()) -> None:
             "[encryption]: add it, or, where nothing sealed with it is wanted any more, forget it "
             "(`raincheck store keys --forget ID`)."
         )
+
+
+async def closed_to_plain(store: NoteStore, sealer: Sealer) -> bool:
+    """Whether an open store was closed to plain payloads (`close_to_plain`) by somebody who has one of the keys."""
+    note = await store.get_note(PLAIN_NOTES, _PLAIN_REFUSED)
+    if note is None or not isinstance(note.value, str):
+        return False
+    try:
+        return sealer.open(note.value, place_of(PLAIN_NOTES)) == _PLAIN_REFUSED
+    except CannotOpen:
+        return False
+
+
+async def close_to_plain(store: NoteStore, sealer: Sealer) -> None:
+    """Write down in the open store that it holds no plain payload any more: they are refused from the next start on."""
+    value = sealer.seal(_PLAIN_REFUSED, place_of(PLAIN_NOTES))
+    there = await store.get_note(PLAIN_NOTES, _PLAIN_REFUSED)
+    version = 1 if there is None else there.version + 1
+    await store.put_note(Note(kind=PLAIN_NOTES, key=_PLAIN_REFUSED, value=value, version=version))
 
 
 def _cipher(key: bytes, salt: bytes):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
 
-from raincheck.sealing import key_id, new_key, read_key
+from raincheck.cli.store_checks import NOTE_KINDS
+from raincheck.notes import Note
+from raincheck.sealing import KEY_NOTES, PLAIN_NOTES, key_id, new_key, read_key
+from raincheck.store import TaskStore
 from raincheck.stores.sealed import SealedStore, Sealer
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import Task, utc_now
@@ -20,11 +24,12 @@ def configured(*names: str) -> None:
     Path("raincheck.toml").write_text(CONFIG.format(", ".join(f'"${{{name}}}"' for name in names)))
 
 
-def stored_with(key: str) -> str:
-    """A task in the store, sealed with that key."""
+def stored_with(key: str | None) -> str:
+    """A task in the store, sealed with that key, if any."""
 
     async def store() -> str:
-        sealed = SealedStore(SqliteStore("tasks.db"), Sealer([read_key(key)]))
+        plain: TaskStore = SqliteStore("tasks.db")
+        sealed = plain if key is None else SealedStore(plain, Sealer([read_key(key)]))
         await sealed.open()
         now = utc_now()
         task = Task(
@@ -125,3 +130,45 @@ def test_two_servers_with_the_same_key_agree(raincheck: CommandLine, monkeypatch
     ref = stored_with(key)
     assert raincheck("tasks", "cancel", ref).code == 0
     assert raincheck("tasks", "show", ref, "--json").json["arguments"] == {"quarter": "Q3"}
+
+
+def test_a_store_from_before_the_keys_is_closed_to_plain_payloads_once_none_is_left(
+    raincheck: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def noted() -> bool:
+        """Whether a note is there in plain; else it is put there."""
+        store = SqliteStore("tasks.db")
+        await store.open()
+        await store.put_note(note := Note(kind="sketch", key="report", value={"learned": True}))
+        found = await store.get_note("sketch", "report")
+        await store.close()
+        return found == note
+
+    ref = stored_with(None)
+    assert asyncio.run(noted())
+    monkeypatch.setenv("RAIN_KEY", new_key())
+    configured("RAIN_KEY")
+    refused = raincheck("tasks", "show", ref)
+    assert (refused.code, "holds tasks from before there was a key" in refused.err) == (1, True)
+    accepting = Path("raincheck.toml").read_text() + "accept_plain = true\n"
+    Path("raincheck.toml").write_text(accepting)
+    assert raincheck("tasks", "show", ref).code == 0
+    early = raincheck("store", "keys", "--close")
+    assert (early.code, "not closed: 1 tasks are not sealed" in early.out) == (1, True)
+    assert raincheck("tasks", "cancel", ref).code == 0
+    assert raincheck("tasks", "purge", "--settled-before", "0s", "--yes").code == 0
+    assert "plain payloads are refused from the next start on" in raincheck("store", "keys", "--close").out
+    assert not asyncio.run(noted())
+    # What the settings still say counts for nothing.
+    ref = stored_with(None)
+    shown = raincheck("tasks", "show", ref)
+    assert (shown.code, "is not sealed" in shown.err) == (1, True)
+
+
+def test_every_kind_of_note_is_among_those_that_are_sealed() -> None:
+    source = Path(__file__).parents[2] / "src/raincheck"
+    defined = re.compile(
+        r'^_?(?:KIND|PENDING|DEAD|OF_REQUESTS|[A-Z]+_NOTES)(?:: Final)? = "([a-z0-9-]+)"', re.MULTILINE
+    )
+    makers = [text for path in source.rglob("*.py") if "Note(" in (text := path.read_text()) or "NOTES" in text]
+    assert {kind for text in makers for kind in defined.findall(text)} == {*NOTE_KINDS, KEY_NOTES, PLAIN_NOTES}

@@ -29,8 +29,8 @@ OLD, NEW = b"o" * KEY_BYTES, b"n" * KEY_BYTES
 WORD = "s3cr3t-payload"
 
 
-def sealed(path: Path, *keys: bytes) -> SealedStore:
-    return SealedStore(SqliteStore(path, synchronous="normal"), Sealer(keys))
+def sealed(path: Path, *keys: bytes, accept_plain: bool = False) -> SealedStore:
+    return SealedStore(SqliteStore(path, synchronous="normal"), Sealer(keys), accept_plain=accept_plain)
 
 
 @pytest.fixture
@@ -165,13 +165,13 @@ async def test_the_key_can_be_changed_while_tasks_are_kept(path: Path) -> None:
     await plain.close()
 
 
-async def test_what_was_stored_before_there_was_a_key_is_still_read(path: Path) -> None:
+async def test_what_was_stored_before_there_was_a_key_is_still_read_where_that_is_set(path: Path) -> None:
     plain = SqliteStore(path)
     await plain.open()
     task = new_task(arguments={"a": WORD}, idempotency_key="k", fingerprint="f" * 64)
     await plain.insert(task)
     await plain.close()
-    store = sealed(path, NEW)
+    store = sealed(path, NEW, accept_plain=True)
     await store.open()
     assert await store.get(task.task_ref) == task
     assert (await store.insert(new_task(idempotency_key="k", fingerprint="f" * 64))).task == task

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from raincheck.blobs import BlobStore, checked_key
-from raincheck.sealing import SEALED_BYTES, Sealer
+from raincheck.sealing import SEALED_BYTES, Sealer, place_of
 
 __all__ = ["SealedBlobs"]
 
@@ -66,4 +66,4 @@ class SealedBlobs:
 
 
 def _place(key: str, number: int) -> str:
-    return f"blob/{key}/{number}"
+    return place_of("blob", key, str(number))

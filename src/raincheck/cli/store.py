@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from raincheck.cli.options import config_option, json_option, settings_from, state_url_option
-from raincheck.cli.tables import clean, document
+from raincheck.cli.tables import clean, document, timestamp
 from raincheck.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -96,30 +96,47 @@ def new_key() -> None:
 
 @store.command()
 @click.option("--forget", metavar="ID", help="Forget the key of that id: nothing sealed with it is wanted any more.")
+@click.option("--close", is_flag=True, help="Refuse payloads that are not sealed, once there is none left.")
 @_common
-def keys(config: str | None, state_url: str | None, as_json: bool, forget: str | None) -> None:
+def keys(config: str | None, state_url: str | None, as_json: bool, forget: str | None, close: bool) -> int:
     """Say which keys payloads in the store may be sealed with, by their ids.
 
     A start is refused while one of them is missing from `keys` in [encryption]. To change the key: put the new one last
     in `keys` everywhere, then first, and when the tasks from before are gone forget the old one and take it out.
 
+    A store that was used without keys is read with `accept_plain`. With --close it is looked through, and closed to
+    plain payloads where no task has one any more (exit code 1: some have). Then take `accept_plain` out.
+
     \b
     Examples:
       raincheck store keys
+      raincheck store keys --close
       raincheck store keys --forget 3f1c0a9b7d22
     """
     settings, place = _settings(config, state_url)
-    from raincheck.cli.store_checks import known_keys
+    from raincheck.cli.store_checks import closed, known_keys
 
+    plain = asyncio.run(closed(settings)) if close else None
     found = asyncio.run(known_keys(settings, forget))
     if as_json:
-        document({"store": place, "keys": [{"id": key, "configured": there} for key, there in found.items()]})
-        return
+        listed = [{"id": key, "configured": there} for key, there in found.items()]
+        document({"store": place, "keys": listed} | ({} if plain is None else {"plain_tasks": plain.number}))
+        return 1 if plain and plain.number else 0
     click.echo(f"store: {clean(place)}")
     for key, there in found.items():
         click.echo(f"{key}  {'in [encryption]' if there else 'not in [encryption]'}")
     if not found:
         click.echo("no key: payloads are stored as they are")
+    if plain is None:
+        return 0
+    if plain.number:
+        click.echo(
+            f"not closed: {plain.number} tasks are not sealed; the last of them is over by {timestamp(plain.until)}, "
+            "and gone when its retention is"
+        )
+        return 1
+    click.echo("closed: plain payloads are refused from the next start on; take 'accept_plain' out of [encryption]")
+    return 0
 
 
 async def _findings(settings: Settings, *, show: bool) -> list[Finding]:

@@ -1,7 +1,8 @@
-"""A store whose payloads nobody reads who has only the store: arguments, questions, results, checkpoints, notes.
+"""A store whose payloads nobody reads or makes who has the store alone: arguments, questions, results, notes.
 
 What the store needs to find and order tasks stays in clear: ids, scopes, names of operations, statuses, times, error
-codes, idempotency keys.
+codes, idempotency keys. Whose task it is, of which operation and under which key is authenticated with every payload:
+in another row, or in a row that says otherwise, it does not open.
 """
 
 from __future__ import annotations
@@ -11,10 +12,20 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
+from raincheck.errors import StoreUnusable
 from raincheck.notes import Note
-from raincheck.sealing import KEY_NOTES, CannotOpen, Sealer, check_keys
+from raincheck.sealing import (
+    KEY_NOTES,
+    PLAIN_NOTES,
+    CannotOpen,
+    Sealer,
+    check_keys,
+    closed_to_plain,
+    keys_in_use,
+    place_of,
+)
 from raincheck.store import Cursor, Inserted, Listener, Room, TaskStore, TaskSummary
 from raincheck.stores.payloads import decode_outcome, encode_outcome, encode_value
 from raincheck.stores.wrapper import StoreWrapper
@@ -25,29 +36,43 @@ __all__ = ["SealedStore"]
 logger = logging.getLogger(__name__)
 
 _SEALED = "$sealed"
+_MOST_TOLD = 1000
+
+_Value = TypeVar("_Value")
 
 
 class SealedStore(StoreWrapper):
-    """Seals what goes in and opens what comes out; payloads from before there was a key are read as they are.
+    """Seals what goes in and opens what comes out.
 
     Args:
         inner: The store that keeps the tasks.
         sealer: The keys.
+        accept_plain: Whether payloads that are not sealed are read as they are, as those are that were stored before
+            there was a key; not once the store was closed to them (`raincheck.sealing.close_to_plain`).
     """
 
-    def __init__(self, inner: TaskStore, sealer: Sealer) -> None:
+    def __init__(self, inner: TaskStore, sealer: Sealer, *, accept_plain: bool = False) -> None:
         super().__init__(inner)
         self._sealer = sealer
+        self._accept_plain = accept_plain
+        self._passed_over: set[str] = set()
 
     async def open(self) -> None:
         """See `TaskStore.open`.
 
         Raises:
-            StoreUnusable: Payloads may be sealed with a key that is not among the keys.
+            StoreUnusable: Payloads may be sealed with a key that is not among the keys, or are not sealed.
         """
         await self.inner.open()
         try:
             await check_keys(self.inner, self._sealer.ids)
+            if self._accept_plain:
+                self._accept_plain = not await closed_to_plain(self.inner, self._sealer)
+            elif not await keys_in_use(self.inner) and any((await self.inner.count()).values()):
+                raise StoreUnusable(
+                    "The task store holds tasks from before there was a key: set 'accept_plain = true' in [encryption] "
+                    "until they are gone (`raincheck store keys --close`)."
+                )
             await self.inner.put_note(Note(kind=KEY_NOTES, key=self._sealer.ids[0], value=None))
         except BaseException:
             await self.inner.close()
@@ -56,13 +81,12 @@ class SealedStore(StoreWrapper):
     async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
         """See `TaskStore.insert`. Fingerprints are stored as digests under the key."""
         marks = self._sealer.marks(task.fingerprint) if task.fingerprint else ("",)
-        sealed = replace(self._sealed(task), fingerprint=marks[0])
+        known = replace(task, fingerprint=marks[0])
         if task.inflight and task.fingerprint:
-            sealed = replace(sealed, idempotency_key=inflight_key(marks[0]))
-        stored, created = await self.inner.insert(sealed, room=room)
+            known = replace(known, idempotency_key=inflight_key(marks[0]))
+        stored, created = await self.inner.insert(self._sealed(known), room=room)
         if created:
-            known = {"fingerprint": sealed.fingerprint, "idempotency_key": sealed.idempotency_key}
-            return Inserted(replace(task, **known), created=True)
+            return Inserted(known, created=True)
         held = self._opened(stored)
         # Under an older key, or from before there was one, the same parameters have another digest.
         same = held.fingerprint in (*marks, task.fingerprint)
@@ -99,7 +123,7 @@ class SealedStore(StoreWrapper):
         found = await self.inner.list(
             scope=scope, statuses=statuses, operation_type=operation_type, after=after, limit=limit
         )
-        return [replace(each, progress=self._open_progress(each.progress, each.task_ref)) for each in found]
+        return [replace(each, progress=self._shown_progress(each)) for each in found]
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """See `TaskStore.subscribe`."""
@@ -119,37 +143,48 @@ class SealedStore(StoreWrapper):
     async def notes(
         self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
     ) -> Sequence[Note]:
-        """See `NoteStore.notes`. Which keys are in use is this store's own business, and no note of anybody else's."""
-        if kind == KEY_NOTES:
+        """See `NoteStore.notes`. Which keys are in use is this store's own business, and no note of anybody else's.
+
+        What cannot be opened here is passed over.
+        """
+        if kind in (KEY_NOTES, PLAIN_NOTES):
             return []
-        return [self._opened_note(note) for note in await self.inner.notes(kind, due=due, after=after, limit=limit)]
+        opened: list[Note] = []
+        for note in await self.inner.notes(kind, due=due, after=after, limit=limit):
+            try:
+                opened.append(self._opened_note(note))
+            except CannotOpen as error:
+                self._pass_over(f"{kind} {note.key}", "a note is passed over: %s", error, {})
+        return opened
 
     # Tasks.
 
     def _sealed(self, task: Task) -> Task:
-        ref = task.task_ref
+        place = _Place(task)
         url, progress = task.callback_url, task.progress
         return replace(
             task,
-            arguments=self._seal(task.arguments, f"{ref}/arguments"),
-            checkpoint=None if task.checkpoint is None else self._seal(task.checkpoint, f"{ref}/checkpoint"),
-            callback_url=None if url is None else self._seal_text(url, f"{ref}/callback_url"),
-            progress=progress and replace(progress, message=self._seal_message(progress.message, ref)),
-            inputs=tuple(self._sealed_input(each, ref) for each in task.inputs),
-            outcome=None if task.outcome is None else self._sealed_outcome(task.outcome, ref),
+            arguments=self._seal(task.arguments, place("arguments")),
+            checkpoint=None if task.checkpoint is None else self._seal(task.checkpoint, place("checkpoint")),
+            callback_url=None if url is None else self._seal_text(url, place("callback_url")),
+            progress=progress and replace(progress, message=self._sealed_message(progress.message, task)),
+            inputs=tuple(self._sealed_input(each, place) for each in task.inputs),
+            outcome=None if task.outcome is None else self._sealed_outcome(task.outcome, place("outcome", task.status)),
         )
 
     def _opened(self, task: Task) -> Task:
-        ref = task.task_ref
-        url = task.callback_url
+        place = _Place(task)
+        url, outcome = task.callback_url, task.outcome
+        if task.terminal and outcome is None and not self._accept_plain:
+            raise _plain()
         return replace(
             task,
-            arguments=self._open(task.arguments, f"{ref}/arguments"),
-            checkpoint=self._open(task.checkpoint, f"{ref}/checkpoint"),
-            callback_url=None if url is None else self._open_text(url, f"{ref}/callback_url"),
-            progress=self._open_progress(task.progress, ref),
-            inputs=tuple(self._opened_input(each, ref) for each in task.inputs),
-            outcome=None if task.outcome is None else self._opened_outcome(task.outcome, ref),
+            arguments=self._open(task.arguments, place("arguments")),
+            checkpoint=None if task.checkpoint is None else self._open(task.checkpoint, place("checkpoint")),
+            callback_url=None if url is None else self._open_text(url, place("callback_url")),
+            progress=self._opened_progress(task),
+            inputs=tuple(self._opened_input(each, place) for each in task.inputs),
+            outcome=None if outcome is None else self._opened_outcome(outcome, place("outcome", task.status)),
         )
 
     def _those_that_open(self, tasks: Sequence[Task]) -> list[Task]:
@@ -158,67 +193,122 @@ class SealedStore(StoreWrapper):
             try:
                 opened.append(self._opened(task))
             except CannotOpen as error:
-                logger.error("a task is passed over: %s", error.message, extra={"task_ref": task.task_ref})
+                self._pass_over(task.task_ref, "a task is passed over: %s", error, {"task_ref": task.task_ref})
         return opened
 
-    def _sealed_input(self, request: InputRequest, ref: str) -> InputRequest:
-        place = f"{ref}/inputs/{request.key}"
-        response = None if request.response is None else self._seal(request.response, f"{place}/response")
-        return replace(request, params=self._seal(request.params, f"{place}/params"), response=response)
+    def _pass_over(self, what: str, told: str, error: CannotOpen, extra: dict[str, str]) -> None:
+        # Every scan meets it again.
+        if what not in self._passed_over and len(self._passed_over) < _MOST_TOLD:
+            self._passed_over.add(what)
+            logger.error(told, error.message, extra=extra)
 
-    def _opened_input(self, request: InputRequest, ref: str) -> InputRequest:
-        place = f"{ref}/inputs/{request.key}"
-        params = self._open(request.params, f"{place}/params")
-        return replace(request, params=params, response=self._open(request.response, f"{place}/response"))
+    def _sealed_input(self, request: InputRequest, place: _Place) -> InputRequest:
+        asked, given = place.of_input(request)
+        response = None if request.response is None else self._seal(request.response, given)
+        return replace(request, params=self._seal(request.params, asked), response=response)
 
-    def _sealed_outcome(self, outcome: Outcome, ref: str) -> Outcome:
+    def _opened_input(self, request: InputRequest, place: _Place) -> InputRequest:
+        asked, given = place.of_input(request)
+        response = None if request.response is None else self._open(request.response, given)
+        return replace(request, params=self._open(request.params, asked), response=response)
+
+    def _sealed_outcome(self, outcome: Outcome, place: str) -> Outcome:
         # The code of an error stays: stores list by it.
         error = outcome.error and TaskError(code=outcome.error.code, message="", retryable=outcome.error.retryable)
-        return Outcome(value={_SEALED: self._sealer.seal(encode_outcome(outcome) or "", f"{ref}/outcome")}, error=error)
+        return Outcome(value={_SEALED: self._sealer.seal(encode_outcome(outcome) or "", place)}, error=error)
 
-    def _opened_outcome(self, outcome: Outcome, ref: str) -> Outcome:
+    def _opened_outcome(self, outcome: Outcome, place: str) -> Outcome:
         sealed = _sealed_text(outcome.value)
         if sealed is None:
-            return outcome
-        opened = decode_outcome(self._sealer.open(sealed, f"{ref}/outcome"))
+            return self._accepted(outcome)
+        opened = decode_outcome(self._sealer.open(sealed, place))
         assert opened is not None
         return opened
 
-    def _seal_message(self, message: str | None, ref: str) -> str | None:
-        return None if message is None else self._seal_text(message, f"{ref}/progress")
+    def _sealed_message(self, message: str | None, task: Task) -> str | None:
+        return None if message is None else self._seal_text(message, _place_of_progress(task))
 
-    def _open_progress(self, progress: Progress | None, ref: str) -> Progress | None:
+    def _opened_progress(self, task: Task | TaskSummary) -> Progress | None:
+        progress = task.progress
         if progress is None or progress.message is None:
             return progress
-        return replace(progress, message=self._open_text(progress.message, f"{ref}/progress"))
+        return replace(progress, message=self._open_text(progress.message, _place_of_progress(task)))
+
+    def _shown_progress(self, task: TaskSummary) -> Progress | None:
+        # One message that does not open must not hide the whole listing.
+        try:
+            return self._opened_progress(task)
+        except CannotOpen as error:
+            self._pass_over(task.task_ref, "a progress message is left out: %s", error, {"task_ref": task.task_ref})
+            return task.progress and replace(task.progress, message=None)
 
     # Notes.
 
     def _sealed_note(self, note: Note) -> Note:
-        return note if note.value is None else replace(note, value=self._seal(note.value, _place_of(note)))
+        return replace(note, value=self._seal(note.value, _place_of_note(note)))
 
     def _opened_note(self, note: Note) -> Note:
-        return replace(note, value=self._open(note.value, _place_of(note)))
+        return replace(note, value=self._open(note.value, _place_of_note(note)))
 
     # Values.
 
     def _seal(self, value: Any, place: str) -> dict[str, str]:
-        return {_SEALED: self._sealer.seal(encode_value(value) or "", place)}
+        return {_SEALED: self._sealer.seal(encode_value(value) or "null", place)}
 
     def _open(self, value: Any, place: str) -> Any:
         sealed = _sealed_text(value)
-        return value if sealed is None else json.loads(self._sealer.open(sealed, place))
+        return self._accepted(value) if sealed is None else json.loads(self._sealer.open(sealed, place))
 
     def _seal_text(self, text: str, place: str) -> str:
         return f"{_SEALED}:{self._sealer.seal(text, place)}"
 
     def _open_text(self, text: str, place: str) -> str:
         sealed = text.removeprefix(f"{_SEALED}:")
-        return text if sealed == text else self._sealer.open(sealed, place)
+        return self._accepted(text) if sealed == text else self._sealer.open(sealed, place)
+
+    def _accepted(self, plain: _Value) -> _Value:
+        if not self._accept_plain:
+            raise _plain()
+        return plain
 
 
-def _place_of(note: Note) -> str:
-    return f"note/{note.kind}/{note.key}"
+class _Place:
+    """Where the payloads of one task belong: whose it is, of which operation, under which key."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: Task) -> None:
+        # Where equal calls share a task under way, the store takes their key away from it at its end; its digest stays.
+        key = None if task.inflight else task.idempotency_key
+        self._task = (
+            task.task_ref,
+            task.scope,
+            task.operation_type,
+            "" if key is None else f"={key}",
+            task.fingerprint,
+        )
+
+    def __call__(self, *field: str) -> str:
+        return place_of("task", *self._task, *field)
+
+    def of_input(self, request: InputRequest) -> tuple[str, str]:
+        """The places of a question and of its answer."""
+        return self("question", request.key, request.method), self("answer", request.key, request.method)
+
+
+def _place_of_progress(task: Task | TaskSummary) -> str:
+    return place_of("progress", task.task_ref, task.scope, task.operation_type)
+
+
+def _place_of_note(note: Note) -> str:
+    return place_of("note", note.kind, note.key)
+
+
+def _plain() -> CannotOpen:
+    return CannotOpen(
+        "A payload in the task store is not sealed: it was put there without the key, and is refused "
+        "('accept_plain' in [encryption])."
+    )
 
 
 def _sealed_text(value: Any) -> str | None:
