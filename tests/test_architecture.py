@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "elapsed": set(),
     "errors": set(),
-    "logs": set(),
+    "logs": {"secrecy"},
     "task": {"errors"},
     "transitions": {"errors", "task"},
     "previews": set(),

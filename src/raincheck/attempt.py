@@ -9,14 +9,13 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from raincheck.errors import InternalError, OperationFailed, RaincheckError, TaskFailure, TaskTimeout
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Operation, Policy
 from raincheck.results import outcome_of
-from raincheck.secrecy import marked, opened, scrubbed, texts_of
+from raincheck.secrecy import marked, opened, outcome_scrubbed, texts_of, withholding
 from raincheck.task import Outcome, TaskError
 
 __all__ = ["failure", "guarded", "timed_out", "worth_retrying"]
@@ -50,10 +49,11 @@ async def guarded(
     Raises:
         CancelledError: It was told to stop, and has.
     """
-    withheld = texts_of(arguments)
-    outcome = await _ran(operation, arguments, context, first, told_to_stop, loud=not withheld)
-    if outcome.error is not None and withheld:
-        outcome = replace(outcome, error=scrubbed(outcome.error, withheld))
+    secret = texts_of(arguments)
+    with withholding(secret):
+        outcome = await _ran(operation, arguments, context, first, told_to_stop)
+    if outcome.error is not None and secret:
+        outcome = outcome_scrubbed(outcome, secret)
     return marked(outcome, operation.secret_results) if operation.secret_results else outcome
 
 
@@ -85,10 +85,7 @@ async def _ran(
     context: TaskContext,
     first: Callable[[], Awaitable[None]],
     told_to_stop: Callable[[], bool],
-    *,
-    loud: bool,
 ) -> Outcome:
-    # A traceback may show what is secret: it is logged only where nothing is (`loud`).
     extra = {"task_ref": context.task_ref, "operation": operation.operation_type}
     try:
         await first()
@@ -101,12 +98,12 @@ async def _ran(
         raise
     except InternalError as error:
         correlation = secrets.token_hex(8)
-        logger.error("internal error %s", correlation, exc_info=loud, extra=extra)
+        logger.error("internal error %s", correlation, exc_info=True, extra=extra)
         return failure(InternalError(error.message, details={"correlation_id": correlation}))
     except RaincheckError as error:
         return failure(error if isinstance(error, TaskFailure) else _foreign(error))
     except Exception as error:  # whatever an operation raises is its own error, and the caller's answer
-        logger.info("operation failed: %s", type(error).__name__, exc_info=loud, extra=extra)
+        logger.info("operation failed: %s", type(error).__name__, exc_info=True, extra=extra)
         return failure(_foreign(error))
     except BaseException as error:  # noqa: BLE001  sys.exit in an operation must not end the server
         logger.warning("an operation raised %s", type(error).__name__, extra=extra)

@@ -8,7 +8,9 @@ outcome (`Outcome.secret`): its caller gets it, listings, logs and webhooks do n
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Final, cast
 
@@ -20,14 +22,21 @@ __all__ = [
     "marked",
     "opened",
     "outcome_hidden",
+    "outcome_scrubbed",
     "scrubbed",
     "secret_properties",
+    "secret_texts",
     "texts_of",
+    "withheld",
+    "withholding",
+    "without",
     "wrapped",
 ]
 
 WITHHELD: Final = "(withheld)"
 """What is shown in a secret's place."""
+
+_withheld: ContextVar[frozenset[str]] = ContextVar("raincheck_withheld", default=frozenset())
 
 _ENVELOPE = "$secret"
 # Shorter texts would be found in every other word.
@@ -95,12 +104,53 @@ def texts_of(arguments: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(found)
 
 
+def secret_texts(arguments: Mapping[str, Any], secret: Collection[str]) -> frozenset[str]:
+    """`texts_of` for arguments as a caller sent them, of which these are secret."""
+    return texts_of({name: {_ENVELOPE: arguments[name]} for name in secret if name in arguments})
+
+
+@contextmanager
+def withholding(texts: Collection[str]) -> Generator[None]:
+    """Whatever is logged meanwhile, in this context and in tasks and threads that begin in it, is without these texts
+    and without tracebacks (`raincheck.logs`)."""
+    if not texts:
+        yield
+        return
+    token = _withheld.set(_withheld.get() | frozenset(texts))
+    try:
+        yield
+    finally:
+        _withheld.reset(token)
+
+
+def withheld() -> frozenset[str]:
+    """What nothing that is logged in this context may repeat."""
+    return _withheld.get()
+
+
+def without(text: str, secrets: Collection[str]) -> str:
+    """The text with each of these withheld."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, WITHHELD)
+    return text
+
+
 def scrubbed(error: TaskError, secrets: Collection[str]) -> TaskError:
     """The error without these texts in its message and details."""
     if not secrets:
         return error
-    message = _without(error.message, secrets)
+    message = without(error.message, secrets)
     return replace(error, message=message, details=cast("Mapping[str, Any]", _scrub(error.details, secrets)))
+
+
+def outcome_scrubbed(outcome: Outcome, secrets: Collection[str]) -> Outcome:
+    """The failed outcome without these texts, in whatever form it tells of its error."""
+    return replace(
+        outcome,
+        error=outcome.error and scrubbed(outcome.error, secrets),
+        mcp_result=_scrub(outcome.mcp_result, secrets),
+        rpc_error=_scrub(outcome.rpc_error, secrets),
+    )
 
 
 def _is_secret(part: Any, definitions: Any, depth: int) -> bool:
@@ -146,17 +196,11 @@ def _gather(value: Any, found: set[str]) -> None:
         found.update((json.dumps(text)[1:-1], repr(text)[1:-1]))
 
 
-def _without(text: str, secrets: Collection[str]) -> str:
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, WITHHELD)
-    return text
-
-
 def _scrub(value: Any, secrets: Collection[str]) -> Any:
     if isinstance(value, str):
-        return _without(value, secrets)
+        return without(value, secrets)
     if isinstance(value, Mapping):
-        return {_without(name, secrets): _scrub(member, secrets) for name, member in cast("Any", value).items()}
+        return {without(name, secrets): _scrub(member, secrets) for name, member in cast("Any", value).items()}
     if isinstance(value, list):
         return [_scrub(item, secrets) for item in cast("list[Any]", value)]
     return WITHHELD if isinstance(value, int | float) and str(value) in secrets else value

@@ -23,6 +23,7 @@ from raincheck.heartbeat import Heartbeat
 from raincheck.history_keeper import HistoryKeeper
 from raincheck.leftovers import Leftovers
 from raincheck.limits.limiter import Limiter
+from raincheck.logs import guard_logs
 from raincheck.lost_workers import LostWorkers, WorkerProcesses
 from raincheck.operations.guardian import guardian_at_work
 from raincheck.operations.operation import Operation
@@ -112,6 +113,7 @@ class Service:
         blobs: BlobStore | None = None,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
+        guard_logs()
         self.settings = settings or ServiceSettings()
         kernel = Kernel()
         local = store.capabilities.shared and not store.capabilities.remote

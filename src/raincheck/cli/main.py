@@ -102,5 +102,7 @@ def _usage(error: click.ClickException) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"raincheck: {' '.join(message.split())}", file=sys.stderr)
+    from raincheck.logs import printable
+
+    print(f"raincheck: {printable(' '.join(message.split()))}", file=sys.stderr)
     return code

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from raincheck import status
+from raincheck.logs import printable
 
 __all__ = ["clean", "document", "pretty", "print_table", "span", "timestamp"]
 
@@ -44,7 +45,7 @@ def pretty(value: Any) -> str:
 
 def clean(text: str) -> str:
     """The text on one line, with whatever could steer a terminal escaped."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return printable(text)
 
 
 def span(seconds: float) -> str:

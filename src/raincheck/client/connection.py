@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 
 from raincheck.client.answers import Session
 from raincheck.client.errors import ConnectionLost
+from raincheck.logs import guard_logs
 
 __all__ = ["Connect", "ReconnectingSession", "backoff", "lost_connection", "timed_out"]
 
@@ -84,6 +85,7 @@ class ReconnectingSession:
     """
 
     def __init__(self, connect: Connect, *, outage_seconds: float = 60.0, answer_seconds: float = 45.0) -> None:
+        guard_logs()
         self._connect = connect
         self._outage = outage_seconds
         self._answer = answer_seconds

@@ -12,7 +12,7 @@ from typing import Any
 from mcp.server.context import ServerRequestContext
 
 from raincheck.config import PollingSettings
-from raincheck.errors import CallError, InternalError, InvalidParameters, StoreError, TaskNotFound
+from raincheck.errors import CallError, InternalError, InvalidParameters, StoreError, TaskNotFound, UnknownOperation
 from raincheck.hints import Hints, Lookup
 from raincheck.hints_schedule import Ladder
 from raincheck.mcp import wire
@@ -29,6 +29,7 @@ from raincheck.mcp.tool_use_ids import ToolUseIds
 from raincheck.polling.program_hints import ProgramHints
 from raincheck.registry import Registry, Submission
 from raincheck.results import Results
+from raincheck.secrecy import secret_texts, withholding
 from raincheck.task import Task, TaskStatus, utc_now
 
 __all__ = ["HandleTools", "answer_errors"]
@@ -115,7 +116,19 @@ class HandleTools:
 
     async def call(self, name: str, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
         """The result of a call; errors are results too."""
-        return await answer_errors(self._checked_call(name, arguments, ctx))
+        with withholding(self._secret_texts(name, arguments)):
+            return await answer_errors(self._checked_call(name, arguments, ctx))
+
+    def _secret_texts(self, name: str, arguments: Mapping[str, Any]) -> Collection[str]:
+        """What nothing may repeat that is logged while the call is answered."""
+        parameters, operation_type = arguments.get("parameters"), arguments.get("operation_type")
+        if name != "initiate_background_task" or not isinstance(parameters, Mapping):
+            return ()
+        try:
+            operation = self._registry.operation(str(operation_type))
+        except UnknownOperation:
+            return ()
+        return secret_texts(parameters, operation.secret_parameters)  # pyright: ignore[reportUnknownArgumentType]
 
     def admit(self, scope: str) -> None:
         """Count one call, of whichever surface, against what its caller may make.

@@ -17,7 +17,8 @@ from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND, CallToolRequestParams, C
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from raincheck.errors import OperationFailed, RaincheckError, StoreError, TaskFailure, TaskTimeout
+from raincheck.attempt import failure, guarded, timed_out
+from raincheck.errors import OperationFailed, StoreError
 from raincheck.mcp import wire
 from raincheck.mcp.client_questions import answered_round
 from raincheck.mcp.handle_tools import HandleTools
@@ -39,9 +40,10 @@ from raincheck.operations.context import CallbackAddress, TaskContext
 from raincheck.operations.operation import Operation
 from raincheck.polling.inline_wait import InlineWaits
 from raincheck.registry import Registry, Submission
-from raincheck.results import Results, outcome_of
+from raincheck.results import Results
 from raincheck.run import input_key
-from raincheck.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, new_task_ref
+from raincheck.secrecy import wrapped
+from raincheck.task import InputRequest, Outcome, Progress, Task, TaskStatus, new_task_ref
 
 __all__ = ["TypedTools", "task_support", "tool_function"]
 
@@ -188,7 +190,7 @@ class TypedTools:
         )
         checked = operation.executor.validate(arguments)
         async with self._registry.in_request(operation) as call:
-            outcome = await self._outcome_of(operation, checked, context)
+            outcome = await _run_within(operation, wrapped(checked, operation.secret_parameters), context)
             call.ended(outcome)
         try:
             outcome = await self._results.put_away_of_request(
@@ -198,27 +200,17 @@ class TypedTools:
             logger.warning("a large result is answered whole, it cannot be put away: %s", failure.message)
         return wire.outcome_result(outcome, raise_rpc_error=rpc_error)
 
-    async def _outcome_of(self, operation: Operation, arguments: Mapping[str, Any], context: TaskContext) -> Outcome:
-        seconds = operation.policy.timeout_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                value = await operation.executor.run(arguments, context)
-        except TimeoutError:
-            context.mark_cancelled()
-            error: RaincheckError = TaskTimeout(
-                f"The operation ran longer than {seconds:g} s (timeout).",
-                details={"limit": "timeout", "phase": "processing", "seconds": seconds},
-            )
-        except TaskFailure as failure:
-            error = failure
-        except MCPError:
-            raise
-        except Exception as failure:  # whatever an operation raises is its own error, and the caller's answer
-            logger.info("operation failed", exc_info=True, extra={"operation": operation.operation_type})
-            error = OperationFailed(str(failure) or type(failure).__name__, details={"type": type(failure).__name__})
-        else:
-            return outcome_of(value, operation.policy.max_result_bytes)
-        return Outcome(error=TaskError.from_exception(error))
+
+async def _run_within(operation: Operation, arguments: Mapping[str, Any], context: TaskContext) -> Outcome:
+    """The outcome of an inline call, as guarded as that of a task."""
+    request = asyncio.current_task()
+    assert request is not None
+    try:
+        async with asyncio.timeout(operation.policy.timeout_seconds):
+            return await guarded(operation, arguments, context, told_to_stop=lambda: request.cancelling() > 0)
+    except TimeoutError:
+        context.mark_cancelled()
+        return failure(timed_out(operation.policy))
 
 
 class _RequestBackend:

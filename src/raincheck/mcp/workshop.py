@@ -55,6 +55,7 @@ from raincheck.operations.webhook import Webhook
 from raincheck.polling.inline_wait import InlineWaits
 from raincheck.polling.patience import Patience
 from raincheck.registry import Registry
+from raincheck.secrecy import secret_texts, withholding
 from raincheck.service import Service
 from raincheck.store import TaskStore
 
@@ -262,7 +263,8 @@ class Workshop:
         call = self._typed.call(operation, params, ctx)
         # A client of the core tasks waits for a task and has no use for a tool's result; everywhere else the model
         # reads why the call was refused, and when to try again.
-        return await (answered(call) if surface_of(params, ctx) is Surface.CORE else answer_errors(call))
+        with withholding(secret_texts(params.arguments or {}, operation.secret_parameters)):
+            return await (answered(call) if surface_of(params, ctx) is Surface.CORE else answer_errors(call))
 
     async def answer_handle(
         self, name: str, arguments: Mapping[str, Any], ctx: ServerRequestContext[Any, Any]
