@@ -1,4 +1,5 @@
-"""A receiver of webhooks: python receiver.py PORT, with the secret in WEBHOOK_SECRET."""
+"""A receiver of webhooks: python receiver.py PORT, with its secret (raincheck tasks webhooks secret URL) in
+WEBHOOK_SECRET."""
 
 import os
 import sys

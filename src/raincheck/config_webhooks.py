@@ -48,8 +48,9 @@ class WebhooksSettings(Section):
     secrets: _Texts = Field(
         default=(),
         repr=False,
-        description="Signs what is sent: `whsec_…` as Standard Webhooks has it, or `${NAME}`, the environment "
-        "variable that holds one; the newest first. Every one signs, so that receivers can change over.",
+        description="Sign what is sent: `whsec_…` as Standard Webhooks has it, or `${NAME}`, the environment "
+        "variable that holds one; the newest first. Every one signs, so that receivers can change over. The receivers "
+        "at each origin have secrets of their own, made of these: `raincheck tasks webhooks secret URL`.",
     )
     timeout_seconds: float = Field(
         default=10, ge=0.1, le=120, description="How long a receiver may take for one attempt, connecting included."
@@ -105,7 +106,9 @@ class WebhookSettings(Section):
         repr=False,
         description="The address; `${NAME}` is replaced by that environment variable.",
     )
-    secrets: _Texts = Field(default=(), repr=False, description="As in [webhooks]; empty: those.")
+    secrets: _Texts = Field(
+        default=(), repr=False, description="The receiver's own, used as they are; empty: those of [webhooks]."
+    )
     events: Annotated[tuple[WebhookEvent, ...], Field(strict=False)] = Field(
         default=EVENTS, min_length=1, description="Which ends are told."
     )

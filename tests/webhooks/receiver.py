@@ -11,6 +11,8 @@ from typing import Any
 from operations.http_server import Handler, Received, Server, answer, serving
 from standardwebhooks import Webhook
 
+from raincheck.webhooks.signing import secret_of
+
 SECRET = "whsec_" + "cmFpbmNoZWNr" * 3
 OTHER_SECRET = "whsec_" + "b3RoZXJzZWNy" * 3
 
@@ -22,7 +24,7 @@ class Receiver:
     """What came in, verified; and what is answered next."""
 
     server: Server
-    secret: str = SECRET
+    secret: str
     messages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     ids: list[str] = field(default_factory=list[str])
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -47,8 +49,8 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiving(*responses: bytes | Handler, secret: str = SECRET, port: int = 0) -> AsyncGenerator[Receiver]:
-    """A receiver that answers so in turn, and the last of it for ever."""
+async def receiving(*responses: bytes | Handler, secret: str | None = None, port: int = 0) -> AsyncGenerator[Receiver]:
+    """A receiver that answers so in turn, and the last of it for ever. By default its secret is made of `SECRET`."""
     left = list(responses) or [FINE]
 
     async def handle(request: Received, writer: asyncio.StreamWriter) -> None:
@@ -63,7 +65,7 @@ async def receiving(*responses: bytes | Handler, secret: str = SECRET, port: int
             await response(request, writer)
 
     async with serving(handle, port) as server:
-        receiver = Receiver(server=server, secret=secret)
+        receiver = Receiver(server=server, secret=secret or secret_of(SECRET, server.url))
         yield receiver
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from operations.http_server import answer
 from standardwebhooks import Webhook as Verifier
+from standardwebhooks import WebhookVerificationError
 from webhooks.receiver import FINE, OTHER_SECRET, SECRET, Receiver, hang, receiving
 
 from raincheck.errors import IdempotencyConflict, InvalidParameters, OperationFailed
@@ -24,6 +25,7 @@ from raincheck.stores.sealed import SealedStore
 from raincheck.webhooks.delivery import PENDING, Delivery
 from raincheck.webhooks.desk import WebhookDesk
 from raincheck.webhooks.rules import WebhookRules
+from raincheck.webhooks.signing import secret_of
 from support.lab import Lab
 
 
@@ -202,6 +204,21 @@ async def test_an_operations_own_webhook_is_told_with_its_headers_and_secrets_an
         assert len(theirs.messages) == 1
         assert task is not None
         assert "hunter2" not in str(task), "an operation's address stays in the settings"
+
+
+async def test_no_receiver_can_sign_for_another(lab: Lab) -> None:
+    lab.operation("own")(echo)
+    async with receiving() as one, receiving() as other:
+        async with lab.service(webhooks=rules(one, other)) as service:
+            for receiver in (one, other):
+                await submit(service, f"{receiver.url}/own", "own")
+                await receiver.got(1)
+        received = one.server.received[0]
+        for secret in (SECRET, other.secret):
+            with pytest.raises(WebhookVerificationError):
+                Verifier(secret).verify(received.body, received.headers)
+        # One origin, one secret: whatever the path, and the port that is the scheme's own.
+        assert secret_of(SECRET, "https://a.example/x?y") == secret_of(SECRET, "https://A.example:443/")
 
 
 async def test_an_end_that_an_operations_webhook_does_not_want_is_not_told(lab: Lab) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,20 +15,23 @@ from webhooks.receiver import SECRET
 
 from raincheck.task import Outcome, Task, TaskStatus
 from raincheck.webhooks.message import message_of
+from raincheck.webhooks.signing import secret_of
 from support.serving import Workplace, calling
 
 FOLDER = EXAMPLES / "webhooks"
 
 
 async def test_the_example_receiver_verifies_what_the_example_server_sends(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
     receiver = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(FOLDER / "receiver.py"), "0"),
-        env=os.environ | {"WEBHOOK_SECRET": SECRET},
+        *(sys.executable, str(FOLDER / "receiver.py"), str(port)),
+        env=os.environ | {"WEBHOOK_SECRET": secret_of(SECRET, f"http://127.0.0.1:{port}/")},
         stdout=asyncio.subprocess.PIPE,
     )
     assert receiver.stdout is not None
     try:
-        port = (await asyncio.wait_for(receiver.stdout.readline(), 10)).split()[-1].decode()
+        assert (await asyncio.wait_for(receiver.stdout.readline(), 10)).split()[-1].decode() == str(port)
         variables = {"WEBHOOK_SECRET": SECRET, "COUNT_WEBHOOK": f"http://127.0.0.1:{port}/own"}
         place = Workplace(tmp_path, (FOLDER / "raincheck.toml").read_text())
         async with place.http(env=variables) as server, calling(server.port) as caller:

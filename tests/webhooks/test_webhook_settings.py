@@ -20,6 +20,7 @@ from raincheck.config_sources import load_settings
 from raincheck.errors import ConfigurationError, MissingDependency
 from raincheck.operations.webhook import Webhook
 from raincheck.stores.memory import MemoryStore
+from raincheck.webhooks.signing import secret_of
 
 ALLOWED = f"[webhooks]\nallow = ['hooks.example.com']\nsecrets = ['{SECRET}']\n"
 HTTP = "[operations.render]\nkind = 'http'\nurl = 'http://127.0.0.1/'\ndescription = 'd'\n"
@@ -225,3 +226,18 @@ async def test_a_librarys_operation_tells_its_own_webhook_and_its_callers() -> N
             (message,) = await own.got(1)
             assert message["data"]["result"] == 42
             assert await theirs.got(1) == [message]
+
+
+def test_the_command_line_prints_a_receivers_secrets(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NEW_SECRET", SECRET)
+    file = tmp_path / "raincheck.toml"
+    file.write_text(f"[webhooks]\nallow = ['a.example']\nsecrets = ['${{NEW_SECRET}}', '{OTHER_SECRET}']\n")
+    command = ("tasks", "webhooks", "secret", "--config", str(file))
+    assert main((*command, "https://a.example/hook")) == 0
+    assert capsys.readouterr().out.split() == [secret_of(each, "https://a.example") for each in (SECRET, OTHER_SECRET)]
+    assert main((*command, "ftp://a.example/")) == 1
+    file.write_text("")
+    assert main((*command, "https://a.example/hook")) == 1
+    assert "there are no 'secrets' in [webhooks]" in capsys.readouterr().err

@@ -88,6 +88,40 @@ def retry(task_ref: str | None, everything: bool, as_json: bool, config: str | N
         click.echo(f"{number} deliver{'y' if number == 1 else 'ies'} will be tried again")
 
 
+@webhooks.command()
+@click.argument("url")
+@_common
+def secret(url: str, as_json: bool, config: str | None, state_url: str | None) -> None:
+    """Print the secrets that the receiver at an address verifies signatures with, the newest first.
+
+    They are made of `secrets` in [webhooks], for the scheme, host and port of the address: no receiver can sign for
+    another one. An operation's own `secrets` are used as they are.
+
+    \b
+    Example:
+      raincheck tasks webhooks secret https://hooks.example.com/
+    """
+    from raincheck.compose import require_signing, service_settings
+    from raincheck.errors import InvalidParameters
+    from raincheck.outgoing.errors import RequestRefused
+
+    settings = settings_from(config, state_url=state_url)
+    require_signing()
+    from raincheck.webhooks.signing import secret_of
+
+    shared = service_settings(settings).webhooks.secrets
+    if not shared:
+        raise InvalidParameters(f"there are no 'secrets' in [webhooks] of {settings.source}")
+    try:
+        made = [secret_of(each, url) for each in shared]
+    except RequestRefused as error:
+        raise InvalidParameters(error.message) from None
+    if as_json:
+        document({"secrets": made})
+    else:
+        click.echo("\n".join(made))
+
+
 def _json(entry: Entry) -> dict[str, Any]:
     delivery = entry.delivery
     return {

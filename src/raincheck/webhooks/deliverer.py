@@ -273,19 +273,25 @@ class Deliverer:
         if target != OWN:
             if not self._rules.secrets:
                 return _Failure(error="no secret is set in [webhooks] of this process")
-            return _Order(url=target, rules=self._rules.of_callbacks(), secrets=tuple(self._rules.secrets), headers={})
+            return _Order(url=target, rules=self._rules.of_callbacks(), secrets=self._shared(target), headers={})
         operation = self._operations(delivery.operation_type)
         if operation is None:
             return _Failure(error="this process does not know the operation", after=_ELSEWHERE_SECONDS)
         webhook = operation.policy.webhook
         if webhook is None or delivery.event not in webhook.events:
             return None
-        secrets = tuple(webhook.secrets or self._rules.secrets)
+        secrets = tuple(webhook.secrets) or self._shared(webhook.url)
         if not secrets:
             return _Failure(error="no secret is set for this webhook in this process")
         return _Order(
             url=webhook.url, rules=self._rules.of_own(webhook.url), secrets=secrets, headers=dict(webhook.headers)
         )
+
+    def _shared(self, url: str) -> tuple[str, ...]:
+        """The secrets of [webhooks], as they are for that receiver."""
+        from raincheck.webhooks.signing import secret_of
+
+        return tuple(secret_of(secret, url) for secret in self._rules.secrets)
 
     async def _attempt(self, delivery: Delivery, order: _Order) -> _Failure | None:
         from raincheck.webhooks.signing import signed

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 from collections.abc import Sequence
 from datetime import datetime
 
 from standardwebhooks import Webhook
 
-__all__ = ["signed"]
+from raincheck.outgoing.rules import Target
+
+__all__ = ["secret_of", "signed"]
+
+_PREFIX = "whsec_"
+_INFO = b"raincheck webhook secret 1\0"
+
+
+def secret_of(secret: str, url: str) -> str:
+    """What a secret of [webhooks] is for the receivers at one origin (scheme, host and port): they have that one alone.
+
+    Who is told nothing but its own cannot sign what another receiver would take for ours.
+
+    Raises:
+        RequestRefused: The address is none.
+    """
+    key = base64.b64decode(secret.removeprefix(_PREFIX))
+    derived = hmac.digest(key, _INFO + Target.parse(url).origin.encode(), "sha256")
+    return _PREFIX + base64.b64encode(derived).decode()
 
 
 def signed(secrets: Sequence[str], message_id: str, at: datetime, body: bytes) -> dict[str, str]:
