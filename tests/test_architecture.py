@@ -11,7 +11,18 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
 
-_DOMAIN = {"elapsed", "errors", "previews", "result_forms", "secrecy", "task", "transitions", "logs", "_version"}
+_DOMAIN = {
+    "elapsed",
+    "errors",
+    "local_paths",
+    "previews",
+    "result_forms",
+    "secrecy",
+    "task",
+    "transitions",
+    "logs",
+    "_version",
+}
 _PORTS = {"blobs", "notes", "store", "engine"}
 _HISTORY = {"history", "history_sketch", "history_keeper", "hints", "hints_schedule"}
 _CORE = {
@@ -26,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "elapsed": set(),
     "errors": set(),
+    "local_paths": set(),
     "logs": {"secrecy"},
     "task": {"errors"},
     "transitions": {"errors", "task"},

@@ -9,9 +9,11 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from raincheck.errors import InternalError, OperationFailed, RaincheckError, TaskFailure, TaskTimeout
+from raincheck.local_paths import without_folders
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Operation, Policy
 from raincheck.results import outcome_of
@@ -52,8 +54,11 @@ async def guarded(
     secret = texts_of(arguments)
     with withholding(secret):
         outcome = await _ran(operation, arguments, context, first, told_to_stop)
-    if outcome.error is not None and secret:
-        outcome = outcome_scrubbed(outcome, secret)
+    if (error := outcome.error) is not None:
+        if outcome.mcp_result is None:
+            outcome = replace(outcome, error=replace(error, message=without_folders(error.message, opened(arguments))))
+        if secret:
+            outcome = outcome_scrubbed(outcome, secret)
     return marked(outcome, operation.secret_results) if operation.secret_results else outcome
 
 

@@ -1,4 +1,4 @@
-"""What callers are told when the task store fails: what is wrong and whether to try again, not where on the network."""
+"""What callers are told when the task store fails: what is wrong and whether to try again, not where it is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import secrets
 
 from raincheck.errors import StoreError
+from raincheck.local_paths import without_folders
 
 __all__ = ["for_callers"]
 
@@ -19,5 +20,5 @@ def for_callers(error: StoreError) -> StoreError:
     """The error as a caller may see it; the log gets the whole under the correlation id in its `details`."""
     correlation = secrets.token_hex(8)
     logger.warning("the task store failed, correlation id %s: %s", correlation, error.message)
-    told = _ADDRESS.sub("", error.message)
+    told = without_folders(_ADDRESS.sub("", error.message))
     return type(error)(told, retryable=error.retryable, details={"correlation_id": correlation})
