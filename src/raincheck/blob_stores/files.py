@@ -15,6 +15,7 @@ from pathlib import Path
 
 from raincheck.blobs import checked_key, expired_before
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
+from raincheck.stores.state_files import check_folder
 
 __all__ = ["FileBlobs"]
 
@@ -35,6 +36,7 @@ class FileBlobs:
         """See `BlobStore.open`."""
         if self._folder.exists() and not self._folder.is_dir():
             raise StoreUnusable(f"Large results cannot be kept in {self._folder}: it is not a folder.")
+        check_folder(self._folder)
 
     async def close(self) -> None:
         """See `BlobStore.close`."""
@@ -123,7 +125,8 @@ class FileBlobs:
 
 
 def _read(path: Path, offset: int, length: int) -> bytes:
-    with path.open("rb") as file:
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
         file.seek(offset)
         return file.read(length)
 

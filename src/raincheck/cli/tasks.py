@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -120,7 +121,7 @@ def result(task_ref: str, output: str | None, config: str | None, state_url: str
     """
     found = _at_desk(settings_from(config, state_url=state_url), lambda desk: desk.result(task_ref))
     try:
-        with click.open_file(output or "-", "wb") as file:
+        with open(output, "wb", opener=_private) if output not in (None, "-") else click.open_file("-", "wb") as file:
             file.write(found)
     except OSError as error:
         raise RaincheckError(f"cannot write {output or 'the result'}: {error.strerror}") from None
@@ -206,6 +207,11 @@ def purge(
         document({"removed": removed})
     else:
         click.echo(f"{removed} tasks removed")
+
+
+def _private(path: str, flags: int) -> int:
+    # A result is for whoever asked for it; a file that is there already keeps its mode.
+    return os.open(path, flags, 0o600)
 
 
 def _at_desk(settings: Settings, work: Callable[[Desk], Awaitable[_T]]) -> _T:

@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 
 from raincheck.errors import StoreUnavailable, StoreUnusable
 from raincheck.stores.sqlite_errors import is_locked
+from raincheck.stores.state_files import check_file
 from raincheck.stores.statements import read_sql
 
 __all__ = [
@@ -93,12 +94,15 @@ def create_file(path: str) -> None:
 
     Raises:
         StoreUnavailable: The file or its folder cannot be made.
+        StoreUnusable: Others may have put it there (`raincheck.stores.state_files`).
     """
     try:
         Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # An existing file is never opened here: closing it would drop this process's locks on it (POSIX).
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        for name in (path, *(f"{path}-{kind}" for kind in ("wal", "shm", "journal"))):
+            check_file(name)
     except OSError as error:
         raise StoreUnavailable(f"The task store {path} cannot be created: {error.strerror}.") from error
 
