@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import pytest
@@ -66,7 +67,7 @@ def settings_of(environment: Mapping[str, str]) -> Settings:
 
 def test_there_is_something_to_test() -> None:
     assert {file.name for file in COMPOSE} == {"compose.yaml", "compose.redis.yaml"}
-    assert len(CONTAINERS) == 7
+    assert len(CONTAINERS) == 8
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -109,11 +110,12 @@ def test_the_parts_of_a_compose_file_fit_together(file: Path) -> None:
     whole = yaml.safe_load(file.read_text(encoding="utf-8"))
     services: dict[str, Any] = whole["services"]
     for service in services.values():
-        for needed in service.get("depends_on", {}):
-            assert "healthcheck" in services[needed]
+        for needed, how in service.get("depends_on", {}).items():
+            ends = how["condition"] == "service_completed_successfully"
+            assert "healthcheck" in services[needed] or (ends and needed == "migrate")
         for volume in service["volumes"]:
             source = volume.split(":")[0]
-            assert source in whole["volumes"] or (DEPLOY / source).resolve() == FLEET
+            assert source in whole["volumes"] or (DEPLOY / source).resolve() == FLEET or (DEPLOY / source).is_file()
         if "build" in service:
             assert (DEPLOY / service["build"]["context"]).resolve() == ROOT
             assert (ROOT / service["build"]["dockerfile"]).is_file()
@@ -121,10 +123,24 @@ def test_the_parts_of_a_compose_file_fit_together(file: Path) -> None:
     for port in services["server"]["ports"]:
         assert port.startswith("127.0.0.1:")
     for container, _ in compose_containers(file):
+        if container.arguments[0] == "store":
+            continue
         # The image's check asks at this port.
         _, flags = given(container.arguments)
         own = flags["port"] if container.name == "server" else settings_of(container.environment).worker.health_port
         assert container.environment["HEALTH_PORT"] == str(own)
+
+
+@pytest.mark.parametrize("file", COMPOSE, ids=lambda file: file.name)
+def test_no_password_stands_in_a_command_line_and_nothing_of_ours_is_a_superuser(file: Path) -> None:
+    services: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))["services"]
+    for service in services.values():
+        assert "$" not in str(service.get("command")) + str(service.get("healthcheck"))
+    for container, _ in compose_containers(file):
+        url = urlsplit(container.environment["RAINCHECK_STATE__URL"])
+        assert url.username == ("raincheck_owner" if container.name == "migrate" else "raincheck")
+        if url.scheme == "postgresql" and container.name != "migrate":
+            assert container.environment["RAINCHECK_STATE__MIGRATE"] == "check"
 
 
 # Kubernetes.
@@ -149,6 +165,9 @@ def test_every_selector_selects_pods_and_every_probe_and_service_a_port() -> Non
     objects = manifests()
     deployments = {each["metadata"]["name"]: each for each in objects if each["kind"] == "Deployment"}
     pods = {name: each["spec"]["template"]["metadata"]["labels"] for name, each in deployments.items()}
+    jobs = [each["spec"]["template"]["metadata"]["labels"] for each in objects if each["kind"] == "Job"]
+    policed = [each["spec"]["podSelector"]["matchLabels"] for each in objects if each["kind"] == "NetworkPolicy"]
+    assert sorted(policed, key=str) == sorted([*pods.values(), *jobs], key=str), "every pod has its policy"
     for each in objects:
         spec = each.get("spec", {})
         if each["kind"] in ("Deployment", "PodDisruptionBudget"):
@@ -157,6 +176,16 @@ def test_every_selector_selects_pods_and_every_probe_and_service_a_port() -> Non
             (name,) = [name for name, labels in pods.items() if labels == spec["selector"]]
             ports = {port["name"] for port in _container(deployments[name])["ports"]}
             assert {port["targetPort"] for port in spec["ports"]} <= ports
+        if each["kind"] == "NetworkPolicy":
+            assert spec["podSelector"]["matchLabels"] in [*pods.values(), *jobs]
+            assert spec["policyTypes"] == ["Ingress", "Egress"]
+            for rule in spec["ingress"]:
+                (port,) = rule["ports"]
+                assert port["port"] in {
+                    port["name"] for port in _container(deployments[each["metadata"]["name"]])["ports"]
+                }
+            (outside,) = [to["ipBlock"] for rule in spec["egress"] for to in rule["to"] if "ipBlock" in to] or [None]
+            assert outside is None or "169.254.0.0/16" in outside["except"]
         if each["kind"] == "HorizontalPodAutoscaler":
             assert spec["scaleTargetRef"]["name"] in deployments
     for name, deployment in deployments.items():
@@ -210,7 +239,7 @@ def test_kustomize_builds_the_manifests() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert {each["kind"] for each in yaml.safe_load_all(done.stdout)} == {
-        *("ConfigMap", "Deployment", "PodDisruptionBudget", "Service")
+        *("ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "Service")
     }
 
 

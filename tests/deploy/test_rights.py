@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
+import shutil
+import socket
+import subprocess
+import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import psycopg
 import pytest
 from deploy.files import FLEET, ROOT
+from redis import Redis
+from redis.exceptions import AuthenticationError, NoPermissionError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from support.history import FUNCTIONS, TOML
 from support.servers.postgres import PostgresServer
@@ -92,6 +102,77 @@ async def test_the_user_in_postgresql_cannot_make_a_schema(place: Workplace, pos
     code, _, err = await place.raincheck("store", "migrate", env=environment)
     assert code == 1
     assert "needs the right CREATE on the database" in err
+
+
+def test_the_roles_of_the_compose_file_have_their_passwords_and_are_no_superusers() -> None:
+    needed(PostgresServer.missing())
+    if shutil.which("psql") is None:
+        pytest.skip("psql is not installed")
+    server = PostgresServer()
+    server.start()
+    try:
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE raincheck")
+        parts = urlsplit(server.url)
+        environment = {
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(server.port),
+            "PGUSER": parts.username or "postgres",
+            "RIGHTS": str(FLEET / "rights.sql"),
+            "RAINCHECK_OWNER_PASSWORD": "owner'; DROP",
+            "RAINCHECK_PASSWORD": "worker",
+        }
+        script = ["sh", str(ROOT / "deploy" / "postgres-roles.sh")]
+        done = subprocess.run(script, env=os.environ | environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            rows = connection.execute(
+                "SELECT rolname, rolsuper, rolcreaterole, rolpassword LIKE 'SCRAM-SHA-256$%' FROM pg_authid "
+                "WHERE rolname LIKE 'raincheck%' ORDER BY 1"
+            ).fetchall()
+            public = connection.execute(
+                "SELECT has_database_privilege('pg_monitor', 'raincheck', 'CONNECT')"
+            ).fetchall()
+        assert rows == [("raincheck", False, False, True), ("raincheck_owner", False, False, True)]
+        assert public == [(False,)]
+    finally:
+        server.close()
+
+
+def redis_as(port: int, **login: Any) -> Any:
+    return Redis(port=port, **login)
+
+
+def test_the_redis_of_the_compose_file_knows_the_one_user_and_its_password_is_in_no_command_line(
+    tmp_path: Path,
+) -> None:
+    needed(RedisServer.missing())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    environment = {"REDIS_PASSWORD": "hunter2", "USERS": str(FLEET / "users.acl"), "TMPDIR": str(tmp_path)}
+    script = ["sh", str(ROOT / "deploy" / "redis-user.sh"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    process = subprocess.Popen(script, env=os.environ | environment, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    try:
+        with redis_as(port, username="raincheck", password="hunter2") as client:
+            until = time.monotonic() + 20
+            while True:
+                try:
+                    assert client.ping()
+                    break
+                except RedisConnectionError:
+                    assert time.monotonic() < until
+                    time.sleep(0.02)
+            assert client.set("mcp_task:x", "1")
+            with pytest.raises(NoPermissionError):
+                client.set("others", "1")
+        for wrong in ({}, {"username": "raincheck", "password": "change-me"}, {"password": "hunter2"}):
+            with redis_as(port, **wrong) as client, pytest.raises(AuthenticationError):
+                client.ping()
+        assert "hunter2" not in " ".join(psutil.Process(process.pid).cmdline())
+        assert b"hunter2" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 def acl() -> Sequence[str]:

@@ -229,6 +229,7 @@ async def test_the_command_line_shows_the_preview_and_writes_the_whole(workplace
     assert file.read_text() == LINE * 10_000
     code, out, _ = await workplace.raincheck("tasks", "result", inline["resource"].split("/")[3], *config)
     assert json.loads(out) == {"rows": list(range(50_000))}
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
     code, _, err = await workplace.raincheck("tasks", "result", status["task_ref"], "--output", "no/such/x", *config)
     assert code == 1
     assert err.startswith("raincheck: cannot write no/such/x")
