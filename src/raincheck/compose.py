@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from raincheck.sealing import Sealer
     from raincheck.service import ServiceSettings
     from raincheck.store import Companion, TaskStore
+    from raincheck.stores.closing import PlainTasks
     from raincheck.tls import Tls
 
 __all__ = [
+    "close_to_plain",
     "make_blobs",
     "make_engine",
     "make_store",
@@ -59,6 +61,15 @@ def sealing(settings: Settings, store: TaskStore) -> TaskStore:
     from raincheck.stores.sealed import SealedStore
 
     return SealedStore(store, sealer, accept_plain=settings.encryption.accept_plain)
+
+
+async def close_to_plain(store: TaskStore) -> PlainTasks:
+    """Close an open store with keys to plain payloads, where no task has one any more; those that have."""
+    from raincheck.stores.closing import closed
+    from raincheck.stores.sealed import SealedStore
+
+    assert isinstance(store, SealedStore)
+    return await closed(store)
 
 
 def _sealer(settings: Settings) -> Sealer | None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from raincheck.cli.store_checks import NOTE_KINDS
 from raincheck.notes import Note
 from raincheck.sealing import KEY_NOTES, PLAIN_NOTES, key_id, new_key, read_key
 from raincheck.store import TaskStore
+from raincheck.stores.closing import NOTE_KINDS
 from raincheck.stores.sealed import SealedStore, Sealer
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import Task, utc_now

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path

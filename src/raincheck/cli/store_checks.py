@@ -13,25 +13,19 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from raincheck.errors import InvalidParameters, StoreError, StoreUnusable
-from raincheck.sealing import KEY_NOTES, CannotOpen, close_to_plain, key_id, keys_in_use
-from raincheck.store import Cursor, TaskStore
+from raincheck.sealing import KEY_NOTES, key_id, keys_in_use
+from raincheck.store import TaskStore
 from raincheck.task import Task, new_task_ref, utc_now
 from raincheck.transitions import Cancel, transition
 
 if TYPE_CHECKING:
     from raincheck.config import Settings
+    from raincheck.stores.closing import PlainTasks
 
-__all__ = ["NOTE_KINDS", "Finding", "PlainTasks", "checked", "closed", "known_keys", "migrated"]
-
-NOTE_KINDS = (
-    *("blob", "breaker", "callback", "patience", "permits"),
-    *("request-result", "sketch", "upstream", "webhook", "webhook-dead"),
-)
-"""The kinds of all notes that are sealed."""
+__all__ = ["Finding", "checked", "closed", "known_keys", "migrated"]
 
 _PURGES = 50
 _PURGE_STEP = 500
-_PAGE = 200
 _CLOCKS_APART_SECONDS = 1.0
 
 
@@ -117,59 +111,19 @@ async def known_keys(settings: Settings, forget: str | None) -> dict[str, bool]:
         return {key: key in ids for key in in_use}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlainTasks:
-    """The tasks that are not sealed: how many there are, and when the last of them is gone at the latest."""
-
-    number: int
-    until: datetime | None
-
-
 async def closed(settings: Settings) -> PlainTasks:
     """Close the store to plain payloads, where no task has one any more; the tasks that have. Notes are sealed first.
 
     Raises:
         InvalidParameters: The settings name no keys.
     """
-    from raincheck.sealing import Sealer
-    from raincheck.stores.sealed import SealedStore
+    from raincheck.compose import close_to_plain
 
-    keys = settings.encryption.key_bytes(os.environ)
-    if not keys:
+    if not settings.encryption.keys:
         raise InvalidParameters("there are no 'keys' in [encryption]: payloads are stored as they are")
-    sealer = Sealer(keys)
     accepting = settings.encryption.model_copy(update={"accept_plain": True})
     async with _opened(settings.model_copy(update={"encryption": accepting}), migrate=False) as store:
-        assert isinstance(store, SealedStore)
-        for kind in NOTE_KINDS:
-            await _seal_notes(store, kind)
-        plain = await _plain_tasks(SealedStore(store.inner, sealer))
-        if not plain.number:
-            await close_to_plain(store.inner, sealer)
-        return plain
-
-
-async def _seal_notes(store: TaskStore, kind: str) -> None:
-    after = ""
-    while page := await store.notes(kind, after=after, limit=_PAGE):
-        for note in page:
-            # Where somebody else wrote it meanwhile, that sealed it.
-            await store.put_note(replace(note, version=note.version + 1))
-        after = page[-1].key
-
-
-async def _plain_tasks(strict: TaskStore) -> PlainTasks:
-    number, until, after = 0, None, None
-    while page := await strict.list(after=after, limit=_PAGE):
-        for summary in page:
-            try:
-                await strict.get(summary.task_ref)
-            except CannotOpen:
-                number += 1
-                ends = max(summary.deadline_at, summary.settled_at or summary.deadline_at)
-                until = ends if until is None else max(until, ends)
-        after = Cursor(page[-1].created_at, page[-1].task_ref)
-    return PlainTasks(number=number, until=until)
+        return await close_to_plain(store)
 
 
 @asynccontextmanager

@@ -103,21 +103,17 @@ def secret(url: str, as_json: bool, config: str | None, state_url: str | None) -
     """
     from raincheck.compose import require_signing, service_settings
     from raincheck.errors import InvalidParameters
-    from raincheck.outgoing.errors import RequestRefused
 
     settings = settings_from(config, state_url=state_url)
     require_signing()
-    from raincheck.webhooks.signing import secret_of
+    from raincheck.webhooks.signing import secrets_of
 
     shared = service_settings(settings).webhooks.secrets
     if not shared:
         raise InvalidParameters(f"there are no 'secrets' in [webhooks] of {settings.source}")
-    try:
-        made = [secret_of(each, url) for each in shared]
-    except RequestRefused as error:
-        raise InvalidParameters(error.message) from None
+    made = secrets_of(shared, url)
     if as_json:
-        document({"secrets": made})
+        document({"secrets": [*made]})
     else:
         click.echo("\n".join(made))
 

@@ -49,11 +49,15 @@ class SealedStore(StoreWrapper):
         sealer: The keys.
         accept_plain: Whether payloads that are not sealed are read as they are, as those are that were stored before
             there was a key; not once the store was closed to them (`raincheck.sealing.close_to_plain`).
+
+    Attributes:
+        inner: The store inside.
+        sealer: The keys.
     """
 
     def __init__(self, inner: TaskStore, sealer: Sealer, *, accept_plain: bool = False) -> None:
         super().__init__(inner)
-        self._sealer = sealer
+        self.sealer = sealer
         self._accept_plain = accept_plain
         self._passed_over: set[str] = set()
 
@@ -65,22 +69,22 @@ class SealedStore(StoreWrapper):
         """
         await self.inner.open()
         try:
-            await check_keys(self.inner, self._sealer.ids)
+            await check_keys(self.inner, self.sealer.ids)
             if self._accept_plain:
-                self._accept_plain = not await closed_to_plain(self.inner, self._sealer)
+                self._accept_plain = not await closed_to_plain(self.inner, self.sealer)
             elif not await keys_in_use(self.inner) and any((await self.inner.count()).values()):
                 raise StoreUnusable(
                     "The task store holds tasks from before there was a key: set 'accept_plain = true' in [encryption] "
                     "until they are gone (`raincheck store keys --close`)."
                 )
-            await self.inner.put_note(Note(kind=KEY_NOTES, key=self._sealer.ids[0], value=None))
+            await self.inner.put_note(Note(kind=KEY_NOTES, key=self.sealer.ids[0], value=None))
         except BaseException:
             await self.inner.close()
             raise
 
     async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
         """See `TaskStore.insert`. Fingerprints are stored as digests under the key."""
-        marks = self._sealer.marks(task.fingerprint) if task.fingerprint else ("",)
+        marks = self.sealer.marks(task.fingerprint) if task.fingerprint else ("",)
         known = replace(task, fingerprint=marks[0])
         if task.inflight and task.fingerprint:
             known = replace(known, idempotency_key=inflight_key(marks[0]))
@@ -215,13 +219,13 @@ class SealedStore(StoreWrapper):
     def _sealed_outcome(self, outcome: Outcome, place: str) -> Outcome:
         # The code of an error stays: stores list by it.
         error = outcome.error and TaskError(code=outcome.error.code, message="", retryable=outcome.error.retryable)
-        return Outcome(value={_SEALED: self._sealer.seal(encode_outcome(outcome) or "", place)}, error=error)
+        return Outcome(value={_SEALED: self.sealer.seal(encode_outcome(outcome) or "", place)}, error=error)
 
     def _opened_outcome(self, outcome: Outcome, place: str) -> Outcome:
         sealed = _sealed_text(outcome.value)
         if sealed is None:
             return self._accepted(outcome)
-        opened = decode_outcome(self._sealer.open(sealed, place))
+        opened = decode_outcome(self.sealer.open(sealed, place))
         assert opened is not None
         return opened
 
@@ -253,18 +257,18 @@ class SealedStore(StoreWrapper):
     # Values.
 
     def _seal(self, value: Any, place: str) -> dict[str, str]:
-        return {_SEALED: self._sealer.seal(encode_value(value) or "null", place)}
+        return {_SEALED: self.sealer.seal(encode_value(value) or "null", place)}
 
     def _open(self, value: Any, place: str) -> Any:
         sealed = _sealed_text(value)
-        return self._accepted(value) if sealed is None else json.loads(self._sealer.open(sealed, place))
+        return self._accepted(value) if sealed is None else json.loads(self.sealer.open(sealed, place))
 
     def _seal_text(self, text: str, place: str) -> str:
-        return f"{_SEALED}:{self._sealer.seal(text, place)}"
+        return f"{_SEALED}:{self.sealer.seal(text, place)}"
 
     def _open_text(self, text: str, place: str) -> str:
         sealed = text.removeprefix(f"{_SEALED}:")
-        return self._accepted(text) if sealed == text else self._sealer.open(sealed, place)
+        return self._accepted(text) if sealed == text else self.sealer.open(sealed, place)
 
     def _accepted(self, plain: _Value) -> _Value:
         if not self._accept_plain:

@@ -289,9 +289,9 @@ class Deliverer:
 
     def _shared(self, url: str) -> tuple[str, ...]:
         """The secrets of [webhooks], as they are for that receiver."""
-        from raincheck.webhooks.signing import secret_of
+        from raincheck.webhooks.signing import secrets_of
 
-        return tuple(secret_of(secret, url) for secret in self._rules.secrets)
+        return secrets_of(self._rules.secrets, url)
 
     async def _attempt(self, delivery: Delivery, order: _Order) -> _Failure | None:
         from raincheck.webhooks.signing import signed

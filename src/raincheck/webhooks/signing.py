@@ -9,9 +9,11 @@ from datetime import datetime
 
 from standardwebhooks import Webhook
 
+from raincheck.errors import InvalidParameters
+from raincheck.outgoing.errors import RequestRefused
 from raincheck.outgoing.rules import Target
 
-__all__ = ["secret_of", "signed"]
+__all__ = ["secret_of", "secrets_of", "signed"]
 
 _PREFIX = "whsec_"
 _INFO = b"raincheck webhook secret 1\0"
@@ -28,6 +30,18 @@ def secret_of(secret: str, url: str) -> str:
     key = base64.b64decode(secret.removeprefix(_PREFIX))
     derived = hmac.digest(key, _INFO + Target.parse(url).origin.encode(), "sha256")
     return _PREFIX + base64.b64encode(derived).decode()
+
+
+def secrets_of(secrets: Sequence[str], url: str) -> tuple[str, ...]:
+    """`secret_of` for each.
+
+    Raises:
+        InvalidParameters: The address is none.
+    """
+    try:
+        return tuple(secret_of(secret, url) for secret in secrets)
+    except RequestRefused as error:
+        raise InvalidParameters(error.message) from None
 
 
 def signed(secrets: Sequence[str], message_id: str, at: datetime, body: bytes) -> dict[str, str]:
