@@ -165,6 +165,7 @@ async def test_a_host_that_lies_about_its_address_gets_no_request_and_is_named_i
     store = MemoryStore()
     async with receiving() as receiver:
         liar = f"http://localhost:{receiver.server.port}"
+        receiver.secret = secret_of(SECRET, liar)
         for networks, error in (((), "not public"), ((network_of("127.0.0.0/8"), network_of("::1")), "")):
             allowed = rules(allow=[HostRule.parse(liar)], networks=networks, first_backoff_seconds=60.0)
             async with lab.service(store=store, webhooks=allowed) as service:

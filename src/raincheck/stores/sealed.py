@@ -168,7 +168,7 @@ class SealedStore(StoreWrapper):
         url, progress = task.callback_url, task.progress
         return replace(
             task,
-            arguments=self._seal(task.arguments, place("arguments")),
+            arguments=self._seal(task.arguments, place("arguments", task.fingerprint)),
             checkpoint=None if task.checkpoint is None else self._seal(task.checkpoint, place("checkpoint")),
             callback_url=None if url is None else self._seal_text(url, place("callback_url")),
             progress=progress and replace(progress, message=self._sealed_message(progress.message, task)),
@@ -183,7 +183,7 @@ class SealedStore(StoreWrapper):
             raise _plain()
         return replace(
             task,
-            arguments=self._open(task.arguments, place("arguments")),
+            arguments=self._open(task.arguments, place("arguments", task.fingerprint)),
             checkpoint=None if task.checkpoint is None else self._open(task.checkpoint, place("checkpoint")),
             callback_url=None if url is None else self._open_text(url, place("callback_url")),
             progress=self._opened_progress(task),
@@ -282,15 +282,10 @@ class _Place:
     __slots__ = ("_task",)
 
     def __init__(self, task: Task) -> None:
-        # Where equal calls share a task under way, the store takes their key away from it at its end; its digest stays.
-        key = None if task.inflight else task.idempotency_key
-        self._task = (
-            task.task_ref,
-            task.scope,
-            task.operation_type,
-            "" if key is None else f"={key}",
-            task.fingerprint,
-        )
+        # The key that equal calls share is taken away from their task at its end; the fingerprint, as good, is bound to
+        # the arguments.
+        key = "" if task.inflight or task.idempotency_key is None else f"={task.idempotency_key}"
+        self._task = (task.task_ref, task.scope, task.operation_type, key)
 
     def __call__(self, *field: str) -> str:
         return place_of("task", *self._task, *field)
