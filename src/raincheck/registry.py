@@ -31,6 +31,8 @@ from raincheck.leftovers import due_with
 from raincheck.limits.limiter import InRequest, Limiter
 from raincheck.operations.argument_slips import as_declared
 from raincheck.operations.operation import AnswerBy, Operation
+from raincheck.operations.question_answers import checked_answer
+from raincheck.operations.validation import ParameterChecks
 from raincheck.secrecy import wrapped
 from raincheck.store import Cursor, Inserted, Room, TaskStore, TaskSummary
 from raincheck.task import InputRequest, Task, TaskStatus, inflight_key, new_task_ref, utc_now
@@ -106,6 +108,7 @@ class Registry:
         self._engine = engine
         self._changes = changes
         self._max_parameters_bytes = max_parameters_bytes
+        self._checks = ParameterChecks()
         self._limiter = limiter
         self._room = None if room == _ANY_NUMBER else room
         self._callbacks = callbacks
@@ -162,9 +165,9 @@ class Registry:
         policy = operation.policy
         wait = _checked_wait(max_wait_seconds, policy.max_wait_ceiling_seconds)
         _check_key(idempotency_key)
-        self._check_size(arguments)
         callback = None if callback_url is None else self._callbacks(callback_url)
-        checked = operation.executor.validate(arguments)
+        inputs = tuple(self._checked_input(each) for each in inputs)
+        checked = await self.checked(operation, arguments, scope=scope)
         shared = idempotency_key or tool_use or policy.dedupe == "inflight"
         fingerprint = _fingerprint(operation, checked, callback) if shared else ""
         own_key = idempotency_key
@@ -210,10 +213,19 @@ class Registry:
         """
         operation, task = self.operation(operation_type), await self.get(task_ref, scope=scope)
         if task.operation_type != operation_type or task.arguments != wrapped(
-            operation.executor.validate(arguments), operation.secret_parameters
+            await self.checked(operation, arguments, scope=scope), operation.secret_parameters
         ):
             raise InvalidParameters("The answers belong to another call: the operation or its parameters differ.")
         return task
+
+    async def checked(self, operation: Operation, arguments: Mapping[str, Any], *, scope: str) -> dict[str, Any]:
+        """The arguments as they are to be stored, checked within the bounds of `ParameterChecks`.
+
+        Raises:
+            InvalidParameters, PayloadTooLarge: They do not fit, or are too many.
+        """
+        size = self._checked_size("parameters", arguments)
+        return await self._checks.checked(operation, arguments, scope=scope, size=size)
 
     def answer_by(self, operation_type: str) -> AnswerBy:
         """Who may answer the operation's questions; anyone, where it is not known any more."""
@@ -353,8 +365,20 @@ class Registry:
 
         Raises:
             TaskNotFound: As in `get`.
+            InvalidParameters: An answer is none to its question; nothing was written.
+            PayloadTooLarge: They are larger than parameters may be.
         """
-        return self._shown(await self._apply(task_ref, scope, ProvideInput(responses=responses)))
+        task = await self._stored(task_ref, scope)
+        self._checked_size("answers", responses)
+        given = [replace(each, response=responses[each.key]) for each in task.outstanding if each.key in responses]
+        answers = {each.key: self._checked_input(each).response or {} for each in given}
+        return self._shown(await self._apply(task_ref, scope, ProvideInput(responses=answers)))
+
+    def _checked_input(self, question: InputRequest) -> InputRequest:
+        if question.response is None:
+            return question
+        answer = checked_answer(question.key, question.method, question.params, question.response)
+        return replace(question, response=answer)
 
     async def list(
         self,
@@ -407,17 +431,18 @@ class Registry:
             if changed is task or await self._store.replace(changed, note=note):
                 return changed
 
-    def _check_size(self, arguments: Mapping[str, Any]) -> None:
+    def _checked_size(self, what: str, given: Mapping[str, Any]) -> int:
         try:
-            size = len(json.dumps(arguments, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+            size = len(json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
         except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidParameters(f"The parameters are not JSON: {error}") from error
+            raise InvalidParameters(f"The {what} are not JSON: {error}") from error
         if size > self._max_parameters_bytes:
             raise PayloadTooLarge(
-                f"The parameters are {size} bytes as JSON; at most {self._max_parameters_bytes} are allowed "
+                f"The {what} are {size} bytes as JSON; at most {self._max_parameters_bytes} are allowed "
                 "(max_parameters_bytes). Pass a reference to large data instead.",
                 details={"bytes": size, "max_parameters_bytes": self._max_parameters_bytes},
             )
+        return size
 
 
 def _not_found() -> TaskNotFound:

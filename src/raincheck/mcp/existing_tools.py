@@ -32,6 +32,7 @@ from pydantic import PrivateAttr
 from raincheck.errors import OperationFailed
 from raincheck.mcp.protocol_errors import protocol_error_outcome
 from raincheck.operations.context import TaskContext
+from raincheck.operations.foreign_json import NotJson, plain_json
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.schema import ParameterSchema
 from raincheck.task import Outcome, TaskError
@@ -121,7 +122,10 @@ class ExistingToolExecutor:
             if error.__cause__ is not None:
                 logger.info("tool failed", exc_info=error.__cause__, extra={"task_ref": context.task_ref})
             return _tool_error(str(error))
-        dumped = result.model_dump(by_alias=True, mode="json", exclude_none=True)
+        try:
+            dumped, _ = plain_json(result.model_dump(by_alias=True, mode="json", exclude_none=True))
+        except NotJson as error:
+            return _tool_error(f"Tool {self._name} gave a result that JSON cannot hold: {error}")
         if not result.is_error:
             return Outcome(mcp_result=dumped)
         text = next((block["text"] for block in dumped["content"] if block.get("type") == "text"), "The tool failed.")
