@@ -30,6 +30,7 @@ from pydantic import PrivateAttr
 from raincheck.errors import OperationFailed
 from raincheck.mcp.protocol_errors import protocol_error_outcome
 from raincheck.operations.context import TaskContext
+from raincheck.operations.costly_types import CostlyTypes
 from raincheck.operations.foreign_json import NotJson, plain_json
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.schema import ParameterSchema
@@ -114,6 +115,8 @@ class FastMCPToolExecutor:
         self._server = server
         self._tool = tool
         self._parameters = ParameterSchema(dict(tool.parameters), tool.name)
+        # The tool's own types are checked by pydantic when it runs.
+        self._costly = CostlyTypes(self._parameters.schema)
 
     @property
     def parameters_schema(self) -> Mapping[str, Any]:
@@ -122,7 +125,9 @@ class FastMCPToolExecutor:
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """See `Executor.validate`."""
-        return self._parameters.validate(arguments)
+        checked = self._parameters.validate(arguments)
+        self._costly.check(self._parameters.operation_type, checked)
+        return checked
 
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Outcome:
         """See `Executor.run`: the whole tool result is kept, and a JSON-RPC error as it is."""

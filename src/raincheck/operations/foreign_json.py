@@ -23,6 +23,7 @@ DEEPEST = 64
 _LONG_EXPONENT = re.compile(rb"[eE]\+?[0-9]{3}")
 _MANY_DIGITS = b"0" * 200
 _DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_NO_NUMBER = re.compile(rb"NaN|Infinity")
 _LONGEST_REASON = 120
 
 
@@ -52,7 +53,7 @@ def read_json(text: bytes | str) -> Any:
         encoded = text.encode() if isinstance(text, str) else text
         value = pydantic_core.from_json(encoded, allow_inf_nan=False)
     except ValueError as error:
-        raise _reason(error) from None
+        raise _reason(error, text) from None
     if encoded.count(b"[") + encoded.count(b"{") > DEEPEST and _is_deeper(value):
         raise NestedTooDeeply
     if _LONG_EXPONENT.search(encoded) or _MANY_DIGITS in encoded.translate(_DIGITS_AS_ZEROS):
@@ -92,7 +93,7 @@ def _members(value: Any) -> Iterable[Any]:
     return cast("dict[str, Any]", value).values() if type(value) is dict else cast("list[Any]", value)
 
 
-def _reason(error: Exception) -> NotJson:
+def _reason(error: Exception, read: bytes | str = b"") -> NotJson:
     text = str(error)
     if "recursion" in text or "depth" in text or "Circular reference" in text:
         return NestedTooDeeply()
@@ -102,8 +103,8 @@ def _reason(error: Exception) -> NotJson:
         return NotJson("text with a lone surrogate, which UTF-8 cannot hold")
     if "unknown type" in text:
         return NotJson(f"not JSON: {' '.join(text.split())[:_LONGEST_REASON]}")
-    if "expected value" in text or "NaN" in text or "Infinity" in text:
-        return NotJson(f"not JSON, which has no NaN and no infinity: {' '.join(text.split())[:_LONGEST_REASON]}")
+    if "expected value" in text and _NO_NUMBER.search(read if isinstance(read, bytes) else read.encode()):
+        return NotJson("NaN, infinity or the like, which JSON cannot hold")
     return NotJson(f"not JSON: {' '.join(text.split())[:_LONGEST_REASON]}")
 
 

@@ -55,6 +55,7 @@ class ParameterSchema:
     """An object schema and its validator.
 
     Attributes:
+        operation_type: Whose parameters they are.
         schema: The schema; `type` is "object", and `additionalProperties` is false unless it was declared otherwise.
         properties: The schemas of the declared parameters.
     """
@@ -65,7 +66,7 @@ class ParameterSchema:
         Raises:
             ConfigurationError: It is not a JSON Schema of an object; the message names the place.
         """
-        self._operation_type = operation_type
+        self.operation_type = operation_type
         whole: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False, **schema}
         place = f"operation {operation_type!r}: parameters"
         if whole["type"] != "object":
@@ -94,7 +95,7 @@ class ParameterSchema:
             InvalidParameters: They do not fit; one line names the parameter and what is allowed.
             TooMuchWork: A bound that the caller set (`bounded_work`) is passed.
         """
-        stored, _ = stored_parameters(self._operation_type, arguments)
+        stored, _ = stored_parameters(self.operation_type, arguments)
         whole = {**self._defaults, **stored}
         with bounded_work(LONGEST_WORK_SECONDS):
             try:
@@ -107,10 +108,10 @@ class ParameterSchema:
             except RecursionError:
                 raise self._refused("nested too deeply for this operation's schema") from None
         problems = [problem for error in found for problem in self._problems(error)]
-        raise invalid_parameters(self._operation_type, problems)
+        raise invalid_parameters(self.operation_type, problems)
 
     def _refused(self, problem: str) -> InvalidParameters:
-        return invalid_parameters(self._operation_type, [Problem(parameter="(all)", problem=problem)])
+        return invalid_parameters(self.operation_type, [Problem(parameter="(all)", problem=problem)])
 
     def _problems(self, error: ValidationError) -> Iterator[Problem]:
         path = [str(part) for part in error.absolute_path]
