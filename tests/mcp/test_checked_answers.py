@@ -92,6 +92,10 @@ def test_a_question_whose_schema_cannot_be_checked_is_left_to_its_operation(sche
     assert checked_answer("k", "elicitation/create", {"requestedSchema": schema}, answer) == answer
 
 
+def _error(result: Any) -> dict[str, Any]:
+    return result.structured_content["error"]
+
+
 async def test_no_way_of_answering_passes_the_check(make_raincheck: Callable[..., Raincheck]) -> None:
     rc = make_raincheck()
     server = MCPServer[Any]("test", extensions=[rc], lifespan=rc.lifespan)
@@ -122,12 +126,12 @@ async def test_no_way_of_answering_passes_the_check(make_raincheck: Callable[...
                         "provide_task_input", {"task_ref": ref, "responses": {key: answer}}
                     )  # fmt: skip
                     assert result.is_error
-                    error = (result.structured_content or {})["error"]
+                    error = _error(result)
                     assert error["code"] == "invalid_parameters"
                     assert why in error["message"]
                 large = {key: {"action": "accept", "content": {**ADA, "more": "x" * 2_000_000}}}
                 result = await client.call_tool("provide_task_input", {"task_ref": ref, "responses": large})
-                error = (result.structured_content or {})["error"]
+                error = _error(result)
                 assert error["code"] == "payload_too_large"
                 assert error["message"].startswith("The answers are 2000")
                 # The host's own dialog, by a request or in a repeated call.
@@ -156,5 +160,5 @@ async def test_what_is_asked_before_the_task_is_checked_too(make_raincheck: Call
     async with rc.running() as registry, Client(server, elicitation_callback=host) as client:
         result = await client.call_tool("greet", {})
         assert result.is_error
-        assert "content.name: should match" in (result.structured_content or {})["error"]["message"]
+        assert "content.name: should match" in _error(result)["message"]
         assert list(await registry.list(scope="*")) == []

@@ -16,6 +16,7 @@ from raincheck.operations.operation import Operation
 from raincheck.operations.python import python_operation
 from raincheck.operations.schema import ParameterSchema
 from raincheck.operations.schema_keywords import TooMuchWork, bounded_work, canonical
+from raincheck.operations.upstream_json import JsonPath
 from raincheck.operations.validation import LARGE_BYTES, ParameterChecks
 
 GENEROUS_SECONDS = 4.0
@@ -139,18 +140,18 @@ def test_what_is_costly_to_check_by_pairs_or_backtracking_is_checked_in_linear_t
     assert bool(expected) is bool(found)
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        {"properties": {"a": {}}, "unevaluatedProperties": False},
-        {"allOf": [{"properties": {"a": {}}}], "unevaluatedProperties": False},
-        {"if": {"required": ["a"]}, "then": {"properties": {"a": {}}}, "unevaluatedProperties": False},
-        {"dependentSchemas": {"a": {"properties": {"a": {}}}}, "unevaluatedProperties": False},
-        {"oneOf": [{"required": ["a"], "properties": {"a": {}}}, {"required": ["b"]}], "unevaluatedProperties": False},
-        {"$ref": "#/$defs/a", "unevaluatedProperties": False},
-        {"patternProperties": {"^a$": {}}, "unevaluatedProperties": {"type": "string"}},
-    ],
-)
+EVALUATED: list[Any] = [
+    {"properties": {"a": {}}, "unevaluatedProperties": False},
+    {"allOf": [{"properties": {"a": {}}}], "unevaluatedProperties": False},
+    {"if": {"required": ["a"]}, "then": {"properties": {"a": {}}}, "unevaluatedProperties": False},
+    {"dependentSchemas": {"a": {"properties": {"a": {}}}}, "unevaluatedProperties": False},
+    {"oneOf": [{"required": ["a"], "properties": {"a": {}}}, {"required": ["b"]}], "unevaluatedProperties": False},
+    {"$ref": "#/$defs/a", "unevaluatedProperties": False},
+    {"patternProperties": {"^a$": {}}, "unevaluatedProperties": {"type": "string"}},
+]
+
+
+@pytest.mark.parametrize("part", EVALUATED)
 def test_what_other_keywords_have_evaluated_is_known(part: dict[str, Any]) -> None:
     schema = schema_of(part, {"a": {"properties": {"a": True}}})
     assert refusal(schema, {"a": 1}) == ""
@@ -328,3 +329,19 @@ async def test_small_parameters_that_turn_out_to_be_costly_go_on_off_the_loop() 
     with pytest.raises(TooMuchWork), bounded_work(0.02):
         slow.validate(value)
     assert await ParameterChecks().checked(operation, value, scope="a", size=LARGE_BYTES) == value
+
+
+@pytest.mark.parametrize(
+    ("path", "document", "found"),
+    [
+        ("$[?match(@.s, '(a+)+')].s", [{"s": "a" * 60 + "!"}, {"s": "aaa"}], "aaa"),
+        ("$[?search(@.s, '(a|aa)+$')].s", [{"s": "a" * 60 + "!"}, {"s": "!aaa"}], "!aaa"),
+        ("$.all[?match(@, $.pattern)]", {"all": ["a" * 60 + "!", "aa"], "pattern": "(a+)+"}, "aa"),
+        ("$[?match(@, 'a.c')]", ["a\nc", "a\rc", "xabc", "abc"], "abc"),
+        ("$[?match(@, 'a[.]c')]", ["abc", "a.c"], "a.c"),
+        ("$[?match(@, 'a\\\\.c')]", ["abc", "a.c"], "a.c"),
+        ("$[?match(@, '(?=a)a')]", ["a"], None),
+    ],
+)
+def test_no_text_of_an_upstream_holds_up_the_patterns_of_a_json_path(path: str, document: Any, found: Any) -> None:
+    assert JsonPath(path, place="here").first(document) == found
