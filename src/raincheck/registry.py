@@ -21,7 +21,6 @@ from raincheck.errors import (
     CircuitOpen,
     IdempotencyConflict,
     InvalidParameters,
-    PayloadTooLarge,
     QueueFull,
     StoreError,
     TaskNotFound,
@@ -31,7 +30,6 @@ from raincheck.leftovers import due_with
 from raincheck.limits.limiter import InRequest, Limiter
 from raincheck.operations.argument_slips import as_declared
 from raincheck.operations.operation import AnswerBy, Operation
-from raincheck.operations.question_answers import checked_answer
 from raincheck.operations.validation import ParameterChecks
 from raincheck.secrecy import wrapped
 from raincheck.store import Cursor, Inserted, Room, TaskStore, TaskSummary
@@ -107,8 +105,7 @@ class Registry:
         self._names = names
         self._engine = engine
         self._changes = changes
-        self._max_parameters_bytes = max_parameters_bytes
-        self._checks = ParameterChecks()
+        self._checks = ParameterChecks(max_parameters_bytes)
         self._limiter = limiter
         self._room = None if room == _ANY_NUMBER else room
         self._callbacks = callbacks
@@ -166,7 +163,7 @@ class Registry:
         wait = _checked_wait(max_wait_seconds, policy.max_wait_ceiling_seconds)
         _check_key(idempotency_key)
         callback = None if callback_url is None else self._callbacks(callback_url)
-        inputs = tuple(self._checked_input(each) for each in inputs)
+        inputs = self._checks.answered(inputs)
         checked = await self.checked(operation, arguments, scope=scope)
         shared = idempotency_key or tool_use or policy.dedupe == "inflight"
         fingerprint = _fingerprint(operation, checked, callback) if shared else ""
@@ -224,8 +221,7 @@ class Registry:
         Raises:
             InvalidParameters, PayloadTooLarge: They do not fit, or are too many.
         """
-        size = self._checked_size("parameters", arguments)
-        return await self._checks.checked(operation, arguments, scope=scope, size=size)
+        return await self._checks.checked(operation, arguments, scope=scope)
 
     def answer_by(self, operation_type: str) -> AnswerBy:
         """Who may answer the operation's questions; anyone, where it is not known any more."""
@@ -369,16 +365,8 @@ class Registry:
             PayloadTooLarge: They are larger than parameters may be.
         """
         task = await self._stored(task_ref, scope)
-        self._checked_size("answers", responses)
-        given = [replace(each, response=responses[each.key]) for each in task.outstanding if each.key in responses]
-        answers = {each.key: self._checked_input(each).response or {} for each in given}
+        answers = self._checks.answers(task.outstanding, responses)
         return self._shown(await self._apply(task_ref, scope, ProvideInput(responses=answers)))
-
-    def _checked_input(self, question: InputRequest) -> InputRequest:
-        if question.response is None:
-            return question
-        answer = checked_answer(question.key, question.method, question.params, question.response)
-        return replace(question, response=answer)
 
     async def list(
         self,
@@ -430,19 +418,6 @@ class Registry:
             note = await due_with(self._store, task, changed, now)
             if changed is task or await self._store.replace(changed, note=note):
                 return changed
-
-    def _checked_size(self, what: str, given: Mapping[str, Any]) -> int:
-        try:
-            size = len(json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidParameters(f"The {what} are not JSON: {error}") from error
-        if size > self._max_parameters_bytes:
-            raise PayloadTooLarge(
-                f"The {what} are {size} bytes as JSON; at most {self._max_parameters_bytes} are allowed "
-                "(max_parameters_bytes). Pass a reference to large data instead.",
-                details={"bytes": size, "max_parameters_bytes": self._max_parameters_bytes},
-            )
-        return size
 
 
 def _not_found() -> TaskNotFound:

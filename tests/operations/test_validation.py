@@ -305,11 +305,9 @@ class Slow:
 async def test_large_parameters_are_checked_off_the_loop_few_at_once_and_within_a_bound_of_time() -> None:
     slow = Slow()
     operation = Operation(operation_type="slow", description="", executor=slow)
-    checks = ParameterChecks(longest_seconds=0.2)
+    checks = ParameterChecks(10**7, longest_seconds=0.2)
     large = {"x": [1] * 400_000}
-    calls = [
-        asyncio.create_task(checks.checked(operation, large, scope=str(n), size=LARGE_BYTES + 1)) for n in range(5)
-    ]
+    calls = [asyncio.create_task(checks.checked(operation, large, scope=str(n))) for n in range(5)]
     beats = 0
     while not all(call.done() for call in calls):
         await asyncio.sleep(0.01)
@@ -325,10 +323,10 @@ async def test_large_parameters_are_checked_off_the_loop_few_at_once_and_within_
 async def test_small_parameters_that_turn_out_to_be_costly_go_on_off_the_loop() -> None:
     slow = Slow()
     operation = Operation(operation_type="slow", description="", executor=slow)
-    value = {"x": [1] * 30_000}
+    value = {"x": [1] * (LARGE_BYTES // 3)}
     with pytest.raises(TooMuchWork), bounded_work(0.02):
         slow.validate(value)
-    assert await ParameterChecks().checked(operation, value, scope="a", size=LARGE_BYTES) == value
+    assert await ParameterChecks(10**7).checked(operation, value, scope="a") == value
 
 
 @pytest.mark.parametrize(
