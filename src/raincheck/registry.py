@@ -21,7 +21,6 @@ from raincheck.errors import (
     CircuitOpen,
     IdempotencyConflict,
     InvalidParameters,
-    PayloadTooLarge,
     QueueFull,
     StoreError,
     TaskNotFound,
@@ -31,6 +30,7 @@ from raincheck.leftovers import due_with
 from raincheck.limits.limiter import InRequest, Limiter
 from raincheck.operations.argument_slips import as_declared
 from raincheck.operations.operation import AnswerBy, Operation
+from raincheck.operations.validation import ParameterChecks
 from raincheck.secrecy import wrapped
 from raincheck.store import Cursor, Inserted, Room, TaskStore, TaskSummary
 from raincheck.task import InputRequest, Task, TaskStatus, inflight_key, new_task_ref, utc_now
@@ -105,7 +105,7 @@ class Registry:
         self._names = names
         self._engine = engine
         self._changes = changes
-        self._max_parameters_bytes = max_parameters_bytes
+        self._checks = ParameterChecks(max_parameters_bytes)
         self._limiter = limiter
         self._room = None if room == _ANY_NUMBER else room
         self._callbacks = callbacks
@@ -162,9 +162,9 @@ class Registry:
         policy = operation.policy
         wait = _checked_wait(max_wait_seconds, policy.max_wait_ceiling_seconds)
         _check_key(idempotency_key)
-        self._check_size(arguments)
         callback = None if callback_url is None else self._callbacks(callback_url)
-        checked = operation.executor.validate(arguments)
+        inputs = self._checks.answered(inputs)
+        checked = await self.checked(operation, arguments, scope=scope)
         shared = idempotency_key or tool_use or policy.dedupe == "inflight"
         fingerprint = _fingerprint(operation, checked, callback) if shared else ""
         own_key = idempotency_key
@@ -210,10 +210,18 @@ class Registry:
         """
         operation, task = self.operation(operation_type), await self.get(task_ref, scope=scope)
         if task.operation_type != operation_type or task.arguments != wrapped(
-            operation.executor.validate(arguments), operation.secret_parameters
+            await self.checked(operation, arguments, scope=scope), operation.secret_parameters
         ):
             raise InvalidParameters("The answers belong to another call: the operation or its parameters differ.")
         return task
+
+    async def checked(self, operation: Operation, arguments: Mapping[str, Any], *, scope: str) -> dict[str, Any]:
+        """The arguments as they are to be stored, checked within the bounds of `ParameterChecks`.
+
+        Raises:
+            InvalidParameters, PayloadTooLarge: They do not fit, or are too many.
+        """
+        return await self._checks.checked(operation, arguments, scope=scope)
 
     def answer_by(self, operation_type: str) -> AnswerBy:
         """Who may answer the operation's questions; anyone, where it is not known any more."""
@@ -353,8 +361,12 @@ class Registry:
 
         Raises:
             TaskNotFound: As in `get`.
+            InvalidParameters: An answer is none to its question; nothing was written.
+            PayloadTooLarge: They are larger than parameters may be.
         """
-        return self._shown(await self._apply(task_ref, scope, ProvideInput(responses=responses)))
+        task = await self._stored(task_ref, scope)
+        answers = self._checks.answers(task.outstanding, responses)
+        return self._shown(await self._apply(task_ref, scope, ProvideInput(responses=answers)))
 
     async def list(
         self,
@@ -406,18 +418,6 @@ class Registry:
             note = await due_with(self._store, task, changed, now)
             if changed is task or await self._store.replace(changed, note=note):
                 return changed
-
-    def _check_size(self, arguments: Mapping[str, Any]) -> None:
-        try:
-            size = len(json.dumps(arguments, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidParameters(f"The parameters are not JSON: {error}") from error
-        if size > self._max_parameters_bytes:
-            raise PayloadTooLarge(
-                f"The parameters are {size} bytes as JSON; at most {self._max_parameters_bytes} are allowed "
-                "(max_parameters_bytes). Pass a reference to large data instead.",
-                details={"bytes": size, "max_parameters_bytes": self._max_parameters_bytes},
-            )
 
 
 def _not_found() -> TaskNotFound:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -124,7 +125,8 @@ async def test_the_list_comes_in_pages_by_opaque_cursors_and_takes_no_other(stor
                 break
             page = await legacy.send("tasks/list", {"cursor": page["nextCursor"]})
         assert seen == started[::-1]
-        for tampered in ("", "x", cursor[:-4], cursor[::-1], "AAAA" + cursor, "é", "bnVsbA=="):
+        endless = base64.urlsafe_b64encode(b"[" * 100_000).decode()
+        for tampered in ("", "x", cursor[:-4], cursor[::-1], "AAAA" + cursor, "é", "bnVsbA==", endless):
             with pytest.raises(RpcError) as refused:
                 await legacy.send("tasks/list", {"cursor": tampered})
             assert (tampered, refused.value.code) == (tampered, -32602)

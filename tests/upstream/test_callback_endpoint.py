@@ -82,7 +82,23 @@ WRONG = [
     pytest.param(b"", 400, "not JSON", id="empty"),
     pytest.param(b"status=completed", 400, "not JSON", id="a form"),
     pytest.param(b'{"status": "completed", "result": NaN}', 400, "not JSON", id="NaN"),
-    pytest.param(b"[" * 30_000, 400, "not JSON", id="nested without end"),
+    pytest.param(b"[" * 30_000, 400, "nested too deeply", id="nested without end"),
+    pytest.param(
+        b'{"status": "completed", "result": ' + b"[" * 64 + b"]" * 64 + b"}", 400, "at most 64 levels", id="nested"
+    ),
+    pytest.param(b'{"status": "completed", "result": 1e999}', 400, "a number beyond", id="an infinite number"),
+    pytest.param(
+        b'{"status": "running", "progress": {"fraction": 1e999}}', 400, "a number beyond", id="infinitely far"
+    ),
+    pytest.param(
+        b'{"status": "running", "progress": {"fraction": ' + b"1" * 400 + b"}}", 400, "a number beyond", id="400 digits"
+    ),
+    pytest.param(
+        b'{"status": "failed", "error": {"message": "x", "details": {"n": -1e400}}}',
+        400,
+        "a number beyond",
+        id="in details",
+    ),
     pytest.param([], 400, "must be a JSON object", id="a list"),
     pytest.param({}, 400, "must be one of completed, failed, running", id="no status"),
     pytest.param({"status": "done"}, 400, "must be one of", id="another status"),

@@ -13,11 +13,11 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, cast
 
-import pydantic_core
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from raincheck.callbacks import CALLBACK_PATH, CallbackEnd, Callbacks
 from raincheck.errors import OperationFailed, ResultTooLarge, StoreError
+from raincheck.operations.foreign_json import BeyondBounds, NotJson, read_json
 from raincheck.task import Outcome, Progress, TaskError
 
 __all__ = ["with_callbacks"]
@@ -124,8 +124,10 @@ _ANSWERS: Mapping[CallbackEnd, tuple[int, Mapping[str, Any]]] = {
 
 def _parsed(body: bytes) -> _Call:
     try:
-        found = pydantic_core.from_json(body, allow_inf_nan=False)
-    except ValueError:
+        found = read_json(body)
+    except BeyondBounds as error:
+        raise _Refused(400, f"the body is {error}") from None
+    except NotJson:
         raise _Refused(400, "the body is not JSON") from None
     if not isinstance(found, dict):
         raise _Refused(400, 'the body must be a JSON object with "status"')

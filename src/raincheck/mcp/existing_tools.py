@@ -32,6 +32,8 @@ from pydantic import PrivateAttr
 from raincheck.errors import OperationFailed
 from raincheck.mcp.protocol_errors import protocol_error_outcome
 from raincheck.operations.context import TaskContext
+from raincheck.operations.costly_types import CostlyTypes
+from raincheck.operations.foreign_json import NotJson, plain_json
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.schema import ParameterSchema
 from raincheck.task import Outcome, TaskError
@@ -95,6 +97,8 @@ class ExistingToolExecutor:
         self._name = tool.name
         # The SDK's tools pass over what they don't know, and stay as they are.
         self._parameters = ParameterSchema({"additionalProperties": True, **tool.input_schema}, tool.name)
+        # The tool's own types are checked by pydantic when it runs.
+        self._costly = CostlyTypes(self._parameters.schema)
 
     @property
     def parameters_schema(self) -> Mapping[str, Any]:
@@ -103,7 +107,9 @@ class ExistingToolExecutor:
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """See `Executor.validate`."""
-        return self._parameters.validate(arguments)
+        checked = self._parameters.validate(arguments)
+        self._costly.check(self._parameters.operation_type, checked)
+        return checked
 
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Outcome:
         """See `Executor.run`: the whole tool result is kept, and a JSON-RPC error as it is."""
@@ -121,7 +127,10 @@ class ExistingToolExecutor:
             if error.__cause__ is not None:
                 logger.info("tool failed", exc_info=error.__cause__, extra={"task_ref": context.task_ref})
             return _tool_error(str(error))
-        dumped = result.model_dump(by_alias=True, mode="json", exclude_none=True)
+        try:
+            dumped, _ = plain_json(result.model_dump(by_alias=True, mode="json", exclude_none=True))
+        except NotJson as error:
+            return _tool_error(f"Tool {self._name} gave a result that JSON cannot hold: {error}")
         if not result.is_error:
             return Outcome(mcp_result=dumped)
         text = next((block["text"] for block in dumped["content"] if block.get("type") == "text"), "The tool failed.")

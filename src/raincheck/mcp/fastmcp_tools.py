@@ -30,6 +30,8 @@ from pydantic import PrivateAttr
 from raincheck.errors import OperationFailed
 from raincheck.mcp.protocol_errors import protocol_error_outcome
 from raincheck.operations.context import TaskContext
+from raincheck.operations.costly_types import CostlyTypes
+from raincheck.operations.foreign_json import NotJson, plain_json
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.schema import ParameterSchema
 from raincheck.task import Outcome, TaskError
@@ -113,6 +115,8 @@ class FastMCPToolExecutor:
         self._server = server
         self._tool = tool
         self._parameters = ParameterSchema(dict(tool.parameters), tool.name)
+        # The tool's own types are checked by pydantic when it runs.
+        self._costly = CostlyTypes(self._parameters.schema)
 
     @property
     def parameters_schema(self) -> Mapping[str, Any]:
@@ -121,7 +125,9 @@ class FastMCPToolExecutor:
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """See `Executor.validate`."""
-        return self._parameters.validate(arguments)
+        checked = self._parameters.validate(arguments)
+        self._costly.check(self._parameters.operation_type, checked)
+        return checked
 
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Outcome:
         """See `Executor.run`: the whole tool result is kept, and a JSON-RPC error as it is."""
@@ -138,7 +144,10 @@ class FastMCPToolExecutor:
             return _tool_error(self._told(error))
         if not isinstance(result, ToolResult) or isinstance(result, InputRequiredToolResult):
             return _tool_error(f"Tool {self._tool.name} asked for input in a way that a task cannot: use ctx.elicit.")
-        return _outcome(result)
+        try:
+            return _outcome(result)
+        except NotJson as error:
+            return _tool_error(f"Tool {self._tool.name} gave a result that JSON cannot hold: {error}")
 
     def _told(self, error: Exception) -> str:
         masked = getattr(self._server, "_mask_error_details", True)
@@ -156,7 +165,8 @@ def wire_result(result: ToolResult) -> CallToolResult:
 
 
 def _outcome(result: ToolResult) -> Outcome:
-    dumped: dict[str, Any] = wire_result(result).model_dump(by_alias=True, mode="json", exclude_none=True)
+    dumped: dict[str, Any]
+    dumped, _ = plain_json(wire_result(result).model_dump(by_alias=True, mode="json", exclude_none=True))
     if not dumped.get("isError"):
         return Outcome(mcp_result=dumped)
     text = next((block["text"] for block in dumped["content"] if block.get("type") == "text"), "The tool failed.")

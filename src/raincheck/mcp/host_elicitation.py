@@ -217,7 +217,7 @@ class HostElicitation:
         Of a call that waits `to_the_end` a dismissal is an answer too: no model gets to see the question.
 
         Raises:
-            TaskNotFound: As in `Registry.get`.
+            TaskNotFound, InvalidParameters: As in `Registry.provide_input`.
         """
         brought = answered_round(ctx, tool)
         if brought is None or brought.task_ref != task_ref:
@@ -227,11 +227,12 @@ class HostElicitation:
             for key in [key for key, response in responses.items() if is_dismissal(response)]:
                 del responses[key]
                 self._dismiss(task_ref, key)
-        if responses:
-            await self._registry.provide_input(task_ref, responses, scope=scope)
         for key in brought.responses:
+            # One that is refused is put to the user again.
             if (timer := self._rounds.pop((task_ref, key), None)) is not None:
                 timer.cancel()
+        if responses:
+            await self._registry.provide_input(task_ref, responses, scope=scope)
 
     # Who answers.
 

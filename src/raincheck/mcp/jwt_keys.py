@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import jwt
 
 from raincheck.config_auth import trusted_address
+from raincheck.operations.foreign_json import NotJson, read_json
 
 __all__ = ["IssuerKeys", "fetch_json"]
 
@@ -166,7 +166,7 @@ async def fetch_json(url: str) -> Any:
                 body += part
                 if len(body) > _LARGEST_ANSWER:
                     raise ValueError("the answer is too large")
-    return json.loads(bytes(body))
+    return read_json(bytes(body))
 
 
 def _usable(document: Any) -> list[Mapping[str, Any]]:
@@ -193,6 +193,6 @@ def _metadata_addresses(issuer: str) -> tuple[str, str]:
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {_FETCH_SECONDS:g} s"
-    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
-        return "the answer is no JSON"
+    if isinstance(error, NotJson):
+        return f"the answer is no JSON: {error}"
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -12,6 +12,7 @@ from mcp_types import INTERNAL_ERROR
 
 from raincheck.errors import InternalError, InvalidParameters, TaskTimeout, WorkerLost
 from raincheck.mcp import wire
+from raincheck.operations.foreign_json import read_json
 from raincheck.store import Cursor, TaskSummary
 from raincheck.task import Task, TaskError, TaskStatus
 
@@ -130,7 +131,7 @@ def cursor_from(text: str) -> Cursor:
         InvalidParameters: It is not one of ours.
     """
     try:
-        at, task_ref = json.loads(base64.urlsafe_b64decode(text.encode()))
+        at, task_ref = read_json(base64.urlsafe_b64decode(text.encode()))
         place = Cursor(datetime.fromisoformat(at), str(task_ref))
         if place.created_at.tzinfo is None:
             raise ValueError(at)

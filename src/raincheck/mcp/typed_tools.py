@@ -51,6 +51,8 @@ logger = logging.getLogger(__name__)
 
 # A result that is gone before its caller can ask for it would be of no use.
 _LEAST_TTL_SECONDS = 1.0
+# Longer than any operation keeps its tasks; a whole number may have thousands of digits.
+_LONGEST_TTL_MS = 10**15
 
 
 class TypedTools:
@@ -104,7 +106,8 @@ class TypedTools:
         ttl_seconds = _wished_ttl(params)
         submission = await self._begun_before(operation, arguments, ctx)
         if submission is None:
-            operation.executor.validate(arguments)
+            if operation.ask_first:
+                await self._registry.checked(operation, arguments, scope=scope_of(ctx))
             answers = ask_first(operation, params, ctx)
             if isinstance(answers, dict):
                 return answers
@@ -188,7 +191,7 @@ class TypedTools:
             backend=_RequestBackend(ctx),
             loop=asyncio.get_running_loop(),
         )
-        checked = operation.executor.validate(arguments)
+        checked = await self._registry.checked(operation, arguments, scope=scope_of(ctx))
         async with self._registry.in_request(operation) as call:
             outcome = await _run_within(operation, wrapped(checked, operation.secret_parameters), context)
             call.ended(outcome)
@@ -273,7 +276,7 @@ def _wished_ttl(params: CallToolRequestParams) -> float | None:
     ttl = params.task.ttl if params.task is not None else None
     if ttl is not None and ttl < 0:
         raise MCPError(INVALID_PARAMS, "task.ttl must not be below zero")
-    return None if ttl is None else max(_LEAST_TTL_SECONDS, ttl / 1000)
+    return None if ttl is None else max(_LEAST_TTL_SECONDS, min(ttl, _LONGEST_TTL_MS) / 1000)
 
 
 def task_support(operation: Operation) -> str:

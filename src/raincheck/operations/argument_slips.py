@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-import pydantic_core
+from raincheck.operations.foreign_json import NotJson, read_json
 
 __all__ = ["as_declared", "number_of", "object_of"]
 
@@ -67,7 +67,7 @@ def number_of(text: str, *, whole: bool = False) -> int | float | None:
 def object_of(text: str) -> dict[str, Any] | None:
     """The object that the text is in JSON, None where it is none."""
     try:
-        value = pydantic_core.from_json(text, allow_inf_nan=False)
-    except ValueError:
+        value = read_json(text)
+    except NotJson:
         return None
     return cast("dict[str, Any]", value) if isinstance(value, dict) else None

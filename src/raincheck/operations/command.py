@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pydantic_core
-
 from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed, ResultTooLarge
 from raincheck.operations.context import TaskContext
+from raincheck.operations.foreign_json import NestedTooDeeply, NotJson, read_json
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.problems import Problem, invalid_parameters
 from raincheck.operations.processes import (
@@ -192,7 +191,10 @@ class CommandExecutor:
                 f"command {self._program} {exit_text(status)}",
                 details={**exit_details(status), "stderr_tail": tail.decode("utf-8", "replace")},
             )
-        return _result(output.result())
+        try:
+            return _result(output.result())
+        except NestedTooDeeply as error:
+            raise OperationFailed(f"the output of command {self._program} is {error}") from None
 
     async def _read_result(self, stdout: asyncio.StreamReader) -> bytes:
         output = bytearray()
@@ -279,7 +281,9 @@ async def _listen(stderr: asyncio.StreamReader, tail: bytearray, context: TaskCo
 
 def _result(output: bytes) -> Any:
     try:
-        return pydantic_core.from_json(output, allow_inf_nan=False)
-    except ValueError:
+        return read_json(output)
+    except NestedTooDeeply:
+        raise
+    except NotJson:
         text = output.decode("utf-8", "replace")
         return text[:-1].removesuffix("\r") if text.endswith("\n") else text

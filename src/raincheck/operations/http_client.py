@@ -15,10 +15,9 @@ from datetime import UTC, datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, cast
 
-import pydantic_core
-
 from raincheck._version import __version__
 from raincheck.errors import MissingDependency, ResultTooLarge, UpstreamError
+from raincheck.operations.foreign_json import BeyondBounds, NotJson, read_json
 from raincheck.operations.http_request import PreparedRequest
 from raincheck.operations.problems import capped
 from raincheck.outgoing.retry_after import retry_after
@@ -81,8 +80,10 @@ class Reply:
             UpstreamError: It is broken.
         """
         try:
-            return pydantic_core.from_json(self.body, allow_inf_nan=False)
-        except ValueError:
+            return read_json(self.body)
+        except BeyondBounds as error:
+            raise UpstreamError(f"{self.host} answered with JSON that is not taken: {error}") from None
+        except NotJson:
             raise UpstreamError(f"{self.host} answered with broken JSON") from None
 
     @property

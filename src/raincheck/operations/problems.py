@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from raincheck.errors import InvalidParameters
 
-__all__ = ["Problem", "capped", "invalid_parameters", "named", "not_json", "shown"]
+__all__ = ["Problem", "capped", "invalid_parameters", "named", "shown"]
 
 _SHOWN_CHARS = 80
 _LINE_CHARS = 200
@@ -71,17 +71,3 @@ def invalid_parameters(operation_type: str, problems: Sequence[Problem], total: 
         {"parameter": capped(p.parameter, _SHOWN_CHARS), "problem": capped(p.problem)} for p in problems[:_IN_DETAILS]
     ]
     return InvalidParameters(f"parameters of {operation_type!r}: {'; '.join(told)}", details={"errors": listed})
-
-
-def not_json(operation_type: str, error: Exception) -> InvalidParameters:
-    """The error where the arguments are not JSON values: NaN, lone surrogates, objects of Python, endless nesting."""
-    text = str(error)
-    if "surrogates" in text:
-        why = "text with a lone surrogate, which UTF-8 cannot hold"
-    elif "recursion" in text or "depth" in text or "Circular reference" in text:
-        why = "nested too deeply"
-    elif "unknown type" in text:
-        why = f"not JSON: {capped(text)}"
-    else:
-        why = "NaN, infinity or a number of thousands of digits, which JSON cannot hold"
-    return invalid_parameters(operation_type, [Problem(parameter="(all)", problem=why)])

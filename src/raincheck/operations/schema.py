@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Any, cast
 
 import jsonschema
@@ -13,9 +13,18 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from raincheck.errors import ConfigurationError
+from raincheck.errors import ConfigurationError, InvalidParameters
 from raincheck.operations.argument_slips import as_declared
-from raincheck.operations.problems import Problem, capped, invalid_parameters, named, not_json, shown
+from raincheck.operations.patterns import PatternRefused, matcher
+from raincheck.operations.problems import Problem, capped, invalid_parameters, named, shown
+from raincheck.operations.schema_keywords import (
+    LONGEST_WORK_SECONDS,
+    BoundedValidator,
+    Choices,
+    bounded_work,
+    errors,
+    format_checker,
+)
 from raincheck.operations.values import stored_parameters
 
 __all__ = ["ParameterSchema"]
@@ -46,6 +55,7 @@ class ParameterSchema:
     """An object schema and its validator.
 
     Attributes:
+        operation_type: Whose parameters they are.
         schema: The schema; `type` is "object", and `additionalProperties` is false unless it was declared otherwise.
         properties: The schemas of the declared parameters.
     """
@@ -56,17 +66,18 @@ class ParameterSchema:
         Raises:
             ConfigurationError: It is not a JSON Schema of an object; the message names the place.
         """
-        self._operation_type = operation_type
+        self.operation_type = operation_type
         whole: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False, **schema}
         place = f"operation {operation_type!r}: parameters"
         if whole["type"] != "object":
             raise ConfigurationError(f'{place}: type is {shown(whole["type"])}; allowed: "object"')
         try:
-            jsonschema.Draft202012Validator.check_schema(whole)
+            # Patterns are for the engine that matches them to judge.
+            jsonschema.Draft202012Validator.check_schema(whole, format_checker=format_checker())
         except SchemaError as error:
             where = ".".join(str(part) for part in error.absolute_path)
             raise ConfigurationError(f"{place}{'.' * bool(where)}{where}: {_told(error)}") from None
-        _check_references(whole, place)
+        compiled = _compiled(whole, place)
         self.schema: Mapping[str, Any] = whole
         self.properties: Mapping[str, Any] = whole["properties"]
         self._defaults: dict[str, Any] = {
@@ -75,31 +86,32 @@ class ParameterSchema:
             if isinstance(part, dict) and "default" in part
         }
         # An empty registry: a schema never makes the server fetch anything.
-        self._validator: Any = jsonschema.Draft202012Validator(
-            whole,
-            registry=Registry[Any](),
-            format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER,
-        )
+        self._validator: Any = BoundedValidator(compiled, registry=Registry[Any](), format_checker=format_checker())
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments as JSON values, the defaults of the top level filled in, and slips mended (`as_declared`).
 
         Raises:
             InvalidParameters: They do not fit; one line names the parameter and what is allowed.
+            TooMuchWork: A bound that the caller set (`bounded_work`) is passed.
         """
-        stored, _ = stored_parameters(self._operation_type, arguments)
+        stored, _ = stored_parameters(self.operation_type, arguments)
         whole = {**self._defaults, **stored}
-        if self._validator.is_valid(whole):
-            return whole
-        mended = as_declared(self.schema, whole)
-        if mended != whole and self._validator.is_valid(mended):
-            return mended
-        try:
-            found: list[ValidationError] = list(islice(self._validator.iter_errors(whole), _MOST_ERRORS))
-        except RecursionError as error:
-            raise not_json(self._operation_type, error) from None
+        with bounded_work(LONGEST_WORK_SECONDS):
+            try:
+                if not errors(self._validator, whole, most=1):
+                    return whole
+                mended = as_declared(self.schema, whole)
+                if mended != whole and not errors(self._validator, mended, most=1):
+                    return mended
+                found = errors(self._validator, whole, most=_MOST_ERRORS)
+            except RecursionError:
+                raise self._refused("nested too deeply for this operation's schema") from None
         problems = [problem for error in found for problem in self._problems(error)]
-        raise invalid_parameters(self._operation_type, problems)
+        raise invalid_parameters(self.operation_type, problems)
+
+    def _refused(self, problem: str) -> InvalidParameters:
+        return invalid_parameters(self.operation_type, [Problem(parameter="(all)", problem=problem)])
 
     def _problems(self, error: ValidationError) -> Iterator[Problem]:
         path = [str(part) for part in error.absolute_path]
@@ -127,24 +139,55 @@ def _told(error: ValidationError | SchemaError) -> str:
     return told.format(capped(json.dumps(error.validator_value, ensure_ascii=False, default=str), 120))
 
 
-def _check_references(schema: Mapping[str, Any], place: str) -> None:
-    resolver = Registry[Any]().with_resource("", DRAFT202012.create_resource(dict(schema))).resolver()
+_ONE = (
+    *("items", "contains", "additionalProperties", "propertyNames", "not", "if", "then", "else"),
+    *("unevaluatedItems", "unevaluatedProperties", "contentSchema"),
+)
+_LISTED = ("allOf", "anyOf", "oneOf", "prefixItems")
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 
-    def walk(part: Any) -> None:
-        if isinstance(part, dict):
-            members = cast("dict[str, Any]", part)
-            reference = members.get("$ref")
-            if isinstance(reference, str):
-                try:
-                    resolver.lookup(reference)
-                except Unresolvable:
-                    raise ConfigurationError(
-                        f"{place}: $ref {shown(reference)} leads nowhere; allowed: a place in this schema"
-                    ) from None
-            for member in members.values():
-                walk(member)
-        elif isinstance(part, list):
-            for member in cast("list[Any]", part):
-                walk(member)
 
-    walk(schema)
+def _compiled(schema: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """A copy of the schema as `BoundedValidator` takes it, every part of it checked."""
+    whole: dict[str, Any] = copy.deepcopy(dict(schema))
+    resolver = Registry[Any]().with_resource("", DRAFT202012.create_resource(whole)).resolver()
+    waiting: list[Any] = [whole]
+    seen: set[int] = set()
+    while waiting:
+        part = waiting.pop()
+        if not isinstance(part, dict) or id(cast("object", part)) in seen:
+            continue
+        members = cast("dict[str, Any]", part)
+        seen.add(id(members))
+        # A part that names a dialect would be checked by that dialect's own keywords.
+        members.pop("$schema", None)
+        _check_patterns(members, place)
+        if isinstance(members.get("enum"), list):
+            members["enum"] = Choices(members["enum"])
+        waiting += [members[key] for key in _ONE if key in members]
+        waiting += [each for key in _LISTED if isinstance(members.get(key), list) for each in members[key]]
+        waiting += [each for key in _NAMED if isinstance(members.get(key), dict) for each in members[key].values()]
+        for reference in (members.get("$ref"), members.get("$dynamicRef")):
+            if not isinstance(reference, str):
+                continue
+            try:
+                waiting.append(resolver.lookup(reference).contents)
+            except Unresolvable:
+                raise ConfigurationError(
+                    f"{place}: $ref {shown(reference)} leads nowhere; allowed: a place in this schema"
+                ) from None
+    return whole
+
+
+def _check_patterns(part: Mapping[str, Any], place: str) -> None:
+    names: Any = part.get("patternProperties")
+    patterns = [part.get("pattern"), *(cast("dict[str, Any]", names) if isinstance(names, dict) else ())]
+    for pattern in patterns:
+        if isinstance(pattern, str):
+            try:
+                matcher(pattern)
+            except PatternRefused as error:
+                raise ConfigurationError(
+                    f"{place}: pattern {shown(pattern)} cannot be matched: {error}; allowed: the syntax of Rust's "
+                    "regex, which no text can hold up"
+                ) from None

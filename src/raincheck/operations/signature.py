@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -17,14 +18,16 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed
 from raincheck.operations.context import TaskContext
+from raincheck.operations.costly_types import CostlyTypes, refuse_unbounded_patterns
 from raincheck.operations.problems import Problem, capped, invalid_parameters, named, shown
 from raincheck.operations.values import stored_parameters
 from raincheck.task import Outcome
 
 __all__ = ["Signature", "function_name"]
 
-_MODEL_CONFIG = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=False)
+_MODEL_CONFIG = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=False, allow_inf_nan=False)
 _MANY_ERRORS = 100
+_PATTERN_REFUSED = re.compile(r"regex parse error:\n\s*(.+)\n")
 _VARIADIC = {
     inspect.Parameter.VAR_POSITIONAL: "*{}",
     inspect.Parameter.VAR_KEYWORD: "**{}",
@@ -74,6 +77,9 @@ class Signature:
             fields[field] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
         self._model = _model(function, fields)
         self.parameters_schema: Mapping[str, Any] = _parameters_schema(function, self._model)
+        core_schema = self._model.__pydantic_core_schema__
+        refuse_unbounded_patterns(core_schema, f"operation {operation_type!r}: {function_name(function)}")
+        self._costly = CostlyTypes(self.parameters_schema, core_schema)
         self.output, self.output_schema = _output(hints.get("return"))
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,6 +89,7 @@ class Signature:
             InvalidParameters: They do not fit.
         """
         stored, text = stored_parameters(self._operation_type, arguments)
+        self._costly.check(self._operation_type, stored)
         try:
             self._model.__pydantic_validator__.validate_json(text)
         except ValidationError as error:
@@ -205,10 +212,14 @@ def _model(function: Callable[..., Any], fields: dict[str, Any]) -> type[BaseMod
     try:
         return create_model("Parameters", __config__=_MODEL_CONFIG, **fields)
     except (PydanticUserError, pydantic_core.SchemaError, TypeError, NameError) as error:
-        first = str(error).splitlines()[0]
-        raise ConfigurationError(
-            f"{function_name(function)}: a parameter has a type without a schema: {capped(first)}"
-        ) from error
+        raise ConfigurationError(f"{function_name(function)}: {_why_no_model(error)}") from error
+
+
+def _why_no_model(error: Exception) -> str:
+    lines = str(error).splitlines()
+    if (refused := _PATTERN_REFUSED.search(str(error))) is not None:
+        return f"pattern {shown(refused[1])} cannot be matched: {lines[-1].strip().removeprefix('error: ')}"
+    return f"a parameter has a type without a schema: {capped(lines[0])}"
 
 
 def _parameters_schema(function: Callable[..., Any], model: type[BaseModel]) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from typing import Any
 
 from raincheck.errors import ConfigurationError, MissingDependency
+from raincheck.operations.patterns import PatternRefused, matcher
 from raincheck.operations.problems import capped
 
 __all__ = ["JsonPath"]
@@ -21,10 +24,12 @@ class JsonPath:
     def __init__(self, text: str, *, place: str) -> None:
         try:
             import jsonpath_rfc9535
+
+            compile_path = _linear_environment().compile
         except ModuleNotFoundError as error:
             raise MissingDependency('JSON paths need jsonpath-rfc9535: pip install "raincheck[server]"') from error
         try:
-            self._query = jsonpath_rfc9535.compile(text)
+            self._query = compile_path(text)
         except jsonpath_rfc9535.JSONPathError as error:
             why = capped(str(error), 100)
             raise ConfigurationError(
@@ -40,3 +45,41 @@ class JsonPath:
             # A document nested beyond what the library follows.
             return None
         return None if node is None else node.value
+
+
+_LONGEST_PATTERN = 1000
+# In I-Regexp (RFC 9485) a dot is any character but a line feed or a carriage return; elsewhere it is escaped, or in
+# a class.
+_DOTS = re.compile(r"(\\.|\[(?:\\.|[^\]\\])*\])|\.", re.DOTALL)
+
+
+@functools.cache
+def _linear_environment() -> Any:
+    """The library's, with `match` and `search` by an engine that no document can hold up."""
+    import jsonpath_rfc9535
+    from iregexp_check import check
+    from jsonpath_rfc9535.function_extensions import Match, Search
+
+    def found(text: Any, pattern: Any, form: str) -> bool:
+        if not (isinstance(text, str) and isinstance(pattern, str) and len(pattern) <= _LONGEST_PATTERN):
+            return False
+        try:
+            return check(pattern) and matcher(form.format(_DOTS.sub(_dot, pattern)))(text)
+        except PatternRefused:
+            return False
+
+    class LinearMatch(Match):
+        def __call__(self, string: Any, pattern: object) -> bool:
+            return found(string, pattern, "^(?:{})$")
+
+    class LinearSearch(Search):
+        def __call__(self, string: Any, pattern: object) -> bool:
+            return found(string, pattern, "{}")
+
+    environment = jsonpath_rfc9535.JSONPathEnvironment()
+    environment.function_extensions |= {"match": LinearMatch(), "search": LinearSearch()}
+    return environment
+
+
+def _dot(found: re.Match[str]) -> str:
+    return found[1] or r"[^\n\r]"

@@ -10,7 +10,8 @@ import pydantic_core
 from pydantic import TypeAdapter, ValidationError
 
 from raincheck.errors import OperationFailed
-from raincheck.operations.problems import capped, not_json
+from raincheck.operations.foreign_json import NotJson, plain_json, read_json
+from raincheck.operations.problems import Problem, capped, invalid_parameters
 from raincheck.task import Outcome
 
 __all__ = ["json_bytes", "json_value", "stored_parameters"]
@@ -22,13 +23,22 @@ def stored_parameters(operation_type: str, arguments: Mapping[str, Any]) -> tupl
     """The arguments as plain JSON values, and as JSON text.
 
     Raises:
-        InvalidParameters: JSON cannot hold them.
+        InvalidParameters: JSON cannot hold them, or they are beyond its bounds (`raincheck.operations.foreign_json`).
     """
     try:
-        text = pydantic_core.to_json(arguments)
-        return pydantic_core.from_json(text, allow_inf_nan=False), text
-    except (pydantic_core.PydanticSerializationError, ValueError, RecursionError) as error:
-        raise not_json(operation_type, error) from None
+        return plain_json(arguments)
+    except NotJson as error:
+        name, why = _at_fault(arguments, error)
+        raise invalid_parameters(operation_type, [Problem(parameter=name, problem=why)]) from None
+
+
+def _at_fault(arguments: Mapping[str, Any], error: NotJson) -> tuple[str, str]:
+    for name, value in arguments.items():
+        try:
+            plain_json({name: value})
+        except NotJson as its_own:
+            return name.encode(errors="replace").decode(), str(its_own)
+    return "(all)", str(error)
 
 
 def json_value(value: Any, adapter: TypeAdapter[Any] | None = None) -> Any:
@@ -70,12 +80,9 @@ def json_bytes(value: Any, adapter: TypeAdapter[Any] | None = None) -> bytes:
 
 def _parsed(text: bytes) -> Any:
     try:
-        return pydantic_core.from_json(text, allow_inf_nan=False)
-    except ValueError as error:
-        # Our own output is well-formed, so these are all that a parser can find in it.
-        deep = "recursion" in str(error)
-        why = "it is nested too deeply" if deep else "NaN, infinity or a number of thousands of digits"
-        raise OperationFailed(f"the operation returned a value that JSON cannot hold: {why}") from error
+        return read_json(text)
+    except NotJson as error:
+        raise OperationFailed(f"the operation returned a value that JSON cannot hold: {error}") from error
 
 
 def _why(error: Exception, value: Any) -> str:
