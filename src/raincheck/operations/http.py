@@ -61,7 +61,8 @@ def http_operation(
     becomes the value itself, of its own type.
 
     Parameters that url, headers and body do not use go to the query for GET, DELETE, HEAD and OPTIONS; for other
-    methods without a `body` they are the JSON body. `Idempotency-Key` is sent with methods that change something.
+    methods without a `body` they are the JSON body. `Idempotency-Key` is sent with methods that change something: it is
+    `TaskContext.idempotency_key`, never the caller's own text.
 
     A status of 400 or more fails the task with `upstream_error` (`details`: `status`, `body_tail`), retryable for 408,
     425, 429 and 5xx, with `retry_after_seconds` where the server says so. So does a server that cannot be reached.
