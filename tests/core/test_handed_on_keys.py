@@ -1,4 +1,4 @@
-"""What operations of every kind hand on as the idempotency key: a digest of scope and key, never the caller's own text."""
+"""What operations of every kind hand on as the idempotency key: never the caller's own text."""
 
 from __future__ import annotations
 

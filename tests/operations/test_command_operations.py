@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -209,6 +210,19 @@ async def test_more_output_than_allowed_ends_the_command() -> None:
         await soon(run(operation))
 
 
+async def test_stored_parameters_that_no_longer_fit_fail_the_task_and_start_nothing(tmp_path: Path) -> None:
+    then = command(["touch", str(tmp_path / "started"), "{topic}"], {"topic": {"type": "string"}}, required=["topic"])
+    stored = then.executor.validate({"topic": "rain"})
+    properties = {"subject": {"type": "string"}}
+    for required in (["subject"], []):
+        now = command(["touch", str(tmp_path / "started"), "{subject}"], properties, required=required)
+
+        with pytest.raises(OperationFailed, match=r"do not fit the operation as it is now: .*(subject|topic)"):
+            await now.executor.run(stored, context_for(now))
+
+    assert not (tmp_path / "started").exists()
+
+
 async def test_progress_lines_on_stderr_reach_the_task() -> None:
     backend = Recorder()
     operation = shell(
@@ -223,6 +237,20 @@ async def test_progress_lines_on_stderr_reach_the_task() -> None:
     await run(operation, backend)
 
     assert [(p.fraction, p.message) for p in backend.reports] == [(0.4, "page 4 of 10"), (None, "warming up")]
+
+
+async def test_a_long_line_on_stderr_does_not_hold_the_event_loop() -> None:
+    # 45 kB of this held it for 108 s.
+    line = "print('raincheck-progress: ' + '1' * 12_000 + 'x', file=sys.stderr)"
+    backend = Recorder()
+    operation = command([sys.executable, "-c", f"import sys; {line}; {line.replace('1', '2')}"])
+    began = time.thread_time()
+
+    await run(operation, backend)
+
+    assert time.thread_time() - began < 2
+    assert backend.reports
+    assert all(len(report.message or "") <= 500 for report in backend.reports)
 
 
 async def test_the_environment_is_the_servers_without_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -429,3 +429,43 @@ def test_an_operation_may_be_used_from_one_event_loop_after_another() -> None:
     operation, port, first = asyncio.run(once(None, 0))
     _, _, second = asyncio.run(once(operation, port))
     assert (first, second) == (1, 1)
+
+
+async def test_stored_parameters_that_no_longer_fit_are_not_left_out_of_a_request() -> None:
+    async with calling(answering(answer(body={})), "/pay?to={to}", schema("to"), "POST") as (then, server):
+        stored = then.executor.validate({"to": "ada"})
+        now = http_operation(
+            "call",
+            method="POST",
+            url=f"{server.url}/pay?to={{receiver}}",
+            parameters=schema("receiver"),
+            description="",
+        )
+        assert isinstance(now.executor, HttpExecutor)
+        try:
+            with pytest.raises(OperationFailed, match="do not fit the operation as it is now: .*receiver"):
+                await now.executor.run(stored, context_for(now))
+        finally:
+            await now.executor.aclose()
+        assert server.received == []
+
+
+@pytest.mark.parametrize("charset", ["punycode", "idna", "unicode_escape", "raw_unicode_escape", "utf-7", "undefined"])
+async def test_an_answer_in_a_charset_that_is_none_of_the_webs_is_refused(charset: str) -> None:
+    # Python's punycode takes quadratic time: this took seconds, and four times as much 16 times as long.
+    body = b"a" * 200 + b"-" + b"9" * 100_000
+    response = answer(body=body, content_type=f"text/plain; charset={charset}")
+    async with calling(answering(response), "/", {}) as (operation, _):
+        with pytest.raises(UpstreamError, match="charset"):
+            await asyncio.wait_for(run(operation), 20)
+
+
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [("ISO-8859-1", "ü"), ("windows-1252", "€"), ("Shift_JIS", "雨"), ("utf-16le", "雨"), ('"GBK"', "雨")],
+)
+async def test_an_answer_in_a_charset_of_the_web_is_read(charset: str, text: str) -> None:
+    body = text.encode(charset.strip('"'))
+    response = answer(body=body, content_type=f"text/plain; charset={charset}")
+    async with calling(answering(response), "/", {}) as (operation, _):
+        assert await run(operation) == text

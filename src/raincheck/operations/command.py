@@ -31,7 +31,7 @@ __all__ = ["CommandExecutor", "command_operation"]
 _STDERR_TAIL_BYTES = 4096
 _LINE_BYTES = 4096
 _PIPES_SECONDS = 1.0
-_PROGRESS = re.compile(rb"raincheck-progress:\s*(?:([0-9]*\.?[0-9]+)(?:\s+|$))?(.*)")
+_PROGRESS = re.compile(rb"raincheck-progress:\s*(?:([0-9]++(?:\.[0-9]++)?|\.[0-9]++)(?:\s+|$))?(.*)")
 
 
 def command_operation(
@@ -151,7 +151,7 @@ class CommandExecutor:
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Any:
         """See `Executor`."""
         try:
-            argv = [self._program, *self._arguments(arguments)]
+            argv = [self._program, *self._arguments(self._schema.validate(arguments))]
         except InvalidParameters as error:
             raise OperationFailed(f"the stored parameters do not fit the operation as it is now: {error}") from None
         try:
@@ -269,7 +269,7 @@ async def _listen(stderr: asyncio.StreamReader, tail: bytearray, context: TaskCo
         del tail[:-_STDERR_TAIL_BYTES]
         *lines, pending = (pending + chunk).split(b"\n")
         pending = pending[:_LINE_BYTES]
-        matches = [match for line in lines if (match := _PROGRESS.match(line))]
+        matches = [match for line in lines if (match := _PROGRESS.match(line[:_LINE_BYTES]))]
         if matches:  # only the last report counts
             fraction, message = matches[-1].groups()
             await context.progress(

@@ -298,7 +298,8 @@ class HttpExecutor:
         # Another scope's task must not pass for this one at the API, and two tasks of one key in time neither.
         key = context.task_ref if self._dedupes else context.idempotency_key
         try:
-            return self._request.prepare({**arguments, **given}, key), frozenset(given.values())
+            stored = self._schema.validate(arguments)
+            return self._request.prepare({**stored, **given}, key), frozenset(given.values())
         except InvalidParameters as error:
             raise OperationFailed(f"the stored parameters do not fit the operation as it is now: {error}") from None
 

@@ -34,6 +34,15 @@ _BODY_TAIL_CHARS = 2048
 _ERROR_BODY_BYTES = 1024 * 1024
 _RETRYABLE = frozenset({408, 425, 429})
 _LONGEST_RETRY_AFTER = 86400.0
+# The web's own. Python knows more, and some of those (punycode) take quadratic time.
+_CHARSETS = frozenset(
+    {
+        *("utf-8", "utf8", "utf-16", "utf-16le", "utf-16be", "us-ascii", "ascii", "latin1", "macintosh", "ibm866"),
+        *(f"iso-8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 14, 15, 16)),
+        *(f"windows-125{part}" for part in range(9)),
+        *("koi8-r", "koi8-u", "gb2312", "gbk", "gb18030", "big5", "euc-jp", "iso-2022-jp", "shift_jis", "euc-kr"),
+    }
+)
 
 _ours: ContextVar[bool] = ContextVar("raincheck_http_request", default=False)
 
@@ -66,9 +75,12 @@ class Reply:
         if media_type.endswith(("/json", "+json")):
             return self.document
         charset = next((each.split("=", 1)[1] for each in parameters.split(";") if "charset=" in each.lower()), "")
+        charset = charset.strip(" \"'").lower() or "utf-8"
+        if charset not in _CHARSETS:
+            raise UpstreamError(f"{self.host} answered in the charset {capped(charset, 40)!r}, which is not read")
         try:
-            return self.body.decode(charset.strip(" \"'") or "utf-8")
-        except (UnicodeDecodeError, LookupError):
+            return self.body.decode(charset)
+        except UnicodeDecodeError:
             raise UpstreamError(
                 f"{self.host} answered with {capped(media_type, 80) or 'something'} that is not text"
             ) from None
