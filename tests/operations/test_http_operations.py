@@ -56,12 +56,20 @@ NASTY_ENCODED = "..%2Fa%2Fb%3Fc%3D1%26d%23e%252f%20%C3%BC%40evil.example%3A80%0D
 
 
 async def test_a_value_stays_one_component_of_path_and_query() -> None:
-    request = await sent("/v1/{id}/x?q={id}&fixed=1", schema("id"), arguments={"id": NASTY})
+    plain, encoded = "a/b?c=1&d#e ü@evil.example:80", "a%2Fb%3Fc%3D1%26d%23e%20%C3%BC%40evil.example%3A80"
+    request = await sent("/v1/{id}/x?q={query}&fixed=1", schema("id", "query"), arguments={"id": plain, "query": NASTY})
 
-    assert request.target == f"/v1/{NASTY_ENCODED}/x?q={NASTY_ENCODED}&fixed=1"
+    assert request.target == f"/v1/{encoded}/x?q={NASTY_ENCODED}&fixed=1"
 
 
-@pytest.mark.parametrize("value", ["..", ".", ""])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("..", ".", "", "../admin", "a/../../admin", "..\\admin", "..;", "..;x=1/admin", "a\0b", "a\r\nb", "a/."),
+        *("%2e%2e", "..%2Fadmin", "..%5Cadmin", "%252e%252e%252fadmin", "%00", ".%2e/admin", "%c0%ae%c0%ae/admin"),
+        *("．．／admin", "‥", "%u002e%u002e/admin", "%ud800/..", ".. /admin", "%25252525252e"),
+    ],
+)
 def test_a_value_cannot_change_the_shape_of_the_path(value: str) -> None:
     operation = http_operation(
         "call", method="GET", url="https://api.example.com/a/{id}/b", parameters=schema("id"), description=""
