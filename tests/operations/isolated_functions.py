@@ -97,5 +97,9 @@ def deaf(folder: str) -> None:
             continue
 
 
+def variables() -> dict[str, str]:
+    return dict(os.environ)
+
+
 def tell_key(context: TaskContext) -> str:
     return context.idempotency_key

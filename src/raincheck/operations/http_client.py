@@ -19,6 +19,7 @@ import pydantic_core
 
 from raincheck._version import __version__
 from raincheck.errors import MissingDependency, ResultTooLarge, UpstreamError
+from raincheck.operations.exhaustion import what_is_exhausted
 from raincheck.operations.http_request import PreparedRequest
 from raincheck.operations.problems import capped
 from raincheck.outgoing.retry_after import retry_after
@@ -211,6 +212,8 @@ class HttpClient:
     def _unreachable(self, host: str, error: BaseException) -> UpstreamError:
         """The failure in words of ours: those of the client may hold the URL."""
         causes = list(_causes(error))
+        if (what := next(filter(None, map(what_is_exhausted, causes)), None)) is not None:
+            return UpstreamError(f"{host} cannot be reached: this server has no {what} left", retryable=True)
         if isinstance(error, self._httpx.ConnectTimeout):
             return UpstreamError(f"{host} did not answer within {_CONNECT_SECONDS:g} s", retryable=True)
         if any(isinstance(cause, socket.gaierror) for cause in causes):
