@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, redirect_stdout
@@ -90,6 +91,7 @@ def _python(name: str, table: PythonSettings, policy: Policy, settings: Settings
         title=table.title,
         policy=policy,
         isolation=table.isolation,
+        inherit=_inherit(table, settings) if table.isolation == "process" else (),
     )
 
 
@@ -98,15 +100,29 @@ def _command(name: str, table: CommandSettings, policy: Policy, settings: Settin
 
     return command_operation(
         name,
-        argv=table.argv,
+        argv=[_program(table, settings), *table.argv[1:]],
         parameters=table.parameters,
         description=table.description,
         policy=policy,
         title=table.title,
-        cwd=str(settings.folder / (table.cwd or "")),
+        cwd=None if table.cwd is None else str(settings.folder / table.cwd),
         env=table.env,
+        inherit=_inherit(table, settings),
         max_output_bytes=policy.max_result_bytes if table.max_output_bytes is None else table.max_output_bytes,
     )
+
+
+def _program(table: CommandSettings, settings: Settings) -> str:
+    """The program; a relative path starts at the configuration file's folder where the command has none."""
+    program = table.argv[0]
+    if table.cwd is not None or os.sep not in program:
+        return program
+    folder = str(settings.folder.absolute()).replace("{", "{{").replace("}", "}}")
+    return os.path.join(folder, program)
+
+
+def _inherit(table: CommandSettings | PythonSettings, settings: Settings) -> tuple[str, ...]:
+    return settings.execution.inherit if table.inherit is None else table.inherit
 
 
 def _http(name: str, table: HttpSettings, policy: Policy, settings: Settings) -> Operation:
@@ -122,6 +138,8 @@ def _http(name: str, table: HttpSettings, policy: Policy, settings: Settings) ->
         parameters=table.parameters,
         headers=table.headers,
         body=table.body,
+        form=table.form,
+        raw=table.raw,
         description=table.description,
         policy=policy,
         title=table.title,

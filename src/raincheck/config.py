@@ -12,22 +12,23 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from raincheck.config_auth import AuthSettings
 from raincheck.config_encryption import EncryptionSettings
 from raincheck.config_execution import ExecutionSettings, WorkerSettings, too_long
-from raincheck.config_limits import BreakerSettings, LimitsSettings, OperationLimits
-from raincheck.config_results import InlineSize, ResultsSettings
-from raincheck.config_section import Duration, InlineWait, Retention, Retries, Section, Size
+from raincheck.config_inherit import named_variables
+from raincheck.config_limits import BreakerSettings, LimitsSettings
+from raincheck.config_operations import CommandSettings, HttpSettings, OperationSettings, PythonSettings
+from raincheck.config_results import ResultsSettings
+from raincheck.config_section import Section
 from raincheck.config_server import ServerSettings
 from raincheck.config_state import URL_FORMS, StateSettings
 from raincheck.config_upstream import PollSettings
-from raincheck.config_webhooks import OperationWebhooks, WebhookSettings, WebhooksSettings
+from raincheck.config_webhooks import WebhookSettings, WebhooksSettings
 from raincheck.errors import ConfigurationError
-from raincheck.operations.operation import AnswerBy, Dedupe, LostPolicy, Mode, WithoutTasks
 
 __all__ = [
     "NESTED_MODELS",
@@ -146,173 +147,6 @@ class ObservabilitySettings(Section):
     )
 
 
-class _Declared(Section):
-    description: str = Field(
-        default="",
-        description="One or two sentences for the model that chooses tools; for `python` the docstring where unset.",
-    )
-    title: str | None = Field(default=None, min_length=1, description="A name for people.")
-    mode: Mode = Field(
-        default="auto",
-        description="`inline`: the call waits for the result, no task; `auto`: the result if it is there within "
-        "`inline_wait_seconds`, else a ticket; `task`: always a ticket.",
-    )
-    inline_wait_seconds: InlineWait | None = Field(default=None, description="As in [execution].")
-    without_tasks: WithoutTasks = Field(
-        default="ticket",
-        description="What a client that declares no task surface gets: a `ticket`, the result after a `wait`, "
-        "or an error (`refuse`).",
-    )
-    timeout_seconds: Duration | None = Field(
-        default=None, description="The timeout; unset: `default_timeout_seconds` of [execution]."
-    )
-    default_max_wait_seconds: Duration | None = Field(default=None, description="As in [execution].")
-    max_wait_ceiling_seconds: Duration | None = Field(default=None, description="As in [execution].")
-    ttl_seconds: Retention | None = Field(default=None, description="As in [state].")
-    on_worker_lost: LostPolicy = Field(
-        default="fail",
-        description="What becomes of a task whose worker is lost: `fail` (it never starts twice) or `retry` (it must "
-        "be harmless to run it again).",
-    )
-    secrets: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        default=(),
-        description="Names of parameters, and of members of the result, that are secret: the caller sees them, lists, "
-        "logs and webhooks do not. Besides, what a schema marks with `writeOnly = true` is.",
-    )
-    dedupe: Dedupe = Field(
-        default="keys",
-        description="`keys`: one task for one `idempotency_key`; `inflight`: besides, a call without a key that is "
-        "equal to one under way (same caller, same parameters) gets that one's ticket.",
-    )
-    answer_by: AnswerBy = Field(
-        default="anyone",
-        description="Who may answer its questions: `anyone` (a model too, by `provide_task_input`), or the `user` "
-        "alone, whom the client asks itself.",
-    )
-    retry_attempts: Retries | None = Field(default=None, description="As in [execution].")
-    max_result_bytes: Size | None = Field(default=None, description="As in [execution].")
-    max_inline_bytes: InlineSize | None = Field(default=None, description="As in [results].")
-
-
-class _Operation(OperationWebhooks, OperationLimits, _Declared):
-    """What every operation's table may say."""
-
-
-class PythonSettings(_Operation):
-    """An operation of kind "python": a function."""
-
-    kind: Literal["python"] = Field(description="A function, sync or async.")
-    target: str = Field(
-        pattern=r"^[^:\s]+:[^:\s]+$",
-        description='The function, as "module:function"; the configuration file\'s folder is importable.',
-    )
-    isolation: Literal["none", "process"] = Field(
-        default="none",
-        description="`process` runs each task in a process of its own, which can be killed; `none` runs async "
-        "functions on the event loop and sync ones in a thread.",
-    )
-
-
-_PARAMETERS = Field(
-    default_factory=dict[str, Any],
-    validate_default=True,
-    description='A JSON Schema of an object (it has `type = "object"`), or the short form: a table of each '
-    "parameter's name and schema, where those without a `default` are required.",
-)
-
-
-class _WithParameters(_Operation):
-    parameters: Mapping[str, Any] = _PARAMETERS
-
-    @field_validator("parameters", mode="after")
-    @classmethod
-    def _as_schema(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
-        if value.get("type") == "object":
-            return value
-        for name, schema in value.items():
-            if not isinstance(schema, Mapping):
-                raise ValueError(
-                    f"{name!r} is no table: the short form has a schema for each parameter, as in "
-                    '{size = {type = "integer"}}; a whole JSON Schema has type = "object"'
-                )
-        return {
-            "type": "object",
-            "properties": dict(value),
-            "required": [name for name, schema in value.items() if "default" not in schema],
-            "additionalProperties": False,
-        }
-
-
-class CommandSettings(_WithParameters):
-    """An operation of kind "command": a program, never through a shell."""
-
-    kind: Literal["command"] = Field(description="A program, started without a shell.")
-    argv: Annotated[tuple[str, ...], Field(strict=False)] = Field(
-        min_length=1, description="The program and its arguments; `{name}` is replaced by that parameter."
-    )
-    cwd: str | None = Field(
-        default=None,
-        min_length=1,
-        description="The folder it runs in, relative to the configuration file's folder; unset: that folder.",
-    )
-    env: Mapping[str, str] = Field(
-        default_factory=dict[str, str], description="Environment variables, beside those of the server."
-    )
-    max_output_bytes: Size | None = Field(
-        default=None, description="The largest stdout; unset: the operation's `max_result_bytes`."
-    )
-
-
-class HttpSettings(_WithParameters):
-    """An operation of kind "http": a request to an HTTP API."""
-
-    kind: Literal["http"] = Field(description="A request to an HTTP API.")
-    url: str = Field(
-        pattern=r"^(https?://|\$\{)\S+$",
-        description="The address; `{name}` is replaced by that parameter, `${NAME}` by that environment variable.",
-    )
-    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"] = Field(
-        default="GET", description="The request's method."
-    )
-    headers: Mapping[str, str] = Field(
-        default_factory=dict[str, str], description="The request's headers, with the placeholders of `url`."
-    )
-    body: str | Mapping[str, Any] | list[Any] | None = Field(
-        default=None, description="The request's body: text, or a table or list sent as JSON; placeholders as in `url`."
-    )
-    max_response_bytes: Size | None = Field(
-        default=None, description="The largest response; unset: the operation's `max_result_bytes`."
-    )
-    accepted: Literal["auto", "follow", "result"] = Field(
-        default="auto",
-        description="What an answer `202` is: `follow`: its `Operation-Location` or `Location` is asked until the work "
-        "ends; `result`: a result like any other; `auto`: followed where there is an `Operation-Location`, or a "
-        "`Location` and a `Retry-After`.",
-    )
-    completion: Literal["answer", "callback"] = Field(
-        default="answer",
-        description="`callback`: the request hands the work over, with `{callback_url}` or `{callback_token}` in it, "
-        "and the task waits to be called back.",
-    )
-    idempotency_header: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z0-9-]{1,64}$",
-        description="A header by which the API does nothing twice, such as `Idempotency-Key`: it gets the `task_ref`, "
-        'and a request whose worker was lost is sent again, as with `on_worker_lost = "retry"`.',
-    )
-    poll: PollSettings | None = Field(default=None, description="The table [operations.NAME.poll].")
-
-    @model_validator(mode="after")
-    def _can_wait(self) -> HttpSettings:
-        if self.mode == "inline" and (self.poll is not None or self.completion == "callback"):
-            raise ValueError('mode = "inline" has no task that could wait: use "auto" or "task"')
-        return self
-
-
-OperationSettings = PythonSettings | CommandSettings | HttpSettings
-"""One `[operations.NAME]` table, by its `kind`."""
-
-
 class Settings(Section):
     """Everything that can be set, and where it came from.
 
@@ -390,6 +224,23 @@ class Settings(Section):
             raise ValueError(
                 "'folder' in [results] must be set for blobs = \"files\", unless 'provider' in [state] is \"sqlite\""
             )
+        return self
+
+    @model_validator(mode="after")
+    def _inherited_are_no_secrets(self) -> Settings:
+        tables = {"[execution]": self.execution.inherit}
+        for name, operation in self.operations.items():
+            if not isinstance(operation, HttpSettings) and operation.inherit is not None:
+                tables[table_name("operations", name)] = operation.inherit
+        if any(tables.values()):
+            secret = named_variables(self.model_dump())
+            for table, names in tables.items():
+                for name in names:
+                    if name in secret:
+                        raise ValueError(
+                            f"'inherit' in {table} names {name}, which a ${{{name}}} of this configuration stands "
+                            f'for and no child inherits; hand it to one operation by env = {{{name} = "${{{name}}}"}}'
+                        )
         return self
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from raincheck.config_inherit import Inherit
 from raincheck.config_section import Duration, InlineWait, Retries, Section, Size
 
 __all__ = ["ExecutionSettings", "WorkerSettings", "too_long"]
@@ -60,6 +61,11 @@ class ExecutionSettings(Section):
         description='How long a call of an operation with `mode = "auto"` waits for the result before it gives a '
         'handle. `"auto"`: 2 seconds without a history; with one, as long as most calls take if that is at most 5 '
         "seconds, and not at all if it is more.",
+    )
+    inherit: Inherit = Field(
+        default=(),
+        description="Environment variables of the server that commands and isolated functions inherit, beside `PATH`, "
+        "`HOME`, `LANG`, `LC_ALL`, `LC_CTYPE`, `TZ` and `TMPDIR`; never one that a `${NAME}` of this file stands for.",
     )
     max_parameters_bytes: Size = Field(default=1024 * 1024, description="The largest parameters of a call, as JSON.")
     max_result_bytes: Size = Field(default=16 * 1024 * 1024, description="The largest result, as JSON.")

@@ -32,7 +32,7 @@ TABLES = ", ".join(
     ]
 )
 
-_SECRET_KEYS = frozenset({"argv", "body", "callback_secret", "env", "headers", "queue_url", "secrets", "url"})
+_SECRET_KEYS = frozenset({"argv", "body", "callback_secret", "env", "form", "headers", "queue_url", "secrets", "url"})
 _LATER_KINDS = frozenset({"mcp"})
 _NAMED_KEY = re.compile(r"'(\w+)'(?: in \[(\w+)\])?")
 _PATTERNS = {
@@ -263,7 +263,7 @@ def _limits(field: FieldInfo) -> dict[str, Any]:
     for part in get_args(field.annotation):
         # The bounds of `Duration | None` stand on the first half of the union.
         if get_origin(part) is Annotated:
-            metadata += [inner for meta in get_args(part)[1:] for inner in cast("FieldInfo", meta).metadata]
+            metadata += [inner for meta in get_args(part)[1:] for inner in getattr(meta, "metadata", ())]
     names = ("ge", "gt", "le", "pattern", "min_length")
     return {name: getattr(meta, name) for meta in metadata for name in names if getattr(meta, name, None) is not None}
 

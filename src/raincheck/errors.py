@@ -23,7 +23,8 @@ The tree::
         ├── WorkerLost            worker_lost
         ├── UpstreamError         upstream_error
         ├── ResultTooLarge        result_too_large
-        └── InternalError         internal
+        ├── InternalError         internal
+        └── ResourcesExhausted    internal
 
 Messages are for the caller: they say what, where and what is allowed, and hold no secret, no payload and no traceback.
 """
@@ -47,6 +48,7 @@ __all__ = [
     "QueueFull",
     "RaincheckError",
     "RateLimited",
+    "ResourcesExhausted",
     "ResultTooLarge",
     "StoreError",
     "StoreUnavailable",
@@ -198,6 +200,13 @@ class ResultTooLarge(TaskFailure):
 
 class InternalError(TaskFailure):
     """A bug. The caller gets a correlation id in `details`, the log the rest."""
+
+    code = "internal"
+
+
+class ResourcesExhausted(TaskFailure):
+    """The machine had no descriptors, memory, threads or space left to start the operation: nothing of it ran, and it
+    may be tried again."""
 
     code = "internal"
 

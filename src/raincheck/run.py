@@ -110,7 +110,7 @@ class Run:
         self.context = TaskContext(
             task_ref=task.task_ref,
             operation_type=task.operation_type,
-            idempotency_key=task.callers_key,
+            idempotency_key=task.handed_on_key,
             attempt=task.attempt,
             fence=task.fence,
             checkpoint=task.checkpoint,

@@ -5,6 +5,8 @@ Records are frozen; a change is a new record made by `raincheck.transitions`. Ti
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -216,6 +218,18 @@ class Task:
         """The idempotency key that the caller itself passed."""
         key = self.idempotency_key
         return None if key is None or key.startswith(_OURS) else key
+
+    @property
+    def handed_on_key(self) -> str:
+        """The idempotency key for what the operation calls: a digest of the scope and the caller's key, or the
+        `task_ref` where the caller passed none.
+
+        The same for every attempt and every retry; never the caller's own text, by which one scope could take another's
+        place at an upstream that knows them all as one user.
+        """
+        if self.callers_key is None:
+            return self.task_ref
+        return hashlib.sha256(json.dumps([self.scope, self.callers_key]).encode()).hexdigest()
 
     @property
     def outstanding(self) -> tuple[InputRequest, ...]:

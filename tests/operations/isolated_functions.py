@@ -95,3 +95,11 @@ def deaf(folder: str) -> None:
             time.sleep(60)
         except BaseException:
             continue
+
+
+def variables() -> dict[str, str]:
+    return dict(os.environ)
+
+
+def tell_key(context: TaskContext) -> str:
+    return context.idempotency_key

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +24,17 @@ import psutil
 import pytest
 from operations.running import Recorder, alive, context_for, run, soon, start, until
 
-from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed, ResultTooLarge
+from raincheck.errors import (
+    ConfigurationError,
+    InvalidParameters,
+    OperationFailed,
+    ResourcesExhausted,
+    ResultTooLarge,
+)
 from raincheck.operations.command import CommandExecutor, command_operation
+from raincheck.operations.environment import INHERITED
 from raincheck.operations.operation import Operation
+from raincheck.operations.threads import ThreadPool
 
 SHOW_ARGUMENTS = [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))"]
 
@@ -209,6 +223,19 @@ async def test_more_output_than_allowed_ends_the_command() -> None:
         await soon(run(operation))
 
 
+async def test_stored_parameters_that_no_longer_fit_fail_the_task_and_start_nothing(tmp_path: Path) -> None:
+    then = command(["touch", str(tmp_path / "started"), "{topic}"], {"topic": {"type": "string"}}, required=["topic"])
+    stored = then.executor.validate({"topic": "rain"})
+    properties = {"subject": {"type": "string"}}
+    for required in (["subject"], []):
+        now = command(["touch", str(tmp_path / "started"), "{subject}"], properties, required=required)
+
+        with pytest.raises(OperationFailed, match=r"do not fit the operation as it is now: .*(subject|topic)"):
+            await now.executor.run(stored, context_for(now))
+
+    assert not (tmp_path / "started").exists()
+
+
 async def test_progress_lines_on_stderr_reach_the_task() -> None:
     backend = Recorder()
     operation = shell(
@@ -225,23 +252,153 @@ async def test_progress_lines_on_stderr_reach_the_task() -> None:
     assert [(p.fraction, p.message) for p in backend.reports] == [(0.4, "page 4 of 10"), (None, "warming up")]
 
 
-async def test_the_environment_is_the_servers_without_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAINCHECK_STATE__URL", "secret")
-    monkeypatch.setenv("PLAIN", "1")
-    show = (
-        "import json, os; print(json.dumps({k: v for k, v in os.environ.items() if k[:4] in ('RAIN', 'PLAI', 'MORE')}))"
-    )
-    operation = command([sys.executable, "-c", show.replace("{", "{{").replace("}", "}}")], env={"MORE": "2"})
+async def test_a_long_line_on_stderr_does_not_hold_the_event_loop() -> None:
+    # 45 kB of this held it for 108 s.
+    line = "print('raincheck-progress: ' + '1' * 12_000 + 'x', file=sys.stderr)"
+    backend = Recorder()
+    operation = command([sys.executable, "-c", f"import sys; {line}; {line.replace('1', '2')}"])
+    began = time.thread_time()
 
-    shown = await operation.executor.run({}, context_for(operation, key="key-1"))
+    await run(operation, backend)
 
+    assert time.thread_time() - began < 2
+    assert backend.reports
+    assert all(len(report.message or "") <= 500 for report in backend.reports)
+
+
+async def test_of_the_servers_environment_a_command_finds_a_few_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAINCHECK_STATE__URL", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL", "SECRET", "PLAIN"):
+        monkeypatch.setenv(name, f"the {name}")
+    monkeypatch.setenv("HOME", "/home/of-the-server")
+    operation = command(["env"], env={"MORE": "2", "TOKEN": "${SECRET}!"}, inherit=["PLAIN", "UNSET"])
+
+    lines: str = await operation.executor.run({}, context_for(operation, key="key-1"))
+
+    shown = dict(line.split("=", 1) for line in lines.splitlines())
+    fixed = {name: os.environ[name] for name in INHERITED if name in os.environ}
     assert shown == {
-        "PLAIN": "1",
+        **fixed,
+        "HOME": "/home/of-the-server",
+        "PLAIN": "the PLAIN",
         "MORE": "2",
+        "TOKEN": "the SECRET!",
         "RAINCHECK_TASK_REF": "task-1",
         "RAINCHECK_IDEMPOTENCY_KEY": "key-1",
         "RAINCHECK_GUARDIAN": shown["RAINCHECK_GUARDIAN"],
     }
+    with pytest.raises(ConfigurationError, match="RAINCHECK_STATE__URL is one of the server's own settings"):
+        command(["env"], inherit=["RAINCHECK_STATE__URL"])
+
+
+async def test_a_command_runs_in_an_empty_folder_that_goes_with_it(tmp_path: Path) -> None:
+    operation = shell("ls -A; pwd; mkdir -p deep/er; echo x > deep/er/file; chmod 500 deep; kill -9 $$")
+
+    with pytest.raises(OperationFailed, match="SIGKILL"):
+        await run(operation)
+    first, second = [await run(shell("ls -A; pwd; mkdir -p deep/er; echo x > deep/er/file")) for _ in range(2)]
+
+    assert first != second
+    assert Path(first).parent == Path(tempfile.gettempdir())  # one line: the folder was empty
+    assert not Path(first).exists()
+    assert await run(shell("pwd", cwd=str(tmp_path))) == str(tmp_path)
+    assert [each for each in Path(tempfile.gettempdir()).iterdir() if str(each) in (first, second)] == []
+
+
+HIDES = """
+import asyncio, ctypes, json, os, sys
+from raincheck.operations.command import command_operation
+from operations.running import run
+
+prctl = ctypes.CDLL(None).prctl
+if os.getuid() == 0:  # root may read everything
+    os.setgid(65534)
+    os.setuid(65534)
+    prctl(4, 1, 0, 0, 0)
+assert "hush" in open(f"/proc/{os.getpid()}/environ").read()
+READ = "cat /proc/$1/environ /proc/$1/mem 2>/dev/null | grep -c hush; cat /proc/$$/environ | grep -c RAINCHECK_TASK_REF"
+argv = ["/bin/sh", "-c", READ, "sh", str(os.getpid())]
+operation = command_operation("look", argv=argv, parameters={}, description="")
+print(asyncio.run(run(operation)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system has a /proc with a way to hide")
+def test_no_child_reads_the_environment_of_the_server() -> None:
+    environment = {**os.environ, "SECRET": "hush", "PYTHONPATH": str(Path(__file__).parents[1])}
+    found = subprocess.run(
+        [sys.executable, "-c", HIDES], env=environment, cwd="/", capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (found.stdout.split(), found.returncode) == (["0", "1"], 0), found.stderr
+
+
+@contextmanager
+def no_descriptors_left() -> Generator[None]:
+    """While the block runs, this process can open nothing more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    taken: list[int] = []
+    try:
+        try:
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_without_descriptors_a_command_may_be_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    operation = shell("echo here")
+    assert await run(operation) == "here"
+    caplog.clear()
+    with no_descriptors_left():
+        for _ in range(50):
+            with pytest.raises(ResourcesExhausted, match="no file descriptors left") as caught:
+                await run(operation)
+            assert (caught.value.code, caught.value.retryable) == ("internal", True)
+    assert len([record for record in caplog.records if record.levelno >= logging.INFO]) <= 1
+    assert await run(operation) == "here"
+
+
+@pytest.mark.parametrize(
+    ("number", "what"),
+    [(errno.ENFILE, "file descriptors"), (errno.ENOMEM, "memory"), (errno.EAGAIN, "processes")],
+)
+async def test_what_the_machine_is_out_of_is_told(number: int, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(ResourcesExhausted, match=f"no {what} left to start /bin/sh"):
+        await run(shell("echo here"))
+
+
+async def test_a_command_that_no_thread_can_wait_for_does_not_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def no_thread(_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pidfd_open", refuse, raising=False)
+        patched.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(ResourcesExhausted, match="no threads left"):
+            await run(shell(f"sleep 0.3; touch {tmp_path / 'ran'}"))
+        with pytest.raises(ResourcesExhausted, match="no threads left"):
+            await ThreadPool().run(lambda: None, name="report")
+    assert [each for each in psutil.Process().children() if each.name() == "sh" and "sleep" in each.cmdline()] == []
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_a_full_temporary_folder_may_be_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(ResourcesExhausted, match="no usable temporary folder left"):
+        await run(shell("echo here"))
 
 
 FAMILY = """

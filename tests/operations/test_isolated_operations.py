@@ -18,6 +18,7 @@ from operations import isolated_functions as functions
 from operations.running import Recorder, alive, context_for, run, soon, start, until
 
 from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed, ResultTooLarge, UpstreamError
+from raincheck.operations.environment import INHERITED, INTERPRETER
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.python import python_operation
 
@@ -41,6 +42,21 @@ async def test_a_function_runs_in_another_process_in_its_own_types(capfd: pytest
     assert "from a grandchild\n" in printed.err
     assert (await run(isolated(functions.where_async)))["pid"] != os.getpid()
     assert await run(isolated(functions.add), a="2") == 3
+
+
+async def test_of_the_servers_environment_the_process_finds_a_few_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAINCHECK_STATE__URL", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL"):
+        monkeypatch.setenv(name, "hush")
+
+    found: dict[str, str] = await run(isolated(functions.variables, inherit=["DATABASE_URL"]))
+
+    assert set(found) <= {*INHERITED, *INTERPRETER, "DATABASE_URL", "RAINCHECK_GUARDIAN"}
+    assert found["PATH"] == os.environ["PATH"]
+    assert [name for name, value in found.items() if value == "hush"] == ["DATABASE_URL"]
+    with pytest.raises(ConfigurationError, match="never inherited"):
+        isolated(functions.variables, inherit=["RAINCHECK_STATE__URL"])
+    with pytest.raises(ConfigurationError, match='inherit is for isolation = "process"'):
+        python_operation(functions.variables, inherit=["DATABASE_URL"])
 
 
 def test_parameters_are_checked_before_a_process_is_started() -> None:

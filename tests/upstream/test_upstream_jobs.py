@@ -350,3 +350,23 @@ async def test_a_request_may_hand_the_work_over_and_wait_to_be_called_back(lab: 
     assert task.outcome is not None
     assert task.outcome.error is not None
     assert task.outcome.error.details["body_tail"] == '{"topic":"x","answer_to":"***"}'
+
+
+@pytest.mark.parametrize("job", ["../admin", "..%2Fadmin", "%2e%2e", "..;", "..\\admin", ".", "a\0"])
+async def test_an_answer_cannot_lead_out_of_the_declared_address(job: str, lab: Lab) -> None:
+    async with serving(lambda request, writer: _told(writer, {"id": job})) as server:
+        lab.operations["report"] = http_operation(
+            "report",
+            method="POST",
+            url=f"{server.url}/v1/jobs",
+            parameters=PARAMETERS,
+            description="",
+            poll=PollTable(status_url="/v1/jobs/{$.id}", state="$.state", done=("done",), failed=("broken",)),
+        )
+        task = await end_of(lab)
+        assert 'must not hold "." or ".."' in error_of(task)
+        assert [each.method for each in server.received] == ["POST"]
+
+
+async def _told(writer: asyncio.StreamWriter, value: Any) -> None:
+    writer.write(answer(body=value))

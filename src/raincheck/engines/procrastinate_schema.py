@@ -32,7 +32,7 @@ SCHEMA = "raincheck_queue"
 _CONNECT_SECONDS = 4
 _LOCK = 0x7261696E6A6F6273
 _REFUSALS = re.compile(
-    r"authentication failed|no password supplied|no pg_hba\.conf entry|(?:role|database) \".*\" does not exist"
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|(?:role|database) \"[^\"]*\" does not exist"
     r"|permission denied|not permitted to log in|certificate|does not support SSL"
 )
 

@@ -138,6 +138,7 @@ class Workshop:
         title: str | None = None,
         description: str | None = None,
         isolation: Any = "none",
+        inherit: Sequence[str] = (),
         ask_first: Mapping[str, Mapping[str, Any]] | None = None,
         mode: Mode | None = None,
         inline_wait_seconds: InlineWait | None = None,
@@ -168,14 +169,16 @@ class Workshop:
         title: str | None = None,
         description: str | None = None,
         isolation: Any = "none",
+        inherit: Sequence[str] = (),
         ask_first: Mapping[str, Mapping[str, Any]] | None = None,
         **policy: Any,
     ) -> Any:
         """Declare a function as an operation; the function itself stays as it is.
 
         Sync or async; a parameter annotated `TaskContext` is injected. Every member of `Policy` may be given by name;
-        the others come from the settings. `isolation="process"` runs each task in a process of its own; `ask_first` are
-        questions to the user before the work, by name (`Operation.ask_first`).
+        the others come from the settings. `isolation="process"` runs each task in a process of its own, which finds
+        `PATH`, `HOME` and the like of the environment and what `inherit` names; `ask_first` are questions to the user
+        before the work, by name (`Operation.ask_first`).
 
         Raises:
             ConfigurationError: The name is taken, or the signature cannot be a schema.
@@ -191,6 +194,7 @@ class Workshop:
                 description=description,
                 policy=checked_policy(self._default_policy, given),
                 isolation=isolation,
+                inherit=inherit,
             )
             self.add(replace(operation, ask_first=ask_first) if ask_first else operation)
             return fn

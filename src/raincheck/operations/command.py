@@ -6,12 +6,16 @@ import asyncio
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed, ResultTooLarge
 from raincheck.operations.context import TaskContext
+from raincheck.operations.environment import INHERITED, checked_inherit, filled_in, inherited
+from raincheck.operations.exhaustion import exhausted, what_is_exhausted
 from raincheck.operations.foreign_json import NestedTooDeeply, NotJson, read_json
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.problems import Problem, invalid_parameters
@@ -30,7 +34,7 @@ __all__ = ["CommandExecutor", "command_operation"]
 _STDERR_TAIL_BYTES = 4096
 _LINE_BYTES = 4096
 _PIPES_SECONDS = 1.0
-_PROGRESS = re.compile(rb"raincheck-progress:\s*(?:([0-9]*\.?[0-9]+)(?:\s+|$))?(.*)")
+_PROGRESS = re.compile(rb"raincheck-progress:\s*(?:([0-9]++(?:\.[0-9]++)?|\.[0-9]++)(?:\s+|$))?(.*)")
 
 
 def command_operation(
@@ -43,6 +47,7 @@ def command_operation(
     title: str | None = None,
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
+    inherit: Sequence[str] = (),
     max_output_bytes: int = 16 * 1024 * 1024,
     grace_seconds: float = 2.0,
 ) -> Operation:
@@ -58,9 +63,12 @@ def command_operation(
 
     The program's stdout is the result: JSON where it parses as such, else the text without one trailing newline. A
     non-zero exit fails the task with `details`: `exit_code` or `signal`, and `stderr_tail` (the last 4 KiB). A line
-    `raincheck-progress: 0.4 page 4 of 10` on stderr is its progress. It finds `RAINCHECK_TASK_REF` and
-    `RAINCHECK_IDEMPOTENCY_KEY` in its environment, which is otherwise the server's without `RAINCHECK_*`. Its stdin is
-    empty. When it ends, is cancelled, or the server dies, what it started ends too.
+    `raincheck-progress: 0.4 page 4 of 10` on stderr is its progress; of a line the first 4 KiB are read. When it ends,
+    is cancelled, or the server dies, what it started ends too.
+
+    Its stdin is empty, its working folder a new one that is removed at its end. Of the server's environment it finds
+    `PATH`, `HOME`, `LANG`, `LC_ALL`, `LC_CTYPE`, `TZ`, `TMPDIR` and what `inherit` and `env` say; besides
+    `RAINCHECK_TASK_REF` and `RAINCHECK_IDEMPOTENCY_KEY` (`TaskContext.idempotency_key`).
 
     Args:
         operation_type: Its name.
@@ -69,8 +77,9 @@ def command_operation(
         description: For the model that chooses tools.
         policy: How it is run and answered.
         title: A name for people.
-        cwd: Its working folder, by default the server's.
-        env: Variables in addition to the environment.
+        cwd: Its working folder, by default one of its own.
+        env: Variables of its own; `${NAME}` in a value is that variable of the server's, taken at the declaration.
+        inherit: Which more of the server's variables it finds; none that begins with `RAINCHECK_`.
         max_output_bytes: The bound on stdout; beyond it the task fails with `result_too_large`.
         grace_seconds: From SIGTERM to SIGKILL.
 
@@ -83,6 +92,7 @@ def command_operation(
         parameters=parameters,
         cwd=cwd,
         env=env,
+        inherit=inherit,
         max_output_bytes=max_output_bytes,
         grace_seconds=grace_seconds,
     )
@@ -106,6 +116,7 @@ class CommandExecutor:
         parameters: Mapping[str, Any],
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
+        inherit: Sequence[str] = (),
         max_output_bytes: int = 16 * 1024 * 1024,
         grace_seconds: float = 2.0,
     ) -> None:
@@ -122,7 +133,10 @@ class CommandExecutor:
             raise ConfigurationError(f"{place}: the program {argv[0]!r} must not come from a parameter")
         self._program = self._argv[0].render({})
         self._cwd = cwd
-        self._env = dict(env or {})
+        self._env = {
+            name: filled_in(value, "env", f"operation {operation_type!r}") for name, value in (env or {}).items()
+        }
+        self._inherit = (*INHERITED, *checked_inherit(inherit, f"operation {operation_type!r}"))
         self._max_output_bytes = max_output_bytes
         self._grace_seconds = grace_seconds
 
@@ -150,27 +164,28 @@ class CommandExecutor:
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Any:
         """See `Executor`."""
         try:
-            argv = [self._program, *self._arguments(arguments)]
+            argv = [self._program, *self._arguments(self._schema.validate(arguments))]
         except InvalidParameters as error:
             raise OperationFailed(f"the stored parameters do not fit the operation as it is now: {error}") from None
         try:
-            return await self._result_of(await self._started(argv, context), context)
+            async with _folder(self._cwd) as cwd:
+                return await self._result_of(await self._started(argv, cwd, context), context)
         except asyncio.CancelledError:
             context.mark_cancelled()
             raise
 
-    async def _started(self, argv: list[str], context: TaskContext) -> ProcessGroup:
+    async def _started(self, argv: list[str], cwd: str, context: TaskContext) -> ProcessGroup:
         try:
             return await ProcessGroup.start(
                 argv,
-                cwd=self._cwd,
+                cwd=cwd,
                 env=self._environment(context),
                 stdout=True,
                 stderr=True,
                 grace_seconds=self._grace_seconds,
             )
-        except OSError as error:
-            raise cannot_start(self._program, error, self._cwd) from error
+        except (OSError, RuntimeError) as error:
+            raise cannot_start(self._program, error, cwd) from error
         except ValueError as error:  # a NUL byte in the environment
             raise OperationFailed(f"command {self._program} cannot be started: {error}") from error
 
@@ -238,13 +253,33 @@ class CommandExecutor:
         )
 
     def _environment(self, context: TaskContext) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAINCHECK_")}
         return {
-            **inherited,
+            **inherited(self._inherit),
             **self._env,
             "RAINCHECK_TASK_REF": context.task_ref,
             "RAINCHECK_IDEMPOTENCY_KEY": context.idempotency_key,
         }
+
+
+@asynccontextmanager
+async def _folder(cwd: str | None) -> AsyncGenerator[str]:
+    """The working folder: the declared one, or an empty one while the block runs."""
+    if cwd is not None:
+        yield cwd
+        return
+    try:
+        folder = tempfile.mkdtemp(prefix="raincheck-")
+    except OSError as error:
+        # Python tells a full disk by "No usable temporary directory".
+        raise exhausted(what_is_exhausted(error) or "usable temporary folder", "start a command") from error
+    try:
+        yield folder
+    finally:
+        try:
+            os.rmdir(folder)
+        except OSError:
+            # A thread: what a command leaves may be much. It goes on where this is cancelled.
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 async def _finish(group: ProcessGroup, exited: asyncio.Task[int], pipes: asyncio.Future[Any]) -> int:
@@ -271,7 +306,7 @@ async def _listen(stderr: asyncio.StreamReader, tail: bytearray, context: TaskCo
         del tail[:-_STDERR_TAIL_BYTES]
         *lines, pending = (pending + chunk).split(b"\n")
         pending = pending[:_LINE_BYTES]
-        matches = [match for line in lines if (match := _PROGRESS.match(line))]
+        matches = [match for line in lines if (match := _PROGRESS.match(line[:_LINE_BYTES]))]
         if matches:  # only the last report counts
             fraction, message = matches[-1].groups()
             await context.progress(

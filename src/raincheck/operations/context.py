@@ -86,8 +86,8 @@ class TaskContext:
     Attributes:
         task_ref: The task's id.
         operation_type: The operation's name.
-        idempotency_key: The caller's key, or the `task_ref` where it gave none: hand it on to what you call, so that
-            a second run does not take effect twice.
+        idempotency_key: Hand it on to what you call, so that a second run does not take effect twice. A digest of the
+            caller's scope and its `idempotency_key`, the same for every attempt; the `task_ref` where it gave none.
         attempt: 1 for the first start, more after a lost worker.
         fence: The fencing number of this start: it grows with every start of the task. Hand it on to a resource that
             remembers the highest one it saw and refuses lower ones: so nothing that a worker without a lease still

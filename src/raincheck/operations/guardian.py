@@ -22,6 +22,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from raincheck.operations.environment import INHERITED, INTERPRETER, inherited
+
 __all__ = ["GUARDIAN", "Guardian", "guardian_at_work"]
 
 _logger = logging.getLogger(__name__)
@@ -102,9 +104,9 @@ class Guardian:
                 self._shell.stdin.write(line.encode())
             else:
                 self._start()
-        except OSError:
+        except OSError as error:
             # The work itself is sound without a guardian; only a later crash of the server would leave it running.
-            _logger.exception("no guardian for child processes: they would outlive a crash of this server")
+            _logger.warning("no guardian for child processes, which would outlive a crash of this server: %s", error)
 
     def _start(self) -> None:
         if self._shell is not None and self._shell.stdin is not None:
@@ -118,7 +120,7 @@ class Guardian:
             start_new_session=True,
             cwd="/",
             # Without the mark of a server that this one may be a child of: the shell outlives both.
-            env={name: value for name, value in os.environ.items() if name != _MARK},
+            env=inherited((*INHERITED, *INTERPRETER)),
         )
         assert self._shell.stdin is not None
         self._shell.stdin.write(f"{_MARK}={self._mark}\n".encode())

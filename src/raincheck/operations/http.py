@@ -15,6 +15,7 @@ from raincheck.errors import (
     UpstreamError,
 )
 from raincheck.operations.context import TaskContext
+from raincheck.operations.http_body import BodyDeclaration
 from raincheck.operations.http_client import HttpClient, Reply
 from raincheck.operations.http_request import PreparedRequest, RequestTemplate
 from raincheck.operations.operation import Operation, Policy
@@ -44,6 +45,8 @@ def http_operation(
     description: str,
     headers: Mapping[str, str] | None = None,
     body: Any = None,
+    form: Mapping[str, str] | None = None,
+    raw: bool = False,
     policy: Policy | None = None,
     title: str | None = None,
     max_response_bytes: int = 16 * 1024 * 1024,
@@ -60,8 +63,14 @@ def http_operation(
     member or item of a JSON body (there, null stays null). A string in a JSON body that is exactly `"{parameter}"`
     becomes the value itself, of its own type.
 
+    A value stays a value: the parts `.` and `..` are refused in a path, in whatever encoding. In a text body a value is
+    encoded as the header `Content-Type` says: as a field of a form, as JSON (within quotes as text, elsewhere of its
+    own type), for XML and HTML as text between tags or within quotes; in `text/plain` it stands as it is. Without that
+    header a text that is JSON or a form (`a={x}&b=1`) is sent as such, any other as `text/plain`.
+
     Parameters that url, headers and body do not use go to the query for GET, DELETE, HEAD and OPTIONS; for other
-    methods without a `body` they are the JSON body. `Idempotency-Key` is sent with methods that change something.
+    methods without a `body` they are the JSON body. `Idempotency-Key` is sent with methods that change something: it is
+    `TaskContext.idempotency_key`, never the caller's own text.
 
     A status of 400 or more fails the task with `upstream_error` (`details`: `status`, `body_tail`), retryable for 408,
     425, 429 and 5xx, with `retry_after_seconds` where the server says so. So does a server that cannot be reached.
@@ -78,6 +87,8 @@ def http_operation(
         description: For the model that chooses tools.
         headers: The request's headers.
         body: None, text, or JSON (mapping, list).
+        form: The fields of a form, in place of `body`; an array is one field for each item.
+        raw: Values stand in a text body as they are.
         policy: How it is run and answered.
         title: A name for people.
         max_response_bytes: The bound on the answer's body, decoded.
@@ -99,7 +110,7 @@ def http_operation(
         url=url,
         parameters=parameters,
         headers=headers,
-        body=body,
+        body=BodyDeclaration(body=body, form=form, raw=raw),
         max_response_bytes=max_response_bytes,
         accepted=accepted,
         poll=poll,
@@ -131,7 +142,7 @@ class HttpExecutor:
         url: str,
         parameters: Mapping[str, Any],
         headers: Mapping[str, str] | None = None,
-        body: Any = None,
+        body: BodyDeclaration | None = None,
         max_response_bytes: int = 16 * 1024 * 1024,
         accepted: AcceptedAnswers = "auto",
         poll: PollTable | None = None,
@@ -154,7 +165,7 @@ class HttpExecutor:
             method=method,
             url=url,
             headers=headers or {},
-            body=body,
+            body=body or BodyDeclaration(),
             parameters=properties,
             always_present=frozenset(required + defaults),
             reserved=_CALLBACK_NAMES if self._calls_back else frozenset(),
@@ -297,7 +308,8 @@ class HttpExecutor:
         # Another scope's task must not pass for this one at the API, and two tasks of one key in time neither.
         key = context.task_ref if self._dedupes else context.idempotency_key
         try:
-            return self._request.prepare({**arguments, **given}, key), frozenset(given.values())
+            stored = self._schema.validate(arguments)
+            return self._request.prepare({**stored, **given}, key), frozenset(given.values())
         except InvalidParameters as error:
             raise OperationFailed(f"the stored parameters do not fit the operation as it is now: {error}") from None
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from raincheck._version import __version__
 from raincheck.errors import MissingDependency, ResultTooLarge, UpstreamError
+from raincheck.operations.exhaustion import what_is_exhausted
 from raincheck.operations.foreign_json import BeyondBounds, NotJson, read_json
 from raincheck.operations.http_request import PreparedRequest
 from raincheck.operations.problems import capped
@@ -33,6 +34,15 @@ _BODY_TAIL_CHARS = 2048
 _ERROR_BODY_BYTES = 1024 * 1024
 _RETRYABLE = frozenset({408, 425, 429})
 _LONGEST_RETRY_AFTER = 86400.0
+# The web's own. Python knows more, and some of those (punycode) take quadratic time.
+_CHARSETS = frozenset(
+    {
+        *("utf-8", "utf8", "utf-16", "utf-16le", "utf-16be", "us-ascii", "ascii", "latin1", "macintosh", "ibm866"),
+        *(f"iso-8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 14, 15, 16)),
+        *(f"windows-125{part}" for part in range(9)),
+        *("koi8-r", "koi8-u", "gb2312", "gbk", "gb18030", "big5", "euc-jp", "iso-2022-jp", "shift_jis", "euc-kr"),
+    }
+)
 
 _ours: ContextVar[bool] = ContextVar("raincheck_http_request", default=False)
 
@@ -65,9 +75,12 @@ class Reply:
         if media_type.endswith(("/json", "+json")):
             return self.document
         charset = next((each.split("=", 1)[1] for each in parameters.split(";") if "charset=" in each.lower()), "")
+        charset = charset.strip(" \"'").lower() or "utf-8"
+        if charset not in _CHARSETS:
+            raise UpstreamError(f"{self.host} answered in the charset {capped(charset, 40)!r}, which is not read")
         try:
-            return self.body.decode(charset.strip(" \"'") or "utf-8")
-        except (UnicodeDecodeError, LookupError):
+            return self.body.decode(charset)
+        except UnicodeDecodeError:
             raise UpstreamError(
                 f"{self.host} answered with {capped(media_type, 80) or 'something'} that is not text"
             ) from None
@@ -200,6 +213,8 @@ class HttpClient:
     def _unreachable(self, host: str, error: BaseException) -> UpstreamError:
         """The failure in words of ours: those of the client may hold the URL."""
         causes = list(_causes(error))
+        if (what := next(filter(None, map(what_is_exhausted, causes)), None)) is not None:
+            return UpstreamError(f"{host} cannot be reached: this server has no {what} left", retryable=True)
         if isinstance(error, self._httpx.ConnectTimeout):
             return UpstreamError(f"{host} did not answer within {_CONNECT_SECONDS:g} s", retryable=True)
         if any(isinstance(cause, socket.gaierror) for cause in causes):

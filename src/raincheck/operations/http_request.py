@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from raincheck.errors import ConfigurationError, InvalidParameters
+from raincheck.operations.http_body import BodyDeclaration, body_of, json_bytes_of, pairs
+from raincheck.operations.path_parts import leads_out
 from raincheck.operations.problems import Problem, capped, invalid_parameters
 from raincheck.operations.templates import Template, formatted
 
@@ -19,6 +20,7 @@ __all__ = ["PreparedRequest", "RequestTemplate"]
 _ORIGIN = re.compile(r"(https?)://([^/?#\s]+)", re.IGNORECASE)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_COOKIE_END = re.compile(r'[\s",;\\]')
 _ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # The client writes these from the body and the connection; a second truth about them splits messages.
 _OURS = frozenset({"content-length", "transfer-encoding", "connection"})
@@ -52,7 +54,7 @@ class RequestTemplate:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: Any,
+        body: BodyDeclaration,
         parameters: Mapping[str, Any],
         always_present: frozenset[str],
         reserved: frozenset[str] = frozenset(),
@@ -62,7 +64,8 @@ class RequestTemplate:
 
         Args:
             operation_type: Whose request it is.
-            method, url, headers, body: See `http_operation`.
+            method, url, headers: See `http_operation`.
+            body: The body's declaration.
             parameters: The names of the parameters.
             always_present: Those that are required or have a default.
             reserved: Further names that a placeholder may have, always present.
@@ -83,16 +86,16 @@ class RequestTemplate:
         self._query = [self._template(pair, "url") for pair in query.split("&") if pair]
         self._headers = {name: self._header(name, value) for name, value in headers.items()}
         self._header_names = {name.lower() for name in headers}
-        self._body = None if body is None else self._compiled(body)
-        self._body_is_text = isinstance(body, str)
+        content_type = next((value for name, value in self._headers.items() if name.lower() == "content-type"), None)
+        self._body = body_of(body, content_type, self._template, f"operation {operation_type!r}")
         used = self._path.names.union(
             *(pair.names for pair in self._query),
             *(header.names for header in self._headers.values()),
-            _names(self._body),
+            frozenset[str]() if self._body is None else self._body.names,
         )
         self.used = used
         self._rest = [name for name in parameters if name not in used]
-        if self._rest and body is not None and self.method not in _IN_QUERY:
+        if self._rest and self._body is not None and self.method not in _IN_QUERY:
             raise ConfigurationError(
                 f"{self._place('body')}: parameter {self._rest[0]!r} is used nowhere; "
                 "use it in url, headers or body, or leave body out to send the parameters as JSON"
@@ -105,7 +108,7 @@ class RequestTemplate:
             InvalidParameters: A value that would change the meaning of the request around it.
         """
         present = {name: value for name, value in values.items() if value is not None}
-        headers = {name: self._header_value(template, present) for name, template in self._headers.items()}
+        headers = {name: self._header_value(name, template, present) for name, template in self._headers.items()}
         headers = {name: value for name, value in headers.items() if value is not None}
         if idempotency_key is not None and self._idempotency_header is not None:
             headers = {
@@ -114,7 +117,7 @@ class RequestTemplate:
             headers[self._idempotency_header] = _key(idempotency_key)
         elif idempotency_key is not None and self.method not in _SAFE and "idempotency-key" not in self._header_names:
             headers["Idempotency-Key"] = _key(idempotency_key)
-        content, content_type = self._content(values, present)
+        content, content_type = self._content(values)
         if content_type is not None and "content-type" not in self._header_names:
             headers["Content-Type"] = content_type
         return PreparedRequest(
@@ -124,7 +127,7 @@ class RequestTemplate:
     def own_headers(self, values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """The declared headers, for a request without a body to the same origin."""
         present = {name: value for name, value in values.items() if value is not None}
-        headers = {name: self._header_value(template, present) for name, template in self._headers.items()}
+        headers = {name: self._header_value(name, template, present) for name, template in self._headers.items()}
         return tuple((name, value) for name, value in headers.items() if value is not None and not _of_body(name))
 
     def base_url(self, values: Mapping[str, Any]) -> str:
@@ -191,7 +194,7 @@ class RequestTemplate:
             raise ConfigurationError(f"{self._place(place)}: a header must not hold a line break or control character")
         return template
 
-    def _header_value(self, template: Template, present: Mapping[str, Any]) -> str | None:
+    def _header_value(self, name: str, template: Template, present: Mapping[str, Any]) -> str | None:
         if not template.names <= present.keys():
             return None
         value = template.render(present).strip()
@@ -199,45 +202,36 @@ class RequestTemplate:
             raise self._refused(
                 template.names, "must not hold a line break or control character, being part of a header"
             )
+        if name.lower() == "cookie" and any(_COOKIE_END.search(formatted(present[each])) for each in template.names):
+            raise self._refused(template.names, 'must not hold blanks or any of " , ; \\, being part of a cookie')
         return value
 
     def _url(self, present: Mapping[str, Any]) -> str:
         for name in self._path.names:
             if formatted(present.get(name, "")) == "":
                 raise self._refused([name], "must not be empty, being part of a path")
+        if leads_out(self._path.parts, present):
+            raise self._refused(
+                self._path.names, 'must not be or hold "." or ".." in any encoding, being part of a path'
+            )
         url = self._path.render(present, encode=lambda text: quote(text, safe=""))
-        if self._path.names and {".", ".."} & set(url.split("/")[3:]):
-            raise self._refused(self._path.names, 'must not be "." or "..", being part of a path')
         query = [
             pair.render(present, encode=lambda text: quote(text, safe=""))
             for pair in self._query
             if pair.names <= present.keys()
         ]
         if self.method in _IN_QUERY:
-            query += [pair for name in self._rest if name in present for pair in _pairs(name, present[name])]
+            query += [pair for name in self._rest if name in present for pair in pairs(name, present[name])]
         if not query:
             return url
         return f"{url}{'&' if '?' in url else '?'}{'&'.join(query)}"
 
-    def _content(self, values: Mapping[str, Any], present: Mapping[str, Any]) -> tuple[bytes | None, str | None]:
-        if self._body is not None and self._body_is_text:
-            text = cast("Template", self._body).render(present)
-            return text.encode(), "text/plain; charset=utf-8"
+    def _content(self, values: Mapping[str, Any]) -> tuple[bytes | None, str | None]:
         if self._body is not None:
-            return _json(_filled(self._body, values)), "application/json"
+            return self._body.filled(values), self._body.content_type
         if self.method in _IN_QUERY or self._all_are_reserved:
             return None, None
-        return _json({name: values[name] for name in self._rest if name in values}), "application/json"
-
-    def _compiled(self, body: Any) -> Any:
-        if isinstance(body, str):
-            return self._template(body, "body")
-        if isinstance(body, Mapping):
-            members = cast("Mapping[str, Any]", body)
-            return {str(name): self._compiled(value) for name, value in members.items()}
-        if isinstance(body, Sequence):
-            return [self._compiled(value) for value in cast("Sequence[Any]", body)]
-        return body
+        return json_bytes_of({name: values[name] for name in self._rest if name in values}), "application/json"
 
     def _refused(self, names: frozenset[str] | list[str], problem: str) -> InvalidParameters:
         return invalid_parameters(
@@ -251,40 +245,3 @@ def _key(idempotency_key: str) -> str:
 
 def _of_body(header: str) -> bool:
     return header.lower().startswith("content-") or header.lower() in ("expect", "idempotency-key")
-
-
-_ABSENT = object()
-
-
-def _filled(body: Any, values: Mapping[str, Any]) -> Any:
-    """A JSON body with its values; members and items that use an absent parameter are left out."""
-    if isinstance(body, Template):
-        if not body.names <= values.keys():
-            return _ABSENT
-        return values[body.only] if body.only is not None else body.render(values)
-    if isinstance(body, dict):
-        members = {name: _filled(value, values) for name, value in cast("dict[str, Any]", body).items()}
-        return {name: value for name, value in members.items() if value is not _ABSENT}
-    if isinstance(body, list):
-        return [value for item in cast("list[Any]", body) if (value := _filled(item, values)) is not _ABSENT]
-    return body
-
-
-def _names(body: Any) -> frozenset[str]:
-    if isinstance(body, Template):
-        return body.names
-    parts: Iterator[Any] = iter(())
-    if isinstance(body, dict):
-        parts = iter(cast("dict[str, Any]", body).values())
-    elif isinstance(body, list):
-        parts = iter(cast("list[Any]", body))
-    return frozenset[str]().union(*(_names(part) for part in parts))
-
-
-def _pairs(name: str, value: Any) -> list[str]:
-    values = cast("list[Any]", value) if isinstance(value, list) else [value]
-    return [f"{quote(name, safe='')}={quote(formatted(item), safe='')}" for item in values]
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -12,13 +12,14 @@ import functools
 import inspect
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from raincheck.errors import ConfigurationError, OperationFailed, ResultTooLarge, TaskFailure
 from raincheck.operations.channel import MessageTooLarge, packed, read_message
 from raincheck.operations.context import TaskContext
+from raincheck.operations.environment import INHERITED, INTERPRETER, checked_inherit, inherited
 from raincheck.operations.processes import (
     ProcessGroup,
     cannot_start,
@@ -56,14 +57,16 @@ class IsolatedExecutor:
         signature: Signature | None = None,
         max_result_bytes: int = 16 * 1024 * 1024,
         grace_seconds: float = 1.0,
+        inherit: Sequence[str] = (),
     ) -> None:
         """Prepare a function.
 
         Raises:
-            ConfigurationError: Another process cannot import it by its name.
+            ConfigurationError: Another process cannot import it by its name, or a name in `inherit` is not allowed.
         """
         refuse_without_process_groups(f'{function_name(function)}: isolation = "process"')
         self._reference = _reference(function)
+        self._inherit = checked_inherit(inherit, f"operation {operation_type!r}")
         self._operation_type = operation_type
         self._signature = signature or Signature(function, operation_type)
         self._max_result_bytes = max_result_bytes
@@ -102,9 +105,12 @@ class IsolatedExecutor:
     async def _end_of(self, call: bytes, context: TaskContext) -> dict[str, Any]:
         try:
             group = await ProcessGroup.start(
-                [sys.executable, "-P", "-c", _BOOTSTRAP, json.dumps(sys.path)], stdin=True, stdout=True
+                [sys.executable, "-P", "-c", _BOOTSTRAP, json.dumps(sys.path)],
+                env=inherited((*INHERITED, *INTERPRETER, *self._inherit)),
+                stdin=True,
+                stdout=True,
             )
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise cannot_start(sys.executable, error) from error
         try:
             assert group.stdin is not None

@@ -18,7 +18,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
-from raincheck.errors import ConfigurationError, OperationFailed
+from raincheck.errors import ConfigurationError, OperationFailed, TaskFailure
+from raincheck.operations.environment import INHERITED, hide_environment, inherited
+from raincheck.operations.exhaustion import exhausted, what_is_exhausted
 from raincheck.operations.guardian import GUARDIAN
 from raincheck.operations.problems import capped
 
@@ -58,7 +60,13 @@ class ProcessGroup:
         # Before anything else: from here on a dying server takes the group with it.
         self._resources.enter_context(GUARDIAN.watching(process.pid))
         self._exited = asyncio.Event()
-        self._watch_exit(asyncio.get_running_loop())
+        try:
+            self._watch_exit(asyncio.get_running_loop())
+        except BaseException:  # no thread is left, say: what nobody can wait for must not run
+            self._signal(signal.SIGKILL)
+            with process:  # waits for it, and closes its pipes
+                self._close()
+            raise
 
     @classmethod
     async def start(
@@ -74,17 +82,23 @@ class ProcessGroup:
     ) -> ProcessGroup:
         """Start a program; each of its standard streams is a pipe where asked for.
 
-        Otherwise stdin is empty and both outputs go to this process's stderr: stdout belongs to the MCP transport.
+        Otherwise stdin is empty and both outputs go to this process's stderr: stdout belongs to the MCP transport. From
+        the first program on, this process's own environment is hidden (`hide_environment`).
         Where it is cancelled meanwhile, the program is ended with `grace_seconds`, as by `stop`.
+
+        Args:
+            env: Its environment, beside the guardian's mark; by default `INHERITED`.
 
         Raises:
             OSError: The program cannot be started.
+            RuntimeError: There is no thread left to wait for it.
         """
+        hide_environment()
         # Starting takes about a millisecond, and what comes after must not be split from it by a cancellation.
         process = subprocess.Popen(  # noqa: S603, ASYNC220 - a declared program, no shell
             argv,
             cwd=cwd,
-            env={**(os.environ if env is None else env), **GUARDIAN.mark()},
+            env={**(inherited(INHERITED) if env is None else env), **GUARDIAN.mark()},
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE if stdout else 2,
             stderr=subprocess.PIPE if stderr else None,
@@ -252,8 +266,10 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def cannot_start(program: str, error: OSError, cwd: str | None = None) -> OperationFailed:
+def cannot_start(program: str, error: Exception, cwd: str | None = None) -> TaskFailure:
     """The failure of a program that could not be started, by why."""
+    if (what := what_is_exhausted(error)) is not None:
+        return exhausted(what, f"start {program}")
     match error:
         case FileNotFoundError() | NotADirectoryError() if cwd is not None and error.filename == cwd:
             return OperationFailed(f"working folder not found: {cwd}")
@@ -262,4 +278,5 @@ def cannot_start(program: str, error: OSError, cwd: str | None = None) -> Operat
         case PermissionError():
             return OperationFailed(f"command not executable: {program}")
         case _:
-            return OperationFailed(f"command {program} cannot be started: {capped(error.strerror or str(error))}")
+            why = error.strerror if isinstance(error, OSError) else None
+            return OperationFailed(f"command {program} cannot be started: {capped(why or str(error))}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ def python_operation(
     title: str | None = None,
     policy: Policy | None = None,
     isolation: Isolation = "none",
+    inherit: Sequence[str] = (),
 ) -> Operation:
     """An operation that calls `function` with its parameters by name.
 
@@ -40,6 +41,7 @@ def python_operation(
         title: A name for people.
         policy: How it is run and answered.
         isolation: "process" gives each attempt a process of its own, which is killed when the task must stop.
+        inherit: Which of the server's variables that process finds, beside those of every child (`PATH`, `HOME` ...).
 
     Raises:
         ConfigurationError: The function cannot be an operation; the message names it and says why.
@@ -52,8 +54,14 @@ def python_operation(
     executor: Executor
     if isolation == "process":
         executor = IsolatedExecutor(
-            function, operation_type=name, signature=signature, max_result_bytes=policy.max_result_bytes
+            function,
+            operation_type=name,
+            signature=signature,
+            max_result_bytes=policy.max_result_bytes,
+            inherit=inherit,
         )
+    elif inherit:
+        raise ConfigurationError(f'{function_name(function)}: inherit is for isolation = "process"')
     elif isolation == "none":
         executor = PythonExecutor(function, operation_type=name, signature=signature)
     else:

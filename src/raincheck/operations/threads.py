@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from raincheck.errors import OperationFailed
+from raincheck.operations.exhaustion import exhausted
 
 __all__ = ["THREADS", "ThreadPool"]
 
@@ -116,7 +117,7 @@ class ThreadPool:
 
         Raises:
             BaseException: What the function raised.
-            OperationFailed: The system gives no more threads (retryable).
+            ResourcesExhausted: The system gives no more threads.
         """
         loop = asyncio.get_running_loop()
         call = _Call(
@@ -140,7 +141,7 @@ class ThreadPool:
             except RuntimeError as error:
                 with self._lock:
                     self._busy -= 1
-                raise OperationFailed("the system has no thread left to run it", retryable=True) from error
+                raise exhausted("threads", f"run operation {call.name!r}") from error
         worker.inbox.put(call)
 
     def _abandon(self, call: _Call) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import quote, urljoin
 
 from raincheck.errors import ConfigurationError, UpstreamError
 from raincheck.operations.http_client import Reply
+from raincheck.operations.path_parts import leads_out
 from raincheck.operations.problems import capped
 from raincheck.operations.templates import Template, formatted
 from raincheck.operations.upstream_json import JsonPath
@@ -144,14 +145,16 @@ class AddressTemplate:
         missing = self._template.names - values.keys()
         if missing:
             raise UpstreamError(f"what is known of the upstream job has no {min(missing)}: the operation was changed")
+        if leads_out(self._template.parts[self._template.begins_with_placeholder :], values):
+            raise UpstreamError('a value of an address must not hold "." or ".." as a part')
         parts: list[str] = []
         for index, part in enumerate(self._template.parts):
             if isinstance(part, str):
                 parts.append(part)
                 continue
             value = formatted(values[part.name])
-            if index and value in ("", ".", ".."):
-                raise UpstreamError(f"the value of {part.name} cannot stand in an address")
+            if index and value == "":
+                raise UpstreamError(f"the value of {part.name} is empty and cannot stand in an address")
             parts.append(value if index == 0 else quote(value, safe=""))
         return urljoin(base, "".join(parts))
 

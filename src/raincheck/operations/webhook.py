@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from raincheck.errors import ConfigurationError
+from raincheck.operations.environment import filled_in
 from raincheck.outgoing.errors import RequestRefused
 from raincheck.outgoing.rules import Target
 
@@ -20,7 +20,6 @@ WebhookEvent = Literal["completed", "failed", "cancelled"]
 
 EVENTS: tuple[WebhookEvent, ...] = ("completed", "failed", "cancelled")
 
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _PREFIX = "whsec_"
 _KEY_BYTES = range(24, 65)
 _MOST_SECRETS = 10
@@ -52,14 +51,14 @@ class Webhook:
 
     def __post_init__(self) -> None:
         """Fill in the environment, and check."""
-        url = _filled(self.url, "url")
+        url = filled_in(self.url, "url", "webhook")
         try:
             Target.parse(url)
         except RequestRefused as error:
             raise ConfigurationError(f"webhook: invalid value for 'url': {error.message}") from None
         if not self.events or not set(self.events) <= set(EVENTS):
             raise ConfigurationError(f"webhook: invalid value for 'events'; allowed: a list of {', '.join(EVENTS)}")
-        headers = {name: _filled(value, "headers") for name, value in self.headers.items()}
+        headers = {name: filled_in(value, "headers", "webhook") for name, value in self.headers.items()}
         for name, value in headers.items():
             if not _HEADER_NAME.fullmatch(name) or _OURS.fullmatch(name):
                 raise ConfigurationError(
@@ -87,7 +86,7 @@ def checked_secrets(secrets: Sequence[str], place: str) -> tuple[str, ...]:
     """
     if isinstance(secrets, str) or len(secrets) > _MOST_SECRETS:
         raise ConfigurationError(f"{place}: 'secrets' is a list of at most {_MOST_SECRETS} texts")
-    filled = tuple(_filled(secret, "secrets", place).strip() for secret in secrets)
+    filled = tuple(filled_in(secret, "secrets", place).strip() for secret in secrets)
     for secret in filled:
         try:
             key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
@@ -99,10 +98,3 @@ def checked_secrets(secrets: Sequence[str], place: str) -> tuple[str, ...]:
                 "${NAME}, the environment variable that holds one (to make one: echo whsec_$(openssl rand -base64 32))"
             )
     return filled
-
-
-def _filled(text: str, key: str, place: str = "webhook") -> str:
-    for name in _REFERENCE.findall(text):
-        if name not in os.environ:
-            raise ConfigurationError(f"{place}: {key!r} names ${{{name}}}, and there is no such environment variable")
-    return _REFERENCE.sub(lambda found: os.environ[found[1]], text)

@@ -29,8 +29,8 @@ _UNAVAILABLE = {
 _REFUSED = (
     (re.compile(r"password authentication failed|no password supplied"), "refuses the password"),
     (re.compile(r"no pg_hba\.conf entry"), "refuses this user or this address (pg_hba.conf)"),
-    (re.compile(r'role ".*" does not exist'), "does not know this user"),
-    (re.compile(r'database ".*" does not exist'), "does not have this database"),
+    (re.compile(r'role "[^"]*" does not exist'), "does not know this user"),
+    (re.compile(r'database "[^"]*" does not exist'), "does not have this database"),
     (re.compile(r"permission denied for database"), "needs the right CONNECT on this database"),
     (re.compile(r"is not permitted to log in"), "needs a user with the right LOGIN"),
     (re.compile(r"does not support SSL"), "does not speak TLS, which the settings ask for"),

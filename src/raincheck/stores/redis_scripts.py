@@ -11,7 +11,7 @@ from importlib.resources import files
 __all__ = ["SCRIPTS", "Script", "encode_command"]
 
 _WITH = re.compile(r"^-- with: (\w+)$", re.MULTILINE)
-_COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
+_COMMENT = re.compile(r"^[ \t]*--.*\n", re.MULTILINE)
 _NAMES = (
     "claimable",
     "count",
