@@ -329,12 +329,15 @@ class Registry:
         with self._changes.feed(task_refs) as feed:
             open_refs = set(task_refs)
             for task_ref in task_refs:
-                try:
-                    feed.put(await self.get(task_ref, scope=scope))
-                except TaskNotFound:
-                    open_refs.discard(task_ref)
+                feed.name(task_ref)
             while open_refs:
                 task = await feed.next()
+                if isinstance(task, str):
+                    try:
+                        task = await self.get(task, scope=scope)
+                    except TaskNotFound:
+                        open_refs.discard(task)
+                        continue
                 if task.task_ref in open_refs:
                     if task.terminal:
                         open_refs.discard(task.task_ref)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlencode
 
@@ -16,9 +16,9 @@ from mcp_types import INVALID_PARAMS
 from raincheck.errors import InvalidParameters, TaskNotFound
 from raincheck.mcp.scopes import scope_of
 from raincheck.registry import Registry
-from raincheck.result_forms import JSON, TEXT, result_uri
+from raincheck.result_forms import JSON, TEXT, result_uri, to_text
 from raincheck.result_pages import PAGE_LENGTH, read_page
-from raincheck.results import Results, StoredResult
+from raincheck.results import LARGEST_WHOLE, Results, StoredResult
 
 __all__ = ["PAGE_META", "is_result_read", "read", "with_template"]
 
@@ -27,13 +27,14 @@ PAGE_META = "raincheck/page"
 
 _OURS = "raincheck://tasks/"
 _ADDRESS = re.compile(r"raincheck://tasks/([^/?#]+)/result(?:/content/(\d{1,6}))?(?:\?([^#]*))?")
-_LONGEST_PAGE = 16 * 1024 * 1024
+_LONGEST_PAGE = LARGEST_WHOLE
 
 _TEMPLATE = {
     "uriTemplate": "raincheck://tasks/{task_ref}/result{?offset,length}",
     "name": "task_result",
     "title": "The result of a task",
-    "description": "The whole result of a completed task of yours; with offset and length (in bytes) a page of it.",
+    "description": "The whole result of a completed task of yours; with offset and length (in bytes) a page of it, "
+    f"as one above {LARGEST_WHOLE} bytes is read.",
 }
 
 
@@ -49,11 +50,21 @@ def with_template(result: HandlerResult) -> HandlerResult:
     return {**result, "resourceTemplates": [*result.get("resourceTemplates", ()), _TEMPLATE]}
 
 
-async def read(ctx: ServerRequestContext[Any, Any], registry: Registry, results: Results) -> dict[str, Any]:
+async def read(
+    ctx: ServerRequestContext[Any, Any], registry: Registry, results: Results, reserve: Callable[[int], None]
+) -> dict[str, Any]:
     """The answer of `resources/read`.
 
+    Args:
+        ctx: The request.
+        registry: Finds the task.
+        results: Finds its result.
+        reserve: Counts so many bytes, before they are read.
+
     Raises:
-        MCPError: There is no such result for this caller, or the address makes no sense (-32602).
+        MCPError: There is no such result for this caller, the address makes no sense, or the result is read in pages
+            (-32602).
+        RateLimited: The caller has too much under way.
         StoreError: It cannot be read.
     """
     uri = str((ctx.params or {})["uri"])
@@ -67,15 +78,21 @@ async def read(ctx: ServerRequestContext[Any, Any], registry: Registry, results:
         except TaskNotFound:
             raise _refused(error.message, uri) from None
     try:
-        contents = await _contents(stored, uri, block, page)
+        contents = await _contents(stored, uri, block, page, reserve)
     except TaskNotFound as error:
         raise _refused(error.message, uri) from None
     return {"resultType": "complete", "contents": [contents], "ttlMs": 0, "cacheScope": "private"}
 
 
-async def _contents(stored: StoredResult, uri: str, block: int | None, page: tuple[int, int] | None) -> dict[str, Any]:
+async def _contents(
+    stored: StoredResult, uri: str, block: int | None, page: tuple[int, int] | None, reserve: Callable[[int], None]
+) -> dict[str, Any]:
     if block is not None:
+        reserve(stored.size)
         return await _block(stored, uri, block)
+    if page is None and stored.size > LARGEST_WHOLE:
+        raise _in_pages(stored, uri)
+    reserve(stored.size if page is None else min(page[1], stored.size))
     if page is None:
         return _told(uri, stored.media_type, await stored.read(), binary=stored.form == "binary")
     offset, length = page
@@ -94,6 +111,8 @@ async def _block(stored: StoredResult, uri: str, number: int) -> dict[str, Any]:
     if number >= len(blocks):
         raise InvalidParameters(f"The result has no content block {number}.")
     block = blocks[number]
+    if len(to_text(block)) > LARGEST_WHOLE:
+        raise _in_pages(stored, uri)
     match block.get("type"):
         case "text":
             return {"uri": uri, "mimeType": TEXT, "text": block["text"]}
@@ -138,6 +157,12 @@ def _query(text: str, uri: str) -> Mapping[str, int]:
             raise _refused(f"{key} must be a whole number of bytes from 0.", uri)
         asked[key] = int(value)
     return asked
+
+
+def _in_pages(stored: StoredResult, uri: str) -> MCPError:
+    first = f"{result_uri(stored.task_ref)}?{urlencode({'offset': 0, 'length': LARGEST_WHOLE})}"
+    told = f"More than {LARGEST_WHOLE} bytes are read in pages, and this result has {stored.size}. Begin with {first}."
+    return MCPError(INVALID_PARAMS, told, {"uri": uri[:500], "total": stored.size, "first": first})
 
 
 def _refused(message: str, uri: str) -> MCPError:

@@ -28,6 +28,7 @@ from raincheck.compose_operations import default_policy
 from raincheck.config import Settings, file_name
 from raincheck.config_sources import settings_of
 from raincheck.errors import ConfigurationError
+from raincheck.mcp.admission import Admission, Lease
 from raincheck.mcp.callbacks import with_callbacks
 from raincheck.mcp.handle_definitions import HANDLE_NAMES, hidden_handle_tools
 from raincheck.mcp.handle_tools import HandleTools, answer_errors
@@ -93,6 +94,7 @@ class Workshop:
         self._settings = _with_webhooks(settings, webhooks)
         self._given_blobs = None if isinstance(results, str | os.PathLike) else results
         self._patterns = (tools,) if isinstance(tools, str) else tuple(tools)
+        self._admission = Admission(self._settings)
         self._default_policy = policy or default_policy(self._settings)
         self._given_store = store if store is not None and not isinstance(store, str | os.PathLike) else None
         self._operations: dict[str, Operation] = {}
@@ -290,10 +292,10 @@ class Workshop:
         assert self._methods is not None
         return self._methods
 
-    async def read_result(self, ctx: ServerRequestContext[Any, Any]) -> dict[str, Any]:
+    async def read_result(self, ctx: ServerRequestContext[Any, Any], lease: Lease) -> dict[str, Any]:
         """The answer of a `resources/read` of a task's result (`raincheck.mcp.result_resources`)."""
         service = await self.started()
-        return await answered(read(ctx, service.registry, service.results))
+        return await answered(read(ctx, service.registry, service.results, lease.reserve))
 
     # The service.
 
