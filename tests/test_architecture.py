@@ -55,7 +55,8 @@ ALLOWED: dict[str, set[str]] = {
     "config_encryption": {"config_section", "errors", "sealing"},
     "config_webhooks": {"config_section", "operations", "outgoing"},
     "config_upstream": {"config_section"},
-    "config_limits": {"config_section", "operations"},
+    "config_admission": {"config_section"},
+    "config_limits": {"config_admission", "config_section", "operations"},
     "config": {
         "config_upstream",
         *("config_auth", "config_encryption", "config_execution", "config_limits", "config_section"),

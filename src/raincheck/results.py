@@ -20,15 +20,12 @@ from raincheck.result_forms import Body, body_of, to_text
 from raincheck.secrecy import outcome_hidden
 from raincheck.task import LargeResult, Outcome, Task, TaskError
 
-__all__ = ["LARGEST_WHOLE", "MARGIN", "Results", "StoredResult", "outcome_of"]
+__all__ = ["MARGIN", "Results", "StoredResult", "outcome_of"]
 
 logger = logging.getLogger(__name__)
 
 MARGIN = timedelta(hours=1)
 """How much longer than its task a blob stays, at least."""
-
-LARGEST_WHOLE = 1024 * 1024
-"""The largest result that is handed back in one answer, in bytes: a larger one is read in pages."""
 
 _LONGEST_MARGIN = timedelta(days=1)
 _PAUSES = (0.05, 0.1, 0.2, 0.5)
@@ -259,7 +256,7 @@ def _large_body(outcome: Outcome, policy: Policy) -> Body | None:
     if outcome.large is not None or (outcome.value is None and outcome.mcp_result is None):
         return None
     body = body_of(outcome)
-    return None if body is None or len(body.data) <= min(policy.max_inline_bytes, LARGEST_WHOLE) else body
+    return None if body is None or len(body.data) <= policy.max_inline_bytes else body
 
 
 def _shown(outcome: Outcome, large: LargeResult, *, keep: bool) -> Outcome:

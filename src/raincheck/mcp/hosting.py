@@ -16,7 +16,6 @@ from raincheck.mcp.surfaces import CORE_TASKS_VERSION
 from raincheck.mcp.typed_tools import task_support
 from raincheck.operations.operation import Operation
 from raincheck.result_forms import PREVIEW_SCHEMA
-from raincheck.results import LARGEST_WHOLE
 
 __all__ = [
     "annotations_of",
@@ -101,7 +100,7 @@ def promised_schema(operation: Operation) -> dict[str, Any] | None:
     schema, policy = operation.output_schema, operation.policy
     if schema is None or may_give_ticket(operation):
         return None
-    if min(policy.max_inline_bytes, LARGEST_WHOLE) >= policy.max_result_bytes:
+    if policy.max_inline_bytes >= policy.max_result_bytes:
         return dict(schema)
     # Definitions are found from the root; a reference to the root itself would then mean something else.
     if any(not ref.startswith("#/$defs/") for ref in re.findall(r'"\$ref": "([^"]*)"', json.dumps(schema))):

@@ -15,10 +15,11 @@ from mcp_types import INVALID_PARAMS
 
 from raincheck.errors import InvalidParameters, TaskNotFound
 from raincheck.mcp.scopes import scope_of
+from raincheck.operations.limits import LARGEST_WHOLE
 from raincheck.registry import Registry
 from raincheck.result_forms import JSON, TEXT, result_uri, to_text
 from raincheck.result_pages import PAGE_LENGTH, read_page
-from raincheck.results import LARGEST_WHOLE, Results, StoredResult
+from raincheck.results import Results, StoredResult
 
 __all__ = ["PAGE_META", "is_result_read", "read", "with_template"]
 

@@ -96,6 +96,7 @@ class Policy:
             max_running=self.max_running,
             starts_per_minute=self.starts_per_minute,
             start_burst=self.start_burst,
+            max_inline_bytes=self.max_inline_bytes,
         )
 
     @property
