@@ -61,6 +61,17 @@ async def large(megabytes: int) -> str:
     return "x" * (megabytes * 1024 * 1024 - 1024)
 """
 
+_INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "mallory", "version": "1"},
+    },
+}
+
 CALLERS = 8
 PAUSE_SECONDS = 0.02
 MEBIBYTE = 1024 * 1024
@@ -115,6 +126,14 @@ class Target:
                 group.create_task(one())
 
 
+def _head(target: Target, more: str) -> bytes:
+    """The beginning of a request's head, by the caller with a token."""
+    return (
+        f"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1:{target.port}\r\ncontent-type: application/json\r\n"
+        f"accept: application/json, text/event-stream\r\nauthorization: Bearer {target.token}\r\n{more}"
+    ).encode()
+
+
 Attack = Callable[[Target, Callable[[], None]], Awaitable[None]]
 
 
@@ -150,10 +169,64 @@ async def large_bodies(target: Target, up: Callable[[], None]) -> None:
         up()
 
 
-async def all_of_them(target: Target, up: Callable[[], None]) -> None:
-    """The three above at once."""
+async def sessions(target: Target, up: Callable[[], None]) -> None:
+    """10,000 sessions that a caller with a token opens and never ends, 20 at a time; and it goes on."""
+    opened, body = 0, json.dumps(_INITIALIZE).encode()
+    request = _head(target, "") + f"content-length: {len(body)}\r\n\r\n".encode() + body
+
+    async def one() -> None:
+        nonlocal opened
+        while True:
+            with contextlib.suppress(OSError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
+                try:
+                    writer.write(request)
+                    await reader.read(65536)
+                finally:
+                    writer.close()
+            opened += 1
+            if opened == 10_000:
+                up()
+
     async with asyncio.TaskGroup() as group:
-        for attack in (idle, callback_bodies, large_bodies):
+        for _ in range(20):
+            group.create_task(one())
+
+
+async def readers(target: Target, up: Callable[[], None]) -> None:
+    """30 readers, with a token, of a result of 16 MB, whole and in the largest pages, who take nothing of it."""
+    connection = await Connection.open(target.port, target.token)
+    begun = Call(method="tools/call", name="large", params={"name": "large", "arguments": {"megabytes": 16}})
+    ref = json.loads((await connection.call(begun))["content"][0]["text"])["task_ref"]
+    waiting = {"name": "resolve_task_status", "arguments": {"task_ref": ref, "wait_seconds": 20}}
+    await connection.call(Call(method="tools/call", name="resolve_task_status", params=waiting))
+    uri = f"raincheck://tasks/{ref}/result"
+    wanted = [uri, *(f"{uri}?offset={offset}&length={MEBIBYTE}" for offset in range(0, 16 * MEBIBYTE, MEBIBYTE))]
+    requests = b"".join(
+        http_request(Call(method="resources/read", name=each, params={"uri": each}), target.port, target.token)
+        for each in wanted
+    )
+
+    async def one() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                # What nobody takes from the stream it takes from its connection no further than twice its limit.
+                _, writer = await asyncio.open_connection("127.0.0.1", target.port, limit=1024)
+                writer.write(requests)
+                await asyncio.sleep(10)
+                writer.transport.abort()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(30):
+            group.create_task(one())
+        await asyncio.sleep(3)
+        up()
+
+
+async def all_of_them(target: Target, up: Callable[[], None]) -> None:
+    """Those above at once."""
+    async with asyncio.TaskGroup() as group:
+        for attack in (idle, callback_bodies, large_bodies, sessions, readers):
             group.create_task(_raised(attack, target))
         await asyncio.sleep(3)
         up()
@@ -167,6 +240,8 @@ ATTACKS: Mapping[str, Attack] = {
     "idle": idle,
     "callback bodies": callback_bodies,
     "large bodies": large_bodies,
+    "sessions": sessions,
+    "readers": readers,
     "all of them": all_of_them,
 }
 
