@@ -28,6 +28,13 @@ class AdmissionLimits(Section):
         description="How many requests of one scope may be under way at once in one server, held answers among them; "
         "one more is refused with `rate_limited`. 0: any number.",
     )
+    max_inline_calls_per_scope: int = Field(
+        default=200,
+        ge=0,
+        le=1_000_000,
+        description='How many calls of one scope may run in their requests at once in one server (`mode = "inline"`: '
+        "threads and processes among them); one more is refused with `rate_limited`. 0: any number.",
+    )
     max_streams_per_scope: int = Field(
         default=100,
         ge=0,

@@ -29,6 +29,12 @@ target = "ops:report"
 description = "A report of that size."
 mode = "task"
 
+[operations.look]
+kind = "python"
+target = "ops:look"
+description = "Look for something."
+mode = "inline"
+
 [operations.ask]
 kind = "python"
 target = "ops:ask"
@@ -36,10 +42,18 @@ description = "Ask the user."
 mode = "task"
 """
 FUNCTIONS = """
+import os
+import time
+
 from raincheck import TaskContext
 
 def report(size: int) -> str:
     return "x" * size
+
+def look(found: str) -> str:
+    while not os.path.exists(found):
+        time.sleep(0.01)
+    return "found"
 
 async def ask(context: TaskContext) -> dict:
     return await context.elicit("Go on?", {"type": "object", "properties": {"yes": {"type": "boolean"}}})
@@ -149,7 +163,7 @@ async def test_the_sessions_of_one_caller_are_bounded_and_others_open_theirs(
             assert (await opened(ADA)).status_code == 200
         # What says more of itself than is worth keeping is refused, and is a session all the same until it ends.
         large = await opened(ADA, clientInfo={"name": "x" * 100_000, "version": "1"})
-        assert "at most 65536 bytes" in large.text
+        assert "at most 16384 bytes" in large.text
         for answer in [await opened(ADA) for _ in range(5)]:
             assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
             assert_refused(answer.json())
@@ -187,7 +201,10 @@ async def asking(caller: Caller) -> str:
 async def test_held_calls_and_streams_of_one_caller_are_bounded_and_end_with_their_callers(
     tmp_path: Path, client: httpx2.AsyncClient
 ) -> None:
-    limits = "[limits]\nmax_calls_per_scope = 2\nmax_streams_per_scope = 1\n[execution]\nmax_concurrency = 0\n"
+    limits = "\n".join(
+        ("[limits]", "max_calls_per_scope = 2", "max_inline_calls_per_scope = 1", "max_streams_per_scope = 1")
+    )
+    limits += "\n[execution]\nmax_concurrency = 0\n"
     async with workplace_of(tmp_path, limits).http(env=ENVIRONMENT) as server:
         ada, bob = (ModernCaller(client, server.url, token) for token in (ADA, BOB))
         ref, other = await asking(ada), await asking(bob)
@@ -217,6 +234,13 @@ async def test_held_calls_and_streams_of_one_caller_are_bounded_and_end_with_the
                 except Refused:
                     await asyncio.sleep(0.02)
         assert (await waiting[1])["status"] == "cancelled"
+        looking = [asyncio.create_task(looked(ada, tmp_path / "there")) for _ in range(2)]
+        done, _ = await asyncio.wait(looking, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        refused = [task.exception() for task in done]
+        assert [error.code for error in refused if isinstance(error, Refused)] == ["rate_limited"]
+        (tmp_path / "there").touch()
+        await asyncio.wait(looking)
+        assert sum(task.exception() is None for task in looking) == 1
         again = await asking(ada)
         async with client.stream("POST", server.url, json=ada_listens(again), headers=listening_headers(ADA)) as stream:
             lines = stream.aiter_lines()
@@ -235,6 +259,11 @@ async def test_held_calls_and_streams_of_one_caller_are_bounded_and_end_with_the
             ).text.startswith("{"):
                 await asyncio.sleep(0.02)
         assert "notifications/tasks" in found.text
+
+
+async def looked(caller: Caller, found: Path) -> None:
+    """A call that runs in its request until the file is there."""
+    await caller.call("look", {"found": str(found)})
 
 
 def ada_listens(ref: str) -> dict[str, Any]:

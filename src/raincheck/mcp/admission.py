@@ -32,7 +32,7 @@ from raincheck.mcp.surfaces import CORE_TASKS_VERSION
 
 __all__ = ["Admission", "Lease"]
 
-_LARGEST_INITIALIZE = 64 * 1024
+_LARGEST_INITIALIZE = 16 * 1024
 """Bytes of an `initialize`: what a client says of itself there is kept for as long as its session."""
 
 _FREE_BYTES = 16 * 1024
@@ -107,6 +107,11 @@ class Admission:
             limits.max_calls_per_scope,
             "Too many calls are under way: at most {most} at once (max_calls_per_scope). Wait until one has ended.",
         )
+        self._inline = Places(
+            limits.max_inline_calls_per_scope,
+            "Too many calls run in their requests: at most {most} at once (max_inline_calls_per_scope). "
+            "Wait until one has ended.",
+        )
         self._streams = Places(
             limits.max_streams_per_scope,
             "Too many streams are open: at most {most} (max_streams_per_scope). End one, or name more tasks on one.",
@@ -138,6 +143,21 @@ class Admission:
             return _refusal(ctx, error)
         finally:
             lease.release()
+
+    async def inline(
+        self, ctx: ServerRequestContext[Any, Any], call: Callable[[], Awaitable[dict[str, Any]]]
+    ) -> dict[str, Any]:
+        """The answer of a call whose operation runs in its request, without the bounds that tasks have.
+
+        Raises:
+            RateLimited: As many of its scope run already.
+        """
+        scope = scope_of(ctx)
+        self._inline.take(scope)
+        try:
+            return await call()
+        finally:
+            self._inline.give_back(scope)
 
     def _admitted(self, ctx: ServerRequestContext[Any, Any]) -> Lease:
         scope = scope_of(ctx)

@@ -47,12 +47,13 @@ class Exchange:
         opening: Whether it has the place of the session that it opens, which whoever takes it over sets to False.
     """
 
-    __slots__ = ("_held", "opening", "received")
+    __slots__ = ("_ended", "_held", "opening", "received")
 
     def __init__(self) -> None:
         self.received = 0
         self.opening = False
         self._held: list[Held] = []
+        self._ended = False
 
     @classmethod
     def of(cls, request: Any) -> Exchange | None:
@@ -61,11 +62,15 @@ class Exchange:
         return scope.get(_NOTED)
 
     def keep(self, held: Held) -> None:
-        """Release it when the exchange is over."""
-        self._held.append(held)
+        """Release it when the exchange is over: at once, where it is."""
+        if self._ended:
+            held.release()
+        else:
+            self._held.append(held)
 
     def end(self) -> None:
         """The answer was taken, or nobody is there to take it."""
+        self._ended = True
         for each in self._held:
             each.release()
         self._held.clear()
@@ -103,6 +108,7 @@ class _Guard:
         finally:
             exchange.end()
             if exchange.opening:
+                exchange.opening = False
                 self._sessions.give_back(owner)
 
 
