@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+from raincheck.listening import Acceptor, listen
 from raincheck.service import Service
 
 __all__ = ["PATHS", "Health", "HealthAnswer", "answering"]
@@ -75,31 +77,35 @@ async def answering(health: Health, host: str, port: int) -> AsyncGenerator[int]
     """
     open_now: set[asyncio.Task[None]] = set()
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        exchange = asyncio.current_task()
-        assert exchange is not None
+    def connected(accepted: socket.socket, _host: str) -> None:
+        if len(open_now) >= _MOST_CONNECTIONS:
+            accepted.close()
+            return
+        exchange = asyncio.create_task(_connection(health, accepted))
         open_now.add(exchange)
-        try:
-            if len(open_now) <= _MOST_CONNECTIONS:
-                async with asyncio.timeout(_REQUEST_SECONDS):
-                    await _exchange(health, reader, writer)
-        except (TimeoutError, OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            open_now.discard(exchange)
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+        exchange.add_done_callback(open_now.discard)
 
-    listener = await asyncio.start_server(connected, host, port, limit=_LONGEST_HEAD)
-    try:
-        yield listener.sockets[0].getsockname()[1]
-    finally:
-        listener.close()
-        for exchange in open_now:
-            exchange.cancel()
-        await asyncio.gather(*open_now, return_exceptions=True)
-        await listener.wait_closed()
+    with listen(host, port) as listener:
+        acceptor = Acceptor(listener, connected)
+        acceptor.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            acceptor.stop()
+            for exchange in open_now:
+                exchange.cancel()
+            await asyncio.gather(*open_now, return_exceptions=True)
+
+
+async def _connection(health: Health, accepted: socket.socket) -> None:
+    with accepted, contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
+        async with asyncio.timeout(_REQUEST_SECONDS):
+            reader, writer = await asyncio.open_connection(sock=accepted, limit=_LONGEST_HEAD)
+            try:
+                await _exchange(health, reader, writer)
+            finally:
+                writer.close()
+                await writer.wait_closed()
 
 
 async def _exchange(health: Health, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
