@@ -75,15 +75,23 @@ async def answering(health: Health, host: str, port: int) -> AsyncGenerator[int]
     Raises:
         OSError: The address cannot be listened on.
     """
-    open_now: set[asyncio.Task[None]] = set()
+    # In the order of their beginning.
+    open_now: dict[asyncio.Task[None], None] = {}
 
     def connected(accepted: socket.socket, _host: str) -> None:
         if len(open_now) >= _MOST_CONNECTIONS:
-            accepted.close()
-            return
+            # Whoever asks is answered at once: the oldest one only holds its place.
+            oldest = next(iter(open_now))
+            oldest.cancel()
+            del open_now[oldest]
         exchange = asyncio.create_task(_connection(health, accepted))
-        open_now.add(exchange)
-        exchange.add_done_callback(open_now.discard)
+        open_now[exchange] = None
+
+        def over(ended: asyncio.Task[None]) -> None:
+            open_now.pop(ended, None)
+            accepted.close()  # One that was cancelled before it began has not.
+
+        exchange.add_done_callback(over)
 
     with listen(host, port) as listener:
         acceptor = Acceptor(listener, connected)
@@ -92,13 +100,14 @@ async def answering(health: Health, host: str, port: int) -> AsyncGenerator[int]
             yield listener.getsockname()[1]
         finally:
             acceptor.stop()
-            for exchange in open_now:
+            left = list(open_now)
+            for exchange in left:
                 exchange.cancel()
-            await asyncio.gather(*open_now, return_exceptions=True)
+            await asyncio.gather(*left, return_exceptions=True)
 
 
 async def _connection(health: Health, accepted: socket.socket) -> None:
-    with accepted, contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
+    with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
         async with asyncio.timeout(_REQUEST_SECONDS):
             reader, writer = await asyncio.open_connection(sock=accepted, limit=_LONGEST_HEAD)
             try:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 from front.wire import Wire, call, head, of_call, wired
 
+from raincheck.health import Health, answering
 from support.serving import HttpServer, Workplace, calling
 
 FUNCTIONS = """
@@ -130,6 +131,12 @@ async def test_who_takes_nothing_of_the_answers_is_left(tmp_path: Path) -> None:
                     await loop.sock_sendall(deaf, request)
         deaf.close()
         await spoken_to(server)
+
+
+async def test_idle_connections_do_not_make_a_worker_look_dead() -> None:
+    probe = head("/healthz", method="GET")
+    async with answering(Health(), "127.0.0.1", 0) as port, wired(port, *[b""] * 80), wired(port, probe) as (asking,):
+        assert (await asking.answer()).status == 200
 
 
 async def test_lines_that_strangers_cause_are_few(tmp_path: Path) -> None:
