@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from front.wire import Wire, call, head, of_call, wired
+from front.wire import call, head, of_call, wired
 
 from raincheck.health import Health, answering
 from support.serving import HttpServer, Workplace, calling
@@ -82,19 +82,20 @@ async def test_a_new_connection_takes_the_place_of_one_that_shows_nothing(tmp_pa
     async with place(tmp_path, bounds).http() as server:
         slow = head("/mcp", *of_call("say"), "content-length: 200") + b"{"
         async with wired(server.port, slow) as (working,):
+            await spoken_to(server)  # By then its head was read.
             async with wired(server.port, *[HALF, b""] * 40):
                 await spoken_to(server)
-                assert connections(server) <= 30
+                async with asyncio.timeout(15):
+                    while connections(server) > 30:
+                        await asyncio.sleep(0.1)
             # The one with a request under way kept its place.
             working.writer.write(b" " * 199)
             assert (await working.answer()).status == 400
         async with wired(server.port, *[slow] * 30):
             while connections(server) < 30:
                 await asyncio.sleep(0.05)
-            async with wired(server.port) as _:
-                refused = await Wire.open(server.port)
+            async with wired(server.port, b"") as (refused,):
                 assert (await refused.ended()).startswith(b"HTTP/1.1 503 ")
-                refused.close()
 
 
 async def test_heads_and_bodies_that_do_not_come_are_given_up(tmp_path: Path) -> None:
@@ -109,11 +110,11 @@ async def test_heads_and_bodies_that_do_not_come_are_given_up(tmp_path: Path) ->
             assert silent == b""
             assert [each[:13] for each in others] == [b"HTTP/1.1 408 "] * 4
         async with wired(server.port, body) as (dripping,):
-            with contextlib.suppress(ConnectionError):
-                async with asyncio.timeout(15):
-                    while not dripping.reader.at_eof():
-                        dripping.writer.write(b" ")
-                        await asyncio.sleep(0.1)
+            ending = asyncio.create_task(dripping.ended())
+            while not ending.done():
+                dripping.writer.write(b" ")
+                await asyncio.sleep(0.1)
+            await ending
         await spoken_to(server)
         assert "Traceback" not in server.log
 
