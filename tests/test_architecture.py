@@ -89,9 +89,10 @@ ALLOWED: dict[str, set[str]] = {
     | _PORTS
     | _CORE
     | {"operations", "engines", "polling", "process_identity", "stores", "webhooks"},
-    "health": {"service"},
+    "listening": set(),
+    "health": {"listening", "service"},
     "lifecycle": set(),
-    "worker": {"errors", "health", "lifecycle", "service"},
+    "worker": {"errors", "health", "lifecycle", "listening", "service"},
     "mcp": _DOMAIN
     | _PORTS
     | _CORE
@@ -104,6 +105,7 @@ ALLOWED: dict[str, set[str]] = {
         "compose_operations",
         "health",
         "lifecycle",
+        "listening",
         "polling",
         "status",
     },

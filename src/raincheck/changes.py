@@ -173,6 +173,7 @@ class Changes:
         self._store = store
         self._watches: dict[str, list[Observer]] = {}
         self._listening = False
+        self._stopped = False
         self._unsubscribe: Callable[[], None] | None = None
         self._resting: asyncio.TimerHandle | None = None
         self._dirty: set[str] = set()
@@ -181,13 +182,13 @@ class Changes:
 
     def start(self) -> None:
         """Begin; the store is open."""
-        self._listening = True
+        self._listening, self._stopped = True, False
         if self._watches:
             self._subscribe()
 
     async def stop(self) -> None:
-        """Stop listening. Watches under way end with what they know: their callers are still to be answered."""
-        self._listening = False
+        """Stop listening. Watches, under way or begun later, end with what they know: their callers are answered."""
+        self._listening, self._stopped = False, True
         for watch in tuple(chain.from_iterable(self._watches.values())):
             if isinstance(watch, Watch):
                 watch.end()
@@ -226,6 +227,8 @@ class Changes:
         """Begin to tell this observer."""
         self._watches.setdefault(watch.task_ref, []).append(watch)
         self._subscribe()
+        if self._stopped and isinstance(watch, Watch):
+            watch.end()
 
     def remove(self, watch: Observer) -> None:
         """Tell it no more."""

@@ -24,6 +24,7 @@ from raincheck.errors import (
     PayloadTooLarge,
     QueueFull,
     StoreError,
+    StoreUnavailable,
     TaskNotFound,
     UnknownOperation,
 )
@@ -286,11 +287,15 @@ class Registry:
 
         Raises:
             TaskNotFound: As in `get`.
+            StoreUnavailable: The service has stopped: nothing more will be heard here.
         """
         if self._changes is None or seconds <= 0:
             return await self.get(task_ref, scope=scope)
         with self._changes.watch(task_ref) as watch:
+            stopped = watch.ended
             task = await self.get(task_ref, scope=scope)
+            if stopped and not task.terminal:
+                raise _stopped()
             watch.seen(task)
             now = asyncio.get_running_loop().time
             until = now() + seconds
@@ -308,13 +313,17 @@ class Registry:
 
         Raises:
             TaskNotFound: As in `get`.
+            StoreUnavailable: The service has stopped: nothing more will be heard here.
         """
         if self._changes is None:
             return await self.get(seen.task_ref, scope=scope)
         with self._changes.watch(seen.task_ref) as watch:
+            stopped = watch.ended
             task = await self.get(seen.task_ref, scope=scope)
             if task.version != seen.version:
                 return task
+            if stopped:
+                raise _stopped()
             watch.seen(task)
             task = await watch.next_change(seconds) or task
         return await self._as_it_is(task, scope)
@@ -421,6 +430,10 @@ class Registry:
                 "(max_parameters_bytes). Pass a reference to large data instead.",
                 details={"bytes": size, "max_parameters_bytes": self._max_parameters_bytes},
             )
+
+
+def _stopped() -> StoreUnavailable:
+    return StoreUnavailable("The server is stopping. Call again.")
 
 
 def _not_found() -> TaskNotFound:

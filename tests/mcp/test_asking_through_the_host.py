@@ -129,7 +129,7 @@ async def place(make_raincheck: Callable[..., Raincheck], request: pytest.Fixtur
 
 @asynccontextmanager
 async def _over_http(server: MCPServer[Any]) -> AsyncGenerator[str]:
-    app = http_app(server, host="127.0.0.1", security=None)
+    app = http_app(server, host="127.0.0.1")
     web = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="on"))
     serving = asyncio.create_task(web.serve())
     async with asyncio.timeout(10):

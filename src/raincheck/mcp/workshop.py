@@ -28,6 +28,7 @@ from raincheck.compose_operations import default_policy
 from raincheck.config import Settings, file_name
 from raincheck.errors import ConfigurationError
 from raincheck.mcp.admission import Admission, Lease
+from raincheck.mcp.body_budget import BodyBudget
 from raincheck.mcp.callbacks import with_callbacks
 from raincheck.mcp.given_settings import with_results_folder, with_store_path, with_webhooks
 from raincheck.mcp.handle_definitions import HANDLE_NAMES, hidden_handle_tools
@@ -330,7 +331,9 @@ class Workshop:
         async def callbacks() -> Callbacks:
             return (await self.started()).callbacks
 
-        return with_callbacks(app, callbacks, max_result_bytes=self._settings.execution.max_result_bytes)
+        settings = self._settings
+        budget = BodyBudget(settings.server.max_body_bytes_under_way)
+        return with_callbacks(app, callbacks, max_result_bytes=settings.execution.max_result_bytes, budget=budget)
 
     def place(self) -> tuple[str, str]:
         """The store and the engine, as a person may be told of them."""
