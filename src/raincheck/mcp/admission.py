@@ -29,6 +29,7 @@ from raincheck.mcp.places import Places
 from raincheck.mcp.protocol_errors import rpc_error_of
 from raincheck.mcp.scopes import scope_of
 from raincheck.mcp.surfaces import CORE_TASKS_VERSION
+from raincheck.mcp.turns import Turns
 
 __all__ = ["Admission", "Lease"]
 
@@ -46,14 +47,17 @@ class Lease:
         scope: Whose request it is.
         place: Where it has a place.
         bytes_under_way: Counts its bytes.
+        turns: Whose turn it is to make a large answer.
     """
 
-    def __init__(self, scope: str, place: Places | None, bytes_under_way: BytesUnderWay) -> None:
+    def __init__(self, scope: str, place: Places | None, bytes_under_way: BytesUnderWay, turns: Turns) -> None:
         self._scope = scope
         self._place = place
         self._bytes = bytes_under_way
+        self._turns = turns
         self._brought = self._reserved = 0
         self._holders = 1
+        self._has_turn = False
 
     def brought(self, size: int) -> None:
         """Count the request's own bytes. Raises as `reserve` does."""
@@ -70,6 +74,18 @@ class Lease:
         if size > _FREE_BYTES:
             self._bytes.take(self._scope, size)
             self._reserved += size
+
+    async def turn(self) -> None:
+        """Wait until nobody else of the scope makes a large answer, where this one is large and is read by now."""
+        if self._reserved and not self._has_turn:
+            await self._turns.take(self._scope)
+            self._has_turn = True
+
+    def made(self) -> None:
+        """The answer is made: the next one's turn."""
+        if self._has_turn:
+            self._has_turn = False
+            self._turns.give_back(self._scope)
 
     def answered(self, size: int) -> None:
         """The answer has so many bytes, whatever was reserved. The work is done: it is not refused any more."""
@@ -88,6 +104,7 @@ class Lease:
         """One of its holders is done; the last one gives everything back."""
         self._holders -= 1
         if self._holders == 0:
+            self.made()
             self._bytes.give_back(self._scope, self._brought + self._reserved)
             if self._place is not None:
                 self._place.give_back(self._scope)
@@ -121,6 +138,7 @@ class Admission:
             "Too many sessions are open: at most {most} (max_sessions_per_scope). End one, or call more often in one.",
         )
         self._bytes = BytesUnderWay(limits.max_bytes_per_scope, limits.max_bytes)
+        self._turns = Turns()
         self._known_sessions: WeakSet[Any] = WeakSet()
 
     async def request(
@@ -142,6 +160,8 @@ class Admission:
         except RateLimited as error:
             return _refusal(ctx, error)
         finally:
+            if Exchange.of(ctx.request) is None:
+                lease.made()
             lease.release()
 
     async def inline(
@@ -162,7 +182,7 @@ class Admission:
     def _admitted(self, ctx: ServerRequestContext[Any, Any]) -> Lease:
         scope = scope_of(ctx)
         if ctx.request_id is None or _is_sdks_own(ctx):
-            return Lease(scope, None, self._bytes)
+            return Lease(scope, None, self._bytes, self._turns)
         self._buckets.take(scope)
         self._bytes.check(scope)
         exchange = Exchange.of(ctx.request)
@@ -170,7 +190,7 @@ class Admission:
             self._open_session(ctx, scope, exchange)
         place = self._streams if ctx.method == "subscriptions/listen" else self._calls
         place.take(scope)
-        lease = Lease(scope, place, self._bytes)
+        lease = Lease(scope, place, self._bytes, self._turns)
         try:
             self._keep(lease, ctx, exchange)
         except RateLimited:

@@ -34,6 +34,10 @@ _WITH_SESSIONS = frozenset(version.encode() for version in HANDSHAKE_PROTOCOL_VE
 class Held(Protocol):
     """What is held until an exchange is over."""
 
+    def made(self) -> None:
+        """The answer is made, and begins to be sent."""
+        ...
+
     def release(self) -> None:
         """It is over."""
         ...
@@ -68,9 +72,15 @@ class Exchange:
         else:
             self._held.append(held)
 
+    def made(self) -> None:
+        """The answer, or a part of it, is made."""
+        for each in self._held:
+            each.made()
+
     def end(self) -> None:
         """The answer was taken, or nobody is there to take it."""
         self._ended = True
+        self.made()
         for each in self._held:
             each.release()
         self._held.clear()
@@ -104,7 +114,7 @@ class _Guard:
             return message
 
         try:
-            await self._app(scope, counted, _in_pieces(send))
+            await self._app(scope, counted, _in_pieces(send, exchange))
         finally:
             exchange.end()
             if exchange.opening:
@@ -142,11 +152,12 @@ def _opens_session(scope: Scope) -> bool:
     return version is None or version in _WITH_SESSIONS
 
 
-def _in_pieces(send: Send) -> Send:
+def _in_pieces(send: Send, exchange: Exchange) -> Send:
     """`send` in pieces: each waits until the connection has taken enough of those before it."""
 
     async def pieces(message: Message) -> None:
         body: bytes = message.get("body", b"")
+        exchange.made()
         if message["type"] != "http.response.body" or len(body) <= _PIECE:
             await send(message)
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlencode
 
@@ -14,6 +14,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 
 from raincheck.errors import InvalidParameters, TaskNotFound
+from raincheck.mcp.admission import Lease
 from raincheck.mcp.scopes import scope_of
 from raincheck.operations.limits import LARGEST_WHOLE
 from raincheck.registry import Registry
@@ -52,7 +53,7 @@ def with_template(result: HandlerResult) -> HandlerResult:
 
 
 async def read(
-    ctx: ServerRequestContext[Any, Any], registry: Registry, results: Results, reserve: Callable[[int], None]
+    ctx: ServerRequestContext[Any, Any], registry: Registry, results: Results, lease: Lease
 ) -> dict[str, Any]:
     """The answer of `resources/read`.
 
@@ -60,7 +61,7 @@ async def read(
         ctx: The request.
         registry: Finds the task.
         results: Finds its result.
-        reserve: Counts so many bytes, before they are read.
+        lease: Counts its bytes, and says whose turn it is.
 
     Raises:
         MCPError: There is no such result for this caller, the address makes no sense, or the result is read in pages
@@ -79,25 +80,28 @@ async def read(
         except TaskNotFound:
             raise _refused(error.message, uri) from None
     try:
-        contents = await _contents(stored, uri, block, page, reserve)
+        contents = await _contents(stored, uri, block, page, lease)
     except TaskNotFound as error:
         raise _refused(error.message, uri) from None
     return {"resultType": "complete", "contents": [contents], "ttlMs": 0, "cacheScope": "private"}
 
 
 async def _contents(
-    stored: StoredResult, uri: str, block: int | None, page: tuple[int, int] | None, reserve: Callable[[int], None]
+    stored: StoredResult, uri: str, block: int | None, page: tuple[int, int] | None, lease: Lease
 ) -> dict[str, Any]:
     if block is not None:
-        reserve(stored.size)
-        return await _block(stored, uri, block)
+        lease.reserve(stored.size)
+        return await _block(stored, uri, block, lease)
     if page is None and stored.size > LARGEST_WHOLE:
         raise _in_pages(stored, uri)
-    reserve(stored.size if page is None else min(page[1], stored.size))
+    lease.reserve(stored.size if page is None else min(page[1], stored.size))
     if page is None:
-        return _told(uri, stored.media_type, await stored.read(), binary=stored.form == "binary")
+        data = await stored.read()
+        await lease.turn()
+        return _told(uri, stored.media_type, data, binary=stored.form == "binary")
     offset, length = page
     data, next_offset = await read_page(stored, offset, length)
+    await lease.turn()
     meta: dict[str, Any] = {"offset": offset, "length": len(data), "total": stored.size}
     if next_offset is not None:
         meta["next"] = f"{result_uri(stored.task_ref)}?{urlencode({'offset': next_offset, 'length': length})}"
@@ -105,9 +109,11 @@ async def _contents(
     return {**told, "_meta": {PAGE_META: meta}}
 
 
-async def _block(stored: StoredResult, uri: str, number: int) -> dict[str, Any]:
+async def _block(stored: StoredResult, uri: str, number: int, lease: Lease) -> dict[str, Any]:
     """One block of a tool result's content, by its own media type."""
-    whole: Any = json.loads(await stored.read()) if stored.form == "tool_result" else {}
+    data = await stored.read() if stored.form == "tool_result" else b"{}"
+    await lease.turn()
+    whole: Any = json.loads(data)
     blocks = cast("list[dict[str, Any]]", whole.get("content") or [])
     if number >= len(blocks):
         raise InvalidParameters(f"The result has no content block {number}.")

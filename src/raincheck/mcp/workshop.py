@@ -297,7 +297,7 @@ class Workshop:
     async def read_result(self, ctx: ServerRequestContext[Any, Any], lease: Lease) -> dict[str, Any]:
         """The answer of a `resources/read` of a task's result (`raincheck.mcp.result_resources`)."""
         service = await self.started()
-        return await answered(read(ctx, service.registry, service.results, lease.reserve))
+        return await answered(read(ctx, service.registry, service.results, lease))
 
     # The service.
 
