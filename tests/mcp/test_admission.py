@@ -12,7 +12,12 @@ from typing import Any
 import httpx2
 import pytest
 from auth.callers import ACCEPT, LegacyCaller, ModernCaller, bearer, legacy, opening, over_sse
+from mcp.client import Client
 
+from raincheck.client import TaskPoller
+from raincheck.config import Settings
+from raincheck.mcp.serving import make_server
+from raincheck.operations.python import python_operation
 from support.serving import Caller, HttpServer, Refused, RpcError, Workplace
 
 ADA, BOB = "ada-" + "a" * 28, "bob-" + "b" * 28
@@ -327,6 +332,18 @@ async def test_an_answer_counts_until_it_is_taken_and_its_bytes_are_bounded_for_
         async with asyncio.timeout(10):
             while "error" in await read(ada, page):
                 await asyncio.sleep(0.05)
+
+
+async def test_a_driver_waits_where_the_pages_of_a_large_result_come_too_fast(tmp_path: Path) -> None:
+    polling = {"calls_per_second": 8, "call_burst": 4}
+    settings = Settings.model_validate({"state": {"url": str(tmp_path / "tasks.db")}, "polling": polling})
+
+    async def report() -> str:
+        return "x" * (7 * MIB + 1)
+
+    server, rc = make_server(settings, {"report": python_operation(report, operation_type="report", description="")})
+    async with rc.running(), Client(server) as client:
+        assert len((await TaskPoller().run(client, "report")).value) == 7 * MIB + 1
 
 
 async def test_answers_on_sse_count_until_they_are_written(tmp_path: Path, client: httpx2.AsyncClient) -> None:
