@@ -170,7 +170,16 @@ async def large_bodies(target: Target, up: Callable[[], None]) -> None:
 
 
 async def sessions(target: Target, up: Callable[[], None]) -> None:
-    """10,000 sessions that a caller with a token opens and never ends, 20 at a time; and it goes on."""
+    """10,000 sessions that a caller with a token opened and never ended, 20 at a time; and it goes on."""
+    await _open_sessions(target, 10_000, up)
+
+
+async def opening(target: Target, up: Callable[[], None]) -> None:
+    """The same, from its beginning."""
+    await _open_sessions(target, 1, up)
+
+
+async def _open_sessions(target: Target, number: int, up: Callable[[], None]) -> None:
     opened, body = 0, json.dumps(_INITIALIZE).encode()
     request = _head(target, "") + f"content-length: {len(body)}\r\n\r\n".encode() + body
 
@@ -185,7 +194,7 @@ async def sessions(target: Target, up: Callable[[], None]) -> None:
                 finally:
                     writer.close()
             opened += 1
-            if opened == 10_000:
+            if opened == number:
                 up()
 
     async with asyncio.TaskGroup() as group:
@@ -241,6 +250,7 @@ ATTACKS: Mapping[str, Attack] = {
     "callback bodies": callback_bodies,
     "large bodies": large_bodies,
     "sessions": sessions,
+    "opening": opening,
     "readers": readers,
     "all of them": all_of_them,
 }
