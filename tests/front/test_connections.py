@@ -69,8 +69,9 @@ async def test_out_of_descriptors_is_one_line_and_over_when_there_are_some_again
         most = process.num_fds() + 10
         process.rlimit(psutil.RLIMIT_NOFILE, (most, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         async with wired(server.port, *[b""] * 60):
-            while "cannot accept connections" not in server.log:
-                await asyncio.sleep(0.05)
+            async with asyncio.timeout(20):
+                while "cannot accept connections" not in server.log:
+                    await asyncio.sleep(0.05)
             await asyncio.sleep(2.5)  # It tries again every second.
             assert server.log.count("cannot accept connections") == 1
             assert len(server.log) < 4000, server.log[-1000:]
@@ -92,8 +93,9 @@ async def test_a_new_connection_takes_the_place_of_one_that_shows_nothing(tmp_pa
             working.writer.write(b" " * 199)
             assert (await working.answer()).status == 400
         async with wired(server.port, *[slow] * 30):
-            while connections(server) < 30:
-                await asyncio.sleep(0.05)
+            async with asyncio.timeout(20):
+                while connections(server) < 30:
+                    await asyncio.sleep(0.05)
             async with wired(server.port, b"") as (refused,):
                 assert (await refused.ended()).startswith(b"HTTP/1.1 503 ")
 

@@ -210,7 +210,8 @@ async def test_a_stream_ends_with_the_token_that_opened_it(tmp_path: Path) -> No
                     assert answer.status_code == 200
                     return answer.text
 
-            heard, _ = await asyncio.gather(caller.listened(ref), session())
+            async with asyncio.timeout(30):
+                heard, _ = await asyncio.gather(caller.listened(ref), session())
             assert {each.get("method", "the end") for each in heard} == {
                 "notifications/subscriptions/acknowledged",
                 "notifications/tasks",
