@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Call", "CallFailed", "Connection", "envelope"]
+__all__ = ["Call", "CallFailed", "Connection", "envelope", "http_request"]
 
 PROTOCOL = "2026-07-28"
 TASKS = "io.modelcontextprotocol/tasks"
@@ -40,13 +40,15 @@ def envelope(call: Call, request_id: int = 1) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": request_id, "method": call.method, "params": {**call.params, "_meta": meta}}
 
 
-def _http(call: Call, port: int) -> bytes:
+def http_request(call: Call, port: int, token: str | None = None) -> bytes:
+    """The whole request, with the bearer's token where there is one."""
     body = json.dumps(envelope(call), separators=(",", ":")).encode()
     name = f"mcp-name: {call.name}\r\n" if call.name else ""
+    bearer = f"authorization: Bearer {token}\r\n" if token else ""
     head = (
         f"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
         f"accept: application/json, text/event-stream\r\nmcp-protocol-version: {PROTOCOL}\r\n"
-        f"mcp-method: {call.method}\r\n{name}content-length: {len(body)}\r\n\r\n"
+        f"mcp-method: {call.method}\r\n{name}{bearer}content-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
@@ -98,21 +100,22 @@ class _Exchange(asyncio.Protocol):
 class Connection:
     """One keep-alive connection; one request at a time."""
 
-    def __init__(self, port: int, transport: asyncio.Transport, exchange: _Exchange) -> None:
+    def __init__(self, port: int, transport: asyncio.Transport, exchange: _Exchange, token: str | None = None) -> None:
         self._port = port
+        self._token = token
         self._transport = transport
         self._exchange = exchange
         self._prepared: dict[int, tuple[Call, bytes]] = {}
 
     @classmethod
-    async def open(cls, port: int) -> Connection:
-        """Connect to a server on the loopback.
+    async def open(cls, port: int, token: str | None = None) -> Connection:
+        """Connect to a server on the loopback, as the bearer of that token.
 
         Raises:
             OSError: Nobody listens there.
         """
         transport, exchange = await asyncio.get_running_loop().create_connection(_Exchange, "127.0.0.1", port)
-        return cls(port, transport, exchange)
+        return cls(port, transport, exchange, token)
 
     async def call(self, call: Call) -> dict[str, Any]:
         """Send one request and wait for its result. A `Call` object that is used again is serialised once.
@@ -124,7 +127,7 @@ class Connection:
         prepared = self._prepared.get(id(call))
         if prepared is None or prepared[0] is not call:
             self._prepared.clear()
-            prepared = self._prepared[id(call)] = (call, _http(call, self._port))
+            prepared = self._prepared[id(call)] = (call, http_request(call, self._port, self._token))
         if self._transport.is_closing():
             raise ConnectionResetError("the server closed the connection")
         answer = self._exchange.answer = asyncio.get_running_loop().create_future()

@@ -72,7 +72,8 @@ ALLOWED: dict[str, set[str]] = {
         *("config_inherit", "config_limits", "config_results", "config_section", "config_upstream", "config_webhooks"),
         "operations",
     },
-    "config_limits": {"config_section", "operations"},
+    "config_admission": {"config_section"},
+    "config_limits": {"config_admission", "config_section", "operations"},
     "config": {
         *("config_inherit", "config_operations", "config_upstream"),
         *("config_auth", "config_encryption", "config_execution", "config_limits", "config_section"),
@@ -105,9 +106,10 @@ ALLOWED: dict[str, set[str]] = {
     | _PORTS
     | _CORE
     | {"operations", "engines", "polling", "process_identity", "stores", "webhooks"},
-    "health": {"service"},
+    "listening": set(),
+    "health": {"listening", "service"},
     "lifecycle": set(),
-    "worker": {"errors", "health", "lifecycle", "service"},
+    "worker": {"errors", "health", "lifecycle", "listening", "service"},
     "mcp": _DOMAIN
     | _PORTS
     | _CORE
@@ -120,6 +122,7 @@ ALLOWED: dict[str, set[str]] = {
         "compose_operations",
         "health",
         "lifecycle",
+        "listening",
         "polling",
         "status",
     },

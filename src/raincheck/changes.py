@@ -18,6 +18,7 @@ __all__ = ["Changes", "Feed", "Observer", "Watch"]
 logger = logging.getLogger(__name__)
 
 _LINGER_SECONDS = 2.0
+_MOST_WHOLE = 16
 
 
 class Observer(Protocol):
@@ -116,12 +117,15 @@ class _Follower:
 
 
 class Feed:
-    """The changes of several tasks, as a context manager; what is not taken in time is replaced by what is newer."""
+    """The changes of several tasks, as a context manager; what is not taken in time is replaced by what is newer.
+
+    Of many that wait only a few are kept whole: for the others `next` names the task, which is to be read again.
+    """
 
     def __init__(self, changes: Changes, task_refs: Collection[str]) -> None:
         self._changes = changes
         self._followers = [_Follower(self, task_ref) for task_ref in dict.fromkeys(task_refs)]
-        self._news: dict[str, Task] = {}
+        self._news: dict[str, Task | None] = {}
         self._arrived = asyncio.Event()
 
     def __enter__(self) -> Feed:
@@ -137,17 +141,26 @@ class Feed:
 
     def put(self, task: Task) -> None:
         """News of a task; older than what waits already, it is dropped."""
-        waiting = self._news.get(task.task_ref)
-        if waiting is None or waiting.version < task.version:
-            self._news[task.task_ref] = task
-            self._arrived.set()
+        task_ref = task.task_ref
+        waiting = self._news.get(task_ref)
+        if task_ref not in self._news:
+            self._news[task_ref] = task if len(self._news) < _MOST_WHOLE else None
+        elif waiting is not None and waiting.version < task.version:
+            self._news[task_ref] = task
+        self._arrived.set()
 
-    async def next(self) -> Task:
-        """The next task that changed."""
+    def name(self, task_ref: str) -> None:
+        """There may be news of a task, which is to be read."""
+        self._news[task_ref] = None
+        self._arrived.set()
+
+    async def next(self) -> Task | str:
+        """The next task that changed, or its ref where it is to be read."""
         while not self._news:
             self._arrived.clear()
             await self._arrived.wait()
-        return self._news.pop(next(iter(self._news)))
+        task_ref = next(iter(self._news))
+        return self._news.pop(task_ref) or task_ref
 
 
 class Changes:
@@ -160,6 +173,7 @@ class Changes:
         self._store = store
         self._watches: dict[str, list[Observer]] = {}
         self._listening = False
+        self._stopped = False
         self._unsubscribe: Callable[[], None] | None = None
         self._resting: asyncio.TimerHandle | None = None
         self._dirty: set[str] = set()
@@ -168,13 +182,13 @@ class Changes:
 
     def start(self) -> None:
         """Begin; the store is open."""
-        self._listening = True
+        self._listening, self._stopped = True, False
         if self._watches:
             self._subscribe()
 
     async def stop(self) -> None:
-        """Stop listening. Watches under way end with what they know: their callers are still to be answered."""
-        self._listening = False
+        """Stop listening. Watches, under way or begun later, end with what they know: their callers are answered."""
+        self._listening, self._stopped = False, True
         for watch in tuple(chain.from_iterable(self._watches.values())):
             if isinstance(watch, Watch):
                 watch.end()
@@ -213,6 +227,8 @@ class Changes:
         """Begin to tell this observer."""
         self._watches.setdefault(watch.task_ref, []).append(watch)
         self._subscribe()
+        if self._stopped and isinstance(watch, Watch):
+            watch.end()
 
     def remove(self, watch: Observer) -> None:
         """Tell it no more."""

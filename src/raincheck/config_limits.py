@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from raincheck.config_admission import AdmissionLimits
 from raincheck.config_section import Section
 from raincheck.operations.limits import COUNTED_CODES, CountedCode
 
@@ -14,8 +15,8 @@ __all__ = ["BreakerSettings", "LimitsSettings", "OperationLimits"]
 _A_DAY = 86400
 
 
-class LimitsSettings(Section):
-    """`[limits]`: how many tasks may wait."""
+class LimitsSettings(AdmissionLimits):
+    """`[limits]`: how many tasks may wait, and what each caller may have under way."""
 
     max_pending: int = Field(
         default=0,

@@ -12,7 +12,7 @@ from raincheck.config_section import Section
 __all__ = ["InlineSize", "ResultsSettings"]
 
 _ENDPOINT = re.compile(r"(https?://[^\s/?#@]+/?)?")
-InlineSize = Annotated[int, Field(ge=4096, le=536_870_912)]
+InlineSize = Annotated[int, Field(ge=4096, le=1_048_576)]
 
 
 class ResultsSettings(Section):

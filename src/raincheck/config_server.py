@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from raincheck._version import __version__
 from raincheck.config_auth import AuthSettings, is_loopback
-from raincheck.config_section import Section
+from raincheck.config_section import Section, Size
 
 __all__ = ["ServerSettings"]
 
@@ -17,6 +17,8 @@ TOOL_USE_IDS = ("claudecode/toolUseId", "codex-mcp-client:callId")
 """The keys that are known to name one tool use, never a whole conversation (docs/which-client.md)."""
 
 _TOOL_USE_ID = re.compile(r"(?:[^\s:]+:)?[^\s:]+")
+
+Timeout = Annotated[float, Field(ge=1, le=3600)]
 
 _HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?:\d{1,5}|\*))?")
 _ORIGIN = re.compile(rf"[a-z][a-z0-9+.-]*://{_HOST.pattern}")
@@ -58,18 +60,19 @@ class ServerSettings(Section):
     allowed_hosts: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         default=(),
         description="Names in requests' `Host` that are answered, as `tools.example.com` or `tools.example.com:8443`; "
-        "loopback's are, where `host` is loopback. Empty where `host` is not: every name is.",
+        "loopback's are, where `host` is loopback. Empty where `host` is not: IP addresses and `localhost` are, with "
+        "[server.auth] every name.",
     )
     allowed_origins: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         default=(),
         description="Web pages whose scripts may call, as `https://app.example.com`; beside those of loopback, where "
-        "`host` is loopback.",
+        "`host` is loopback. Elsewhere, with [server.auth] and without `allowed_hosts`, every page's may.",
     )
     public_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$",
         description="Where this server is reached from outside, as `https://tools.example.com`: the start of the "
-        "addresses by which others settle tasks (`POST …/callbacks/{token}`).",
+        "addresses by which others settle tasks (`POST …/callbacks/{token}`). Unset: that path is not answered.",
     )
     callback_secret: str | None = Field(
         default=None,
@@ -77,6 +80,34 @@ class ServerSettings(Section):
         repr=False,
         description="A random text, from the environment and the same for all servers and workers: a task then has "
         "the same callback address after a lost worker. Unset: a new one, beside the first.",
+    )
+    max_connections: int = Field(
+        default=4096,
+        ge=1,
+        le=65_536,
+        description="The most connections at once, and at most three quarters of the "
+        "file descriptors that the process may open (`ulimit -Hn`). A new one takes the place of one that is idle.",
+    )
+    max_connections_per_address: int = Field(
+        default=2048,
+        ge=1,
+        le=65_536,
+        description="The most of one address (of one /64 network, for IPv6). Behind a "
+        "proxy all have its address: as many as `max_connections` then.",
+    )
+    head_timeout_seconds: Timeout = Field(
+        default=10, description="A connection without a whole head of a request is ended after this time."
+    )
+    body_timeout_seconds: Timeout = Field(
+        default=30, description="A request whose body is not whole after this time is refused with 408."
+    )
+    write_timeout_seconds: Timeout = Field(
+        default=30, description="A connection whose reader takes nothing of an answer for this time is ended."
+    )
+    max_body_bytes_under_way: Size = Field(
+        default=67_108_864,
+        description="The bytes of all requests' bodies above 64 KiB that are read or worked on at "
+        "once; the others wait. Small ones do not count.",
     )
     auth: AuthSettings | None = Field(default=None, description="The table [server.auth].")
 

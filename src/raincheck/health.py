@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+from raincheck.listening import Acceptor, listen
 from raincheck.service import Service
 
 __all__ = ["PATHS", "Health", "HealthAnswer", "answering"]
@@ -73,33 +75,46 @@ async def answering(health: Health, host: str, port: int) -> AsyncGenerator[int]
     Raises:
         OSError: The address cannot be listened on.
     """
-    open_now: set[asyncio.Task[None]] = set()
+    # In the order of their beginning.
+    open_now: dict[asyncio.Task[None], None] = {}
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        exchange = asyncio.current_task()
-        assert exchange is not None
-        open_now.add(exchange)
+    def connected(accepted: socket.socket, _host: str) -> None:
+        if len(open_now) >= _MOST_CONNECTIONS:
+            # Whoever asks is answered at once: the oldest one only holds its place.
+            oldest = next(iter(open_now))
+            oldest.cancel()
+            del open_now[oldest]
+        exchange = asyncio.create_task(_connection(health, accepted))
+        open_now[exchange] = None
+
+        def over(ended: asyncio.Task[None]) -> None:
+            open_now.pop(ended, None)
+            accepted.close()  # One that was cancelled before it began has not.
+
+        exchange.add_done_callback(over)
+
+    with listen(host, port) as listener:
+        acceptor = Acceptor(listener, connected)
+        acceptor.start()
         try:
-            if len(open_now) <= _MOST_CONNECTIONS:
-                async with asyncio.timeout(_REQUEST_SECONDS):
-                    await _exchange(health, reader, writer)
-        except (TimeoutError, OSError, asyncio.IncompleteReadError):
-            pass
+            yield listener.getsockname()[1]
         finally:
-            open_now.discard(exchange)
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            acceptor.stop()
+            left = list(open_now)
+            for exchange in left:
+                exchange.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
-    listener = await asyncio.start_server(connected, host, port, limit=_LONGEST_HEAD)
-    try:
-        yield listener.sockets[0].getsockname()[1]
-    finally:
-        listener.close()
-        for exchange in open_now:
-            exchange.cancel()
-        await asyncio.gather(*open_now, return_exceptions=True)
-        await listener.wait_closed()
+
+async def _connection(health: Health, accepted: socket.socket) -> None:
+    with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
+        async with asyncio.timeout(_REQUEST_SECONDS):
+            reader, writer = await asyncio.open_connection(sock=accepted, limit=_LONGEST_HEAD)
+            try:
+                await _exchange(health, reader, writer)
+            finally:
+                writer.close()
+                await writer.wait_closed()
 
 
 async def _exchange(health: Health, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -23,6 +23,7 @@ from raincheck.errors import (
     InvalidParameters,
     QueueFull,
     StoreError,
+    StoreUnavailable,
     TaskNotFound,
     UnknownOperation,
 )
@@ -294,11 +295,15 @@ class Registry:
 
         Raises:
             TaskNotFound: As in `get`.
+            StoreUnavailable: The service has stopped: nothing more will be heard here.
         """
         if self._changes is None or seconds <= 0:
             return await self.get(task_ref, scope=scope)
         with self._changes.watch(task_ref) as watch:
+            stopped = watch.ended
             task = await self.get(task_ref, scope=scope)
+            if stopped and not task.terminal:
+                raise _stopped()
             watch.seen(task)
             now = asyncio.get_running_loop().time
             until = now() + seconds
@@ -316,13 +321,17 @@ class Registry:
 
         Raises:
             TaskNotFound: As in `get`.
+            StoreUnavailable: The service has stopped: nothing more will be heard here.
         """
         if self._changes is None:
             return await self.get(seen.task_ref, scope=scope)
         with self._changes.watch(seen.task_ref) as watch:
+            stopped = watch.ended
             task = await self.get(seen.task_ref, scope=scope)
             if task.version != seen.version:
                 return task
+            if stopped:
+                raise _stopped()
             watch.seen(task)
             task = await watch.next_change(seconds) or task
         return await self._as_it_is(task, scope)
@@ -337,12 +346,15 @@ class Registry:
         with self._changes.feed(task_refs) as feed:
             open_refs = set(task_refs)
             for task_ref in task_refs:
-                try:
-                    feed.put(await self.get(task_ref, scope=scope))
-                except TaskNotFound:
-                    open_refs.discard(task_ref)
+                feed.name(task_ref)
             while open_refs:
                 task = await feed.next()
+                if isinstance(task, str):
+                    try:
+                        task = await self.get(task, scope=scope)
+                    except TaskNotFound:
+                        open_refs.discard(task)
+                        continue
                 if task.task_ref in open_refs:
                     if task.terminal:
                         open_refs.discard(task.task_ref)
@@ -418,6 +430,10 @@ class Registry:
             note = await due_with(self._store, task, changed, now)
             if changed is task or await self._store.replace(changed, note=note):
                 return changed
+
+
+def _stopped() -> StoreUnavailable:
+    return StoreUnavailable("The server is stopping. Call again.")
 
 
 def _not_found() -> TaskNotFound:

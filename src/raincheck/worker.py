@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from raincheck.errors import ConfigurationError, RaincheckError
 from raincheck.health import Health, answering
 from raincheck.lifecycle import notify, told_to_stop
+from raincheck.listening import raise_descriptor_limit
 from raincheck.service import Service
 
 __all__ = ["Work", "run_worker"]
@@ -44,6 +45,7 @@ async def run_worker(work: Work) -> int:
         ConfigurationError: There is no operation to run.
         RaincheckError: The store cannot be opened, or the health port not be listened on.
     """
+    raise_descriptor_limit()
     told = told_to_stop()
     health = Health()
     async with AsyncExitStack() as stack:

@@ -66,6 +66,11 @@ def test_an_empty_table_is_a_breaker_with_the_defaults() -> None:
         ("[limits]\nmax_pending = -1", "'max_pending' in [limits] of"),
         ("[limits]\nmax_pending_per_scope = 1.5", "'max_pending_per_scope' in [limits] of"),
         ("[limits]\nmax_pendin = 1", "did you mean max_pending?"),
+        ("[limits]\nmax_calls_per_scope = -1", "'max_calls_per_scope' in [limits] of"),
+        ("[limits]\nmax_streams_per_scope = true", "'max_streams_per_scope' in [limits] of"),
+        ("[limits]\nmax_sessions_per_scope = 1e9", "a whole number from 0 up to 1000000"),
+        ("[limits]\nmax_bytes_per_scope = -1", "'max_bytes_per_scope' in [limits] of"),
+        ('[limits]\nmax_bytes = "1MB"', "'max_bytes' in [limits] of"),
         (f"{RENDER}priority = 101", "invalid value 101 for 'priority' in [operations.render]"),
         (f'{RENDER}priority = "high"', "a whole number from -100 up to 100"),
         (f"{RENDER}max_running = -1", "a whole number from 0 up to 2000"),
@@ -112,6 +117,7 @@ def test_a_wrong_variable_of_a_breaker_is_named(environ: dict[str, str], told: s
         ({"max_running": -1}, "max_running must be from 0 to 2000"),
         ({"starts_per_minute": float("nan")}, "starts_per_minute must be from 0"),
         ({"start_burst": 0}, "start_burst must be from 1"),
+        ({"max_inline_bytes": 1048577}, "max_inline_bytes must be at most 1048576; it was 1048577."),
     ],
 )
 def test_a_policy_with_a_wrong_limit_cannot_be_made(wrong: dict[str, Any], told: str) -> None:

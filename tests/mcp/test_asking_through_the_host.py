@@ -129,7 +129,7 @@ async def place(make_raincheck: Callable[..., Raincheck], request: pytest.Fixtur
 
 @asynccontextmanager
 async def _over_http(server: MCPServer[Any]) -> AsyncGenerator[str]:
-    app = http_app(server, host="127.0.0.1", security=None)
+    app = http_app(server, host="127.0.0.1")
     web = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="on"))
     serving = asyncio.create_task(web.serve())
     async with asyncio.timeout(10):
@@ -337,6 +337,39 @@ async def test_a_dialog_ends_with_its_question(place: Place, monkeypatch: pytest
         async with asyncio.timeout(5):
             while place.dialogs():
                 await asyncio.sleep(0.01)
+
+
+async def test_the_dialogs_of_one_caller_are_bounded_and_further_questions_stay_open(
+    make_raincheck: Callable[..., Raincheck], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_elicitation, "_UNKNOWN_PATIENCE", 0.3)
+    monkeypatch.setattr(host_elicitation, "_MOST_DIALOGS", 2)
+    rc = make_raincheck()
+    server = MCPServer[Any]("test", extensions=[rc], lifespan=rc.lifespan)
+    place = Place(rc, server, server)
+    _declare(rc, place.runs)
+    user = User()
+    user.thinks = asyncio.Event()
+    async with rc.running(), place.client("legacy", user) as client:
+        for number in range(4):
+            ref = (await _ok(client, "paint"))["task_ref"]
+            await place.reaches(ref, TaskStatus.INPUT_REQUIRED)
+            status = await _ok(client, "resolve_task_status", task_ref=ref, wait_seconds=0.2)
+            asked = status["next_step"].startswith("The user is being asked")
+            assert (status["status"], asked, place.dialogs()) == ("input_required", number < 2, min(number + 1, 2))
+        user.thinks.set()
+
+
+async def test_of_the_questions_that_were_put_only_the_last_ones_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(host_elicitation, "_MOST_REMEMBERED", 3)
+    timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+    for number in range(5):
+        host_elicitation._remember(timers, (f"task {number}", "1-1"), 3600)  # pyright: ignore[reportPrivateUsage]
+    assert [ref for ref, _ in timers] == ["task 2", "task 3", "task 4"]
+    for timer in timers.values():
+        timer.cancel()
 
 
 async def test_a_client_that_cannot_ask_after_all_leaves_the_question_to_others(place: Place) -> None:

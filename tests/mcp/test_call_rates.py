@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,19 +93,8 @@ async def test_every_surface_refuses_who_calls_too_often(tmp_path: Path) -> None
         await refused("quick", {})
         await refused("resolve_task_status", {"task_ref": "x"})
         await refused("list_background_tasks", {})
-        methods, ctx = await rc.task_methods(), _Context()
-        for name in ("get", "update", "cancel", "result", "list"):
-            from raincheck.mcp.task_methods import answered
-
-            call: Awaitable[Any] = methods.call(name, ctx, None)  # pyright: ignore[reportArgumentType]
-            with pytest.raises(MCPError) as caught:
-                await answered(call)
-            assert caught.value.error.code == -32603
-            assert caught.value.error.data["code"] == "rate_limited"
-            assert caught.value.error.data["details"]["retry_after_seconds"] > 0
-
-
-class _Context:
-    """A request of the local user."""
-
-    request = None
+        with pytest.raises(MCPError) as caught:
+            await client.list_resource_templates()
+        assert caught.value.error.code == -32603
+        assert caught.value.error.data["code"] == "rate_limited"
+        assert caught.value.error.data["details"]["retry_after_seconds"] > 0

@@ -62,7 +62,7 @@ async def served(
     operations = {"play": python_operation(scene.play, operation_type="play", description="Play.")}
     settings = Settings.model_validate({"state": {"url": str(tmp_path / "tasks.db")}, "polling": polling})
     scene.server, scene.rc = make_server(settings, operations)
-    app = http_app(scene.server, host="127.0.0.1", security=None)
+    app = http_app(scene.server, host="127.0.0.1")
     config = uvicorn.Config(app, port=0, log_level="critical", lifespan="on", timeout_graceful_shutdown=graceful)
     scene.web = uvicorn.Server(config)
     async with scene.rc.running():

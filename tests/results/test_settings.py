@@ -28,7 +28,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[results]\nmax_inline_bytes = 4095", "'max_inline_bytes'.*from 4096 up to 536870912"),
+        ("[results]\nmax_inline_bytes = 4095", "'max_inline_bytes'.*from 4096 up to 1048576"),
         ("[results]\nmax_inline_bytes = 1e9", "'max_inline_bytes'"),
         ('[results]\nmax_inline_bytes = "64k"', "'max_inline_bytes'"),
         ('[results]\nblobs = "disk"', '\'blobs\'.*"auto".*"task"'),

@@ -104,14 +104,19 @@ async def test_a_report_of_20_mb_is_a_preview_and_its_pages_are_the_whole(caller
     assert len(json.dumps(status)) < 6000
     assert shown["bytes"] == LINES * len(LINE.encode()) > 20 * 1024 * 1024
     assert (LINE * 1000).startswith(shown["preview"])
-    uri: str | None = f"{shown['resource']}?offset=0&length=4000001"
+    with pytest.raises(RpcError, match="are read in pages") as whole:
+        await read(caller, shown["resource"])
+    first = f"{shown['resource']}?offset=0&length=1048576"
+    assert first in str(whole.value)
+    assert (await read(caller, first))["text"] == (LINE * LINES).encode()[:1048576].decode()
+    uri: str | None = f"{shown['resource']}?offset=0&length=1000001"
     pages: list[str] = []
     while uri is not None:
         page = await read(caller, uri)
         assert page["mimeType"] == "text/plain"
         pages.append(page["text"])
         uri = page["_meta"]["raincheck/page"].get("next")
-    assert len(pages) == 6
+    assert len(pages) == 21
     assert "".join(pages) == LINE * LINES
 
 
@@ -153,6 +158,7 @@ async def test_small_results_are_resources_too_and_others_are_not(caller: Caller
         (f"{uri}?offset=1.5", "whole number of bytes"),
         (f"{uri}?offset=", "whole number of bytes"),
         (f"{uri}?length=0", "length must be from 1"),
+        (f"{uri}?length=1048577", "length must be from 1 to 1048576"),
         (f"{uri}?length=99999999999", "length must be from 1"),
         (f"{uri}?page=3", "named by offset and length"),
         (f"{uri}?offset=1&offset=2", "named by offset and length"),
@@ -287,7 +293,7 @@ async def test_an_output_schema_stays_true_and_clients_that_check_it_are_content
     def table(rows: int) -> dict[str, list[int]]:
         return {"rows": list(range(rows))}
 
-    @rc.operation(mode="inline", max_inline_bytes=16 * 1024 * 1024)
+    @rc.operation(mode="inline", max_inline_bytes=1024 * 1024, max_result_bytes=1024 * 1024)
     def whole(rows: int) -> dict[str, list[int]]:
         return {"rows": list(range(rows))}
 

@@ -157,7 +157,7 @@ async def in_memory(server: MCPServer[Any], rc: Raincheck) -> AsyncGenerator[Cha
 @asynccontextmanager
 async def port_of(server: MCPServer[Any], rc: Raincheck) -> AsyncGenerator[int]:
     """The port of a server on streamable HTTP, as `raincheck serve` serves it, while the block runs."""
-    app = http_app(server, host="127.0.0.1", security=None)
+    app = http_app(server, host="127.0.0.1")
     web = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="on"))
     async with rc.running():
         serving = asyncio.create_task(web.serve())

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from raincheck.client.connection import backoff, lost_connection
-from raincheck.client.errors import BadAnswer, ConnectionLost
+from raincheck.client.errors import BadAnswer, ConnectionLost, error_from, passing, retry_after
 from raincheck.client.policy import PollingPolicy
 from raincheck.client.records import TaskHandle
-from raincheck.errors import TaskNotFound
+from raincheck.errors import RaincheckError, TaskNotFound
 from raincheck.result_forms import call_result, plain_value, result_uri
 
 __all__ = ["LargeAnswer", "large_answer"]
@@ -77,6 +77,7 @@ class LargeAnswer:
         attempt = 0
         while True:
             attempt += 1
+            pause = backoff(attempt)
             try:
                 async with asyncio.timeout(policy.answer_seconds):
                     answer = await session.read_resource(uri)
@@ -85,13 +86,24 @@ class LargeAnswer:
                 told = getattr(error, "error", None)
                 if getattr(told, "code", None) == _INVALID_PARAMS:
                     raise TaskNotFound(str(getattr(told, "message", error))) from error
-                if not lost_connection(error) or isinstance(error, ConnectionLost):
+                if (refusal := _passing_refusal(told)) is not None and attempt <= policy.call_retries:
+                    pause = max(pause, retry_after(refusal) or 0.0)
+                elif not lost_connection(error) or isinstance(error, ConnectionLost):
                     raise
-                if attempt > policy.call_retries:
+                elif attempt > policy.call_retries:
                     message = f"resources/read got no answer in {attempt} tries; the last one: {type(error).__name__}."
                     raise ConnectionLost(message, handle=handle) from error
                 logger.info("resources/read is tried again: %s", type(error).__name__)
-            await asyncio.sleep(backoff(attempt))
+            await asyncio.sleep(pause)
+
+
+def _passing_refusal(told: Any) -> RaincheckError | None:
+    """The refusal that a JSON-RPC error tells, where the same request is worth another try shortly."""
+    data = getattr(told, "data", None)
+    if not isinstance(data, Mapping) or "code" not in data:
+        return None
+    refusal = error_from(cast("Mapping[str, Any]", data))
+    return refusal if passing(refusal) else None
 
 
 def large_answer(value: Any, session: Any, handle: TaskHandle | None) -> LargeAnswer | None:

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 from collections.abc import Mapping, Sequence
 
 from mcp.server.auth.provider import AccessToken, TokenVerifier
 from mcp.server.auth.settings import AuthSettings as SdkAuthSettings
-from mcp.server.transport_security import TransportSecuritySettings
 
-from raincheck.config import ServerSettings, Settings
+from raincheck.config import Settings
 from raincheck.config_auth import AuthSettings, is_loopback
 from raincheck.errors import ConfigurationError
 
-__all__ = ["WITHHELD", "NamedTokens", "make_verifier", "sdk_settings", "transport_security"]
+__all__ = ["WITHHELD", "NamedTokens", "make_verifier", "sdk_settings"]
 
 WITHHELD = "(withheld)"
 """Stands in place of the token in what is handed on."""
 
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
 
 
@@ -113,26 +110,6 @@ def sdk_settings(auth: AuthSettings, address: str) -> SdkAuthSettings:
             "validate_token_resource": False,  # `aud` is checked here.
         }
     )
-
-
-def transport_security(server: ServerSettings) -> TransportSecuritySettings:
-    """Which `Host` and `Origin` headers are answered: protection against DNS rebinding."""
-    if not is_loopback(server.host) and not server.allowed_hosts:
-        return TransportSecuritySettings(enable_dns_rebinding_protection=False)
-    hosts = [*server.allowed_hosts]
-    origins = [*server.allowed_origins]
-    if is_loopback(server.host):
-        own = f"[{server.host}]" if ":" in server.host else server.host
-        hosts += [*_LOOPBACK, own]
-        origins += [f"http://{host}" for host in (*_LOOPBACK, own)]
-    return TransportSecuritySettings(
-        allowed_hosts=[each for host in hosts for each in _with_any_port(host)],
-        allowed_origins=[each for origin in origins for each in _with_any_port(origin)],
-    )
-
-
-def _with_any_port(place: str) -> tuple[str, ...]:
-    return (place,) if re.search(r":(\d+|\*)$", place) else (place, f"{place}:*")
 
 
 def _resource(auth: AuthSettings) -> str | None:

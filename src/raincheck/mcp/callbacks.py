@@ -1,7 +1,7 @@
 """`POST /callbacks/{token}`: somebody outside settles a task, once (docs/upstream-jobs.md).
 
-Whoever calls has no account here and no host name that we know: the token is all. It is never part of an answer, and
-an unknown one gets the same answer whatever is wrong with it.
+Whoever calls has no account here and no host name that we know: the token is all. It is looked up before anything of
+the body is read. It is never part of an answer, and an unknown one gets the same answer whatever is wrong with it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,20 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from raincheck.callbacks import CALLBACK_PATH, CallbackEnd, Callbacks
 from raincheck.errors import OperationFailed, ResultTooLarge, StoreError
+from raincheck.listening import address_key
+from raincheck.mcp.body_budget import BodyBudget
+from raincheck.mcp.plain_answers import json_answer
 from raincheck.operations.foreign_json import BeyondBounds, NotJson, read_json
 from raincheck.task import Outcome, Progress, TaskError
 
@@ -29,8 +36,26 @@ _ENVELOPE_BYTES = 16 * 1024
 _LONGEST_TEXT = 2000
 _LARGEST_DETAILS = 8 * 1024
 _KEYS = ("status", "result", "error", "progress")
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 _STATUSES = ("completed", "failed", "running")
 _ERROR_KEYS = ("message", "code", "retryable", "details")
+
+
+_ANSWERS: Mapping[CallbackEnd, tuple[int, Mapping[str, Any]]] = {
+    "taken": (200, {"status": "taken"}),
+    "over": (410, {"status": "over", "message": "the task is settled already; this address is used up"}),
+    "unknown": (404, {"status": "unknown", "message": "there is no such callback"}),
+}
+_CLOSE = (b"connection", b"close")
+_HEADERS: Mapping[int, list[tuple[bytes, bytes]]] = {
+    405: [(b"allow", b"POST")],
+    429: [(b"retry-after", b"10")],
+    503: [(b"retry-after", b"1")],
+}
+
+_UNKNOWN_AT_ONCE = 20.0
+_UNKNOWN_PER_SECOND = 0.2
+_MOST_STRANGERS = 4096
 
 
 class _Refused(Exception):
@@ -39,7 +64,15 @@ class _Refused(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
+        self.answer: Mapping[str, Any] = {"status": "refused", "message": message}
+
+    @classmethod
+    def as_told(cls, end: CallbackEnd) -> _Refused:
+        """What becomes of a call with such a token."""
+        status, answer = _ANSWERS[end]
+        refused = cls(status, answer["message"])
+        refused.answer = answer
+        return refused
 
 
 class _Call(NamedTuple):
@@ -49,29 +82,110 @@ class _Call(NamedTuple):
     progress: Progress | None
 
 
-def with_callbacks(app: ASGIApp, callbacks: Callable[[], Awaitable[Callbacks]], *, max_result_bytes: int) -> ASGIApp:
+def with_callbacks(
+    app: ASGIApp, callbacks: Callable[[], Awaitable[Callbacks]], *, max_result_bytes: int, budget: BodyBudget
+) -> ASGIApp:
     """The application, and beside it the path of the callbacks: for whoever has a token, under whatever host name.
 
     Args:
+        app: Yours.
         callbacks: Those of the running service.
         max_result_bytes: The largest result that is read.
+        budget: Of the bodies under way.
     """
+    answered = budget.within(_Endpoint(callbacks, max_result_bytes + _ENVELOPE_BYTES).answer)
 
     async def whole(scope: Scope, receive: Receive, send: Send) -> None:
-        path = _own_path(scope) if scope["type"] == "http" else ""
-        if not path.startswith(CALLBACK_PATH):
-            await app(scope, receive, send)
-            return
+        called = scope["type"] == "http" and _own_path(scope).startswith(CALLBACK_PATH)
+        await (answered if called else app)(scope, receive, send)
+
+    return whole
+
+
+class _Endpoint:
+    """Answers what is sent to the path of the callbacks."""
+
+    def __init__(self, callbacks: Callable[[], Awaitable[Callbacks]], largest_body: int) -> None:
+        self._callbacks = callbacks
+        self._largest_body = largest_body
+        self._strangers = _Strangers()
+        self._reading: set[str] = set()
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One call."""
+        token = _own_path(scope).removeprefix(CALLBACK_PATH)
+        address = address_key(scope["client"][0]) if scope.get("client") else ""
+        read = False
         try:
             if scope["method"] != "POST":
                 raise _Refused(405, "a callback is a POST")
-            body = await _read(receive, max_result_bytes + _ENVELOPE_BYTES)
-            status, answer = await _take(await callbacks(), path.removeprefix(CALLBACK_PATH), body)
+            callbacks = await self._known(token, address)
+            with self._alone(token):
+                body = await _read(receive, self._largest_body)
+                read = True
+                status, answer = await _take(callbacks, token, body)
         except _Refused as refused:
-            status, answer = refused.status, {"status": "refused", "message": refused.message}
-        await _answer(send, status, answer)
+            status, answer = refused.status, refused.answer
+        # What was not read to its end cannot be followed by another request.
+        await json_answer(send, status, answer, [*_HEADERS.get(status, ()), *([] if read else [_CLOSE])])
 
-    return whole
+    async def _known(self, token: str, address: str) -> Callbacks:
+        """Those that the token is good for; who has none learns nothing of what a body must be."""
+        if not _TOKEN.fullmatch(token):
+            raise _Refused.as_told("unknown")
+        self._strangers.take(address)
+        callbacks = await self._callbacks()
+        with _store_errors():
+            end = await callbacks.look_up(token)
+        if end != "unknown":
+            self._strangers.give_back(address)
+        if end != "taken":
+            raise _Refused.as_told(end)
+        return callbacks
+
+    @contextmanager
+    def _alone(self, token: str) -> Generator[None]:
+        """One body of a token at a time: a token buys no more than one."""
+        if token in self._reading:
+            raise _Refused(503, "another call with this token is being read; call again")
+        self._reading.add(token)
+        try:
+            yield
+        finally:
+            self._reading.discard(token)
+
+
+class _Strangers:
+    """How often each address came with a token that nobody knows: each time is a question to the store."""
+
+    def __init__(self) -> None:
+        # Level and time of each address's bucket.
+        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, address: str) -> None:
+        """It comes with a token of which nothing is known yet.
+
+        Raises:
+            _Refused: It has to wait.
+        """
+        level = self._level(address)
+        if level < 1.0:
+            raise _Refused(429, "too many unknown tokens from this address; call again later")
+        self._set(address, level - 1.0)
+
+    def give_back(self, address: str) -> None:
+        """The token was known."""
+        self._set(address, self._level(address) + 1.0)
+
+    def _set(self, address: str, level: float) -> None:
+        self._levels.pop(address, None)
+        self._levels[address] = (level, time.monotonic())
+        if len(self._levels) > _MOST_STRANGERS:
+            self._levels.popitem(last=False)
+
+    def _level(self, address: str) -> float:
+        level, at = self._levels.get(address, (_UNKNOWN_AT_ONCE, 0.0))
+        return min(_UNKNOWN_AT_ONCE, level + (time.monotonic() - at) * _UNKNOWN_PER_SECOND)
 
 
 def _own_path(scope: Scope) -> str:
@@ -98,28 +212,26 @@ async def _read(receive: Receive, limit: int) -> bytes:
 
 
 async def _take(callbacks: Callbacks, token: str, body: bytes) -> tuple[int, Mapping[str, Any]]:
+    call = _parsed(body)
+    end: CallbackEnd = "taken"
     try:
-        # First: who has no token learns nothing of what a body must be.
-        end = await callbacks.look_up(token)
-        if end == "taken":
-            call = _parsed(body)
+        with _store_errors():
             if call.outcome is not None:
                 end = await callbacks.settle(token, call.outcome)
             elif call.progress is not None:
                 end = await callbacks.report(token, call.progress)
     except ResultTooLarge as error:
         raise _Refused(413, error.message) from None
-    except StoreError as error:
-        logger.warning("a callback could not be stored: %s", error.message)
-        raise _Refused(503, "the task store is not available; call again") from None
     return _ANSWERS[end]
 
 
-_ANSWERS: Mapping[CallbackEnd, tuple[int, Mapping[str, Any]]] = {
-    "taken": (200, {"status": "taken"}),
-    "over": (410, {"status": "over", "message": "the task is settled already; this address is used up"}),
-    "unknown": (404, {"status": "unknown", "message": "there is no such callback"}),
-}
+@contextmanager
+def _store_errors() -> Generator[None]:
+    try:
+        yield
+    except StoreError as error:
+        logger.warning("a callback could not be looked up or stored: %s", error.message)
+        raise _Refused(503, "the task store is not available; call again") from None
 
 
 def _parsed(body: bytes) -> _Call:
@@ -187,17 +299,3 @@ def _check_keys(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) 
     unknown = next((key for key in given if key not in allowed), None)
     if unknown is not None:
         raise _Refused(400, f"{where} has an unknown key {unknown[:40]!a}; allowed: {', '.join(allowed)}")
-
-
-async def _answer(send: Send, status: int, answer: Mapping[str, Any]) -> None:
-    body = json.dumps(answer).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
-        *([(b"allow", b"POST")] if status == 405 else []),
-        # What was not read to its end cannot be followed by another request.
-        *([(b"connection", b"close")] if status in (405, 408, 413) else []),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -14,6 +14,7 @@ from mcp_types import CallToolRequestParams
 
 from raincheck.errors import ConfigurationError
 from raincheck.mcp import hosting
+from raincheck.mcp.admission import Lease
 from raincheck.mcp.existing_tools import existing_tool_operation
 from raincheck.mcp.handle_definitions import HANDLE_TOOLS
 from raincheck.mcp.result_resources import is_result_read, with_template
@@ -87,6 +88,9 @@ class Raincheck(Workshop, Extension):
         return await call_next(ctx) if result is None else result
 
     async def _middleware(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        return await self._admission.request(ctx, lambda lease: self._admitted(ctx, call_next, lease))
+
+    async def _admitted(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext, lease: Lease) -> HandlerResult:
         if self._service is None:
             await self.started()
         if ctx.method == "tools/call":
@@ -97,9 +101,9 @@ class Raincheck(Workshop, Extension):
                 return await self.answer(params, ctx)
             return await call_next(ctx)
         if ctx.method == "subscriptions/listen" and "taskIds" in ((ctx.params or {}).get("notifications") or {}):
-            return await listen(ctx, await self.task_methods(), scope_of(ctx))
+            return await listen(ctx, await self.task_methods(), scope_of(ctx), lease.reserve)
         if is_result_read(ctx):
-            return await self.read_result(ctx)
+            return await self.read_result(ctx, lease)
         result = await call_next(ctx)
         if ctx.method == "resources/templates/list":
             return with_template(result)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -35,6 +36,7 @@ from raincheck.blobs import BlobStore
 from raincheck.config import Settings
 from raincheck.errors import ConfigurationError, UnknownOperation
 from raincheck.mcp import hosting, wire
+from raincheck.mcp.admission import Lease
 from raincheck.mcp.fastmcp_tools import AnsweredTool, existing_tool_operation
 from raincheck.mcp.handle_definitions import HANDLE_NAMES, HANDLE_TOOLS
 from raincheck.mcp.result_resources import is_result_read, with_template
@@ -48,6 +50,8 @@ from raincheck.operations.operation import Operation, Policy
 from raincheck.store import TaskStore
 
 __all__ = ["Raincheck"]
+
+logger = logging.getLogger(__name__)
 
 _core_answer: ContextVar[dict[str, Any] | None] = ContextVar("raincheck_core_answer", default=None)
 """Where the answer to a core task's call is left for the SDK's layer, which FastMCP's layers cannot carry it to."""
@@ -138,6 +142,8 @@ class Raincheck(Workshop, ServerExtension):
         if isinstance(layers, list):
             layers.append(self._sdk_layer)
             self._serves_core_tasks = True
+        else:
+            logger.warning("this version of FastMCP has no place for raincheck's limits: callers are not bounded")
         for tool in HANDLE_TOOLS:
             self._add_tool(
                 name=tool.name,
@@ -150,8 +156,13 @@ class Raincheck(Workshop, ServerExtension):
             self._register(operation)
 
     async def _sdk_layer(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        return await self._admission.request(ctx, lambda lease: self._admitted(ctx, call_next, lease))
+
+    async def _admitted(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext, lease: Lease) -> HandlerResult:
         if is_result_read(ctx):
-            return await self.read_result(ctx)
+            return await self.read_result(ctx, lease)
+        if ctx.method == "subscriptions/listen" and "taskIds" in ((ctx.params or {}).get("notifications") or {}):
+            return await listen(ctx, await self.task_methods(), scope_of(ctx), lease.reserve)
         if ctx.method == "resources/templates/list":
             return with_template(await call_next(ctx))
         if ctx.method != "tools/call" or ctx.protocol_version != CORE_TASKS_VERSION:
@@ -249,14 +260,6 @@ class _Surfaces(Middleware):
         await self._rc.adopt_all()
         tools = await call_next(context)
         return self._rc.listed(tools, _sdk_request())
-
-    async def on_request(self, context: Any, call_next: Any) -> Any:
-        ctx = _sdk_request()
-        if context.method != "subscriptions/listen" or ctx is None:
-            return await call_next(context)
-        if "taskIds" not in ((ctx.params or {}).get("notifications") or {}):
-            return await call_next(context)
-        return await listen(ctx, await self._rc.task_methods(), scope_of(ctx))
 
 
 def _sdk_request() -> ServerRequestContext[Any, Any] | None:

@@ -17,7 +17,6 @@ from raincheck.hints import Hints, Lookup
 from raincheck.hints_schedule import Ladder
 from raincheck.mcp import wire
 from raincheck.mcp.argument_slips import mended
-from raincheck.mcp.buckets import Buckets
 from raincheck.mcp.handle_answers import Offer, status_answer, ticket_answer
 from raincheck.mcp.handle_definitions import HANDLE_TOOLS
 from raincheck.mcp.holds import Holds
@@ -104,7 +103,6 @@ class HandleTools:
         self._tool_uses = tool_uses
         self._full = full
         self.hold_seconds = polling.hold_seconds
-        self._buckets = Buckets(polling.calls_per_second, polling.call_burst)
         self._clock = clock
         self._handlers: dict[str, Callable[[Mapping[str, Any], _Context], Awaitable[dict[str, Any]]]] = {
             "initiate_background_task": self._initiate,
@@ -130,16 +128,7 @@ class HandleTools:
             return ()
         return secret_texts(parameters, operation.secret_parameters)  # pyright: ignore[reportUnknownArgumentType]
 
-    def admit(self, scope: str) -> None:
-        """Count one call, of whichever surface, against what its caller may make.
-
-        Raises:
-            RateLimited: It calls too often.
-        """
-        self._buckets.take(scope)
-
     async def _checked_call(self, name: str, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
-        self.admit(scope_of(ctx))
         tool = _BY_NAME[name]
         for key in arguments:
             if key not in tool.properties and key not in tool.unlisted:

@@ -54,16 +54,25 @@ _DISMISSED_SECONDS = 3600.0
 """So long a question that was dismissed is not put to a host again."""
 
 
+_MOST_DIALOGS = 100
+"""So many dialogs of one scope are open at once; further questions stay open for other calls."""
+
+_MOST_REMEMBERED = 10_000
+"""Of so many questions it is known that they were put or dismissed; the oldest may be put again."""
+
+
 class _Dialog(NamedTuple):
     """The questions of one task, put to one client in turn.
 
     Attributes:
         running: Puts them.
         asked: The keys of those that were put.
+        scope: Whose client it is.
     """
 
     running: asyncio.Task[None]
     asked: set[str]
+    scope: str
 
 
 class HostElicitation:
@@ -143,11 +152,13 @@ class HostElicitation:
         if dialog is not None and dialog.running.done():
             dialog = None
         if dialog is None and any(self._to_be_sent(ctx, task, each, tried) for each in task.outstanding):
-            asked = set[str]()
+            asked, scope = set[str](), scope_of(ctx)
+            if sum(each.scope == scope for each in self._dialogs.values()) >= _MOST_DIALOGS:
+                return None
             # It may outlive the call.
-            talking = self._talk(asked, ctx, task, scope_of(ctx))
+            talking = self._talk(asked, ctx, task, scope)
             running = asyncio.create_task(talking, context=Context(), name="raincheck-dialog")
-            dialog = self._dialogs[place] = _Dialog(running, asked)
+            dialog = self._dialogs[place] = _Dialog(running, asked, scope)
             running.add_done_callback(lambda _: self._dialogs.pop(place, None))
         return dialog
 
@@ -158,10 +169,7 @@ class HostElicitation:
         return open_here and can_be_sent(ctx, question)
 
     def _dismiss(self, task_ref: str, key: str) -> None:
-        place = (task_ref, key)
-        if place not in self._dismissed:
-            later = asyncio.get_running_loop().call_later
-            self._dismissed[place] = later(_DISMISSED_SECONDS, self._dismissed.pop, place, None)
+        _remember(self._dismissed, (task_ref, key), _DISMISSED_SECONDS)
 
     async def _talk(self, asked: set[str], ctx: ServerRequestContext[Any, Any], task: Task, scope: str) -> None:
         def next_of(task: Task) -> InputRequest | None:
@@ -202,11 +210,9 @@ class HostElicitation:
         questions = [each for each in task.outstanding if (task.task_ref, each.key) not in put]
         asked = asking_round(ctx, tool, task, questions)
         if asked is not None:
-            later = asyncio.get_running_loop().call_later
             for each in questions:
                 if declared(ctx, each):
-                    place = (task.task_ref, each.key)
-                    self._rounds[place] = later(_ROUND_SECONDS, self._rounds.pop, place, None)
+                    _remember(self._rounds, (task.task_ref, each.key), _ROUND_SECONDS)
         return asked
 
     async def answered(
@@ -281,3 +287,11 @@ class HostElicitation:
             for timer in timers.values():
                 timer.cancel()
             timers.clear()
+
+
+def _remember(places: dict[tuple[str, str], asyncio.TimerHandle], place: tuple[str, str], seconds: float) -> None:
+    if place in places:
+        return
+    while len(places) >= _MOST_REMEMBERED:
+        places.pop(next(iter(places))).cancel()
+    places[place] = asyncio.get_running_loop().call_later(seconds, places.pop, place, None)

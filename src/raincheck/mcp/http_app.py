@@ -13,29 +13,42 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from mcp.server.mcpserver import MCPServer
-from mcp.server.transport_security import TransportSecuritySettings
+from mcp.server.transport_security import (
+    DEFAULT_MAX_REQUEST_BODY_SIZE,
+    RequestBodyLimitMiddleware,
+    TransportSecuritySettings,
+)
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raincheck.health import PATHS, Health
 from raincheck.mcp.hang_up import ending_with_its_caller, noting_hang_ups
+from raincheck.mcp.plain_answers import refuse
 
-__all__ = ["http_app", "with_health"]
+__all__ = ["MCP_PATH", "UNCHECKED", "http_app", "with_health"]
+
+MCP_PATH = "/mcp"
+
+UNCHECKED = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+"""`Host` and `Origin` are looked at before, for every path (`checked_heads`)."""
 
 _PROGRESS_TOKEN = b'"progressToken"'
-_LARGEST_BODY = 65536
-"""Of a call that hears of progress: what arrives in one piece."""
+_LARGEST_BODY = DEFAULT_MAX_REQUEST_BODY_SIZE
 
 _PRESENT = frozenset(version.encode() for version in MODERN_PROTOCOL_VERSIONS)
 
 
-def http_app(server: MCPServer[Any], *, host: str, security: TransportSecuritySettings | None) -> ASGIApp:
-    """The application that serves `server` at /mcp."""
-    exchanges = server.streamable_http_app(host=host, json_response=True, transport_security=security)
-    answered = ending_with_its_caller(exchanges)
-    streams = server.streamable_http_app(host=host, transport_security=security)
-    streamed = noting_hang_ups(streams)
+def http_app(server: MCPServer[Any], *, host: str) -> ASGIApp:
+    """The application that serves `server` at /mcp, under whatever name it is called."""
+    exchanges = server.streamable_http_app(host=host, json_response=True, transport_security=UNCHECKED)
+    one_exchange = server.session_manager
+    streams = server.streamable_http_app(host=host, transport_security=UNCHECKED)
+    sessions = server.session_manager
+    # Beneath the check of the bearer, which the SDK puts around its manager: before that no body is read.
+    one_exchange.asgi_app = _ByProtocol(exchange=one_exchange.asgi_app, stream=sessions.asgi_app)
+    exchanges.router.redirect_slashes = False
 
     @asynccontextmanager
     async def both(app: Starlette) -> AsyncGenerator[None]:
@@ -45,39 +58,70 @@ def http_app(server: MCPServer[Any], *, host: str, security: TransportSecuritySe
     living = Starlette(lifespan=both)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await living(scope, receive, send)
-            return
-        version = next((value for name, value in scope["headers"] if name == b"mcp-protocol-version"), None)
-        if version not in _PRESENT:
-            await streams(scope, receive, send)
-            return
-        if not _may_hear_of_progress(scope):
-            await answered(scope, receive, send)
-            return
-        first = await receive()
-        wants_progress = _PROGRESS_TOKEN in first.get("body", b"")
-        await (streamed if wants_progress else answered)(scope, _again(first, receive), send)
+        await (living if scope["type"] == "lifespan" else exchanges)(scope, receive, send)
 
     return app
 
 
-def _may_hear_of_progress(scope: Scope) -> bool:
-    """Whether its headers let a request's answer be a stream.
+class _ByProtocol(RequestBodyLimitMiddleware):
+    """Reads a request's body, and has it answered by one exchange or on streams."""
 
-    One whose body is announced as large is not waited for here: it may have to be refused before it is sent.
+    def __init__(self, *, exchange: ASGIApp, stream: ASGIApp) -> None:
+        super().__init__(exchange, _LARGEST_BODY)
+        self._answered = ending_with_its_caller(exchange)
+        self._streamed = noting_hang_ups(stream)
+        self._sessions = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if _too_large(scope):
+            await refuse(send, 413, f"the body is larger than {_LARGEST_BODY} bytes")
+            return
+        body = await _whole(receive)
+        if body is None:
+            await refuse(send, 413, f"the body is larger than {_LARGEST_BODY} bytes")
+            return
+        version = next((value for name, value in scope["headers"] if name == b"mcp-protocol-version"), None)
+        if version not in _PRESENT:
+            chosen = self._sessions
+        elif _PROGRESS_TOKEN in body and _takes_streams(scope):
+            chosen = self._streamed
+        else:
+            chosen = self._answered
+        await chosen(scope, _again(body, receive), send)
+
+
+def _too_large(scope: Scope) -> bool:
+    announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    return announced.isdigit() and int(announced) > _LARGEST_BODY
+
+
+async def _whole(receive: Receive) -> bytes | None:
+    """The request's body; None where it is too large.
+
+    Raises:
+        ClientDisconnect: It never came as a whole.
     """
-    streams, small = False, True
-    for name, value in scope["headers"]:
-        streams = streams or (name == b"accept" and b"text/event-stream" in value)
-        if name == b"content-length":
-            small = value.isdigit() and len(value) < 10 and int(value) <= _LARGEST_BODY
-    return streams and small
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        return message.get("body", b"")
+    body = bytearray()
+    while message["type"] == "http.request":
+        body += message.get("body", b"")
+        if len(body) > _LARGEST_BODY:
+            return None
+        if not message.get("more_body", False):
+            return bytes(body)
+        message = await receive()
+    raise ClientDisconnect
 
 
-def _again(first: Message, receive: Receive) -> Receive:
-    """`receive` with that message, already taken, in front."""
-    waiting = [first]
+def _takes_streams(scope: Scope) -> bool:
+    return any(name == b"accept" and b"text/event-stream" in value for name, value in scope["headers"])
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """`receive` with the body, already taken, in front."""
+    waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replayed() -> Message:
         return waiting.pop() if waiting else await receive()

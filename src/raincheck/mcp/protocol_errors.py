@@ -1,4 +1,7 @@
-"""An operation that raises the SDK's `MCPError` ends in that JSON-RPC error, as the call itself would have."""
+"""Our errors as JSON-RPC errors, and JSON-RPC errors as outcomes.
+
+An operation that raises the SDK's `MCPError` ends in that JSON-RPC error, as the call itself would have.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,18 @@ from typing import Any
 
 from mcp.shared.exceptions import MCPError
 
-from raincheck.errors import OperationFailed
+from raincheck.errors import OperationFailed, RaincheckError
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Executor, StopsOutside
 from raincheck.task import Outcome, TaskError
 
-__all__ = ["KeepsProtocolErrors", "protocol_error_outcome"]
+__all__ = ["KeepsProtocolErrors", "protocol_error_outcome", "rpc_error_of"]
+
+
+def rpc_error_of(error: RaincheckError, code: int) -> MCPError:
+    """The error as a JSON-RPC error of that code; `data` has our own code, `retryable` and the details."""
+    told = TaskError.from_exception(error).public()
+    return MCPError(code, told.pop("message"), told)
 
 
 def protocol_error_outcome(error: MCPError) -> Outcome:

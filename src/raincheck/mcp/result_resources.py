@@ -14,9 +14,11 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 
 from raincheck.errors import InvalidParameters, TaskNotFound
+from raincheck.mcp.admission import Lease
 from raincheck.mcp.scopes import scope_of
+from raincheck.operations.limits import LARGEST_WHOLE
 from raincheck.registry import Registry
-from raincheck.result_forms import JSON, TEXT, result_uri
+from raincheck.result_forms import JSON, TEXT, result_uri, to_text
 from raincheck.result_pages import PAGE_LENGTH, read_page
 from raincheck.results import Results, StoredResult
 
@@ -27,13 +29,14 @@ PAGE_META = "raincheck/page"
 
 _OURS = "raincheck://tasks/"
 _ADDRESS = re.compile(r"raincheck://tasks/([^/?#]+)/result(?:/content/(\d{1,6}))?(?:\?([^#]*))?")
-_LONGEST_PAGE = 16 * 1024 * 1024
+_LONGEST_PAGE = LARGEST_WHOLE
 
 _TEMPLATE = {
     "uriTemplate": "raincheck://tasks/{task_ref}/result{?offset,length}",
     "name": "task_result",
     "title": "The result of a task",
-    "description": "The whole result of a completed task of yours; with offset and length (in bytes) a page of it.",
+    "description": "The whole result of a completed task of yours; with offset and length (in bytes) a page of it, "
+    f"as one above {LARGEST_WHOLE} bytes is read.",
 }
 
 
@@ -49,11 +52,21 @@ def with_template(result: HandlerResult) -> HandlerResult:
     return {**result, "resourceTemplates": [*result.get("resourceTemplates", ()), _TEMPLATE]}
 
 
-async def read(ctx: ServerRequestContext[Any, Any], registry: Registry, results: Results) -> dict[str, Any]:
+async def read(
+    ctx: ServerRequestContext[Any, Any], registry: Registry, results: Results, lease: Lease
+) -> dict[str, Any]:
     """The answer of `resources/read`.
 
+    Args:
+        ctx: The request.
+        registry: Finds the task.
+        results: Finds its result.
+        lease: Counts its bytes, and says whose turn it is.
+
     Raises:
-        MCPError: There is no such result for this caller, or the address makes no sense (-32602).
+        MCPError: There is no such result for this caller, the address makes no sense, or the result is read in pages
+            (-32602).
+        RateLimited: The caller has too much under way.
         StoreError: It cannot be read.
     """
     uri = str((ctx.params or {})["uri"])
@@ -67,19 +80,28 @@ async def read(ctx: ServerRequestContext[Any, Any], registry: Registry, results:
         except TaskNotFound:
             raise _refused(error.message, uri) from None
     try:
-        contents = await _contents(stored, uri, block, page)
+        contents = await _contents(stored, uri, block, page, lease)
     except TaskNotFound as error:
         raise _refused(error.message, uri) from None
     return {"resultType": "complete", "contents": [contents], "ttlMs": 0, "cacheScope": "private"}
 
 
-async def _contents(stored: StoredResult, uri: str, block: int | None, page: tuple[int, int] | None) -> dict[str, Any]:
+async def _contents(
+    stored: StoredResult, uri: str, block: int | None, page: tuple[int, int] | None, lease: Lease
+) -> dict[str, Any]:
     if block is not None:
-        return await _block(stored, uri, block)
+        lease.reserve(stored.size)
+        return await _block(stored, uri, block, lease)
+    if page is None and stored.size > LARGEST_WHOLE:
+        raise _in_pages(stored, uri)
+    lease.reserve(stored.size if page is None else min(page[1], stored.size))
     if page is None:
-        return _told(uri, stored.media_type, await stored.read(), binary=stored.form == "binary")
+        data = await stored.read()
+        await lease.turn()
+        return _told(uri, stored.media_type, data, binary=stored.form == "binary")
     offset, length = page
     data, next_offset = await read_page(stored, offset, length)
+    await lease.turn()
     meta: dict[str, Any] = {"offset": offset, "length": len(data), "total": stored.size}
     if next_offset is not None:
         meta["next"] = f"{result_uri(stored.task_ref)}?{urlencode({'offset': next_offset, 'length': length})}"
@@ -87,13 +109,17 @@ async def _contents(stored: StoredResult, uri: str, block: int | None, page: tup
     return {**told, "_meta": {PAGE_META: meta}}
 
 
-async def _block(stored: StoredResult, uri: str, number: int) -> dict[str, Any]:
+async def _block(stored: StoredResult, uri: str, number: int, lease: Lease) -> dict[str, Any]:
     """One block of a tool result's content, by its own media type."""
-    whole: Any = json.loads(await stored.read()) if stored.form == "tool_result" else {}
+    data = await stored.read() if stored.form == "tool_result" else b"{}"
+    await lease.turn()
+    whole: Any = json.loads(data)
     blocks = cast("list[dict[str, Any]]", whole.get("content") or [])
     if number >= len(blocks):
         raise InvalidParameters(f"The result has no content block {number}.")
     block = blocks[number]
+    if len(to_text(block)) > LARGEST_WHOLE:
+        raise _in_pages(stored, uri)
     match block.get("type"):
         case "text":
             return {"uri": uri, "mimeType": TEXT, "text": block["text"]}
@@ -138,6 +164,12 @@ def _query(text: str, uri: str) -> Mapping[str, int]:
             raise _refused(f"{key} must be a whole number of bytes from 0.", uri)
         asked[key] = int(value)
     return asked
+
+
+def _in_pages(stored: StoredResult, uri: str) -> MCPError:
+    first = f"{result_uri(stored.task_ref)}?{urlencode({'offset': 0, 'length': LARGEST_WHOLE})}"
+    told = f"More than {LARGEST_WHOLE} bytes are read in pages, and this result has {stored.size}. Begin with {first}."
+    return MCPError(INVALID_PARAMS, told, {"uri": uri[:500], "total": stored.size, "first": first})
 
 
 def _refused(message: str, uri: str) -> MCPError:

@@ -11,7 +11,7 @@ from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken, principal_components
 from mcp.server.context import ServerRequestContext
 
-__all__ = ["ANONYMOUS", "LOCAL", "scope_of", "scope_of_token"]
+__all__ = ["ANONYMOUS", "LOCAL", "scope_of", "scope_of_request", "scope_of_token"]
 
 LOCAL = "local"
 """The local user: stdio, and clients in the same process."""
@@ -24,10 +24,15 @@ _LONGEST = 512
 
 def scope_of(ctx: ServerRequestContext[Any, Any]) -> str:
     """The authenticated principal, the local user, or `ANONYMOUS`."""
-    token = _token_of(ctx.request)
+    return scope_of_request(ctx.request)
+
+
+def scope_of_request(request: Any) -> str:
+    """The same, of an HTTP request that went through the authentication; None stands for none."""
+    token = _token_of(request)
     if token is not None:
         return scope_of_token(token)
-    return LOCAL if ctx.request is None else ANONYMOUS
+    return LOCAL if request is None else ANONYMOUS
 
 
 def scope_of_token(token: AccessToken) -> str:

@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.auth.provider import TokenVerifier
@@ -21,11 +21,16 @@ from raincheck.config import Settings
 from raincheck.errors import StoreError
 from raincheck.health import Health
 from raincheck.lifecycle import told_to_stop
+from raincheck.listening import listen, raise_descriptor_limit
 from raincheck.logs import configure_logs
-from raincheck.mcp.auth import make_verifier, sdk_settings, transport_security
+from raincheck.mcp.auth import make_verifier, sdk_settings
+from raincheck.mcp.body_budget import BodyBudget
 from raincheck.mcp.callbacks import with_callbacks
 from raincheck.mcp.extension import Raincheck
-from raincheck.mcp.http_app import http_app, with_health
+from raincheck.mcp.front import answered_at_the_stop, checked_heads, ending_with_its_token
+from raincheck.mcp.http_app import MCP_PATH, UNCHECKED, http_app, with_health
+from raincheck.mcp.known_names import known_names
+from raincheck.mcp.log_throttle import throttle_logs
 from raincheck.mcp.shortcut import shorten
 from raincheck.mcp.stdio import Wire, run_on, take_wire
 from raincheck.operations.operation import Operation
@@ -91,10 +96,14 @@ def serve(settings: Settings) -> int:
         ConfigurationError: An operation's declaration is wrong, or it is open who may call.
     """
     configure_logs(settings.observability.log_level)
+    throttle_logs()
+    raise_descriptor_limit()
     verifier = make_verifier(settings, os.environ)
     try:
         # Before any task is taken up: a server that nobody can reach is to run none.
-        door = take_wire() if settings.server.transport == "stdio" else _listen(settings)
+        door = (
+            take_wire() if settings.server.transport == "stdio" else listen(settings.server.host, settings.server.port)
+        )
     except OSError as error:
         print(f"raincheck: cannot listen on {_where(settings)}: {error.strerror or error}", file=sys.stderr)
         return 1
@@ -150,22 +159,49 @@ def _web_server(
 ) -> uvicorn.Server:
     import uvicorn
 
-    class Web(uvicorn.Server):
-        """Leaves signals to us: uvicorn raises them again when it has stopped, and the process would end undrained."""
+    from raincheck.mcp.connections import BoundedServer, ConnectionBounds
 
-        @contextlib.contextmanager
-        def capture_signals(self) -> Generator[None]:
-            yield
-
-    host, security = settings.server.host, transport_security(settings.server)
-    if settings.server.transport == "sse":
-        app: ASGIApp = server.sse_app(host=host, transport_security=security)
+    of = settings.server
+    if of.transport == "sse":
+        sse = server.sse_app(host=of.host, transport_security=UNCHECKED)
+        sse.router.redirect_slashes = False
+        app: ASGIApp = sse
     else:
-        app = http_app(server, host=host, security=security)
+        app = http_app(server, host=of.host)
     print(f"raincheck: serving on {_address(settings, listener)}", file=sys.stderr, flush=True)
-    whole = with_health(app, Health(service))
-    whole = with_callbacks(whole, _given(service.callbacks), max_result_bytes=settings.execution.max_result_bytes)
-    return Web(uvicorn.Config(whole, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=1))
+    bounds = ConnectionBounds(
+        total=of.max_connections,
+        per_address=of.max_connections_per_address,
+        head_seconds=of.head_timeout_seconds,
+        body_seconds=of.body_timeout_seconds,
+        write_seconds=of.write_timeout_seconds,
+    )
+    config = uvicorn.Config(
+        _whole(app, settings, service),
+        http="h11",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=1,
+    )
+    return BoundedServer(config, listener, bounds.within(raise_descriptor_limit()))
+
+
+def _whole(app: ASGIApp, settings: Settings, service: Service) -> ASGIApp:
+    """The application with all that stands before it. Who has shown no token gets no body read, whatever the path."""
+    of = settings.server
+    budget = BodyBudget(of.max_body_bytes_under_way)
+    app = budget.within(app)
+    if of.auth is not None:
+        app = ending_with_its_token(app)
+    app = checked_heads(app, known_names(of), path=_path(settings))
+    app = with_health(app, Health(service))
+    # A token can have been handed out only where one of these is set.
+    if of.public_url is not None or of.callback_secret is not None:
+        largest = settings.execution.max_result_bytes
+        app = with_callbacks(app, _given(service.callbacks), max_result_bytes=largest, budget=budget)
+    return answered_at_the_stop(app)
 
 
 def _given(callbacks: Callbacks) -> Callable[[], Awaitable[Callbacks]]:
@@ -175,26 +211,14 @@ def _given(callbacks: Callbacks) -> Callable[[], Awaitable[Callbacks]]:
     return give
 
 
-def _listen(settings: Settings) -> socket.socket:
-    host, port = settings.server.host, settings.server.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, asyncio switches Nagle's delay off (40 ms an answer).
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError:
-        listener.close()
-        raise
-    listener.setblocking(False)
-    return listener
-
-
 def _address(settings: Settings, listener: socket.socket) -> str:
-    host, path = settings.server.host, "/sse" if settings.server.transport == "sse" else "/mcp"
+    host = settings.server.host
     shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{listener.getsockname()[1]}{path}"
+    return f"http://{shown}:{listener.getsockname()[1]}{_path(settings)}"
+
+
+def _path(settings: Settings) -> str:
+    return "/sse" if settings.server.transport == "sse" else MCP_PATH
 
 
 def _where(settings: Settings) -> str:

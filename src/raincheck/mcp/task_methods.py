@@ -14,7 +14,7 @@ from mcp_types import HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, METHOD_NO
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import Field
 
-from raincheck.errors import CallError, RaincheckError, StoreError, TaskNotFound
+from raincheck.errors import CallError, StoreError, TaskNotFound
 from raincheck.mcp import task_wire, wire
 from raincheck.mcp.client_questions import can_be_sent, put_to_client
 from raincheck.mcp.handle_tools import HandleTools
@@ -22,6 +22,7 @@ from raincheck.mcp.holds import Holds
 from raincheck.mcp.host_elicitation import HostElicitation
 from raincheck.mcp.pacing import Pacing
 from raincheck.mcp.progress_notifications import ProgressNotifications
+from raincheck.mcp.protocol_errors import rpc_error_of
 from raincheck.mcp.scopes import ANONYMOUS, scope_of
 from raincheck.mcp.store_trouble import for_callers
 from raincheck.mcp.surfaces import (
@@ -32,7 +33,7 @@ from raincheck.mcp.surfaces import (
     rpc_error,
 )
 from raincheck.registry import Registry
-from raincheck.task import Task, TaskError, TaskStatus, utc_now
+from raincheck.task import Task, TaskStatus, utc_now
 
 __all__ = ["TaskMethods", "task_bindings"]
 
@@ -119,12 +120,7 @@ class TaskMethods:
         )
 
     async def call(self, name: str, ctx: ServerRequestContext[Any, Any], params: Any) -> Answer:
-        """The answer of the method of that name.
-
-        Raises:
-            RateLimited: The caller calls too often.
-        """
-        self._handles.admit(scope_of(ctx))
+        """The answer of the method of that name."""
         return await getattr(self, name)(ctx, params)
 
     async def get(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> Answer:
@@ -233,14 +229,9 @@ async def answered(answer: Any) -> dict[str, Any]:
     except TaskNotFound as error:
         raise MCPError(INVALID_PARAMS, error.message) from None
     except CallError as error:
-        raise _told(error, INTERNAL_ERROR if error.retryable else INVALID_PARAMS) from None
+        raise rpc_error_of(error, INTERNAL_ERROR if error.retryable else INVALID_PARAMS) from None
     except StoreError as error:
-        raise _told(for_callers(error), INTERNAL_ERROR) from None
-
-
-def _told(error: RaincheckError, code: int) -> MCPError:
-    told = TaskError.from_exception(error).public()
-    return MCPError(code, told.pop("message"), told)
+        raise rpc_error_of(for_callers(error), INTERNAL_ERROR) from None
 
 
 def _checked_era(ctx: ServerRequestContext[Any, Any], params: TaskParams) -> bool:

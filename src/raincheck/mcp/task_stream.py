@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -18,6 +19,9 @@ __all__ = ["listen"]
 
 _MOST_TASKS = 1000
 
+_BYTES_OF_A_TASK = 1024
+"""What following a task takes."""
+
 
 class _Notification(BaseModel):
     """A notification as the SDK sends it."""
@@ -26,14 +30,23 @@ class _Notification(BaseModel):
     params: dict[str, Any]
 
 
-async def listen(ctx: ServerRequestContext[Any, Any], methods: TaskMethods, scope: str) -> dict[str, Any]:
+async def listen(
+    ctx: ServerRequestContext[Any, Any], methods: TaskMethods, scope: str, reserve: Callable[[int], None]
+) -> dict[str, Any]:
     """Serve one listen stream: the acknowledgement, then each named task whole, now and after every change.
 
     Of what the request asks for, only the task ids are honoured, and of these only the caller's own; the answer
     says so. The stream ends when every task is terminal.
 
+    Args:
+        ctx: The request.
+        methods: Finds the tasks.
+        scope: Whose they are.
+        reserve: Counts the bytes that are held meanwhile.
+
     Raises:
         MCPError: The request did not declare the extension (-32021), or its task ids are not a list of texts (-32602).
+        RateLimited: The scope has too much under way.
     """
     if not declares_tasks(ctx):
         raise missing_capability(f"taskIds need a client with the {TASKS_EXTENSION} extension")
@@ -42,6 +55,8 @@ async def listen(ctx: ServerRequestContext[Any, Any], methods: TaskMethods, scop
         raise MCPError(INVALID_PARAMS, f"taskIds must be a list of at most {_MOST_TASKS} task ids")
     meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
     task_refs = await methods.known(asked, scope)  # pyright: ignore[reportUnknownArgumentType]
+
+    reserve(len(task_refs) * _BYTES_OF_A_TASK)
 
     async def send(method: str, params: dict[str, Any]) -> None:
         notification: Any = _Notification(method=method, params={**params, "_meta": meta})

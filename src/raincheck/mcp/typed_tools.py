@@ -98,7 +98,6 @@ class TypedTools:
             CallError, StoreError: The call was wrong or cannot be taken; nothing was written.
             MCPError: The operation ended in a JSON-RPC error, or the client's surface and the policy don't fit.
         """
-        self._handles.admit(scope_of(ctx))
         surface, policy, arguments = surface_of(params, ctx), operation.policy, params.arguments or {}
         check_support(operation, surface, ctx)
         if policy.mode == "inline":

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from pathlib import Path
+from functools import partial
 from typing import Any, ParamSpec, TypeVar, overload
 
 from mcp.server.context import ServerRequestContext
@@ -26,9 +26,11 @@ from raincheck.callbacks import Callbacks
 from raincheck.compose import make_blobs, make_engine, make_store, place_of, sealing, service_settings
 from raincheck.compose_operations import default_policy
 from raincheck.config import Settings, file_name
-from raincheck.config_sources import settings_of
 from raincheck.errors import ConfigurationError
+from raincheck.mcp.admission import Admission, Lease
+from raincheck.mcp.body_budget import BodyBudget
 from raincheck.mcp.callbacks import with_callbacks
+from raincheck.mcp.given_settings import with_results_folder, with_store_path, with_webhooks
 from raincheck.mcp.handle_definitions import HANDLE_NAMES, hidden_handle_tools
 from raincheck.mcp.handle_tools import HandleTools, answer_errors
 from raincheck.mcp.holds import Holds
@@ -90,10 +92,11 @@ class Workshop:
         settings: Settings | None = None,
         webhooks: Mapping[str, Any] | None = None,
     ) -> None:
-        settings = _with_results_folder(_with_store_path(settings or Settings(), store), results)
-        self._settings = _with_webhooks(settings, webhooks)
+        settings = with_results_folder(with_store_path(settings or Settings(), store), results)
+        self._settings = with_webhooks(settings, webhooks)
         self._given_blobs = None if isinstance(results, str | os.PathLike) else results
         self._patterns = (tools,) if isinstance(tools, str) else tuple(tools)
+        self._admission = Admission(self._settings)
         self._default_policy = policy or default_policy(self._settings)
         self._given_store = store if store is not None and not isinstance(store, str | os.PathLike) else None
         self._operations: dict[str, Operation] = {}
@@ -264,7 +267,8 @@ class Workshop:
             return None
         await self.started()
         assert self._typed is not None
-        call = self._typed.call(operation, params, ctx)
+        make = partial(self._typed.call, operation, params, ctx)
+        call = self._admission.inline(ctx, make) if operation.policy.mode == "inline" else make()
         # A client of the core tasks waits for a task and has no use for a tool's result; everywhere else the model
         # reads why the call was refused, and when to try again.
         with withholding(secret_texts(params.arguments or {}, operation.secret_parameters)):
@@ -296,10 +300,10 @@ class Workshop:
         assert self._methods is not None
         return self._methods
 
-    async def read_result(self, ctx: ServerRequestContext[Any, Any]) -> dict[str, Any]:
+    async def read_result(self, ctx: ServerRequestContext[Any, Any], lease: Lease) -> dict[str, Any]:
         """The answer of a `resources/read` of a task's result (`raincheck.mcp.result_resources`)."""
         service = await self.started()
-        return await answered(read(ctx, service.registry, service.results))
+        return await answered(read(ctx, service.registry, service.results, lease))
 
     # The service.
 
@@ -333,7 +337,9 @@ class Workshop:
         async def callbacks() -> Callbacks:
             return (await self.started()).callbacks
 
-        return with_callbacks(app, callbacks, max_result_bytes=self._settings.execution.max_result_bytes)
+        settings = self._settings
+        budget = BodyBudget(settings.server.max_body_bytes_under_way)
+        return with_callbacks(app, callbacks, max_result_bytes=settings.execution.max_result_bytes, budget=budget)
 
     def place(self) -> tuple[str, str]:
         """The store and the engine, as a person may be told of them."""
@@ -437,31 +443,10 @@ class Workshop:
             return settings
         path = settings.state_folder / f"{file_name(name)}.db"
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return _with_store_path(settings, path)
+        return with_store_path(settings, path)
 
     def _names(self) -> Collection[str]:
         return self._operations.keys()
-
-
-def _with_results_folder(settings: Settings, results: BlobStore | str | os.PathLike[str] | None) -> Settings:
-    if not isinstance(results, str | os.PathLike):
-        return settings
-    kept = settings.results.model_copy(update={"blobs": "files", "folder": str(Path(results).absolute())})
-    return settings.model_copy(update={"results": kept})
-
-
-def _with_store_path(settings: Settings, store: TaskStore | str | os.PathLike[str] | None) -> Settings:
-    if not isinstance(store, str | os.PathLike):
-        return settings
-    state = settings.state.model_copy(update={"provider": "sqlite", "url": str(Path(store).absolute())})
-    return settings.model_copy(update={"state": state})
-
-
-def _with_webhooks(settings: Settings, given: Mapping[str, Any] | None) -> Settings:
-    if given is None:
-        return settings
-    table = settings.webhooks.model_dump() | dict(given)
-    return settings.model_copy(update={"webhooks": settings_of({"webhooks": table}, "Raincheck(webhooks=…)").webhooks})
 
 
 def checked_policy(base: Policy, given: Mapping[str, Any]) -> Policy:

@@ -8,7 +8,10 @@ from typing import Any, Literal
 
 from raincheck.errors import ConfigurationError
 
-__all__ = ["COUNTED_CODES", "BreakerPolicy", "CountedCode", "breaker_policy", "check_limits"]
+__all__ = ["COUNTED_CODES", "LARGEST_WHOLE", "BreakerPolicy", "CountedCode", "breaker_policy", "check_limits"]
+
+LARGEST_WHOLE = 1024 * 1024
+"""The largest result that is handed back in one answer, in bytes: a larger one is read in pages."""
 
 CountedCode = Literal["operation_failed", "upstream_error", "timeout", "worker_lost", "result_too_large", "internal"]
 
@@ -65,7 +68,9 @@ def breaker_policy(given: Mapping[str, Any]) -> BreakerPolicy:
     return BreakerPolicy(**members)
 
 
-def check_limits(*, priority: int, max_running: int, starts_per_minute: float, start_burst: int) -> None:
+def check_limits(
+    *, priority: int, max_running: int, starts_per_minute: float, start_burst: int, max_inline_bytes: int
+) -> None:
     """Check the limits that a policy was given.
 
     Raises:
@@ -75,6 +80,8 @@ def check_limits(*, priority: int, max_running: int, starts_per_minute: float, s
     _bound("max_running", max_running, 0, 2000)
     _bound("starts_per_minute", starts_per_minute, 0, 6_000_000)
     _bound("start_burst", start_burst, 1, 100_000)
+    if max_inline_bytes > LARGEST_WHOLE:
+        raise ConfigurationError(f"max_inline_bytes must be at most {LARGEST_WHOLE}; it was {max_inline_bytes}.")
 
 
 def _bound(name: str, value: float, lowest: float, highest: float, *, above: bool = False) -> None:

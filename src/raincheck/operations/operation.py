@@ -55,7 +55,8 @@ class Policy:
         max_attempts: Starts after which a task that loses its workers is given up.
         retry_attempts: How often a failed attempt is run again, with backoff, within the same claim.
         max_result_bytes: The largest result, as JSON.
-        max_inline_bytes: From this size on callers are shown a preview and a link in place of the result.
+        max_inline_bytes: From this size on callers are shown a preview and a link in place of the result; at most
+            1 MiB.
         priority: Of the pending tasks those with a higher one start first; from -100 to 100.
         max_running: How many of its tasks run at once, in all processes on the store together; 0: any number.
         starts_per_minute: How many of its tasks start in a minute, in all processes together; 0: any number.
@@ -95,6 +96,7 @@ class Policy:
             max_running=self.max_running,
             starts_per_minute=self.starts_per_minute,
             start_burst=self.start_burst,
+            max_inline_bytes=self.max_inline_bytes,
         )
 
     @property

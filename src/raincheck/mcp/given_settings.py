@@ -1,0 +1,43 @@
+"""Settings, and over them what a `Raincheck` was given by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from raincheck.blobs import BlobStore
+from raincheck.config import Settings
+from raincheck.config_sources import settings_of
+from raincheck.store import TaskStore
+
+__all__ = ["with_results_folder", "with_store_path", "with_webhooks"]
+
+
+def with_results_folder(settings: Settings, results: BlobStore | str | os.PathLike[str] | None) -> Settings:
+    """The settings with large results in that folder, where one is given."""
+    if not isinstance(results, str | os.PathLike):
+        return settings
+    kept = settings.results.model_copy(update={"blobs": "files", "folder": str(Path(results).absolute())})
+    return settings.model_copy(update={"results": kept})
+
+
+def with_store_path(settings: Settings, store: TaskStore | str | os.PathLike[str] | None) -> Settings:
+    """The settings with the tasks in that SQLite file, where one is given."""
+    if not isinstance(store, str | os.PathLike):
+        return settings
+    state = settings.state.model_copy(update={"provider": "sqlite", "url": str(Path(store).absolute())})
+    return settings.model_copy(update={"state": state})
+
+
+def with_webhooks(settings: Settings, given: Mapping[str, Any] | None) -> Settings:
+    """The settings with these keys of [webhooks] over their own.
+
+    Raises:
+        ConfigurationError: One is wrong.
+    """
+    if given is None:
+        return settings
+    table = settings.webhooks.model_dump() | dict(given)
+    return settings.model_copy(update={"webhooks": settings_of({"webhooks": table}, "Raincheck(webhooks=…)").webhooks})
