@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,9 @@ from raincheck import changes
 from raincheck.elapsed import elapsed
 from raincheck.errors import StoreUnavailable
 from raincheck.notes import Note
+from raincheck.operations.command import command_operation
 from raincheck.operations.context import TaskContext
+from raincheck.operations.operation import Policy
 from raincheck.store import Capabilities, Listener
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import Task, TaskStatus
@@ -172,3 +176,59 @@ def test_a_hung_event_loop_does_not_hold_its_leases_for_ever(lab: Lab) -> None:
             hang_over.set()
         assert worker.result(10) is TaskStatus.COMPLETED
     assert (task.attempt, starts) == (2, [1, 2])
+
+
+TICKS = """
+import os, sys, time
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+while True:
+    os.write(file, f"{os.getpid()} {time.monotonic()}\\n".encode())
+    time.sleep(0.01)
+"""
+
+
+def test_a_command_of_a_hung_event_loop_ends_before_it_starts_again(lab: Lab, tmp_path: Path) -> None:
+    hanging, hang_over, file = threading.Event(), threading.Event(), tmp_path / "ticks"
+    argv = [sys.executable, "-c", TICKS, str(file)]
+    policy = Policy(on_worker_lost="retry")
+    lab.operations["ticks"] = command_operation("ticks", argv=argv, parameters={}, description="", policy=policy)
+
+    @lab.operation("hangs")
+    async def _(arguments: Mapping[str, Any], context: TaskContext) -> None:
+        hanging.set()
+        hang_over.wait(20)
+
+    def alive() -> dict[int, list[float]]:
+        found: dict[int, list[float]] = {}
+        for line in file.read_text().splitlines() if file.exists() else ():
+            pid, at = line.split()
+            found.setdefault(int(pid), []).append(float(at))
+        return found
+
+    async def started(number: int) -> None:
+        async with asyncio.timeout(15):
+            while len(alive()) < number:
+                await asyncio.sleep(0.02)
+
+    async def hung() -> None:
+        async with lab.service(hang_seconds=1.0) as service:
+            await service.registry.submit("ticks", {}, scope="a")
+            await started(1)
+            await service.registry.submit("hangs", {}, scope="a")
+            while not hang_over.is_set():
+                await asyncio.sleep(0.02)
+
+    async def takes_over() -> None:
+        async with lab.service():
+            await started(2)
+
+    with ThreadPoolExecutor(1) as pool:
+        worker = pool.submit(asyncio.run, hung())
+        try:
+            assert hanging.wait(10)
+            asyncio.run(takes_over())
+        finally:
+            hang_over.set()
+        worker.result(20)
+    first, second = list(alive().values())[:2]
+    assert first[-1] < second[0]
