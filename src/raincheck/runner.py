@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from raincheck.callbacks import Callbacks
@@ -296,7 +297,7 @@ class Runner:
 
     async def _attempt(self, run: Run, *, last: bool) -> Outcome:
         operation = run.operation
-        code = driven(_begun(operation, run), run.lease)
+        code = driven(partial(_begun, operation, run), run.lease)
         run.body = body = asyncio.create_task(code, name=f"raincheck:{operation.operation_type}")
         run.start_timer(operation.policy.timeout_seconds)
         patience = _STUBBORN_SECONDS

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import pytest
 
 from raincheck.elapsed import elapsed
@@ -38,7 +40,7 @@ async def running(
     """The body at its first rest, on a loop whose child tasks are held."""
     steps: Steps = []
     hold_child_tasks()
-    task = asyncio.create_task(driven(body(steps), held))
+    task = asyncio.create_task(driven(lambda: body(steps), held))
     try:
         await rounds()
         yield task, steps
@@ -182,12 +184,47 @@ async def test_errors_values_and_context_pass_through() -> None:
     async def answers() -> str:
         task = asyncio.current_task()
         assert task is not None
-        return f"{task.get_name()}, {task.get_coro().__name__}"  # pyright: ignore[reportOptionalMemberAccess]
+        code: Any = task.get_coro()
+        return f"{task.get_name()}, {code.__name__}"
 
     held = lease()
     async with running(body, held) as (task, _):
         assert await task == "a name, answers"
     assert current_lease() is None
+
+
+@pytest.mark.filterwarnings("error")
+async def test_a_child_that_is_cancelled_before_its_first_step_never_begins() -> None:
+    async def body(steps: Steps) -> None:
+        child = asyncio.create_task(busy(steps))
+        child.cancel()
+        await asyncio.wait({child})
+        assert child.cancelled()
+
+    async with running(body, lease()) as (task, steps):
+        await task
+        assert steps == []
+    gc.collect()
+
+
+async def test_tasks_of_anyio_are_held_and_cancelled_as_any() -> None:
+    async def body(steps: Steps) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(busy, steps)
+            with anyio.move_on_after(0.05):
+                await anyio.sleep_forever()
+            steps.append("late")
+            group.cancel_scope.cancel()
+
+    held = lease()
+    async with running(body, held) as (task, steps):
+        lapse(held)
+        steps.clear()
+        await asyncio.sleep(0.1)
+        assert steps == []
+        held.renew(elapsed() + HOUR)
+        await asyncio.wait_for(task, 5)
+        assert "late" in steps
 
 
 async def test_no_renewal_from_another_thread_is_missed() -> None:
