@@ -181,8 +181,13 @@ def _without_a_run(sighting: Sighting, runs: Sequence[Run]) -> Iterator[str]:
         return
     result: Mapping[str, Any] = status["result"]
     # The last start has the highest fencing number: whatever an earlier one brings must have been refused.
-    if not runs or runs[-1].ended is None or (result["fence"], result["pid"]) != (runs[-1].fence, runs[-1].pid):
+    if not runs or runs[-1].ended is None or not _is_of(result, runs[-1]):
         yield f"{_name(sighting)}: {status}: {_told(runs)}"
+
+
+def _is_of(result: Mapping[str, Any], run: Run) -> bool:
+    # A command is not told its fencing number; it is a process of its own each time.
+    return result["pid"] == run.pid if run.operation == "command" else result["fence"] == run.fence
 
 
 def _wrong_end(sighting: Sighting, runs: Sequence[Run]) -> Iterator[str]:

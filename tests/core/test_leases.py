@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from raincheck import changes
+from raincheck import changes, runner
 from raincheck.elapsed import elapsed
 from raincheck.errors import StoreUnavailable
 from raincheck.notes import Note
 from raincheck.operations.command import command_operation
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Policy
+from raincheck.operations.python import python_operation
 from raincheck.store import Capabilities, Listener
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import Task, TaskStatus
@@ -182,7 +184,7 @@ TICKS = """
 import os, sys, time
 file = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 while True:
-    os.write(file, f"{os.getpid()} {time.monotonic()}\\n".encode())
+    os.write(file, b"%d %f\\n" % (os.getpid(), time.monotonic()))
     time.sleep(0.01)
 """
 
@@ -232,3 +234,58 @@ def test_a_command_of_a_hung_event_loop_ends_before_it_starts_again(lab: Lab, tm
         worker.result(20)
     first, second = list(alive().values())[:2]
     assert first[-1] < second[0]
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_a_thread_s_task_is_given_back_when_the_thread_has_returned_or_not_at_all(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, *, stubborn: bool
+) -> None:
+    if stubborn:
+        monkeypatch.setattr(runner, "_STUBBORN_SECONDS", 0.3)
+    at_work: list[int] = []
+    beside: list[int] = []
+    go_on = threading.Event()
+
+    def works(task: TaskContext) -> int:
+        beside.extend(at_work)
+        at_work.append(task.attempt)
+        while task.attempt == 1 and not go_on.wait(0.01):
+            pass
+        time.sleep(0.2)
+        at_work.remove(task.attempt)
+        return task.attempt
+
+    lab.operations["works"] = python_operation(works, policy=Policy(on_worker_lost="retry"))
+    async with lab.service(max_concurrency=0) as front, asyncio.timeout(30):
+        async with lab.service(lease_seconds=2.0):
+            task = (await front.registry.submit("works", {}, scope="a")).task
+            while not at_work:
+                await asyncio.sleep(0.01)
+            if not stubborn:
+                asyncio.get_running_loop().call_later(0.5, go_on.set)
+        # Given back, or left to its lease, which is over later than the thread.
+        stored = await front.registry.get(task.task_ref, scope="a")
+        assert stored.status is (TaskStatus.PROCESSING if stubborn else TaskStatus.PENDING)
+        go_on.set()
+        async with lab.service():
+            ended = await front.registry.wait(task.task_ref, scope="a", seconds=20)
+    assert (ended.attempt, beside) == (2, [])
+
+
+async def test_an_attempt_after_a_timeout_does_not_work_beside_the_thread_of_the_first(lab: Lab) -> None:
+    at_work: list[float] = []
+    beside: list[float] = []
+
+    def works() -> str:
+        beside.extend(at_work)
+        at_work.append(time.monotonic())
+        time.sleep(1.0 if len(beside) + len(at_work) == 1 else 0.0)
+        at_work.pop()
+        return "done"
+
+    policy = Policy(timeout_seconds=0.2, retry_attempts=1)
+    lab.operations["works"] = python_operation(works, policy=policy)
+    async with lab.service() as service:
+        task = (await service.registry.submit("works", {}, scope="a")).task
+        assert (await service.registry.wait(task.task_ref, scope="a", seconds=20)).terminal
+    assert beside == []

@@ -7,15 +7,12 @@ import contextlib
 import signal
 import sqlite3
 import sys
-import time
 from collections.abc import Generator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import pytest
-
-from support.history import FUNCTIONS, History, figures
-from support.serving import StdioServer, Workplace
+from support.history import FUNCTIONS, History
+from support.serving import Workplace
 
 LEASE = 2.0
 KINDS = ("steps", "sleeps", "children", "isolated", "command")
@@ -57,16 +54,6 @@ def isolated(task: TaskContext) -> None:
     while True:
         time.sleep(0.01)
         note("tick", task)
-
-
-def thread(task: TaskContext, seconds: float) -> None:
-    """Deaf to whatever it is told."""
-    note("start", task)
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        time.sleep(0.01)
-        note("tick", task)
-    note("end", task)
 '''
 )
 COMMAND = """
@@ -85,7 +72,7 @@ while True:
 def place_in(folder: Path) -> Workplace:
     tables = [
         f'[operations.{name}]\nkind = "python"\ntarget = "ops:{name}"\non_worker_lost = "retry"'
-        for name in ("steps", "sleeps", "children", "isolated", "thread")
+        for name in ("steps", "sleeps", "children", "isolated")
     ]
     tables[3] += '\nisolation = "process"'
     script = folder / "command.py"
@@ -125,25 +112,22 @@ def locked(file: Path) -> Generator[None]:
         yield
 
 
-@pytest.mark.parametrize("file", ["free", "locked"])
-async def test_nothing_runs_beside_the_second_start_of_a_task_whose_worker_was_frozen_alone(
-    tmp_path: Path, file: str
-) -> None:
+async def test_nothing_runs_beside_the_second_start_of_a_task_whose_worker_was_frozen_alone(tmp_path: Path) -> None:
+    """Not even where the store gives no answer when it wakes."""
     place = place_in(tmp_path)
     async with AsyncExitStack() as stack:
-        sleeper = await stack.enter_async_context(place.stdio())
+        sleeper, other = [await stack.enter_async_context(place.stdio()) for _ in range(2)]
+        await other.request("tools/list", {})
         for name in KINDS:
             await sleeper.submit(name)
         await starts(place, 1)
-        other = await stack.enter_async_context(place.stdio())
-        await other.request("tools/list", {})
         sleeper.signal(signal.SIGSTOP)
         try:
             await starts(place, 2)
-            with locked(place.database) if file == "locked" else contextlib.nullcontext():
+            with locked(place.database):
                 sleeper.signal(signal.SIGCONT)
                 # Longer than a worker waits for the store's answer.
-                await asyncio.sleep(2.5 if file == "locked" else 0.5)
+                await asyncio.sleep(LEASE + 0.5)
         finally:
             sleeper.signal(signal.SIGCONT)
         await asyncio.sleep(0.5)
@@ -151,29 +135,3 @@ async def test_nothing_runs_beside_the_second_start_of_a_task_whose_worker_was_f
         await sleeper.kill()
         await other.kill()
     assert found == {}
-
-
-async def test_a_thread_s_task_is_given_back_when_the_thread_has_returned(tmp_path: Path) -> None:
-    place = place_in(tmp_path)
-
-    async def stopped(server: StdioServer) -> float:
-        began = time.monotonic()
-        server.signal(signal.SIGTERM)
-        assert await server.exited(25) == 0
-        return time.monotonic() - began
-
-    async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(place.stdio())
-        refs = [(await first.submit("thread", {"seconds": seconds}))["task_ref"] for seconds in (1.0, 1.5, 2.0)]
-        async with asyncio.timeout(10):
-            while len(History(place.history).runs) < len(refs):
-                await asyncio.sleep(0.02)
-        second = await stack.enter_async_context(place.stdio())
-        await second.request("tools/list", {})
-        seconds = await stopped(first)
-        for ref in refs:
-            assert (await second.settled(ref, 30))["status"] == "completed"
-    history = History(place.history)
-    figures("SIGTERM with three threads at work", {"seconds until it ended": seconds})
-    assert [len(history.runs[ref]) for ref in refs] == [2, 2, 2]
-    assert beside(history) == {}
