@@ -274,9 +274,7 @@ class SlowToAnswer(SqliteStore):
         return written
 
 
-async def claimed_late(
-    lab: Lab, meanwhile: Callable[[Service, str], Coroutine[Any, Any, None]], **policy: Any
-) -> Steps:
+async def claimed_late(lab: Lab, meanwhile: Meanwhile, **policy: Any) -> Steps:
     """What the operation did whose claim took so long that something happened meanwhile."""
     steps: Steps = []
 
@@ -291,12 +289,15 @@ async def claimed_late(
         await store.claimed.wait()
         await meanwhile(front, ref)
         store.told.set()
-        while worker.running:
-            await asyncio.sleep(0.01)
+        await nothing_runs(worker)
         assert (await front.registry.wait(ref, scope="a", seconds=10)).terminal
-        while worker.running:
-            await asyncio.sleep(0.01)
+        await nothing_runs(worker)
     return steps
+
+
+async def nothing_runs(worker: Service) -> None:
+    while worker.running:
+        await asyncio.sleep(0.01)
 
 
 async def test_a_task_that_was_cancelled_while_it_was_claimed_does_not_begin(lab: Lab) -> None:
@@ -312,3 +313,25 @@ async def test_a_task_that_was_lost_while_it_was_claimed_does_not_begin(lab: Lab
         assert (await front.registry.wait(ref, scope="a", seconds=10)).status is TaskStatus.FAILED
 
     assert await claimed_late(lab, lose, on_worker_lost="fail") == []
+
+
+async def test_a_task_that_was_claimed_while_its_worker_was_told_to_stop_does_not_begin(lab: Lab) -> None:
+    begun: Steps = []
+
+    @lab.operation("work", on_worker_lost="retry")
+    async def _(arguments: Mapping[str, Any], context: TaskContext) -> None:
+        begun.append("begun")
+        await asyncio.sleep(10)
+
+    store = SlowToAnswer(lab.path)
+    store.told, store.claimed = asyncio.Event(), asyncio.Event()
+    async with lab.service(max_concurrency=0) as front, asyncio.timeout(20):
+        async with lab.service(store=store) as worker:
+            ref = (await front.registry.submit("work", {}, scope="a")).task.task_ref
+            await store.claimed.wait()
+            stopping = asyncio.create_task(worker.stop())
+            await asyncio.sleep(0.2)
+            store.told.set()
+            await asyncio.wait_for(stopping, 5)
+        assert (await front.registry.get(ref, scope="a")).status is TaskStatus.PENDING
+    assert begun == []
