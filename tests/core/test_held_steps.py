@@ -274,6 +274,9 @@ class SlowToAnswer(SqliteStore):
         return written
 
 
+Meanwhile = Callable[[Service, str], Coroutine[Any, Any, None]]
+
+
 async def claimed_late(lab: Lab, meanwhile: Meanwhile, **policy: Any) -> Steps:
     """What the operation did whose claim took so long that something happened meanwhile."""
     steps: Steps = []
