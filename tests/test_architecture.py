@@ -15,6 +15,7 @@ _DOMAIN = {
     "elapsed",
     "errors",
     "local_paths",
+    "lease",
     "previews",
     "result_forms",
     "secrecy",
@@ -36,6 +37,7 @@ FACADE = "__init__"
 ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "elapsed": set(),
+    "lease": {"elapsed"},
     "errors": set(),
     "local_paths": set(),
     "logs": {"secrecy"},

@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 from raincheck.attempt import failure, guarded, timed_out, worth_retrying
 from raincheck.callbacks import Callbacks
-from raincheck.changes import Changes
+from raincheck.changes import Changes, Watch
 from raincheck.elapsed import elapsed
 from raincheck.engine import Slot
 from raincheck.errors import InternalError, StoreError
+from raincheck.lease import driven, surely_held
 from raincheck.limits.limiter import Limiter, Permit
 from raincheck.operations.operation import Operation
 from raincheck.results import Results
@@ -33,6 +34,8 @@ __all__ = ["Runner"]
 logger = logging.getLogger(__name__)
 
 _STUBBORN_SECONDS = 10.0
+# A claim that took longer is looked at once more before the operation begins.
+_FRESH_SECONDS = 0.05
 
 
 class Runner:
@@ -79,25 +82,28 @@ class Runner:
         self._lease = timedelta(seconds=lease_seconds)
         self._clock = clock
         self._runs: dict[str, Run] = {}
+        self._stopping = False
 
     @property
     def leases(self) -> dict[str, int]:
         """The tasks claimed here with their fencing numbers; safe to read from any thread."""
         return {run.task_ref: run.fence for run in tuple(self._runs.values())}
 
-    def renewed(self, task_refs: Collection[str], held_until: float) -> None:
-        """The leases of these tasks are held until then; from any thread."""
-        for task_ref in task_refs:
-            if (run := self._runs.get(task_ref)) is not None:
-                run.held_until = max(run.held_until, held_until)
+    def renewed(self, leases: Mapping[str, int], asked: float) -> None:
+        """These leases (fencing numbers by task) were renewed when that was asked for at that time; from any thread."""
+        until = surely_held(asked, self._lease.total_seconds())
+        for task_ref, fence in leases.items():
+            if (run := self._runs.get(task_ref)) is not None and run.fence == fence:
+                run.lease.renew(until)
 
     def held_until(self) -> float | None:
         """When the first lease here is over unless it is renewed; None where nothing runs."""
-        return min((run.held_until for run in self._runs.values() if run.stop_reason != "lost"), default=None)
+        return min((run.lease.until for run in self._runs.values() if not run.lease.revoked), default=None)
 
-    def lapsing(self, at: float) -> Sequence[Run]:
-        """What runs here under a lease that is over at that time."""
-        return [run for run in self._runs.values() if run.held_until <= at and run.stop_reason != "lost"]
+    def lapsed(self) -> Sequence[Run]:
+        """What runs here under a lease that is over, or nearly so, and not known to be lost."""
+        now = elapsed()
+        return [run for run in self._runs.values() if run.lease.until <= now and not run.lease.revoked]
 
     def lost(self, task_refs: Collection[str]) -> None:
         """These leases are gone: stop what runs under them."""
@@ -110,14 +116,15 @@ class Runner:
                 run.interrupt("lost")
 
     def interrupt_all(self) -> None:
-        """The worker shuts down: stop everything, and give back what may run again."""
+        """The worker shuts down: stop everything, begin nothing more, and give back what may run again."""
+        self._stopping = True
         for run in tuple(self._runs.values()):
             run.interrupt("shutdown")
 
     async def run(self, task: Task, slot: Slot) -> None:
         """Claim the task and see it to its end; returns at once where another worker has it. Raises nothing."""
         operation = self._operations(task.operation_type)
-        if operation is None:
+        if operation is None or self._stopping:
             return
         if self._limiter is None or not operation.policy.limited:
             await self._run(task, operation, slot)
@@ -137,30 +144,40 @@ class Runner:
 
     async def _run(self, task: Task, operation: Operation, slot: Slot, permit: Permit | None = None) -> bool:
         """Whether the task was claimed; it is at its end then, as far as it goes here."""
-        try:
-            claimed, held_until = await self._claim(task)
-        except StoreError as error:
-            logger.warning("cannot claim a task: %s", error.message, extra={"task_ref": task.task_ref})
-            return False
-        if claimed is None:
-            return False
-        run = Run(
-            claimed,
-            operation,
-            store=self._store,
-            changes=self._changes,
-            callbacks=self._callbacks,
-            slot=slot,
-            clock=self._clock,
-            lease=self._lease,
-            held_until=held_until,
-        )
-        self._runs[task.task_ref] = run
-        self._changes.add(run)
+        asked = elapsed()
+        # Before the claim: what another process does to the claimed task while its answer is under way is heard of.
+        with self._changes.watch(task.task_ref) as watch:
+            try:
+                claimed = await self._claim(task, watch)
+            except StoreError as error:
+                logger.warning("cannot claim a task: %s", error.message, extra={"task_ref": task.task_ref})
+                return False
+            if claimed is None:
+                return False
+            run = Run(
+                claimed,
+                operation,
+                store=self._store,
+                changes=self._changes,
+                callbacks=self._callbacks,
+                slot=slot,
+                clock=self._clock,
+                lease=self._lease,
+                held_until=surely_held(asked, self._lease.total_seconds()),
+            )
+            self._runs[task.task_ref] = run
+            self._changes.add(run)
+            if (newer := watch.latest) is not None:
+                run.notify(newer)
+            if self._stopping:
+                # Told to stop while the claim was under way.
+                run.interrupt("shutdown")
         deadline = run.loop.call_later(
             max(0.0, (claimed.deadline_at - self._clock()).total_seconds()), run.interrupt, "deadline"
         )
         try:
+            if elapsed() - asked > _FRESH_SECONDS:
+                await self._look_again(run)
             await self._see_through(run, permit)
         except Exception:  # noqa: BLE001  the boundary of one task: a bug here must not end the worker
             await self._settle_as_internal(run)
@@ -168,28 +185,35 @@ class Runner:
             deadline.cancel()
             self._changes.remove(run)
             del self._runs[task.task_ref]
+            run.lease.end()
             if run.task.terminal:
                 self._settled(run.task)
         if run.task.status is TaskStatus.PENDING and run.stop_reason == "shutdown" and self._returned is not None:
             await self._returned(run.task)
         return True
 
-    async def _claim(self, task: Task) -> tuple[Task | None, float]:
-        """The claimed task, None where it is not to be had, and until when its lease is surely held."""
-        asked, now = elapsed(), self._clock()
+    async def _claim(self, task: Task, watch: Watch) -> Task | None:
+        """The claimed task, None where it is not to be had."""
+        now = self._clock()
         try:
             claimed = transition(task, Claim(worker_id=self._worker_id, lease_until=now + self._lease), now)
         except Refused:
-            return None, 0.0
-        if not await self._store.replace(claimed):
-            return None, 0.0
-        if elapsed() - asked > self._lease.total_seconds() / 2:
-            # The store was slow, or this process stood still: somebody else may have the task by now.
-            asked = elapsed()
-            leases, until = {claimed.task_ref: claimed.fence}, self._clock() + self._lease
-            if await asyncio.to_thread(self._store.renew, self._worker_id, leases, until):
-                return None, 0.0
-        return claimed, asked + self._lease.total_seconds()
+            return None
+        watch.seen(claimed)
+        return claimed if await self._store.replace(claimed) else None
+
+    async def _look_again(self, run: Run) -> None:
+        """The claim took its time: a caller may have been told of the task's end meanwhile, so that it must not begin.
+
+        Whether the lease still holds need not be asked: the first step waits for that.
+        """
+        try:
+            stored = await self._store.get(run.task_ref)
+        except StoreError as error:
+            logger.warning("cannot look at a claimed task: %s", error.message, extra={"task_ref": run.task_ref})
+            return
+        if stored is not None and stored.version > run.version:
+            run.notify(stored)
 
     async def _settle_as_internal(self, run: Run) -> None:
         """The run broke in our own code, or with an outcome that no store can hold; in an exception's handler."""
@@ -269,21 +293,16 @@ class Runner:
 
     async def _attempt(self, run: Run, *, last: bool) -> Outcome:
         operation = run.operation
-        attempt = guarded(
-            operation,
-            run.task.arguments,
-            run.context,
-            first=partial(_before, run),
-            told_to_stop=lambda: run.stop_reason is not None,
-        )
-        run.body = body = asyncio.create_task(attempt, name=f"raincheck:{operation.operation_type}")
+        code = driven(partial(_begun, operation, run), run.lease)
+        run.body = body = asyncio.create_task(code, name=f"raincheck:{operation.operation_type}")
         run.start_timer(operation.policy.timeout_seconds)
+        patience = _STUBBORN_SECONDS
         try:
             await run.until_stopped(body)
         except asyncio.CancelledError:
             # The event loop ends under us, without a shutdown of ours: give back what may run again.
             run.interrupt("shutdown")
-            await self._end(run, body)
+            patience = 0.0
         reason = run.stop_reason
         overran = run.stop_timer() < 0
         if body.done() and not body.cancelled() and reason in (None, "timeout"):
@@ -295,6 +314,9 @@ class Runner:
             # What it was is settled now; its end may take a little longer and nobody needs to wait for it.
             await self._settle_then_end(run, body, reason)
         ended = await self._end(run, body)
+        if reason in ("timeout", "shutdown"):
+            # What starts next, here or elsewhere, must not work beside a thread of this attempt.
+            ended = ended and await self._threads_returned(run, patience)
         if reason == "timeout" and not last and ended:
             return failure(timed_out(operation.policy))
         if reason == "shutdown" and not ended:
@@ -304,8 +326,7 @@ class Runner:
 
     async def _settle_then_end(self, run: Run, body: asyncio.Task[Outcome], reason: Any) -> None:
         event = self._event_of(run, Interrupted(reason))
-        if not body.cancelling():
-            body.cancel()
+        run.cancel_body()
         if event is not None:
             await run.end_reports()
             try:
@@ -318,17 +339,41 @@ class Runner:
     async def _end(self, run: Run, body: asyncio.Task[Outcome]) -> bool:
         """Cancel the operation's own code; whether it ended within the grace."""
         run.context.mark_cancelled()
-        if not body.cancelling():
-            body.cancel()
+        run.cancel_body()
         done, _ = await asyncio.wait({body}, timeout=_STUBBORN_SECONDS)
-        if done:
+        if not done:
+            _still_runs(run, _STUBBORN_SECONDS)
+        return bool(done)
+
+    async def _threads_returned(self, run: Run, seconds: float) -> bool:
+        """Whether no thread works for the run any more, within so many seconds."""
+        if not run.lease.threads:
             return True
-        logger.error(
-            "an operation was told to stop and still runs after %g s",
-            _STUBBORN_SECONDS,
-            extra={"task_ref": run.task_ref, "operation": run.operation.operation_type},
-        )
-        return False
+        _, working = await asyncio.wait(run.lease.threads, timeout=seconds)
+        if working:
+            _still_runs(run, seconds)
+        return not working
+
+
+def _still_runs(run: Run, seconds: float) -> None:
+    logger.error(
+        "an operation was told to stop and still runs after %g s",
+        seconds,
+        extra={"task_ref": run.task_ref, "operation": run.operation.operation_type},
+    )
+
+
+async def _begun(operation: Operation, run: Run) -> Outcome:
+    if run.stop_reason is not None:
+        # Told to stop before its first step.
+        raise asyncio.CancelledError
+    return await guarded(
+        operation,
+        run.task.arguments,
+        run.context,
+        first=partial(_before, run),
+        told_to_stop=lambda: run.stop_reason is not None,
+    )
 
 
 async def _before(run: Run) -> None:

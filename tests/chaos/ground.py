@@ -11,7 +11,6 @@ from typing import Any
 
 import psycopg
 import redis
-from chaos.plan import FaultKind
 
 from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
 from support.servers.postgres import PostgresServer
@@ -42,7 +41,7 @@ class Ground:
     name: str
     provider: str
     engine: str = "local"
-    kinds: tuple[FaultKind, ...] = ()
+    kinds: tuple[str, ...] = ()
     remote = True
 
     def __init__(self, folder: Path) -> None:
@@ -72,7 +71,7 @@ class Ground:
         """How a process reaches it that is to go through this port of the loopback."""
         raise NotImplementedError
 
-    async def go_down(self, kind: FaultKind) -> None:
+    async def go_down(self, kind: str) -> None:
         """Begin a fault of the store."""
         raise NotImplementedError
 
@@ -115,7 +114,7 @@ class Sqlite(Ground):
     def _file(self) -> Path:
         return self.folder / "tasks.db"
 
-    async def go_down(self, kind: FaultKind) -> None:
+    async def go_down(self, kind: str) -> None:
         """See `Ground.go_down`."""
         await asyncio.to_thread(self._take_lock)
 
@@ -168,7 +167,7 @@ class _Served(Ground):
         """See `Ground.close`."""
         await asyncio.to_thread(self.server.close)
 
-    async def go_down(self, kind: FaultKind) -> None:
+    async def go_down(self, kind: str) -> None:
         """See `Ground.go_down`."""
         if kind == "store frozen":
             self._frozen = True

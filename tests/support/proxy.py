@@ -68,6 +68,7 @@ class TcpProxy(Listener):
         self._passes = asyncio.Event()
         self._passes.set()
         self._refuses = False
+        self._delay = 0.0
         self._pipes: set[asyncio.StreamWriter] = set()
 
     def black_hole(self) -> None:
@@ -84,9 +85,14 @@ class TcpProxy(Listener):
         for writer in tuple(self._pipes):
             _reset(writer)
 
+    def slow_down(self, seconds: float) -> None:
+        """Pass everything on so much later, one chunk after the other."""
+        self._delay = seconds
+
     def heal(self) -> None:
         """Forward again."""
         self._refuses = False
+        self._delay = 0.0
         self._passes.set()
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -113,6 +119,7 @@ class TcpProxy(Listener):
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while chunk := await reader.read(_CHUNK):
             await self._passes.wait()
+            await asyncio.sleep(self._delay)
             writer.write(chunk)
             await writer.drain()
 
