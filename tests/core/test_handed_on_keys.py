@@ -101,7 +101,7 @@ async def test_it_is_the_same_for_every_attempt(lab: Lab) -> None:
     seen: list[str] = []
 
     @lab.operation("again", retry_attempts=1)
-    async def _(arguments: Mapping[str, Any], context: TaskContext) -> str:
+    async def again(arguments: Mapping[str, Any], context: TaskContext) -> str:
         seen.append(context.idempotency_key)
         if len(seen) == 1:
             raise OperationFailed("not yet")

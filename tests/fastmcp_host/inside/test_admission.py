@@ -39,7 +39,7 @@ async def over_http(tmp_path: Path, free_port: int) -> AsyncIterator[tuple[str, 
 
     config = uvicorn.Config(mcp.http_app(), port=free_port, log_config=None, timeout_graceful_shutdown=1)
     web = uvicorn.Server(config)
-    web.capture_signals = contextlib.nullcontext
+    web.capture_signals = contextlib.nullcontext  # pyright: ignore[reportAttributeAccessIssue]  a test has its own
     serving = asyncio.create_task(web.serve())
     try:
         async with asyncio.timeout(20):
