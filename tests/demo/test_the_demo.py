@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,8 +28,7 @@ class Stage:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.mark = uuid.uuid4().hex
-        self.environment = os.environ | {"TMPDIR": str(folder), "DEMO_TEST_MARK": self.mark}
+        self.environment = os.environ | {"TMPDIR": str(folder)}
 
     def play(self, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
         command = list(arguments) or ["-c", BROKEN.format(settings=settings)]
@@ -70,7 +68,8 @@ class Stage:
         found: list[psutil.Process] = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get("DEMO_TEST_MARK") == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                ours = process.environ().get("TMPDIR", "").startswith(str(self.folder))
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except (psutil.Error, OSError):
                 continue

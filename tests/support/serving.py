@@ -372,6 +372,8 @@ class Workplace:
     def environment(self, **more: str) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAINCHECK", "PYTEST"))}
         own = {"RAINCHECK_STATE__URL": str(self.database), "HISTORY": str(self.history), _MARK: uuid.uuid4().hex}
+        # What children of a server need, and what they are found by.
+        own["RAINCHECK_EXECUTION__INHERIT"] = json.dumps(["HISTORY", _MARK])
         return {**clean, **own, **more}
 
     @asynccontextmanager
