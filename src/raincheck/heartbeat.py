@@ -147,6 +147,10 @@ class Heartbeat:
             self._patient_until = now + min(_LONGEST_CONFIRMATION, self._lease_seconds)
             logger.warning("this process stood still: %d leases are to be confirmed", len(lapsed))
             self._wake.set()
-        elif lapsed and now > self._patient_until and self._store.capabilities.remote:
-            self._runner.lost([run.task_ref for run in lapsed if run.may_start_elsewhere])
+        elif now > self._patient_until:
+            for run in lapsed:
+                if not run.may_start_elsewhere:
+                    run.lease.tolerate()
+            if self._store.capabilities.remote:
+                self._runner.lost([run.task_ref for run in lapsed if run.may_start_elsewhere])
         self._set_timer()

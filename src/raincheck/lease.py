@@ -61,6 +61,8 @@ class Lease:
     Attributes:
         until: Until when it is surely held, on the clock of `raincheck.elapsed`.
         revoked: Whether it is known to be lost.
+        tolerated: Whether code that nobody else will run may go on although the lease was not renewed: the process did
+            not stand still, it is only cut off from its store.
         stopping: Whether the code was told to stop, by a cancellation: that reaches it under a lost lease, too.
         grace_seconds: How long a process has from SIGTERM to SIGKILL that is ended at `until`.
         lost: See above.
@@ -78,6 +80,7 @@ class Lease:
         "revoked",
         "stopping",
         "threads",
+        "tolerated",
         "until",
     )
 
@@ -85,6 +88,7 @@ class Lease:
         self.until = until
         self.revoked = False
         self.stopping = False
+        self.tolerated = False
         self.grace_seconds = seconds * _GRACE
         self.lost = lost
         self.threads: set[asyncio.Future[None]] = set()
@@ -110,6 +114,7 @@ class Lease:
         if self.revoked or self._over or until <= self.until:
             return
         self.until = until
+        self.tolerated = False
         self._tell()
         if self._waiting:
             self._loop.call_soon_threadsafe(self._wake)
@@ -120,6 +125,12 @@ class Lease:
             self.revoked = True
             self.until = _NEVER
             self._tell()
+            self._wake()
+
+    def tolerate(self) -> None:
+        """See `tolerated`; on the event loop."""
+        if not self.tolerated:
+            self.tolerated = True
             self._wake()
 
     def stop(self) -> None:
@@ -142,7 +153,8 @@ class Lease:
         """
         if self._over or (ending and self.stopping):
             return False
-        return self.revoked or ((self._exclusive or not begun) and elapsed() >= self.until)
+        needed = self._exclusive or not begun or not self.tolerated
+        return self.revoked or (needed and elapsed() >= self.until)
 
     def thread_works(self) -> Callable[[], None]:
         """A thread works under the lease; to be called on the event loop when it has returned."""

@@ -22,6 +22,7 @@ _CROWD_SECONDS = 30.0
 _UP_SECONDS = 40.0
 _LATE_SECONDS = 0.3
 _SLOW_SECONDS = 2.5
+_LOCK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,13 +133,23 @@ class Faults:
                 node.signal(signal.SIGCONT)
                 await asyncio.sleep(_SLOW_SECONDS)
             else:
-                async with self._turns["store"], self._store_away("store frozen"):
-                    node.signal(signal.SIGCONT)
-                    await asyncio.sleep(_SLOW_SECONDS)
+                await self._wake_beside_a_locked_file(node)
         finally:
             node.signal(signal.SIGCONT)
             if node.proxy is not None:
                 node.proxy.heal()
+
+    async def _wake_beside_a_locked_file(self, node: Node) -> None:
+        async with self._turns["store"]:
+            locking = asyncio.create_task(self._ground.go_down("store frozen"))
+            # Frozen in the middle of a write, it has the lock itself until it wakes.
+            await asyncio.wait({locking}, timeout=_LOCK_SECONDS)
+            node.signal(signal.SIGCONT)
+            try:
+                await locking
+                await asyncio.sleep(_SLOW_SECONDS)
+            finally:
+                await self._ground.come_back()
 
     @makes("hang")
     async def _hang(self, node: Node, fault: Fault) -> None:

@@ -119,7 +119,7 @@ class Sqlite(Ground):
         await asyncio.to_thread(self._take_lock)
 
     def _take_lock(self) -> None:
-        self._lock = sqlite3.connect(self._file, timeout=10, isolation_level=None, check_same_thread=False)
+        self._lock = sqlite3.connect(self._file, timeout=30, isolation_level=None, check_same_thread=False)
         self._lock.execute("begin immediate")
 
     async def come_back(self) -> None:

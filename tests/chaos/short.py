@@ -16,7 +16,7 @@ from support.servers.server import needed
 __all__ = ["SEED", "hold_every_promise"]
 
 SEED = int(os.environ.get("RAINCHECK_CHAOS_SEED", "4"))
-SHORT = Size(tasks=150, faults=7, killers=1, seconds=11)
+SHORT = Size(tasks=130, faults=7, killers=1, seconds=9)
 
 
 async def hold_every_promise(name: str, folder: Path, size: Size = SHORT) -> None:

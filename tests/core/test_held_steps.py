@@ -155,18 +155,23 @@ async def test_a_timeout_of_the_code_s_own_is_no_step_either() -> None:
         assert steps == ["late"]
 
 
-async def test_what_nobody_else_will_run_goes_on_once_it_has_begun() -> None:
+async def test_what_nobody_else_will_run_goes_on_where_the_process_is_only_cut_off() -> None:
     held = lease(exclusive=False)
     async with running(busy, held) as (_, steps):
         lapse(held)
         steps.clear()
+        await rounds()
+        assert steps == [], "the process may have stood still"
+        held.tolerate()
         await rounds()
         assert len(steps) > 2
         held.exclusive = True
         steps.clear()
         await rounds()
         assert steps == []
-    async with running(busy, lease(-1.0, exclusive=False)) as (_, steps):
+    held = lease(-1.0, exclusive=False)
+    held.tolerate()
+    async with running(busy, held) as (_, steps):
         assert steps == [], "it begins under no lease that is over"
 
 
