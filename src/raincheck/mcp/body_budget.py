@@ -22,6 +22,9 @@ _UNKNOWN_BYTES = 4 * 1024 * 1024
 
 _WAIT_SECONDS = 20.0
 
+_BYTES_PER_SECOND = 8 * 1024 * 1024
+"""What is read of large bodies, all together: parsing them takes no more than a share of the event loop's time."""
+
 
 class BodyBudget:
     """The bytes, and who waits for some.
@@ -33,6 +36,7 @@ class BodyBudget:
     def __init__(self, total: int) -> None:
         self.total = total
         self._left = total
+        self._read_until = 0.0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def within(self, app: ASGIApp) -> ASGIApp:
@@ -84,6 +88,12 @@ class BodyBudget:
             raise
         return size
 
+    async def paced(self, size: int) -> None:
+        """So many bytes of a large body were read: wait until it is their turn to be worked on."""
+        now = asyncio.get_running_loop().time()
+        self._read_until = max(now, self._read_until) + size / _BYTES_PER_SECOND
+        await asyncio.sleep(self._read_until - now)
+
     def give_back(self, size: int) -> None:
         """So many are free again."""
         self._left += size
@@ -119,6 +129,7 @@ class _Share:
         message = await self._receive()
         if message["type"] == "http.request":
             self._came += len(message.get("body", b""))
+            await self._budget.paced(len(message.get("body", b"")))
             if not message.get("more_body", False):
                 self._keep(self._came)
         return message

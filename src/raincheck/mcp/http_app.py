@@ -46,8 +46,9 @@ def http_app(server: MCPServer[Any], *, host: str) -> ASGIApp:
     one_exchange = server.session_manager
     streams = server.streamable_http_app(host=host, transport_security=UNCHECKED)
     sessions = server.session_manager
-    # Beneath the check of the bearer, which the SDK puts around its manager: before that no body is read.
-    one_exchange.asgi_app = _ByProtocol(exchange=one_exchange.asgi_app, stream=sessions.asgi_app)
+    # Beneath the check of the bearer, which the SDK puts around its manager: before that no body is read. It takes the
+    # place of the SDK's own reader.
+    one_exchange.asgi_app = _ByProtocol(exchange=one_exchange.asgi_app.app, stream=sessions.asgi_app.app)
     exchanges.router.redirect_slashes = False
 
     @asynccontextmanager
