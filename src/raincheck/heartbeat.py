@@ -127,7 +127,8 @@ class Heartbeat:
         if not leases:
             return set()
         asked = elapsed()
-        lost = self._store.renew(self._worker_id, leases, self._clock() + timedelta(seconds=self._lease_seconds))
+        until = self._clock() + timedelta(seconds=self._lease_seconds)
+        lost = self._store.renew(self._worker_id, leases, until, lease_seconds=self._lease_seconds)
         self._runner.renewed(leases.keys() - lost, asked + self._lease_seconds)
         if lost:
             self._loop.call_soon_threadsafe(self._runner.lost, lost)

@@ -189,15 +189,17 @@ class Runner:
             claimed = transition(task, Claim(worker_id=self._worker_id, lease_until=now + self._lease), now)
         except Refused:
             return None, 0.0
-        if not await self._store.replace(claimed):
+        lease_seconds = self._lease.total_seconds()
+        if not await self._store.replace(claimed, lease_seconds=lease_seconds):
             return None, 0.0
-        if elapsed() - asked > self._lease.total_seconds() / 2:
+        if elapsed() - asked > lease_seconds / 2:
             # The store was slow, or this process stood still: somebody else may have the task by now.
             asked = elapsed()
             leases, until = {claimed.task_ref: claimed.fence}, self._clock() + self._lease
-            if await asyncio.to_thread(self._store.renew, self._worker_id, leases, until):
+            renewed = self._store.renew
+            if await asyncio.to_thread(renewed, self._worker_id, leases, until, lease_seconds=lease_seconds):
                 return None, 0.0
-        return claimed, asked + self._lease.total_seconds()
+        return claimed, asked + lease_seconds
 
     async def _settle_as_internal(self, run: Run) -> None:
         """The run broke in our own code, or with an outcome that no store can hold; in an exception's handler."""

@@ -168,7 +168,7 @@ class Service:
             clock=clock,
             sweep_seconds=min(1.0, lease / 4),
             lease_seconds=lease,
-            jumped_at=lambda: self._store_clock.jumped_at,
+            store_clock=self._store_clock,
             purge_others=self.results.purge,
             returned=self._engine.deliver,
             held=lambda: self._runner.leases,

@@ -277,16 +277,11 @@ class Calls:
                             raise self.connection.error(error, operation) from error
                     else:
                         self._answered_at = loop.time()
-                        self._hear_the_time(answer, asked_at)
+                        _hear_the_time(self.clock, answer, asked_at)
                         return answer
                     await asyncio.sleep(pause)
         except TimeoutError as error:
             raise self.connection.error(last or error, operation) from error
-
-    def _hear_the_time(self, answer: Answer, asked_at: float) -> None:
-        headers: Mapping[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-        if (date := headers.get("date")) is not None:
-            self.clock.heard(date, asked_at, elapsed())
 
     async def on_table(self, operation: str, **request: Any) -> Answer:
         """`call`, of an operation that takes `TableName`."""
@@ -294,7 +289,11 @@ class Calls:
 
 
 class BlockingCalls:
-    """A client for threads without an event loop, made when it is first used."""
+    """A client for threads without an event loop, made when it is first used.
+
+    Attributes:
+        clock: See `Calls.clock`: of what is asked here, as the event loop may stand still.
+    """
 
     # The most threads that call at once.
     connections = 8
@@ -304,6 +303,7 @@ class BlockingCalls:
         self._lock = threading.Lock()
         self._client: Any = None
         self._open = True
+        self.clock = AnsweredClock()
 
     def close(self) -> None:
         """Close its connections. Idempotent."""
@@ -317,14 +317,18 @@ class BlockingCalls:
         until = time.monotonic() + self._connection.timeout_seconds
         tries = _Tries()
         while True:
+            asked_at = elapsed()
             try:
-                return getattr(self._connected(), operation)(TableName=self._connection.table, **request)
+                answer = getattr(self._connected(), operation)(TableName=self._connection.table, **request)
             except FOREIGN as error:
                 if (failed := failed_conditions(error)) is not None:
                     raise failed from None
                 pause = tries.pause(error)
                 if pause is None or time.monotonic() + pause > until:
                     raise self._connection.error(error, operation) from error
+            else:
+                _hear_the_time(self.clock, answer, asked_at)
+                return answer
             time.sleep(pause)
 
     def _connected(self) -> Any:
@@ -340,3 +344,9 @@ class BlockingCalls:
                     **self._connection.arguments(),
                 )
             return self._client
+
+
+def _hear_the_time(clock: AnsweredClock, answer: Answer, asked_at: float) -> None:
+    headers: Mapping[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    if (date := headers.get("date")) is not None:
+        clock.heard(date, asked_at, elapsed())

@@ -165,13 +165,21 @@ class Replace(Request):
 
     __slots__ = ("change_id", "place", "ref", "row", "seen_lease", "task")
 
-    def __init__(self, task: Task, done: asyncio.Future[bool], seen_lease: int | None, note: Note | None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        done: asyncio.Future[bool],
+        seen_lease: int | None,
+        note: Note | None,
+        *,
+        lease_length: int | None = None,
+    ) -> None:
         self.task = task
         self.ref = storable(task.task_ref)
         self.place = None if note is None else (note.kind, note.key)
         self.change_id = random.getrandbits(62)
         self.seen_lease = seen_lease
-        self.row = replace_row(task, self.change_id, seen_lease, note)
+        self.row = replace_row(task, self.change_id, seen_lease, lease_length, note)
         super().__init__(done, len(self.row))
 
 

@@ -170,9 +170,16 @@ class RedisStore:
 
         return await self._ask(lambda done: Call(command, found, done))
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
+    async def replace(
+        self,
+        task: Task,
+        *,
+        seen_lease: datetime | None = None,
+        lease_seconds: float | None = None,
+        note: Note | None = None,
+    ) -> bool:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again."""
-        row = replace_row(task, seen_lease)
+        row = replace_row(task, seen_lease, lease_seconds)
         *head, fields = row
         noted = NO_NOTE if note is None else written_row(note)
 
@@ -183,14 +190,21 @@ class RedisStore:
 
         return await self._write("replace", [self._nonce(), *head, *noted, *fields], replaced, row.task_ref)
 
-    def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
+    def renew(
+        self,
+        worker_id: str,
+        leases: Mapping[str, int],
+        lease_until: datetime,
+        *,
+        lease_seconds: float | None = None,
+    ) -> set[str]:
         """See `TaskStore.renew`."""
         if not leases:
             return set()
         renewing = self._leases
         if renewing is None:
             raise self._not_open()
-        return renewing.renew(worker_id, leases, lease_until)
+        return renewing.renew(worker_id, leases, lease_until, lease_seconds)
 
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
         """See `TaskStore.claimable`."""

@@ -116,14 +116,28 @@ class SqliteStore:
         """See `TaskStore.get`."""
         return await self._read(lambda connection: _get(connection, storable(task_ref)))
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
+    async def replace(
+        self,
+        task: Task,
+        *,
+        seen_lease: datetime | None = None,
+        lease_seconds: float | None = None,
+        note: Note | None = None,
+    ) -> bool:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again: arguments,
         deadline, retention, keys."""
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._put(Replace(task, done, None if seen_lease is None else to_micros(seen_lease), note))
         return await done
 
-    def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
+    def renew(
+        self,
+        worker_id: str,
+        leases: Mapping[str, int],
+        lease_until: datetime,
+        *,
+        lease_seconds: float | None = None,
+    ) -> set[str]:
         """See `TaskStore.renew`."""
         if not leases:
             return set()
