@@ -20,20 +20,17 @@ from raincheck.service import Service
 from raincheck.store import TaskStore
 from raincheck.task import Task, TaskStatus
 from support.lab import Lab
-from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
 from support.servers.postgres import PostgresServer
 from support.servers.redis import RedisServer
 from support.servers.server import Server, needed
 
 LEASE_SECONDS = 1.0
-SERVERS = [PostgresServer, RedisServer, DynamoDBServer]
+SERVERS = [PostgresServer, RedisServer]
 
 
 @pytest.fixture
-def stepping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, Clock]]:
+def stepping(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Clock]]:
     """A server and its clock, which can be set."""
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
     kind: type[Server] = request.param
     needed(clocks.missing() or getattr(kind, "missing")())  # noqa: B009  each kind has its own
     with tempfile.TemporaryDirectory(prefix="raincheck-stepping-") as folder:
@@ -49,19 +46,13 @@ def stepping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def store_on(server: Server, tmp_path: Path) -> TaskStore:
-    match server:
-        case PostgresServer():
-            from raincheck.stores.postgres import PostgresStore
+    if isinstance(server, PostgresServer):
+        from raincheck.stores.postgres import PostgresStore
 
-            return PostgresStore(server.url, schema=name_of(tmp_path), pool_size=4)
-        case RedisServer():
-            from raincheck.stores.redis import RedisStore
+        return PostgresStore(server.url, schema=name_of(tmp_path), pool_size=4)
+    from raincheck.stores.redis import RedisStore
 
-            return RedisStore(server.url)
-        case _:
-            from raincheck.stores.dynamodb import DynamoDBStore
-
-            return DynamoDBStore(name_of(tmp_path), endpoint=server.url)
+    return RedisStore(server.url)
 
 
 @pytest.mark.parametrize("stepping", SERVERS, indirect=True, ids=lambda kind: kind.__name__)

@@ -294,9 +294,10 @@ class SqliteStore:
             await asyncio.sleep(0.002)
 
     def _connected(self) -> sqlite3.Connection:
+        if self._writer is None:
+            raise StoreUnavailable(f"The task store {self._settings.path} is not open.")
+        self._writer.file.check()
         if self._reader is None:
-            if self._writer is None:
-                raise StoreUnavailable(f"The task store {self._settings.path} is not open.")
             self._reader = connect_reader(self._settings.path)
         return self._reader
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import re
@@ -15,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from raincheck.errors import StoreUnavailable, StoreUnusable
+from raincheck.errors import StoreUnusable
 from raincheck.stores.sqlite_errors import is_locked
 from raincheck.stores.statements import read_sql
 
@@ -24,7 +23,6 @@ __all__ = [
     "Migration",
     "connect_reader",
     "connect_writer",
-    "create_file",
     "grow_wal",
     "migrate",
     "packaged_migrations",
@@ -86,21 +84,6 @@ def patiently(action: Callable[[], _T], seconds: float) -> _T:
             if not is_locked(error) or time.monotonic() > give_up_at:
                 raise
             pause()
-
-
-def create_file(path: str) -> None:
-    """Make the file if it is not there, readable for its owner only; its folder too.
-
-    Raises:
-        StoreUnavailable: The file or its folder cannot be made.
-    """
-    try:
-        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # An existing file is never opened here: closing it would drop this process's locks on it (POSIX).
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except OSError as error:
-        raise StoreUnavailable(f"The task store {path} cannot be created: {error.strerror}.") from error
 
 
 def connect_writer(

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.stores.sqlite_errors import is_locked, needs_new_connection, store_error
-from raincheck.stores.sqlite_schema import Migration, connect_writer, create_file, grow_wal, migrate, patiently
+from raincheck.stores.sqlite_file import OpenFile, create_file
+from raincheck.stores.sqlite_schema import Migration, connect_writer, grow_wal, migrate, patiently
 from raincheck.stores.sqlite_writes import Transaction, Write
 
 __all__ = ["Done", "SqliteWriter", "WriterSettings", "resolve"]
@@ -57,6 +58,10 @@ class SqliteWriter:
         settings: What it needs to know.
         deliver: Called on the event loop with what is over, in order of commitment, and whether another process has
             committed something before.
+
+    Attributes:
+        watching: Whether it looks for commits of other processes.
+        file: The file that it has open.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class SqliteWriter:
         deliver: Callable[[Sequence[Done], bool], None],
     ) -> None:
         self.watching = False
+        self.file = OpenFile(settings.path)
         self._settings = settings
         self._loop = loop
         self._deliver = deliver
@@ -132,7 +138,7 @@ class SqliteWriter:
         settings = self._settings
         create_file(settings.path)
         try:
-            connection = self._connected()
+            connection = self._connected(settings.busy_seconds)
             migrate(connection, settings.path, settings.migrations, busy_seconds=settings.busy_seconds)
         except sqlite3.Error as error:
             raise store_error(error, settings.path) from error
@@ -143,7 +149,7 @@ class SqliteWriter:
             return
         # It only makes what follows faster: a file that is locked or full now is dealt with by the writes themselves.
         try:
-            grow_wal(self._connected(), settings.path, synchronous=settings.synchronous)
+            grow_wal(self._connected(settings.busy_seconds), settings.path, synchronous=settings.synchronous)
         except (sqlite3.Error, OSError, StoreError):
             # A connection that was left with `synchronous` off would lose acknowledged tasks.
             self._disconnect()
@@ -190,8 +196,10 @@ class SqliteWriter:
         return done
 
     def _attempt(self, batch: list[Write], give_up_at: float) -> list[Done]:
-        connection = self._connected()
+        connection = self._connected(give_up_at - time.monotonic())
+        self.file.check()
         patiently(lambda: connection.execute("BEGIN IMMEDIATE"), give_up_at - time.monotonic())
+        self.file.connected()
         if self.watching:
             self._look(connection)
         transaction = Transaction(connection)
@@ -201,6 +209,7 @@ class SqliteWriter:
         finally:
             transaction.close()
         connection.execute("COMMIT")
+        self.file.check(written=True)
         return done
 
     def _failed(self, write: Write, error: Exception) -> Done:
@@ -232,11 +241,15 @@ class SqliteWriter:
 
     def _look_in_passing(self) -> None:
         try:
-            self._look(self._connected())
+            connection = self._connected(0.0)
+            self.file.check()
+            self._look(connection)
         except (sqlite3.Error, StoreError) as error:
             if isinstance(error, sqlite3.Error) and is_locked(error):
                 return
-            self._disconnect()
+            if isinstance(error, sqlite3.Error):
+                # Of a file that was taken away, what is open is the last there is.
+                self._disconnect()
             if not self._blind:
                 logger.warning("cannot look for changes of other processes: %s", error)
             self._blind = True
@@ -251,20 +264,24 @@ class SqliteWriter:
         if foreign or done:
             self._call(self._deliver, done, foreign)
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connected(self, seconds: float) -> sqlite3.Connection:
+        """The connection; where it has to be made, locks are waited for so long."""
         if self._connection is None:
             settings = self._settings
+            self.file.check()
             self._connection = connect_writer(
                 settings.path,
                 latest=settings.migrations[-1].version,
                 synchronous=settings.synchronous,
-                busy_seconds=settings.busy_seconds,
+                busy_seconds=seconds,
             )
+            self.file.connected()
             self._data_version = -1
         return self._connection
 
     def _disconnect(self) -> None:
         if self._connection is not None:
+            self.file.disconnected()
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None

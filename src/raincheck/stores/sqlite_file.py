@@ -1,0 +1,116 @@
+"""The file of a SQLite store: how it is made, and whether its path still leads to the one that is open.
+
+A file that was deleted or replaced under an open connection takes writes as before, and nobody finds them again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from raincheck.errors import StoreUnavailable, StoreUnusable
+
+__all__ = ["OpenFile", "create_file"]
+
+_JOURNAL = ("-wal", "-shm")
+
+
+def create_file(path: str) -> None:
+    """Make the file if it is not there, readable for its owner only; its folder too.
+
+    Raises:
+        StoreUnavailable: The file or its folder cannot be made.
+        StoreUnusable: It is gone or empty, and its journal is there: somebody took it away from a running server.
+    """
+    # Only a file that has a first page gets a journal, and both go on together until the last process closes it.
+    journal = _size(f"{path}-wal")
+    try:
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # An existing file is never opened here: closing it would drop this process's locks on it (POSIX).
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            if journal:
+                os.unlink(path)
+                raise _orphaned(path, "is gone")
+    except OSError as error:
+        raise StoreUnavailable(f"The task store {path} cannot be created: {error.strerror}.") from error
+    if journal and _size(path) == 0:
+        raise _orphaned(path, "was cut to nothing")
+
+
+class OpenFile:
+    """Which file the store's connections have open.
+
+    Args:
+        path: Where it is to be.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._known: dict[str, tuple[int, int]] = {}
+
+    def connected(self) -> None:
+        """The writer is connected: what is at the path now is what it has open, journal included once there is one.
+
+        Raises:
+            StoreUnavailable: There is nothing.
+        """
+        for suffix in ("", *_JOURNAL):
+            if suffix not in self._known:
+                try:
+                    self._known[suffix] = _identity(self._path + suffix)
+                except OSError as error:
+                    if not suffix:
+                        raise self._lost(f"cannot be looked at ({error.strerror})", self._path) from error
+
+    def disconnected(self) -> None:
+        """The writer lets its connection go, the next one may make a journal of its own."""
+        for suffix in _JOURNAL:
+            self._known.pop(suffix, None)
+
+    def check(self, *, written: bool = False) -> None:
+        """See that the path leads to what is open.
+
+        Args:
+            written: Whether something was just committed.
+
+        Raises:
+            StoreUnavailable: It does not, or cannot be looked at.
+        """
+        for suffix, known in tuple(self._known.items()):
+            path = self._path + suffix
+            try:
+                became = "" if _identity(path) == known else "was replaced by another file"
+            except FileNotFoundError:
+                became = "was deleted"
+            except OSError as error:
+                became = f"cannot be looked at ({error.strerror})"
+            if became:
+                raise self._lost(became, path, written=written)
+
+    def _lost(self, became: str, path: str, *, written: bool = False) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"The task store {self._path} takes nothing: {path} {became} while it was in use. "
+            "Put it back, or restart every process that uses it.",
+            maybe_done=written,
+        )
+
+
+def _identity(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return None
+
+
+def _orphaned(path: str, became: str) -> StoreUnusable:
+    return StoreUnusable(
+        f"The task store {path} {became}, but its journal {path}-wal is there: put the file back, or remove "
+        f"{path}-wal and {path}-shm to begin with an empty store."
+    )
