@@ -11,7 +11,18 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
 
-_DOMAIN = {"elapsed", "errors", "previews", "result_forms", "secrecy", "task", "transitions", "logs", "_version"}
+_DOMAIN = {
+    "elapsed",
+    "errors",
+    "lease",
+    "previews",
+    "result_forms",
+    "secrecy",
+    "task",
+    "transitions",
+    "logs",
+    "_version",
+}
 _PORTS = {"blobs", "notes", "store", "engine"}
 _HISTORY = {"history", "history_sketch", "history_keeper", "hints", "hints_schedule"}
 _CORE = {
@@ -25,6 +36,7 @@ FACADE = "__init__"
 ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "elapsed": set(),
+    "lease": {"elapsed"},
     "errors": set(),
     "logs": set(),
     "task": {"errors"},

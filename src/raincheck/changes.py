@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from contextvars import Context
 from itertools import chain
 from types import TracebackType
 from typing import Protocol
@@ -52,6 +53,11 @@ class Watch:
         self.ended = False
         self._latest: Task | None = None
         self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def latest(self) -> Task | None:
+        """The last change that was heard of and not yet taken, later than what was seen; None without one."""
+        return self._latest if self._latest is not None and self._latest.version > self.version else None
 
     def __enter__(self) -> Watch:
         self._changes.add(self)
@@ -236,7 +242,7 @@ class Changes:
         else:
             return
         if self._refresher is None or self._refresher.done():
-            self._refresher = asyncio.create_task(self._refresh(), name="raincheck-changes")
+            self._refresher = asyncio.create_task(self._refresh(), name="raincheck-changes", context=Context())
 
     async def _refresh(self) -> None:
         while self._dirty or self._all_dirty:

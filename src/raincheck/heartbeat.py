@@ -1,8 +1,10 @@
 """Keeps this worker's leases alive from a thread of its own, watches the event loop, and fences this worker off.
 
 A blocked event loop must not lose the leases of healthy tasks, so the renewal does not run on it. A hung one must not
-hold them for ever, so the renewal ends when the loop has not answered for `hang_seconds`. And a worker that stood still
-or was cut off for longer than a lease must not go on with what another one may have started: see `_guard`.
+hold them for ever, so the renewal ends when the loop has not answered for `hang_seconds`. A worker that stood still,
+hung or was cut off for longer than a lease must not go on with what another one may have started: no step is taken
+under a lease that was not renewed (`raincheck.lease`), and the guardian ends what runs in processes of its own. What
+is left for here is to find out soon, and to give up what a worker that is cut off will not be told of: see `_guard`.
 """
 
 from __future__ import annotations
@@ -25,14 +27,7 @@ logger = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.5
 _LATE_SECONDS = 0.2
 _LONGEST_CONFIRMATION = 2.0
-
-
-class _Confirmation:
-    """What the event loop waits for while it stands still: the end of one more beat, and what that found lost."""
-
-    def __init__(self) -> None:
-        self.answered = threading.Event()
-        self.lost: set[str] = set()
+_LOOK_SECONDS = 0.05
 
 
 class Heartbeat:
@@ -57,13 +52,11 @@ class Heartbeat:
         self._worker_id = worker_id
         self._lease_seconds = lease_seconds
         self._interval = lease_seconds / 3
-        # A lease is left a little before its end: the others' clocks are not ours to the millisecond.
-        self._margin = lease_seconds / 10 if store.capabilities.remote else 0.0
         self._clock = clock
         self._hang_seconds = hang_seconds
         self._ended = False
         self._wake = threading.Event()
-        self._asked: _Confirmation | None = None
+        self._patient_until = float("-inf")
         self._answered_at = elapsed()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -98,10 +91,9 @@ class Heartbeat:
         while not self._ended:
             self._wake.wait(pause)
             self._wake.clear()
-            asked, self._asked = self._asked or _Confirmation(), None
             pause = self._interval
             try:
-                asked.lost = self._beat()
+                self._beat()
             except StoreError as error:
                 logger.warning("cannot renew leases: %s", error.message)
                 pause = min(self._interval, _RETRY_SECONDS)
@@ -110,11 +102,8 @@ class Heartbeat:
                 return
             except Exception:  # the thread must outlive a bug: without it every lease is lost
                 logger.exception("a heartbeat failed")
-            finally:
-                asked.answered.set()
 
-    def _beat(self) -> set[str]:
-        """Renew the leases; those that were lost."""
+    def _beat(self) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._answer)
         silent = elapsed() - self._answered_at
@@ -122,17 +111,16 @@ class Heartbeat:
             logger.warning("the event loop has not answered for %.0f s: an operation blocks it", silent)
         if silent > self._hang_seconds:
             logger.critical("the event loop hangs: its tasks are given up to other workers")
-            return set()
+            return
         leases = self._runner.leases
         if not leases:
-            return set()
+            return
         asked = elapsed()
         until = self._clock() + timedelta(seconds=self._lease_seconds)
         lost = self._store.renew(self._worker_id, leases, until, lease_seconds=self._lease_seconds)
-        self._runner.renewed(leases.keys() - lost, asked + self._lease_seconds)
+        self._runner.renewed({ref: fence for ref, fence in leases.items() if ref not in lost}, asked)
         if lost:
             self._loop.call_soon_threadsafe(self._runner.lost, lost)
-        return lost
 
     # On the event loop.
 
@@ -141,33 +129,25 @@ class Heartbeat:
         first = self._runner.held_until()
         pause = self._lease_seconds / 4
         if first is not None:
-            pause = min(pause, max(0.05, first - self._margin - elapsed()))
+            pause = min(pause, max(_LOOK_SECONDS, first - elapsed()))
         self._due = elapsed() + pause
         self._timer = self._loop.call_later(pause, self._guard)
 
     def _guard(self) -> None:
-        """See to it that nothing runs on under a lease that is over.
+        """Look after the leases that are over, or nearly so.
 
-        The timer is due at the end of the first lease at the latest. So, when the process stood still, this comes
-        before any step of an operation that its own timers wake: the loop then stays blocked until the store has said
-        which tasks are still this worker's. When the process was only cut off, what another worker may start meanwhile
-        is stopped here; what starts only once goes on, since nobody else will run it.
+        Their operations' steps wait by themselves. A process that stood still asks the store at once which tasks are
+        still its own, and is patient for a while. One that is cut off from a store on the network ends what another
+        worker may start meanwhile; what starts only once goes on, since nobody else will run it. A file that cannot be
+        written is waited for: nobody else can write it either.
         """
         now = elapsed()
-        stood_still = now - self._due > _LATE_SECONDS
-        lapsing = self._runner.lapsing(now + self._margin)
-        if lapsing and stood_still:
+        lapsed = self._runner.lapsed()
+        if lapsed and now - self._due > _LATE_SECONDS:
             self._answered_at = now
-            logger.warning("this process stood still: %d leases are to be confirmed", len(lapsing))
-            self._confirm()
-            lapsing = self._runner.lapsing(elapsed() + self._margin)
-        if lapsing and self._store.capabilities.remote:
-            self._runner.lost([run.task_ref for run in lapsing if run.may_start_elsewhere])
+            self._patient_until = now + min(_LONGEST_CONFIRMATION, self._lease_seconds)
+            logger.warning("this process stood still: %d leases are to be confirmed", len(lapsed))
+            self._wake.set()
+        elif lapsed and now > self._patient_until and self._store.capabilities.remote:
+            self._runner.lost([run.task_ref for run in lapsed if run.may_start_elsewhere])
         self._set_timer()
-
-    def _confirm(self) -> None:
-        asked = self._asked = _Confirmation()
-        self._wake.set()
-        if asked.answered.wait(min(_LONGEST_CONFIRMATION, self._lease_seconds)):
-            # Here and now: the callback that tells it too would come after the operations' own steps.
-            self._runner.lost(asked.lost)

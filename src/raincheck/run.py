@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NoReturn
@@ -13,6 +14,7 @@ from raincheck.callbacks import Callbacks
 from raincheck.changes import Changes
 from raincheck.engine import Slot
 from raincheck.errors import StoreError
+from raincheck.lease import Lease
 from raincheck.leftovers import due_with, forget, note_of
 from raincheck.notes import Note
 from raincheck.operations.context import CallbackAddress, TaskContext
@@ -53,7 +55,7 @@ class Run:
     Attributes:
         task: The latest record that this worker knows.
         fence: The fencing number of this claim: what `task` has changed to since does not make it ours again.
-        held_until: Until when the lease is surely held, on the clock of `raincheck.elapsed`.
+        lease: What the operation's own code is held to.
         body: The operation's own code, while it runs.
     """
 
@@ -61,9 +63,10 @@ class Run:
         "_asked",
         "_callback",
         "_callbacks",
+        "_cancelled",
         "_changes",
         "_clock",
-        "_lease",
+        "_lease_length",
         "_news",
         "_parked",
         "_remaining",
@@ -78,7 +81,7 @@ class Run:
         "body",
         "context",
         "fence",
-        "held_until",
+        "lease",
         "loop",
         "operation",
         "task",
@@ -99,7 +102,6 @@ class Run:
         lease: timedelta,
         held_until: float,
     ) -> None:
-        self.held_until = held_until
         self.body: asyncio.Task[Any] | None = None
         self.task = task
         self.task_ref = task.task_ref
@@ -123,7 +125,14 @@ class Run:
         self._callback: CallbackAddress | None = None
         self._slot = slot
         self._clock = clock
-        self._lease = lease
+        self._lease_length = lease
+        self.lease = Lease(
+            held_until,
+            seconds=lease.total_seconds(),
+            exclusive=self.may_start_elsewhere,
+            lost=lambda: self.interrupt("lost"),
+        )
+        self._cancelled: asyncio.Task[Any] | None = None
         self._stop: StopReason | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._news: asyncio.Event | None = None
@@ -157,10 +166,18 @@ class Run:
         if self._stop is None or self._stop == "timeout":
             self._stop = reason
             self.context.mark_cancelled()
-            if reason == "lost" and self.body is not None:
+            if reason == "lost":
                 # Another worker may start it now: not one more step of it is to run here.
-                self.body.cancel()
+                self.lease.revoke()
+                self.cancel_body()
         self._wake()
+
+    def cancel_body(self) -> None:
+        """Cancel the operation's own code, once, whatever cancellations of its own it swallowed."""
+        if self.body is not None and self._cancelled is not self.body:
+            self._cancelled = self.body
+            self.body.cancel()
+            self.lease.stop()
 
     async def until_stopped(self, body: asyncio.Task[Any] | None = None, *, seconds: float | None = None) -> None:
         """Wait for the order to stop, for the end of `body`, or until `seconds` have gone by."""
@@ -192,6 +209,7 @@ class Run:
         """The stored task changed: by this worker, or by somebody else (a cancel, a lost lease, an answer)."""
         self.version = task.version
         self.task = task
+        self.lease.exclusive = self.may_start_elsewhere
         if task.fence != self.fence or task.status is TaskStatus.PENDING:
             self.interrupt("lost")
         elif task.terminal:
@@ -203,6 +221,7 @@ class Run:
 
     def start_timer(self, seconds: float) -> None:
         """Begin an attempt: interrupt it when it has run for `seconds`."""
+        self.lease.stopping = False
         self._remaining = seconds
         self._resume_timer()
 
@@ -237,7 +256,7 @@ class Run:
             changed = transition(self.task, event, now)
             if changed is not self.task and changed.lease_until is not None:
                 # Heartbeats leave the version alone, so the record here may hold a lease that was renewed since.
-                changed = replace(changed, lease_until=max(changed.lease_until, now + self._lease))
+                changed = replace(changed, lease_until=max(changed.lease_until, now + self._lease_length))
             beside = note or await due_with(self._store, self.task, changed, now)
             lease_seconds = self._lease.total_seconds()
             if changed is self.task or await self._store.replace(changed, lease_seconds=lease_seconds, note=beside):
@@ -280,7 +299,8 @@ class Run:
         """See `ContextBackend.report`."""
         self._unsaved = progress
         if self._saver is None or self._saver.done():
-            self._saver = asyncio.create_task(self._save_progress())
+            # Ours, not the operation's: ended by `end_reports`, whatever becomes of the lease.
+            self._saver = asyncio.create_task(self._save_progress(), context=Context())
 
     async def _save_progress(self) -> None:
         while self._unsaved is not None and self._stop is None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from raincheck.callbacks import Callbacks
-from raincheck.changes import Changes
+from raincheck.changes import Changes, Watch
 from raincheck.elapsed import elapsed
 from raincheck.engine import Slot
 from raincheck.errors import (
@@ -26,6 +26,7 @@ from raincheck.errors import (
     TaskFailure,
     TaskTimeout,
 )
+from raincheck.lease import driven, surely_held
 from raincheck.limits.limiter import Limiter, Permit
 from raincheck.operations.operation import Operation
 from raincheck.results import Results, outcome_of
@@ -40,6 +41,8 @@ __all__ = ["Runner"]
 logger = logging.getLogger(__name__)
 
 _STUBBORN_SECONDS = 10.0
+# A claim that took longer is looked at once more before the operation begins.
+_FRESH_SECONDS = 0.05
 _LONGEST_MESSAGE = 2000
 
 
@@ -93,19 +96,21 @@ class Runner:
         """The tasks claimed here with their fencing numbers; safe to read from any thread."""
         return {run.task_ref: run.fence for run in tuple(self._runs.values())}
 
-    def renewed(self, task_refs: Collection[str], held_until: float) -> None:
-        """The leases of these tasks are held until then; from any thread."""
-        for task_ref in task_refs:
-            if (run := self._runs.get(task_ref)) is not None:
-                run.held_until = max(run.held_until, held_until)
+    def renewed(self, leases: Mapping[str, int], asked: float) -> None:
+        """These leases (fencing numbers by task) were renewed when that was asked for at that time; from any thread."""
+        until = surely_held(asked, self._lease.total_seconds())
+        for task_ref, fence in leases.items():
+            if (run := self._runs.get(task_ref)) is not None and run.fence == fence:
+                run.lease.renew(until)
 
     def held_until(self) -> float | None:
         """When the first lease here is over unless it is renewed; None where nothing runs."""
-        return min((run.held_until for run in self._runs.values() if run.stop_reason != "lost"), default=None)
+        return min((run.lease.until for run in self._runs.values() if not run.lease.revoked), default=None)
 
-    def lapsing(self, at: float) -> Sequence[Run]:
-        """What runs here under a lease that is over at that time."""
-        return [run for run in self._runs.values() if run.held_until <= at and run.stop_reason != "lost"]
+    def lapsed(self) -> Sequence[Run]:
+        """What runs here under a lease that is over, or nearly so, and not known to be lost."""
+        now = elapsed()
+        return [run for run in self._runs.values() if run.lease.until <= now and not run.lease.revoked]
 
     def lost(self, task_refs: Collection[str]) -> None:
         """These leases are gone: stop what runs under them."""
@@ -145,30 +150,37 @@ class Runner:
 
     async def _run(self, task: Task, operation: Operation, slot: Slot, permit: Permit | None = None) -> bool:
         """Whether the task was claimed; it is at its end then, as far as it goes here."""
-        try:
-            claimed, held_until = await self._claim(task)
-        except StoreError as error:
-            logger.warning("cannot claim a task: %s", error.message, extra={"task_ref": task.task_ref})
-            return False
-        if claimed is None:
-            return False
-        run = Run(
-            claimed,
-            operation,
-            store=self._store,
-            changes=self._changes,
-            callbacks=self._callbacks,
-            slot=slot,
-            clock=self._clock,
-            lease=self._lease,
-            held_until=held_until,
-        )
-        self._runs[task.task_ref] = run
-        self._changes.add(run)
+        asked = elapsed()
+        # Before the claim: what another process does to the claimed task while its answer is under way is heard of.
+        with self._changes.watch(task.task_ref) as watch:
+            try:
+                claimed = await self._claim(task, watch)
+            except StoreError as error:
+                logger.warning("cannot claim a task: %s", error.message, extra={"task_ref": task.task_ref})
+                return False
+            if claimed is None:
+                return False
+            run = Run(
+                claimed,
+                operation,
+                store=self._store,
+                changes=self._changes,
+                callbacks=self._callbacks,
+                slot=slot,
+                clock=self._clock,
+                lease=self._lease,
+                held_until=surely_held(asked, self._lease.total_seconds()),
+            )
+            self._runs[task.task_ref] = run
+            self._changes.add(run)
+            if (newer := watch.latest) is not None:
+                run.notify(newer)
         deadline = run.loop.call_later(
             max(0.0, (claimed.deadline_at - self._clock()).total_seconds()), run.interrupt, "deadline"
         )
         try:
+            if elapsed() - asked > _FRESH_SECONDS:
+                await self._look_again(run)
             await self._see_through(run, permit)
         except Exception:  # noqa: BLE001  the boundary of one task: a bug here must not end the worker
             await self._settle_as_internal(run)
@@ -176,30 +188,36 @@ class Runner:
             deadline.cancel()
             self._changes.remove(run)
             del self._runs[task.task_ref]
+            run.lease.end()
             if run.task.terminal:
                 self._settled(run.task)
         if run.task.status is TaskStatus.PENDING and run.stop_reason == "shutdown" and self._returned is not None:
             await self._returned(run.task)
         return True
 
-    async def _claim(self, task: Task) -> tuple[Task | None, float]:
-        """The claimed task, None where it is not to be had, and until when its lease is surely held."""
-        asked, now = elapsed(), self._clock()
+    async def _claim(self, task: Task, watch: Watch) -> Task | None:
+        """The claimed task, None where it is not to be had."""
+        now = self._clock()
         try:
             claimed = transition(task, Claim(worker_id=self._worker_id, lease_until=now + self._lease), now)
         except Refused:
-            return None, 0.0
-        lease_seconds = self._lease.total_seconds()
-        if not await self._store.replace(claimed, lease_seconds=lease_seconds):
-            return None, 0.0
-        if elapsed() - asked > lease_seconds / 2:
-            # The store was slow, or this process stood still: somebody else may have the task by now.
-            asked = elapsed()
-            leases, until = {claimed.task_ref: claimed.fence}, self._clock() + self._lease
-            renewed = self._store.renew
-            if await asyncio.to_thread(renewed, self._worker_id, leases, until, lease_seconds=lease_seconds):
-                return None, 0.0
-        return claimed, asked + lease_seconds
+            return None
+        watch.seen(claimed)
+        replaced = await self._store.replace(claimed, lease_seconds=self._lease.total_seconds())
+        return claimed if replaced else None
+
+    async def _look_again(self, run: Run) -> None:
+        """The claim took its time: a caller may have been told of the task's end meanwhile, so that it must not begin.
+
+        Whether the lease still holds need not be asked: the first step waits for that.
+        """
+        try:
+            stored = await self._store.get(run.task_ref)
+        except StoreError as error:
+            logger.warning("cannot look at a claimed task: %s", error.message, extra={"task_ref": run.task_ref})
+            return
+        if stored is not None and stored.version > run.version:
+            run.notify(stored)
 
     async def _settle_as_internal(self, run: Run) -> None:
         """The run broke in our own code, or with an outcome that no store can hold; in an exception's handler."""
@@ -279,14 +297,16 @@ class Runner:
 
     async def _attempt(self, run: Run, *, last: bool) -> Outcome:
         operation = run.operation
-        run.body = body = asyncio.create_task(_guarded(operation, run), name=f"raincheck:{operation.operation_type}")
+        code = driven(_begun(operation, run), run.lease)
+        run.body = body = asyncio.create_task(code, name=f"raincheck:{operation.operation_type}")
         run.start_timer(operation.policy.timeout_seconds)
+        patience = _STUBBORN_SECONDS
         try:
             await run.until_stopped(body)
         except asyncio.CancelledError:
             # The event loop ends under us, without a shutdown of ours: give back what may run again.
             run.interrupt("shutdown")
-            await self._end(run, body)
+            patience = 0.0
         reason = run.stop_reason
         overran = run.stop_timer() < 0
         if body.done() and not body.cancelled() and reason in (None, "timeout"):
@@ -298,6 +318,9 @@ class Runner:
             # What it was is settled now; its end may take a little longer and nobody needs to wait for it.
             await self._settle_then_end(run, body, reason)
         ended = await self._end(run, body)
+        if reason in ("timeout", "shutdown"):
+            # What starts next, here or elsewhere, must not work beside a thread of this attempt.
+            ended = ended and await self._threads_returned(run, patience)
         if reason == "timeout" and not last and ended:
             return _failure(_timed_out(run))
         if reason == "shutdown" and not ended:
@@ -307,8 +330,7 @@ class Runner:
 
     async def _settle_then_end(self, run: Run, body: asyncio.Task[Outcome], reason: Any) -> None:
         event = self._event_of(run, Interrupted(reason))
-        if not body.cancelling():
-            body.cancel()
+        run.cancel_body()
         if event is not None:
             await run.end_reports()
             try:
@@ -321,17 +343,35 @@ class Runner:
     async def _end(self, run: Run, body: asyncio.Task[Outcome]) -> bool:
         """Cancel the operation's own code; whether it ended within the grace."""
         run.context.mark_cancelled()
-        if not body.cancelling():
-            body.cancel()
+        run.cancel_body()
         done, _ = await asyncio.wait({body}, timeout=_STUBBORN_SECONDS)
-        if done:
+        if not done:
+            _still_runs(run, _STUBBORN_SECONDS)
+        return bool(done)
+
+    async def _threads_returned(self, run: Run, seconds: float) -> bool:
+        """Whether no thread works for the run any more, within so many seconds."""
+        if not run.lease.threads:
             return True
-        logger.error(
-            "an operation was told to stop and still runs after %g s",
-            _STUBBORN_SECONDS,
-            extra={"task_ref": run.task_ref, "operation": run.operation.operation_type},
-        )
-        return False
+        _, working = await asyncio.wait(run.lease.threads, timeout=seconds)
+        if working:
+            _still_runs(run, seconds)
+        return not working
+
+
+def _still_runs(run: Run, seconds: float) -> None:
+    logger.error(
+        "an operation was told to stop and still runs after %g s",
+        seconds,
+        extra={"task_ref": run.task_ref, "operation": run.operation.operation_type},
+    )
+
+
+async def _begun(operation: Operation, run: Run) -> Outcome:
+    if run.stop_reason is not None:
+        # Told to stop before its first step.
+        raise asyncio.CancelledError
+    return await _guarded(operation, run)
 
 
 async def _guarded(operation: Operation, run: Run) -> Outcome:

@@ -21,6 +21,7 @@ from raincheck.errors import StoreError
 from raincheck.failure_rate import FailureRate
 from raincheck.heartbeat import Heartbeat
 from raincheck.history_keeper import HistoryKeeper
+from raincheck.lease import hold_child_tasks, let_child_tasks_go
 from raincheck.leftovers import Leftovers
 from raincheck.limits.limiter import Limiter
 from raincheck.lost_workers import LostWorkers, WorkerProcesses
@@ -210,6 +211,7 @@ class Service:
         except BaseException:
             await self._store.close()
             raise
+        hold_child_tasks()
         await self._store_clock.start()
         self._changes.start()
         self._heartbeat.start()
@@ -250,6 +252,7 @@ class Service:
         await self._store_clock.stop()
         await self.results.close()
         await self._store.close()
+        let_child_tasks_go()
         logger.info("worker %s stopped", self.worker_id)
 
     async def unready(self, seconds: float) -> str | None:

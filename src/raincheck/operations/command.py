@@ -184,6 +184,7 @@ class CommandExecutor:
         exited = asyncio.create_task(group.wait())
         try:
             status = await _finish(group, exited, pipes)
+            await group.check_lease()
         finally:
             await group.stop(self._grace_seconds)
             await _end(pipes, exited)

@@ -1,13 +1,18 @@
-"""Ends the child processes of a server that died without ending them itself (`kill -9`, a crash, out of memory).
+"""Ends the child processes of a server that can no longer end them itself: it died, or lost the lease of their task.
 
-One small shell, started before the first child: it holds the reading end of a pipe whose writing end only this process
-has. The kernel closes that end when the process dies, however it dies, and the shell then ends every group it was told
-of. A child that was started a moment before, too late to be told of, is found by a mark in its environment (where there
-is a /proc); so is one that left its group. Chosen over PR_SET_PDEATHSIG, which reaches the direct child alone, is tied
-to the thread that started it, needs Python code between fork and exec, and exists on Linux only.
+One small process, started before the first child: it holds the reading end of a pipe whose writing end only this
+process has. The kernel closes that end when the process dies, however it dies (`kill -9`, a crash, out of memory),
+and the guardian then ends every group it was told of. A child that was started a moment before, too late to be told
+of, is found by a mark in its environment (where there is a /proc); so is one that left its group. Chosen over
+PR_SET_PDEATHSIG, which reaches the direct child alone, is tied to the thread that started it, needs Python code
+between fork and exec, and exists on Linux only.
 
-The shell ends when its work is done, and its arguments name the process it guards: whoever takes over a dead process's
-tasks sees by it whether children of that process may still run (`guardian_at_work`).
+A server may also live and yet have lost its right: frozen alone, or its event loop hung. The guardian is neither, and
+ends a group whose lease is over unless it was told of its renewal: SIGTERM a tenth of the lease before its end,
+SIGKILL half of that later, so that the group is gone when another worker may start the task again.
+
+The guardian ends when its work is done, and its arguments name the process it guards: whoever takes over a dead
+process's tasks sees by it whether children of that process may still run (`guardian_at_work`).
 """
 
 from __future__ import annotations
@@ -17,58 +22,39 @@ import logging
 import os
 import secrets
 import subprocess
+import sys
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["GUARDIAN", "Guardian", "guardian_at_work"]
 
 _logger = logging.getLogger(__name__)
 
-# It ignores the signals that a terminal or a supervisor sends to everything: it has to outlive the server.
-_SCRIPT = """
-trap '' HUP INT TERM
-read -r mark
-groups=' '
-while read -r verb group; do
-  case $verb in
-    watch) groups="$groups$group " ;;
-    forget) groups="${groups%% $group *} ${groups#* $group }" ;;
-  esac
-done
-end() {
-  for group in $groups; do kill -s "$1" -- "-$group"; done
-  for found in $(grep -ls "$mark" /proc/[0-9]*/environ); do
-    found=${found#/proc/}
-    kill -s "$1" "${found%/environ}"
-  done
-} 2>/dev/null
-end TERM
-sleep 1
-end KILL
-exit 0
-"""
+_PROGRAM = Path(__file__).with_name("guardian_process.py")
 _MARK = "RAINCHECK_GUARDIAN"
 _NAME = "raincheck-guardian"
+_NEVER = float("inf")
 
 
 class Guardian:
-    """The shell and what it watches. Thread-safe; not shared with forked copies of the process."""
+    """The guardian's process and what it watches. Thread-safe; not shared with forked copies of this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._groups: set[int] = set()
-        self._shell: subprocess.Popen[bytes] | None = None
+        self._groups: dict[int, tuple[float, float]] = {}
+        self._ended: set[int] = set()
+        self._process: subprocess.Popen[bytes] | None = None
         self._mark = secrets.token_hex(16)
 
     @property
     def pid(self) -> int | None:
-        """The process id of the shell, None before the first group."""
-        return self._shell.pid if self._shell else None
+        """The process id of the guardian, None before the first group."""
+        return self._process.pid if self._process else None
 
     def mark(self) -> dict[str, str]:
-        """The variable that the environment of every child must have; starts the shell if it does not run yet."""
+        """The variable that the environment of every child must have; starts the guardian if it does not run yet."""
         with self._lock:
             self._tell("")
         return {_MARK: self._mark}
@@ -76,30 +62,47 @@ class Guardian:
     @contextmanager
     def watching(self, group: int) -> Generator[None]:
         """Have this process group ended, SIGTERM first and SIGKILL a second later, if this process dies meanwhile."""
-        with self._lock:
-            self._groups.add(group)
-            self._tell(f"watch {group}\n")
+        self.allow(group, _NEVER, 0.0)
         try:
             yield
         finally:
             with self._lock:
-                self._groups.discard(group)
+                self._groups.pop(group, None)
+                self._ended.discard(group)
                 self._tell(f"forget {group}\n")
 
-    def close(self) -> None:
-        """End the shell. What it watches is no longer guarded."""
+    def allow(self, group: int, until: float, grace_seconds: float) -> None:
+        """Have a group ended at `until` (`raincheck.elapsed`), unless a later time is told before; from any thread.
+
+        Args:
+            grace_seconds: From SIGTERM to SIGKILL.
+        """
         with self._lock:
-            shell, self._shell = self._shell, None
-        if shell is not None:
-            shell.kill()
-            if shell.stdin is not None:
-                shell.stdin.close()
-            shell.wait()
+            self._groups[group] = (until, grace_seconds)
+            self._tell(_watch(group, until, grace_seconds))
+
+    def ended(self, group: int) -> bool:
+        """Whether the group was ended because its time was over."""
+        with self._lock:
+            said = self._process.stdout if self._process else None
+            with suppress(BlockingIOError, ValueError):
+                while said is not None and (data := os.read(said.fileno(), 65536)):
+                    self._ended |= {int(line) for line in data.split()} & self._groups.keys()
+            return group in self._ended
+
+    def close(self) -> None:
+        """End the guardian. What it watches is no longer guarded."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            _close_pipes(process)
+            process.wait()
 
     def _tell(self, line: str) -> None:
         try:
-            if self._shell is not None and self._shell.stdin is not None and self._shell.poll() is None:
-                self._shell.stdin.write(line.encode())
+            if self._process is not None and self._process.stdin is not None and self._process.poll() is None:
+                self._process.stdin.write(line.encode())
             else:
                 self._start()
         except OSError:
@@ -107,23 +110,36 @@ class Guardian:
             _logger.exception("no guardian for child processes: they would outlive a crash of this server")
 
     def _start(self) -> None:
-        if self._shell is not None and self._shell.stdin is not None:
-            self._shell.stdin.close()
-        self._shell = subprocess.Popen(  # noqa: S603 - a constant
-            ["/bin/sh", "-c", _SCRIPT, _NAME, str(os.getpid())],
+        if self._process is not None:
+            _close_pipes(self._process)
+        self._process = subprocess.Popen(  # noqa: S603 - a constant
+            [sys.executable, "-I", "-S", str(_PROGRAM), _NAME, str(os.getpid())],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
             start_new_session=True,
             cwd="/",
-            # Without the mark of a server that this one may be a child of: the shell outlives both.
+            # Without the mark of a server that this one may be a child of: the guardian outlives both.
             env={name: value for name, value in os.environ.items() if name != _MARK},
         )
-        assert self._shell.stdin is not None
-        self._shell.stdin.write(f"{_MARK}={self._mark}\n".encode())
-        for group in self._groups:
-            self._shell.stdin.write(f"watch {group}\n".encode())
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        # A guardian that stands still must not keep this process waiting.
+        for pipe in (self._process.stdin, self._process.stdout):
+            os.set_blocking(pipe.fileno(), False)
+        lines = [f"mark {_MARK}={self._mark}\n", *(_watch(group, *rights) for group, rights in self._groups.items())]
+        self._process.stdin.write("".join(lines).encode())
+
+
+def _watch(group: int, until: float, grace_seconds: float) -> str:
+    return f"watch {group} {until!r} {grace_seconds!r}\n"
+
+
+def _close_pipes(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
 
 
 def guardian_at_work(pid: int) -> bool | None:
@@ -154,12 +170,12 @@ atexit.register(GUARDIAN.close)
 
 
 def _forked() -> None:
-    # The copy must neither speak to its parent's shell nor hold its pipe open.
-    shell = GUARDIAN._shell  # pyright: ignore[reportPrivateUsage]
+    # The copy must neither speak to its parent's guardian nor hold its pipe open.
+    process = GUARDIAN._process  # pyright: ignore[reportPrivateUsage]
     GUARDIAN.__init__()
-    if shell is not None and shell.stdin is not None:
-        shell.stdin.close()
-        shell.returncode = 0
+    if process is not None:
+        _close_pipes(process)
+        process.returncode = 0
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -110,6 +110,7 @@ class IsolatedExecutor:
             assert group.stdin is not None
             group.stdin.write(call)
             end = await self._converse(group, context)
+            await group.check_lease()
             if end is None:
                 raise _died(await group.wait())
             await _left(group)

@@ -15,10 +15,12 @@ import sys
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import ExitStack
+from contextvars import Context
 from pathlib import Path
 from typing import IO, Any
 
 from raincheck.errors import ConfigurationError, OperationFailed
+from raincheck.lease import current_lease
 from raincheck.operations.guardian import GUARDIAN
 from raincheck.operations.problems import capped
 
@@ -57,6 +59,9 @@ class ProcessGroup:
         self._resources = ExitStack()
         # Before anything else: from here on a dying server takes the group with it.
         self._resources.enter_context(GUARDIAN.watching(process.pid))
+        self._lease = lease = current_lease()
+        if lease is not None:
+            self._resources.enter_context(lease.watch(lambda until: self._may_run(until, lease.grace_seconds)))
         self._exited = asyncio.Event()
         self._watch_exit(asyncio.get_running_loop())
 
@@ -103,6 +108,19 @@ class ProcessGroup:
         """Until the child itself has exited: its exit status, or minus the signal that ended it."""
         await self._exited.wait()
         return self._process.wait()
+
+    async def check_lease(self) -> None:
+        """Return where what the group did counts.
+
+        It does not where the guardian ended it because its lease was over, while this process stood still: then the run
+        is stopped as lost, and this never returns.
+        """
+        if self._lease is not None and GUARDIAN.ended(self.pid):
+            self._lease.lost()
+            await asyncio.get_running_loop().create_future()
+
+    def _may_run(self, until: float, grace_seconds: float) -> None:
+        GUARDIAN.allow(self.pid, until, grace_seconds)
 
     async def stop(self, grace_seconds: float) -> None:
         """End the whole group: SIGTERM, after the grace SIGKILL; returns when nothing of it is left.
@@ -207,7 +225,8 @@ class ProcessGroup:
 
 async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
     """Do the work to its end; a cancellation that comes meanwhile goes through afterwards."""
-    working = asyncio.ensure_future(work)
+    # Not the operation's own: it is done whatever becomes of the lease.
+    working = asyncio.create_task(work, context=Context())
     interrupted: asyncio.CancelledError | None = None
     while not working.done():
         try:

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from raincheck.errors import OperationFailed
+from raincheck.lease import current_lease
 
 __all__ = ["THREADS", "ThreadPool"]
 
@@ -32,11 +33,14 @@ class _Call:
     name: str
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
+    returned: Callable[[], None] | None = None
     finished: bool = False
     abandoned: bool = False
     warning: asyncio.TimerHandle | None = None
 
     def deliver(self, value: Any, error: BaseException | None) -> None:
+        if self.returned is not None:
+            self.returned()
         if self.warning is not None:
             self.warning.cancel()
         if self.future.done():
@@ -72,7 +76,8 @@ class _Worker:
             value: Any = None
             error: BaseException | None = None
             try:
-                value = call.run()
+                # Whose caller has gone before it begins does not begin.
+                value = None if call.abandoned else call.run()
             except BaseException as raised:  # noqa: BLE001 - handed to the caller, whatever it is
                 error = raised
             self._thread.name = "raincheck-idle"
@@ -118,11 +123,16 @@ class ThreadPool:
             BaseException: What the function raised.
             OperationFailed: The system gives no more threads (retryable).
         """
-        loop = asyncio.get_running_loop()
+        loop, lease = asyncio.get_running_loop(), current_lease()
         call = _Call(
-            run=partial(contextvars.copy_context().run, function), name=name, loop=loop, future=loop.create_future()
+            run=partial(contextvars.copy_context().run, function),
+            name=name,
+            loop=loop,
+            future=loop.create_future(),
         )
         self._hand_over(call)
+        if lease is not None:
+            call.returned = lease.thread_works()
         try:
             return await call.future
         except asyncio.CancelledError:

@@ -51,6 +51,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from contextvars import Context
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -403,7 +404,7 @@ class DynamoDBStore:
             return result
 
         # A caller that goes away does not break off what is being written.
-        under_way = asyncio.create_task(carry_out(), name="raincheck-write")
+        under_way = asyncio.create_task(carry_out(), name="raincheck-write", context=Context())
         self._under_way.add(under_way)
         under_way.add_done_callback(self._written)
         return await asyncio.shield(under_way)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 import psycopg
@@ -97,7 +98,7 @@ class Lane(Generic[_R]):
         """Look for requests that may go now."""
         if self._queue and self._serving < self._at_once:
             self._serving += 1
-            server = asyncio.create_task(self._run(), name="raincheck-postgres")
+            server = asyncio.create_task(self._run(), name="raincheck-postgres", context=Context())
             self._servers.add(server)
             server.add_done_callback(self._servers.discard)
 

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from typing import LiteralString, cast
 
 import psycopg
@@ -65,7 +66,7 @@ class Signals:
         """This store has changed that task."""
         self._changed[ref] = None
         if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send_all(), name="raincheck-postgres-notify")
+            self._sender = asyncio.create_task(self._send_all(), name="raincheck-postgres-notify", context=Context())
 
     def listen(self, listening: bool) -> None:
         """Begin or end to listen."""

@@ -13,6 +13,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any, cast
 
 from redis.exceptions import RedisError
@@ -82,7 +83,7 @@ class Lane:
 
     def start(self) -> None:
         """Begin to send what is put."""
-        self._task = asyncio.create_task(self._run(), name="raincheck-redis-lane")
+        self._task = asyncio.create_task(self._run(), name="raincheck-redis-lane", context=Context())
 
     async def close(self) -> None:
         """Wait for the answers to what was put, then disconnect. Idempotent."""
