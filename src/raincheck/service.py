@@ -241,6 +241,7 @@ class Service:
         except TimeoutError:
             logger.error("%d tasks would not stop; their leases will run out", self._engine.running)
         await self._leftovers.stop()
+        await self.registry.stop()
         await self._close_executors()
         await self._sweeper.stop()
         await self._deliverer.stop(min(_DELIVERY_SECONDS, self.settings.drain_seconds))

@@ -20,4 +20,4 @@ def for_callers(error: StoreError) -> StoreError:
     correlation = secrets.token_hex(8)
     logger.warning("the task store failed, correlation id %s: %s", correlation, error.message)
     told = _ADDRESS.sub("", error.message)
-    return type(error)(told, retryable=error.retryable, details={"correlation_id": correlation})
+    return type(error)(told, retryable=error.retryable, details={**error.details, "correlation_id": correlation})

@@ -44,6 +44,8 @@ class Insert(Request):
 
     __slots__ = ("companion", "digest", "ref", "room", "row", "task")
 
+    writes = True
+
     def __init__(
         self, task: Task, companion: Companion | None, done: asyncio.Future[Inserted], room: Room | None = None
     ) -> None:
@@ -165,6 +167,8 @@ class Replace(Request):
 
     __slots__ = ("change_id", "place", "ref", "row", "seen_lease", "task")
 
+    writes = True
+
     def __init__(
         self,
         task: Task,
@@ -227,7 +231,8 @@ class ReplaceMany:
             elif version <= each.task.version:
                 self._answer(each, False)
             else:
-                refuse(each, StoreUnavailable(f"The task store {self._place} does not answer: {_CHANGED_SINCE}."))
+                told = f"The task store {self._place} does not answer: {_CHANGED_SINCE}."
+                refuse(each, StoreUnavailable(told, maybe_done=True))
 
     def _answer(self, replacement: Replace, result: bool) -> None:
         if result:
