@@ -26,7 +26,7 @@ from raincheck.notes import Note
 from raincheck.store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
 from raincheck.stores.listeners import Listeners
 from raincheck.stores.moments import from_micros, to_micros
-from raincheck.stores.sqlite_errors import is_locked, needs_new_connection, store_error
+from raincheck.stores.sqlite_errors import is_damage, is_locked, needs_new_connection, store_error
 from raincheck.stores.sqlite_notes import PutNote, RemoveNote, note_from
 from raincheck.stores.sqlite_rows import SQL, Row, storable, summary_from, task_from
 from raincheck.stores.sqlite_schema import connect_reader, packaged_migrations
@@ -86,7 +86,7 @@ class SqliteStore:
             StoreUnusable: The file is damaged, another program's, or of a newer schema.
             StoreUnavailable: The file cannot be made or opened now.
         """
-        writer = SqliteWriter(self._settings, asyncio.get_running_loop(), self._deliver)
+        writer = SqliteWriter(self._settings, asyncio.get_running_loop(), self._deliver, self._disconnect)
         try:
             await writer.start()
             writer.watch(len(self._listeners) > 0)
@@ -290,8 +290,12 @@ class SqliteStore:
                 if not is_locked(error) or time.monotonic() > give_up_at:
                     if needs_new_connection(error):
                         self._disconnect()
-                    raise store_error(error, self._settings.path) from error
+                    failing = is_damage(error) and await self._disk_fails()
+                    raise store_error(error, self._settings.path, disk_fails=failing) from error
             await asyncio.sleep(0.002)
+
+    async def _disk_fails(self) -> bool:
+        return self._writer is not None and await asyncio.to_thread(self._writer.file.disk_fails)
 
     def _connected(self) -> sqlite3.Connection:
         if self._writer is None:

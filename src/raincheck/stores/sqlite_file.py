@@ -6,7 +6,9 @@ A file that was deleted or replaced under an open connection takes writes as bef
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import time
 from pathlib import Path
 
 from raincheck.errors import StoreUnavailable, StoreUnusable
@@ -39,6 +41,10 @@ def create_file(path: str) -> None:
         raise _orphaned(path, "was cut to nothing")
 
 
+_BLOCK = 1024 * 1024
+_SCAN_SECONDS = 1.0
+
+
 class OpenFile:
     """Which file the store's connections have open.
 
@@ -49,6 +55,7 @@ class OpenFile:
     def __init__(self, path: str) -> None:
         self._path = path
         self._known: dict[str, tuple[int, int]] = {}
+        self._scanned: tuple[float, bool] = (float("-inf"), False)
 
     def connected(self) -> None:
         """The writer is connected: what is at the path now is what it has open, journal included once there is one.
@@ -89,12 +96,48 @@ class OpenFile:
             if became:
                 raise self._lost(became, path, written=written)
 
+    def disk_fails(self) -> bool:
+        """Whether the disk cannot be read, which SQLite tells as damage of the file; as far as a second's reading
+        shows. Blocking."""
+        at, failed = self._scanned
+        if time.monotonic() - at > _SCAN_SECONDS:
+            failed = _reading_fails(self._known.get(""))
+            self._scanned = (time.monotonic(), failed)
+        return failed
+
     def _lost(self, became: str, path: str, *, written: bool = False) -> StoreUnavailable:
         return StoreUnavailable(
             f"The task store {self._path} takes nothing: {path} {became} while it was in use. "
             "Put it back, or restart every process that uses it.",
             maybe_done=written,
         )
+
+
+def _reading_fails(known: tuple[int, int] | None) -> bool:
+    give_up_at = time.monotonic() + _SCAN_SECONDS
+    try:
+        descriptor = next((each for each in _descriptors() if _is(each, known)), None)
+        at = 0
+        while descriptor is not None and time.monotonic() < give_up_at and (read := os.pread(descriptor, _BLOCK, at)):
+            at += len(read)
+    except OSError as error:
+        return error.errno == errno.EIO
+    return False
+
+
+def _descriptors() -> list[int]:
+    # SQLite's own: to close another one of the same file would drop this process's locks on it (POSIX).
+    with contextlib.suppress(OSError):
+        return [int(each) for each in os.listdir("/dev/fd")]
+    return []
+
+
+def _is(descriptor: int, known: tuple[int, int] | None) -> bool:
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == known
 
 
 def _identity(path: str) -> tuple[int, int]:

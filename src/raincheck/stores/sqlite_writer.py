@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.stores.sqlite_errors import is_locked, needs_new_connection, store_error
+from raincheck.stores.sqlite_errors import is_damage, is_locked, needs_new_connection, store_error
 from raincheck.stores.sqlite_file import OpenFile, create_file
 from raincheck.stores.sqlite_schema import Migration, connect_writer, grow_wal, migrate, patiently
 from raincheck.stores.sqlite_writes import Transaction, Write
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # Bounds how long the first of a burst waits for the last.
 _LARGEST_BATCH = 1000
+# An event loop that is blocked closes nothing.
+_LET_GO_SECONDS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +60,7 @@ class SqliteWriter:
         settings: What it needs to know.
         deliver: Called on the event loop with what is over, in order of commitment, and whether another process has
             committed something before.
+        let_go: Called on the event loop to close what other connections this process has.
 
     Attributes:
         watching: Whether it looks for commits of other processes.
@@ -69,12 +72,14 @@ class SqliteWriter:
         settings: WriterSettings,
         loop: asyncio.AbstractEventLoop,
         deliver: Callable[[Sequence[Done], bool], None],
+        let_go: Callable[[], None] = lambda: None,
     ) -> None:
         self.watching = False
         self.file = OpenFile(settings.path)
         self._settings = settings
         self._loop = loop
         self._deliver = deliver
+        self._let_go = let_go
         self._queue: queue.SimpleQueue[tuple[float, Write] | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._stopping = False
@@ -214,23 +219,20 @@ class SqliteWriter:
 
     def _failed(self, write: Write, error: Exception) -> Done:
         if isinstance(error, sqlite3.Error):
-            mapped = store_error(error, self._settings.path)
+            mapped = store_error(error, self._settings.path, disk_fails=is_damage(error) and self.file.disk_fails())
             mapped.__cause__ = error
             return write, None, mapped
         return write, None, error
 
     def _roll_back(self, error: Exception) -> None:
-        connection = self._connection
-        if connection is None:
-            return
         try:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            if self._connection is not None and self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
         except sqlite3.Error:
             self._disconnect()
-        else:
-            if isinstance(error, sqlite3.Error) and needs_new_connection(error):
-                self._disconnect()
+        if isinstance(error, sqlite3.Error) and needs_new_connection(error):
+            self._disconnect()
+            self._begin_afresh()
 
     def _look(self, connection: sqlite3.Connection) -> None:
         # Of the writing connection, so that our own commits do not count.
@@ -285,6 +287,18 @@ class SqliteWriter:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
+
+    def _begin_afresh(self) -> None:
+        """Have every connection of this process closed at once: what SQLite had to open for reading only it keeps for
+        all of them, as long as there is one."""
+        closed = threading.Event()
+
+        def close() -> None:
+            self._let_go()
+            closed.set()
+
+        self._call(close)
+        closed.wait(_LET_GO_SECONDS)
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         # A loop that was closed without closing the store has nobody to be told.
