@@ -39,6 +39,9 @@ class Sweeper:
         held: The tasks that run in this very process, with their fencing numbers. Their worker is not lost, only late:
             the machine slept, or the store took no writes for longer than a lease.
         lost_workers: Finds the tasks of workers whose process is known to be gone: they do not wait for their leases.
+
+    Attributes:
+        failing: Whether the store did not let the last sweep happen.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Sweeper:
         self._lease_seconds = lease_seconds
         self._store_clock = store_clock
         self._returned = returned
+        self.failing = False
         self._blind = store.capabilities.remote
         self._saw_again_at = float("-inf")
         self._held = held
@@ -154,8 +158,9 @@ class Sweeper:
                 if loop.time() >= purge_at:
                     await self.purge()
                     purge_at = loop.time() + self._purge_seconds
+                self.failing = False
             except StoreError as error:
-                self._blind = True
+                self._blind = self.failing = True
                 logger.warning("cannot sweep: %s", error.message)
             except Exception:  # the loop must outlive a bug: without it overdue tasks are never settled
                 logger.exception("a sweep failed")

@@ -26,7 +26,7 @@ from raincheck.stores.postgres_notes import GetNote, GetNotes, WriteNote, WriteN
 from raincheck.stores.postgres_renewer import Renewer
 from raincheck.stores.postgres_room import InsertWithRoom
 from raincheck.stores.postgres_rows import Row, note_from, storable, summary_from, task_from, text_from
-from raincheck.stores.postgres_schema import check, migrate, missing, packaged_migrations
+from raincheck.stores.postgres_schema import check, migrate, missing, packaged_migrations, warn_of_weak_settings
 from raincheck.stores.postgres_signals import Signals
 from raincheck.stores.postgres_writes import Insert, InsertMany, Replace, ReplaceMany, shard
 from raincheck.task import Task, TaskStatus
@@ -303,6 +303,7 @@ class PostgresStore:
         latest = migrations[-1].version
         async with _first(connections, until) as connection:
             with cut_off_at(connection, until):
+                await warn_of_weak_settings(connection, self._address)
                 if await check(connection, self._address, latest):
                     return
             if not self._migrate:

@@ -8,6 +8,7 @@ that one node. It follows no redirection, and asks neither Sentinel nor a replic
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -44,7 +45,7 @@ from raincheck.stores.redis_rows import (
     text_from,
 )
 from raincheck.stores.redis_scripts import SCRIPTS, encode_command
-from raincheck.stores.redis_server import Address, prepare, server_seconds
+from raincheck.stores.redis_server import Address, Evictions, prepare, server_seconds
 from raincheck.stores.room import no_room
 from raincheck.task import Task, TaskStatus
 from raincheck.tls import Tls
@@ -58,6 +59,8 @@ _PURGE_STEP = 100
 _VERSIONS_STEP = 500
 # From so many calls under way on every connection on, reads get a further one.
 _BUSY = 64
+# So often the server is asked whether it has begun to evict.
+_LOOK_SECONDS = 5.0
 
 _TIME = encode_command((b"TIME",))
 
@@ -106,6 +109,8 @@ class RedisStore:
         self._clock = ServerClock()
         self._pushes = Pushes(self._address, self._listeners, poll_interval=poll_interval)
         self._leases: Leases | None = None
+        self._evictions = Evictions(self._address.place)
+        self._looked_at = float("-inf")
 
     @property
     def capabilities(self) -> Capabilities:
@@ -308,7 +313,16 @@ class RedisStore:
         def read(answer: object) -> datetime:
             return datetime.fromtimestamp(server_seconds(answer), UTC)
 
+        await self._look_for_evictions()
         return await self._ask(lambda done: Call(_TIME, read, done))
+
+    async def _look_for_evictions(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_at < _LOOK_SECONDS:
+            return
+        self._looked_at = now
+        with contextlib.suppress(StoreError):
+            await self._ask(lambda done: Call(Evictions.INFO, self._evictions.look, done))
 
     def _watch(self) -> None:
         self._pushes.watch(len(self._listeners) > 0)

@@ -64,7 +64,8 @@ class Leases:
                 # The connection may have been lost long ago; the next one is fresh.
                 if is_answer(error) or tried > 1:
                     raise store_error(error, self._address.place) from error
-            except RedisError as error:
+            except (RedisError, OSError) as error:
+                # Bare, where this process has no descriptor left.
                 raise store_error(error, self._address.place) from error
             else:
                 if kind == b"lost":

@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import json
+import logging
 import os
 import sqlite3
 import time
@@ -35,6 +36,8 @@ from raincheck.stores.sqlite_writes import Insert, Purge, Renew, Replace, SetClo
 from raincheck.task import Task, TaskStatus, utc_now
 
 __all__ = ["SqliteStore"]
+
+logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _GET = SQL["get"]
@@ -86,6 +89,13 @@ class SqliteStore:
             StoreUnusable: The file is damaged, another program's, or of a newer schema.
             StoreUnavailable: The file cannot be made or opened now.
         """
+        if self._settings.synchronous != "full":
+            logger.warning(
+                "the task store %s does not wait for the disk (synchronous is %s): a power cut may take every ticket "
+                "since the start or the last 16 MB, start again what was done, and repeat fencing numbers",
+                self._settings.path,
+                self._settings.synchronous,
+            )
         writer = SqliteWriter(self._settings, asyncio.get_running_loop(), self._deliver, self._disconnect)
         try:
             await writer.start()

@@ -95,10 +95,12 @@ def connect_writer(
         StoreUnusable: The file is another program's, of a newer version, or lies where SQLite cannot share memory.
         sqlite3.Error: As SQLite has it.
     """
+    give_up_at = time.monotonic() + busy_seconds
     connection = _connect(path)
     try:
         patiently(lambda: _version(connection, path, latest), busy_seconds)
-        mode = patiently(lambda: connection.execute("PRAGMA journal_mode = wal").fetchall(), busy_seconds)
+        left = give_up_at - time.monotonic()
+        mode = patiently(lambda: connection.execute("PRAGMA journal_mode = wal").fetchall(), left)
         if mode != [("wal",)]:
             raise StoreUnusable(f"The task store {path} cannot be used in WAL mode: put it on a local file system.")
         connection.execute(f"PRAGMA synchronous = {synchronous}")

@@ -418,6 +418,9 @@ JOIN (
 WHERE space.nspname = %(schema)s AND NOT has_table_privilege(class.oid, wanted.privilege)
 ORDER BY 1;
 
+-- name: durability
+SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off' ORDER BY name;
+
 -- name: schema_version
 SELECT version FROM raincheck.raincheck_schema;
 
