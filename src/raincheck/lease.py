@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -189,27 +190,47 @@ class Lease:
             told(self._deadline())
 
 
-async def driven(coroutine: Coroutine[Any, Any, _T], lease: Lease) -> _T:
+async def driven(start: Callable[[], Coroutine[Any, Any, _T]], lease: Lease) -> _T:
     """The operation's own code, each step of it under the lease."""
     _CURRENT.set(lease)
-    return await _Steps(coroutine, lease, main=True)
-
-
-async def _child(coroutine: Coroutine[Any, Any, _T], lease: Lease) -> _T:
-    return await _Steps(coroutine, lease, main=False)
+    return await _Steps(start(), lease, main=True)
 
 
 class _Steps:
-    """Drives a coroutine as an asyncio task does, and looks at the lease before each step."""
+    """A coroutine that takes the steps of another one, and looks at the lease before each.
 
-    __slots__ = ("_coroutine", "_lease", "_main")
+    What else is read of it, as libraries do with a task's coroutine (`cr_frame`, `__qualname__`), is the other's.
+    """
+
+    __slots__ = ("_coroutine", "_generator", "_lease", "_main", "send")
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], lease: Lease, *, main: bool) -> None:
         self._coroutine = coroutine
         self._lease = lease
         self._main = main
+        self._generator = self._taken()
+        self.send = self._generator.send
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._coroutine, name)
 
     def __await__(self) -> Generator[Any, Any, Any]:
+        return self._generator
+
+    def throw(self, *error: Any) -> Any:
+        """See `Coroutine.throw`."""
+        if inspect.getgeneratorstate(self._generator) == inspect.GEN_CREATED:
+            # Ended before its first step: it takes none.
+            self._generator.close()
+            return self._coroutine.throw(*error)
+        return self._generator.throw(*error)
+
+    def close(self) -> None:
+        """See `Coroutine.close`."""
+        self._generator.close()
+        self._coroutine.close()
+
+    def _taken(self) -> Generator[Any, Any, Any]:
         lease, send = self._lease, self._coroutine.send
         value: Any = None
         error: BaseException | None = None
@@ -221,7 +242,7 @@ class _Steps:
                     # What it starts to end itself in order is not held.
                     _CURRENT.set(None)
             try:
-                awaited = send(value) if error is None else self._thrown(error)
+                awaited = send(value) if error is None else self._coroutine.throw(error)
             except StopIteration as stop:
                 return stop.value
             finally:
@@ -236,9 +257,6 @@ class _Steps:
                 raise
             except BaseException as raised:  # noqa: BLE001  it is the coroutine's, whatever it is
                 value, error = None, raised
-
-    def _thrown(self, error: BaseException) -> Any:
-        return self._coroutine.throw(error)
 
     def _held(self, error: BaseException | None, *, begun: bool) -> Generator[Any, Any, BaseException | None]:
         """Wait while the lease is over; what is thrown in meanwhile is thrown on afterwards, the last one counts."""
@@ -259,6 +277,9 @@ class _Steps:
         return error
 
 
+Coroutine.register(_Steps)  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]  an ABC
+
+
 class _TaskFactory:
     """Makes a loop's tasks, and drives those of operations under their lease."""
 
@@ -270,10 +291,7 @@ class _TaskFactory:
         context = options.get("context")
         lease = _CURRENT.get() if context is None else context.get(_CURRENT)
         if lease is not None:
-            child = _child(coroutine, lease)
-            for name in ("__name__", "__qualname__"):
-                setattr(child, name, getattr(coroutine, name, "child"))
-            coroutine = child
+            coroutine = _Steps(coroutine, lease, main=False)
         if self.previous is not None:
             return self.previous(loop, coroutine, **options)
         return asyncio.Task(coroutine, loop=loop, **options)

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from raincheck.callbacks import Callbacks
@@ -92,6 +93,7 @@ class Runner:
         self._lease = timedelta(seconds=lease_seconds)
         self._clock = clock
         self._runs: dict[str, Run] = {}
+        self._stopping = False
 
     @property
     def leases(self) -> dict[str, int]:
@@ -125,14 +127,15 @@ class Runner:
                 run.interrupt("lost")
 
     def interrupt_all(self) -> None:
-        """The worker shuts down: stop everything, and give back what may run again."""
+        """The worker shuts down: stop everything, begin nothing more, and give back what may run again."""
+        self._stopping = True
         for run in tuple(self._runs.values()):
             run.interrupt("shutdown")
 
     async def run(self, task: Task, slot: Slot) -> None:
         """Claim the task and see it to its end; returns at once where another worker has it. Raises nothing."""
         operation = self._operations(task.operation_type)
-        if operation is None:
+        if operation is None or self._stopping:
             return
         if self._limiter is None or not operation.policy.limited:
             await self._run(task, operation, slot)
@@ -177,6 +180,9 @@ class Runner:
             self._changes.add(run)
             if (newer := watch.latest) is not None:
                 run.notify(newer)
+            if self._stopping:
+                # Told to stop while the claim was under way.
+                run.interrupt("shutdown")
         deadline = run.loop.call_later(
             max(0.0, (claimed.deadline_at - self._clock()).total_seconds()), run.interrupt, "deadline"
         )
@@ -324,7 +330,7 @@ class Runner:
 
     async def _attempt(self, run: Run, *, last: bool) -> Outcome:
         operation = run.operation
-        code = driven(_begun(operation, run), run.lease)
+        code = driven(partial(_begun, operation, run), run.lease)
         run.body = body = asyncio.create_task(code, name=f"raincheck:{operation.operation_type}")
         run.start_timer(operation.policy.timeout_seconds)
         patience = _STUBBORN_SECONDS

@@ -76,10 +76,17 @@ class Takeover:
 
 @dataclass(kw_only=True, slots=True)
 class Findings:
-    """What the checker found: by check, one line for each violation."""
+    """What the checker found.
+
+    Attributes:
+        violations: By check, one line for each.
+        takeovers: After deaths.
+        threads: How often a thread worked on after the next start of its task: nobody can stop one.
+    """
 
     violations: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in CHECKS})
     takeovers: list[Takeover] = field(default_factory=list[Takeover])
+    threads: int = 0
 
     @property
     def count(self) -> int:
@@ -102,7 +109,11 @@ def check(evidence: Evidence) -> Findings:
     ]
     for ref, runs in evidence.history.runs.items():
         found["started twice"] += _started_twice(ref, runs)
-        found["ran at once"] += _ran_at_once(ref, runs)
+        at_once = list(_ran_at_once(ref, runs))
+        if runs[0].operation == "thread":
+            findings.threads += len(at_once)
+        else:
+            found["ran at once"] += at_once
         found["fences wrong"] += _fences(ref, runs)
         found["too many starts"] += [f"{ref}: {_told(runs)}"] if len(runs) > MAX_ATTEMPTS else []
     for sighting in evidence.sightings:
@@ -132,7 +143,8 @@ def _ran_at_once(ref: str, runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _fences(ref: str, runs: Sequence[Run]) -> Iterator[str]:
-    if any(later.fence <= earlier.fence for earlier, later in pairwise(runs)):
+    # A command is not told its fencing number.
+    if runs[0].operation != "command" and any(later.fence <= earlier.fence for earlier, later in pairwise(runs)):
         yield f"{ref}: {_told(runs)}"
 
 
@@ -169,8 +181,13 @@ def _without_a_run(sighting: Sighting, runs: Sequence[Run]) -> Iterator[str]:
         return
     result: Mapping[str, Any] = status["result"]
     # The last start has the highest fencing number: whatever an earlier one brings must have been refused.
-    if not runs or runs[-1].ended is None or result["fence"] != runs[-1].fence:
+    if not runs or runs[-1].ended is None or not _is_of(result, runs[-1]):
         yield f"{_name(sighting)}: {status}: {_told(runs)}"
+
+
+def _is_of(result: Mapping[str, Any], run: Run) -> bool:
+    # A command is not told its fencing number; it is a process of its own each time.
+    return result["pid"] == run.pid if run.operation == "command" else result["fence"] == run.fence
 
 
 def _wrong_end(sighting: Sighting, runs: Sequence[Run]) -> Iterator[str]:
@@ -193,7 +210,7 @@ def _explained(sighting: Sighting, status: Mapping[str, Any], runs: Sequence[Run
     if error["code"] != "worker_lost":
         return False
     # A start counts when it is claimed, so there may be fewer lines than attempts; never more.
-    attempts = MAX_ATTEMPTS if status["operation_type"] == "retry" else 1
+    attempts = MAX_ATTEMPTS if status["operation_type"] != "fail" else 1
     return error["details"] == {"attempts": attempts} and len(runs) <= attempts
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from chaos.fleet import Fleet, Node
@@ -14,11 +15,13 @@ from chaos.plan import Fault, Plan
 
 from support.serving import calling
 
-__all__ = ["Done", "Faults"]
+__all__ = ["Done", "Faults", "makes"]
 
 _CROWD = 60
 _CROWD_SECONDS = 30.0
 _UP_SECONDS = 40.0
+_LATE_SECONDS = 0.3
+_SLOW_SECONDS = 2.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +32,20 @@ class Done:
     began: float
     ended: float
     pid: int | None = None
+
+
+_Maker = Callable[["Faults", Node, Fault], Awaitable[None]]
+_MAKERS: dict[str, _Maker] = {}
+
+
+def makes(kind: str) -> Callable[[_Maker], _Maker]:
+    """What a fault of that kind (`chaos.plan.KINDS`) does to a process; it returns when the fault is over."""
+
+    def register(maker: _Maker) -> _Maker:
+        _MAKERS[kind] = maker
+        return maker
+
+    return register
 
 
 class Faults:
@@ -74,31 +91,29 @@ class Faults:
 
     async def _hit(self, fault: Fault, node: Node | None) -> None:
         if node is not None:
-            of_nodes: dict[str, Callable[[Node, Fault], Awaitable[None]]] = {
-                "kill": self._kill,
-                "freeze": self._freeze,
-                "redeploy": self._redeploy,
-                "cut": self._cut,
-                "black hole": self._black_hole,
-                "crowd": self._crowd,
-                "clock": self._shift_one,
-            }
-            await of_nodes[fault.kind](node, fault)
+            await _MAKERS[fault.kind](self, node, fault)
         elif fault.kind == "clock":
             await self._shift(list(self._fleet.nodes.values()), fault)
         elif fault.kind == "queue flushed":
             await self._ground.flush_queue()
         else:
-            await self._ground.go_down(fault.kind)
-            try:
+            async with self._store_away(fault.kind):
                 await asyncio.sleep(fault.seconds)
-            finally:
-                await self._ground.come_back()
 
+    @asynccontextmanager
+    async def _store_away(self, kind: str) -> AsyncGenerator[None]:
+        await self._ground.go_down(kind)
+        try:
+            yield
+        finally:
+            await self._ground.come_back()
+
+    @makes("kill")
     async def _kill(self, node: Node, fault: Fault) -> None:
         node.down_seconds = fault.seconds
         node.signal(signal.SIGKILL)
 
+    @makes("freeze")
     async def _freeze(self, node: Node, fault: Fault) -> None:
         node.signal(signal.SIGSTOP)
         try:
@@ -106,6 +121,32 @@ class Faults:
         finally:
             node.signal(signal.SIGCONT)
 
+    @makes("slow wake")
+    async def _slow_wake(self, node: Node, fault: Fault) -> None:
+        """It is frozen, and finds the store slow when it wakes: each answer late, or the file locked."""
+        node.signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(fault.seconds)
+            if node.proxy is not None:
+                node.proxy.slow_down(_LATE_SECONDS)
+                node.signal(signal.SIGCONT)
+                await asyncio.sleep(_SLOW_SECONDS)
+            else:
+                async with self._turns["store"], self._store_away("store frozen"):
+                    node.signal(signal.SIGCONT)
+                    await asyncio.sleep(_SLOW_SECONDS)
+        finally:
+            node.signal(signal.SIGCONT)
+            if node.proxy is not None:
+                node.proxy.heal()
+
+    @makes("hang")
+    async def _hang(self, node: Node, fault: Fault) -> None:
+        """Its event loop does not answer; its threads go on."""
+        node.hang(fault.seconds)
+        await asyncio.sleep(fault.seconds)
+
+    @makes("redeploy")
     async def _redeploy(self, node: Node, fault: Fault) -> None:
         node.down_seconds = fault.seconds
         life = node.lives[-1]
@@ -114,6 +155,7 @@ class Faults:
         if life.exit_code != 0 and life.died is None:
             self.problems.append(f"{node.name} ended with {life.exit_code} after SIGTERM")
 
+    @makes("cut")
     async def _cut(self, node: Node, fault: Fault) -> None:
         assert node.proxy is not None
         node.proxy.cut()
@@ -122,6 +164,17 @@ class Faults:
         finally:
             node.proxy.heal()
 
+    @makes("answers lost")
+    async def _lose_answers(self, node: Node, fault: Fault) -> None:
+        """What it asks of the store is done, and it does not hear of it."""
+        assert node.proxy is not None
+        node.proxy.lose_answers_from(b"")
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            node.proxy.heal()
+
+    @makes("black hole")
     async def _black_hole(self, node: Node, fault: Fault) -> None:
         assert node.proxy is not None
         node.proxy.black_hole()
@@ -130,6 +183,7 @@ class Faults:
         finally:
             node.proxy.heal()
 
+    @makes("clock")
     async def _shift_one(self, node: Node, fault: Fault) -> None:
         await self._shift([node], fault)
 
@@ -143,6 +197,7 @@ class Faults:
             for clock in wrong:
                 clock.shift(0)
 
+    @makes("crowd")
     async def _crowd(self, node: Node, fault: Fault) -> None:
         """More calls at once than the node has connections to its store."""
         ref = self._a_ref()

@@ -134,6 +134,12 @@ class Node:
         with contextlib.suppress(ProcessLookupError):
             self._process.signal(number)
 
+    def hang(self, seconds: float) -> None:
+        """Have the event loop of its process hang for so long (`chaos.operations`)."""
+        if self._process is not None:
+            (self._place.folder / f"hang-{self._process.pid}").write_text(str(seconds))
+            self.signal(signal.SIGUSR1)
+
     async def ended(self, life: Life) -> None:
         """Wait until that process is gone; kill it when it will not go."""
         until = time.monotonic() + _STOP_SECONDS

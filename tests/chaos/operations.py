@@ -10,11 +10,14 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from raincheck import TaskContext
 
 _TICK_SECONDS = 0.05
+_SMALL_SECONDS = 0.001
+_STEPS_A_TICK = 5
 
 # One write(2) a line on a file opened with O_APPEND: a kill cannot tear it, and processes cannot mix.
 _file = os.open(os.environ["HISTORY"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -49,7 +52,50 @@ async def work(task: TaskContext, seconds: float, how: str = "plain") -> dict[st
     except asyncio.CancelledError:
         note("stopped", task)
         raise
-    return {"fence": task.fence, "attempt": task.attempt, "answer": answer}
+    return _result(task, answer)
+
+
+def _result(task: TaskContext, answer: Any = None) -> dict[str, Any]:
+    return {"fence": task.fence, "attempt": task.attempt, "pid": os.getpid(), "answer": answer}
+
+
+async def steps(task: TaskContext, seconds: float, how: str = "plain") -> dict[str, Any]:
+    """Take so many seconds in small steps, side by side: something is always due."""
+    note("start", task)
+    until = time.monotonic() + seconds
+
+    async def some() -> None:
+        while time.monotonic() < until:
+            for _ in range(_STEPS_A_TICK):
+                await asyncio.sleep(_SMALL_SECONDS)
+            note("tick", task)
+
+    try:
+        await asyncio.gather(some(), some())
+    except asyncio.CancelledError:
+        note("stopped", task)
+        raise
+    note("end", task)
+    return _result(task)
+
+
+def synchronous(task: TaskContext, seconds: float, how: str = "plain") -> dict[str, Any]:
+    """Take so many seconds, deaf to whatever it is told: in a thread, or in a process of its own."""
+    note("start", task)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(_TICK_SECONDS / 2)
+        note("tick", task)
+    note("end", task)
+    return _result(task)
+
+
+def _hang(*_: object) -> None:
+    """Hang the event loop, as code would that never gives it back."""
+    time.sleep(float((Path(__file__).parent / f"hang-{os.getpid()}").read_text()))
+
+
+signal.signal(signal.SIGUSR1, _hang)
 
 
 async def _ask(task: TaskContext) -> Any:

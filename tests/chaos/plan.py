@@ -4,32 +4,75 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-__all__ = ["Fault", "FaultKind", "How", "Order", "Plan", "Shape", "draw"]
+__all__ = ["KINDS", "Fault", "How", "Kind", "Operation", "Order", "Plan", "Shape", "draw"]
 
 How = Literal["plain", "report", "ask", "raise", "kill"]
 """What an operation does beside taking time: see `chaos.operations.work`."""
 
-FaultKind = Literal[
-    "kill",
-    "freeze",
-    "redeploy",
-    "cut",
-    "black hole",
-    "clock",
-    "crowd",
-    "store stopped",
-    "store killed",
-    "store frozen",
-    "queue flushed",
-]
-"""The faults; `chaos.faults` makes them."""
+Operation = Literal["fail", "retry", "steps", "thread", "command", "isolated"]
+"""What is ordered: see `chaos.operations`. All but "fail" may run again where their worker is lost."""
 
-_OF_THE_STORE = frozenset({"store stopped", "store killed", "store frozen", "queue flushed"})
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """One kind of fault.
+
+    Attributes:
+        victim: Whom it hits: any process, one that takes calls, or the store.
+        possible: Where: anywhere, with a store on the network, where a clock can jump, on the grounds that name it.
+        seconds: Draws how long it lasts, in leases; of a process: how long it stays down.
+    """
+
+    victim: Literal["node", "server", "store"]
+    possible: Literal["anywhere", "network", "clock", "ground"]
+    seconds: Callable[[random.Random], float]
+
+
+def _none(rng: random.Random) -> float:
+    return 0.0
+
+
+def _between(least: float, most: float) -> Callable[[random.Random], float]:
+    return lambda rng: rng.uniform(least, most)
+
+
+def _down(rng: random.Random) -> float:
+    """Back before anybody noticed, or after others had to take over."""
+    return rng.choice((0.0, rng.uniform(0, 2)))
+
+
+KINDS: Mapping[str, Kind] = {
+    "kill": Kind(victim="node", possible="anywhere", seconds=_down),
+    "freeze": Kind(victim="node", possible="anywhere", seconds=_between(0.9, 3)),
+    "slow wake": Kind(victim="node", possible="anywhere", seconds=_between(0.9, 3)),
+    "hang": Kind(victim="node", possible="anywhere", seconds=_between(0.9, 3)),
+    "redeploy": Kind(victim="node", possible="anywhere", seconds=_down),
+    "cut": Kind(victim="node", possible="network", seconds=_between(0.1, 1.2)),
+    "black hole": Kind(victim="node", possible="network", seconds=_between(1.3, 2.2)),
+    "answers lost": Kind(victim="node", possible="network", seconds=_between(0.3, 1.5)),
+    "clock": Kind(victim="node", possible="clock", seconds=_between(1.3, 2.2)),
+    "crowd": Kind(victim="server", possible="anywhere", seconds=_none),
+    "store stopped": Kind(victim="store", possible="ground", seconds=_between(0, 1)),
+    "store killed": Kind(victim="store", possible="ground", seconds=_between(0, 1)),
+    "store frozen": Kind(victim="store", possible="ground", seconds=_between(0.3, 1.5)),
+    "store's clock": Kind(victim="store", possible="ground", seconds=_between(0.5, 3)),
+    "file away": Kind(victim="store", possible="ground", seconds=_between(0.1, 1.5)),
+    "queue flushed": Kind(victim="store", possible="ground", seconds=_none),
+}
+"""Every kind of fault. To add one: an entry here; what it does, in `chaos.faults` (a method of `Faults` under `@makes`)
+or, where it is the store's, in `go_down` and `come_back` of the grounds that name it in their `kinds`; a row in
+docs/chaos.md."""
+
+LONG_HANG_SECONDS = (62.0, 66.0)
+"""A worker gives its tasks up when its event loop was silent for a minute."""
+
+_LONG_RUN_SECONDS = 140.0
 _HOWS: Mapping[How, int] = {"plain": 70, "report": 16, "ask": 8, "raise": 6}
+_OPERATIONS: Mapping[Operation, int] = {"fail": 40, "retry": 40, "steps": 7, "thread": 6, "command": 4, "isolated": 3}
 _RECOVERY_SECONDS = 4.0
 
 
@@ -55,7 +98,7 @@ class Shape:
     lease: float
     nodes: Sequence[str]
     servers: Sequence[str]
-    kinds: Sequence[FaultKind]
+    kinds: Sequence[str]
     machine_clock: bool
 
 
@@ -65,7 +108,6 @@ class Order:
 
     Attributes:
         at: When it is ordered, in seconds from the beginning.
-        operation: "fail" or "retry".
         key: Its idempotency key, if any.
         twin: Whether the call is made twice at once, at two servers.
         cancel_after: Seconds after its ticket at which it is cancelled, if it is.
@@ -95,7 +137,7 @@ class Fault:
     """
 
     at: float
-    kind: FaultKind
+    kind: str
     victim: str
     seconds: float
     shift: int = 0
@@ -132,27 +174,36 @@ def draw(seed: int, name: str, shape: Shape) -> Plan:
 def _orders(rng: random.Random, shape: Shape) -> Iterator[Order]:
     killers = frozenset(rng.sample(range(shape.tasks), shape.killers))
     for serial in range(shape.tasks):
-        how: How = "kill" if serial in killers else rng.choices(list(_HOWS), list(_HOWS.values()))[0]
+        operation: Operation = rng.choices(list(_OPERATIONS), list(_OPERATIONS.values()))[0]
+        how: How = rng.choices(list(_HOWS), list(_HOWS.values()))[0]
+        cancelled = rng.random() < 0.06
+        if serial in killers:
+            operation, how = rng.choice(("fail", "retry")), "kill"
+        elif operation not in ("fail", "retry"):
+            how = "plain"
         # A few run for longer than a lease, so that what stands still or is cut off has something to lose.
-        long = rng.random() < 0.05
+        long = rng.random() < (0.05 if operation in ("fail", "retry") else 0.6)
         seconds = rng.uniform(1.0, 2.5) * shape.lease if long else rng.uniform(0, 0.6)
         keyed = rng.random() < 2 / 3
+        cancel_after = round(rng.uniform(0, 0.8), 3)
+        # A process takes its time to start: told to end meanwhile, it may write its first line all the same.
+        never = how == "kill" or operation in ("command", "isolated")
         yield Order(
             serial=serial,
             at=round(shape.seconds * serial / shape.tasks, 3),
-            operation=rng.choice(("fail", "retry")),
+            operation=operation,
             how=how,
             seconds=round(seconds, 3),
             key=f"piece {serial}" if keyed else None,
             twin=keyed and rng.random() < 0.1,
-            cancel_after=round(rng.uniform(0, 0.8), 3) if how != "kill" and rng.random() < 0.06 else None,
+            cancel_after=cancel_after if cancelled and not never else None,
             polls=rng.random() < 0.3,
         )
 
 
 def _faults(rng: random.Random, shape: Shape) -> Iterator[Fault]:
     free_at = dict.fromkeys((*shape.nodes, "store"), 0.0)
-    deck: list[FaultKind] = []
+    deck: list[str] = []
     last = shape.seconds * 0.97
     for number in range(shape.faults):
         at = 0.5 + (last - 0.5) * (number + rng.random()) / shape.faults
@@ -168,34 +219,20 @@ def _faults(rng: random.Random, shape: Shape) -> Iterator[Fault]:
         yield fault
 
 
-def _fault(rng: random.Random, kind: FaultKind, at: float, shape: Shape, free_at: Mapping[str, float]) -> Fault:
-    seconds, shift = _length(rng, kind, shape.lease), 0
+def _fault(rng: random.Random, kind: str, at: float, shape: Shape, free_at: Mapping[str, float]) -> Fault:
+    seconds, shift = KINDS[kind].seconds(rng) * shape.lease, 0
+    if kind == "hang" and shape.seconds > _LONG_RUN_SECONDS and rng.random() < 1 / 3:
+        seconds = rng.uniform(*LONG_HANG_SECONDS)
     if kind == "clock":
         shift = rng.choice((-3600, 3600))
         if shape.machine_clock:
             return Fault(at=round(at, 3), kind=kind, victim="all", seconds=round(seconds, 3), shift=shift)
-    candidates = ["store"] if kind in _OF_THE_STORE else list(shape.servers if kind == "crowd" else shape.nodes)
+    candidates = {"node": list(shape.nodes), "server": list(shape.servers), "store": ["store"]}[KINDS[kind].victim]
     # Where all of them are at something, it is the one that is ready first.
     ready = [node for node in candidates if free_at[node] <= at] or [min(candidates, key=lambda node: free_at[node])]
     victim = rng.choice(ready)
     return Fault(at=round(at, 3), kind=kind, victim=victim, seconds=round(seconds, 3), shift=shift)
 
 
-def _length(rng: random.Random, kind: FaultKind, lease: float) -> float:
-    match kind:
-        case "kill" | "redeploy":
-            # Back before anybody noticed, or after others had to take over.
-            return rng.choice((0.0, rng.uniform(0, 2 * lease)))
-        case "freeze" | "black hole" | "clock":
-            return rng.uniform(1.3, 2.2) * lease
-        case "cut":
-            return rng.uniform(0.1, 1.2) * lease
-        case "store stopped" | "store killed":
-            return rng.uniform(0, 1.0) * lease
-        case "store frozen":
-            return rng.uniform(0.3, 1.5) * lease
-        case "crowd" | "queue flushed":
-            return 0.0
-
-
 assert set(get_args(How)) == {*_HOWS, "kill"}
+assert get_args(Operation) == tuple(_OPERATIONS)

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from importlib import metadata
 
 from chaos.checker import CHECKS
-from chaos.plan import FaultKind
 from chaos.running import Verdict
 from chaos.site import LEASE
 
@@ -25,6 +24,8 @@ _READING = f"""\
 - From *lost* to *wrong answers*: violations; any but 0 fails the run. docs/chaos.md says what each means.
 - **takeover**: from the death of a process that ran a task to the task's next start, or to its settling as
   `worker_lost`; in multiples of the lease ({LEASE:g} s). Those during which the store did not answer stand apart.
+- **threads beside the next start**: a thread cannot be stopped: a synchronous function ran on when its task had started
+  again; no violation.
 - **faults**: as many as were made, by kind.
 - The same seed draws the same orders and faults; what they hit also depends on the machine's moods.
 """
@@ -54,8 +55,9 @@ def _rows(verdicts: Sequence[Verdict]) -> Iterator[tuple[str, Callable[[Verdict]
         "takeovers while the store was away",
         _count(lambda each: sum(takeover.store_was_away for takeover in each.findings.takeovers)),
     )
+    yield "threads beside the next start", _count(lambda each: each.findings.threads)
     yield "**faults**", _count(lambda each: each.faults.total())
-    kinds: list[FaultKind | str] = list(dict.fromkeys(kind for each in verdicts for kind in sorted(each.faults)))
+    kinds: list[str] = list(dict.fromkeys(kind for each in verdicts for kind in sorted(each.faults)))
     for kind in kinds:
         yield f"fault: {kind}", _count(lambda each, kind=kind: each.faults.get(kind, "–"))
     yield "processes started", _count(lambda each: each.processes)

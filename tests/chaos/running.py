@@ -14,14 +14,12 @@ from chaos.checker import Evidence, Findings, check
 from chaos.faults import Done, Faults
 from chaos.ground import Ground, Sqlite
 from chaos.load import Load
-from chaos.plan import FaultKind, Plan, Shape, draw
+from chaos.plan import KINDS, Kind, Plan, Shape, draw
 from chaos.site import LEASE, Site, roles_of, standing
 
 __all__ = ["Size", "Verdict", "plan_for", "run"]
 
 _SETTLE_SECONDS = 60.0
-_OF_PROCESSES: tuple[FaultKind, ...] = ("kill", "freeze", "redeploy", "crowd")
-_OF_CONNECTIONS: tuple[FaultKind, ...] = ("cut", "black hole")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,11 +65,16 @@ class Verdict:
 
 def plan_for(ground: type[Ground], seed: int, size: Size) -> Plan:
     """The plan for that ground."""
-    kinds: list[FaultKind] = [*_OF_PROCESSES, *ground.kinds]
-    if ground.remote:
-        kinds += _OF_CONNECTIONS
-    if not clocks.missing():
-        kinds.append("clock")
+
+    def possible(name: str, kind: Kind) -> bool:
+        where = {
+            "anywhere": True,
+            "network": ground.remote,
+            "clock": not clocks.missing(),
+            "ground": name in ground.kinds,
+        }
+        return where[kind.possible]
+
     shape = Shape(
         tasks=size.tasks,
         faults=size.faults,
@@ -80,7 +83,7 @@ def plan_for(ground: type[Ground], seed: int, size: Size) -> Plan:
         lease=LEASE,
         nodes=tuple(roles_of(ground)),
         servers=tuple(name for name, role in roles_of(ground).items() if role != "worker"),
-        kinds=kinds,
+        kinds=[name for name, kind in KINDS.items() if possible(name, kind)],
         machine_clock=issubclass(ground, Sqlite),
     )
     return draw(seed, ground.name, shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -52,6 +53,32 @@ on_worker_lost = "fail"
 kind = "python"
 target = "ops:work"
 on_worker_lost = "retry"
+
+[operations.steps]
+kind = "python"
+target = "ops:steps"
+on_worker_lost = "retry"
+
+[operations.thread]
+kind = "python"
+target = "ops:synchronous"
+on_worker_lost = "retry"
+
+[operations.isolated]
+kind = "python"
+target = "ops:synchronous"
+isolation = "process"
+on_worker_lost = "retry"
+
+[operations.command]
+kind = "command"
+argv = ["{python}", "-S", "-E", "{command}", "{history}", "{{seconds}}"]
+on_worker_lost = "retry"
+
+[operations.command.parameters]
+type = "object"
+required = ["seconds"]
+properties = {{ seconds = {{ type = "number" }}, how = {{ type = "string" }} }}
 """
 
 
@@ -91,7 +118,14 @@ def roles_of(ground: type[Ground]) -> Mapping[str, Role]:
 async def standing(kind: type[Ground], folder: Path, roles: Mapping[str, Role]) -> AsyncGenerator[Site]:
     """The store and these processes, in an empty folder, while the block runs; it begins when all of them are up."""
     functions = Path(__file__).with_name("operations.py").read_text()
-    toml = _TOML.format(provider=kind.provider, engine=kind.engine, lease=LEASE)
+    toml = _TOML.format(
+        provider=kind.provider,
+        engine=kind.engine,
+        lease=LEASE,
+        python=sys.executable,
+        command=Path(__file__).with_name("command.py"),
+        history=folder / "history.jsonl",
+    )
     place = Workplace(folder, toml, functions)
     ground = kind(folder)
     try:

@@ -116,6 +116,12 @@ def frozen_and_stopped(story: Story) -> None:
     story.wrote("stopped", 15, fence=1)
 
 
+def a_command_taken_over(story: Story) -> None:
+    story.wrote("start", 10, fence=0, operation="command").ran(13, 14, fence=0, pid=2, operation="command")
+    done = status(operation="command", result={"fence": 0, "pid": 2})
+    story.told(14.1, done).told(15, done, "B")
+
+
 def given_up(story: Story) -> None:
     for fence in (1, 2, 3):
         story.wrote("start", 10 * fence, fence=fence, pid=fence)
@@ -144,6 +150,7 @@ def killed_its_worker(story: Story) -> None:
         flawless,
         taken_over,
         frozen_and_stopped,
+        a_command_taken_over,
         given_up,
         started_by_a_worker_that_said_nothing,
         cancelled_while_it_ran,
@@ -223,6 +230,12 @@ def completed_by_the_fenced_run(story: Story) -> None:
     story.ran(10, 12).ran(13, 14, fence=2, pid=2).told(15, status(fence=1))
 
 
+def completed_by_an_earlier_command(story: Story) -> None:
+    a_command_taken_over(story)
+    story.sighting.answers.clear()
+    story.told(14.1, status(operation="command", result={"fence": 0, "pid": 1}))
+
+
 def started_after_its_end(story: Story) -> None:
     story.ordered(order(cancelled=True)).told(9.5, status("cancelled")).wrote("start", 10)
 
@@ -276,6 +289,7 @@ def answered_wrongly(story: Story) -> None:
         (completed_without_an_end, {"end without a run"}),
         (completed_without_a_start, {"end without a run"}),
         (completed_by_the_fenced_run, {"end without a run"}),
+        (completed_by_an_earlier_command, {"end without a run"}),
         (started_after_its_end, {"ran after its end"}),
         (four_starts, {"too many starts"}),
         (cancelled_by_nobody, {"wrong ends"}),
@@ -303,6 +317,12 @@ def killed(pid: int, at: float) -> Life:
 
 def settled_at(monotonic: float) -> str:
     return datetime.fromtimestamp(monotonic + AHEAD, UTC).isoformat().replace("+00:00", "Z")
+
+
+def test_a_thread_that_works_on_beside_the_next_start_is_counted(story: Story) -> None:
+    story.wrote("start", 10, operation="thread").ran(13, 14, fence=2, pid=2, operation="thread")
+    story.wrote("tick", 13.5, operation="thread").told(14.1, status(fence=2, operation="thread"))
+    assert (story.found(), story.findings().threads) == (set(), 1)
 
 
 def test_a_takeover_lasts_from_the_death_to_the_next_start(story: Story) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import get_args
 
 from chaos.__main__ import SIZES
 from chaos.ground import GROUNDS
-from chaos.plan import Plan
+from chaos.plan import KINDS, Operation, Plan
 from chaos.running import plan_for
 
 
@@ -37,6 +38,10 @@ def test_every_kind_of_fault_that_is_possible_comes_about_as_often_as_the_others
         assert max(counts.values()) - min(counts.values()) <= 1
 
 
+def test_all_pairs_together_have_every_kind_of_fault() -> None:
+    assert {fault.kind for plan in plans(4).values() for fault in plan.faults} == set(KINDS)
+
+
 def test_orders_and_faults_come_in_their_order_within_the_run() -> None:
     for plan in plans(4).values():
         for times in ([order.at for order in plan.orders], [fault.at for fault in plan.faults]):
@@ -48,7 +53,7 @@ def test_orders_are_of_every_kind() -> None:
     for plan in plans(4).values():
         assert sum(order.how == "kill" for order in plan.orders) == plan.shape.killers
         assert {order.how for order in plan.orders} == {"plain", "report", "ask", "raise", "kill"}
-        assert {order.operation for order in plan.orders} == {"fail", "retry"}
+        assert {order.operation for order in plan.orders} == set(get_args(Operation))
         assert {order.key is None for order in plan.orders} == {True, False}
         assert any(order.twin for order in plan.orders)
         assert any(order.cancel_after for order in plan.orders)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from raincheck import changes
+from raincheck import changes, runner
 from raincheck.elapsed import elapsed
 from raincheck.errors import StoreUnavailable
 from raincheck.notes import Note
+from raincheck.operations.command import command_operation
 from raincheck.operations.context import TaskContext
+from raincheck.operations.operation import Policy
+from raincheck.operations.python import python_operation
 from raincheck.store import Capabilities, Listener
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import Task, TaskStatus
@@ -186,3 +192,114 @@ def test_a_hung_event_loop_does_not_hold_its_leases_for_ever(lab: Lab) -> None:
             hang_over.set()
         assert worker.result(10) is TaskStatus.COMPLETED
     assert (task.attempt, starts) == (2, [1, 2])
+
+
+TICKS = """
+import os, sys, time
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+while True:
+    os.write(file, b"%d %f\\n" % (os.getpid(), time.monotonic()))
+    time.sleep(0.01)
+"""
+
+
+def test_a_command_of_a_hung_event_loop_ends_before_it_starts_again(lab: Lab, tmp_path: Path) -> None:
+    hanging, hang_over, file = threading.Event(), threading.Event(), tmp_path / "ticks"
+    argv = [sys.executable, "-c", TICKS, str(file)]
+    policy = Policy(on_worker_lost="retry")
+    lab.operations["ticks"] = command_operation("ticks", argv=argv, parameters={}, description="", policy=policy)
+
+    @lab.operation("hangs")
+    async def _(arguments: Mapping[str, Any], context: TaskContext) -> None:
+        hanging.set()
+        hang_over.wait(20)
+
+    def alive() -> dict[int, list[float]]:
+        found: dict[int, list[float]] = {}
+        for line in file.read_text().splitlines() if file.exists() else ():
+            pid, at = line.split()
+            found.setdefault(int(pid), []).append(float(at))
+        return found
+
+    async def started(number: int) -> None:
+        async with asyncio.timeout(15):
+            while len(alive()) < number:
+                await asyncio.sleep(0.02)
+
+    async def hung() -> None:
+        async with lab.service(hang_seconds=1.0) as service:
+            await service.registry.submit("ticks", {}, scope="a")
+            await started(1)
+            await service.registry.submit("hangs", {}, scope="a")
+            while not hang_over.is_set():
+                await asyncio.sleep(0.02)
+
+    async def takes_over() -> None:
+        async with lab.service():
+            await started(2)
+
+    with ThreadPoolExecutor(1) as pool:
+        worker = pool.submit(asyncio.run, hung())
+        try:
+            assert hanging.wait(10)
+            asyncio.run(takes_over())
+        finally:
+            hang_over.set()
+        worker.result(20)
+    first, second = list(alive().values())[:2]
+    assert first[-1] < second[0]
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_a_thread_s_task_is_given_back_when_the_thread_has_returned_or_not_at_all(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, *, stubborn: bool
+) -> None:
+    if stubborn:
+        monkeypatch.setattr(runner, "_STUBBORN_SECONDS", 0.3)
+    at_work: list[int] = []
+    beside: list[int] = []
+    go_on = threading.Event()
+
+    def works(task: TaskContext) -> int:
+        beside.extend(at_work)
+        at_work.append(task.attempt)
+        while task.attempt == 1 and not go_on.wait(0.01):
+            pass
+        time.sleep(0.2)
+        at_work.remove(task.attempt)
+        return task.attempt
+
+    lab.operations["works"] = python_operation(works, policy=Policy(on_worker_lost="retry"))
+    async with lab.service(max_concurrency=0) as front, asyncio.timeout(30):
+        async with lab.service(lease_seconds=2.0):
+            task = (await front.registry.submit("works", {}, scope="a")).task
+            while not at_work:
+                await asyncio.sleep(0.01)
+            if not stubborn:
+                asyncio.get_running_loop().call_later(0.5, go_on.set)
+        # Given back, or left to its lease, which is over later than the thread.
+        stored = await front.registry.get(task.task_ref, scope="a")
+        assert stored.status is (TaskStatus.PROCESSING if stubborn else TaskStatus.PENDING)
+        go_on.set()
+        async with lab.service():
+            ended = await front.registry.wait(task.task_ref, scope="a", seconds=20)
+    assert (ended.attempt, beside) == (2, [])
+
+
+async def test_an_attempt_after_a_timeout_does_not_work_beside_the_thread_of_the_first(lab: Lab) -> None:
+    at_work: list[float] = []
+    beside: list[float] = []
+
+    def works() -> str:
+        beside.extend(at_work)
+        at_work.append(time.monotonic())
+        time.sleep(1.0 if len(beside) + len(at_work) == 1 else 0.0)
+        at_work.pop()
+        return "done"
+
+    policy = Policy(timeout_seconds=0.2, retry_attempts=1)
+    lab.operations["works"] = python_operation(works, policy=policy)
+    async with lab.service() as service:
+        task = (await service.registry.submit("works", {}, scope="a")).task
+        assert (await service.registry.wait(task.task_ref, scope="a", seconds=20)).terminal
+    assert beside == []

@@ -1,4 +1,4 @@
-"""The worker processes of the engine tests: `python children.py ENGINE ADDRESS QUEUE DATABASE HISTORY`.
+"""The worker processes of the engine tests: `python children.py ENGINE ADDRESS QUEUE DATABASE HISTORY REDELIVERY`.
 
 A child says `ready` when it works, and stops in order when its stdin ends.
 """
@@ -46,21 +46,22 @@ def declare(lab: Lab, history: Path) -> None:
     lab.operation("deadly", on_worker_lost="retry", max_attempts=3)(deadly)
 
 
-def _engine(kind: str, address: str, name: str) -> EngineFactory:
+def _engine(kind: str, address: str, name: str, redelivery_seconds: float) -> EngineFactory:
     # A queue brings again what a dead worker had, long before the store is searched for it.
     if kind == "docket":
         from raincheck.engines.docket import docket_engine
 
-        return docket_engine(address, name=name, reconcile_seconds=60.0, redelivery_seconds=6.0)
+        return docket_engine(address, name=name, reconcile_seconds=60.0, redelivery_seconds=redelivery_seconds)
     from raincheck.engines.procrastinate import procrastinate_engine
 
     return procrastinate_engine(address, name=name, reconcile_seconds=60.0, stalled_seconds=2.0)
 
 
-async def main(kind: str, address: str, name: str, database: str, history: str) -> None:
+async def main(kind: str, address: str, name: str, database: str, history: str, redelivery: str) -> None:
     lab = Lab(Path(database))
     declare(lab, Path(history))
-    async with lab.service(engine=_engine(kind, address, name), max_concurrency=_PLACES, drain_seconds=5.0):
+    engine = _engine(kind, address, name, float(redelivery))
+    async with lab.service(engine=engine, max_concurrency=_PLACES, drain_seconds=5.0):
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.read)
 

@@ -26,7 +26,10 @@ CHILD = Path(__file__).with_name("children.py")
 LEASE = 1.0
 _WORKERS = "SELECT count(*) FROM raincheck_queue.procrastinate_workers"
 
-Spawn = Callable[[], Awaitable["Child"]]
+# docket brings a job again that was not renewed for so long; it renews four times as often.
+REDELIVERY, LATE_REDELIVERY = 6.0, 16.0
+
+Spawn = Callable[..., Awaitable["Child"]]
 
 
 class Child:
@@ -70,8 +73,8 @@ async def spawn(lab: Lab, queue: Place, history: Path) -> AsyncIterator[Spawn]:
     children: list[Child] = []
     address = queue.server.database(1) if queue.kind.name == "docket" else queue.server.url
 
-    async def start() -> Child:
-        child = Child([queue.kind.name, address, queue.name, str(lab.path), str(history)])
+    async def start(redelivery: float = REDELIVERY) -> Child:
+        child = Child([queue.kind.name, address, queue.name, str(lab.path), str(history), str(redelivery)])
         children.append(child)
         await asyncio.to_thread(child.ready)
         return child
@@ -93,17 +96,17 @@ def starts(history: Path) -> dict[str, list[int]]:
 
 async def test_what_a_killed_worker_had_is_taken_over(lab: Lab, queue: Place, history: Path, spawn: Spawn) -> None:
     async with lab.service(engine=queue.engine(), max_concurrency=0, lease_seconds=LEASE) as server:
-        doomed = await spawn()
+        doomed = await spawn(LATE_REDELIVERY)
         again = await submit(server, "retry", 2, seconds=2)
         once = await submit(server, "fail", 2, seconds=2)
         await until(lambda: len(starts(history)) == 4)
         # These wait behind them: the places are taken.
         others = await submit(server, "retry", 6, seconds=0.01)
-        other = await spawn()
+        other = await spawn(LATE_REDELIVERY)
         await asyncio.to_thread(doomed.kill)
         killed = time.monotonic()
         # Not by the queue's own second delivery, which comes later.
-        await until(lambda: all(len(starts(history)[ref]) == 2 for ref in again), 5)
+        await until(lambda: all(len(starts(history)[ref]) == 2 for ref in again), 3 / 4 * LATE_REDELIVERY)
         takeover = time.monotonic() - killed
         done = await settled(server, [*again, *others])
         assert {task.status for task in done} == {TaskStatus.COMPLETED}

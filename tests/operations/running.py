@@ -87,13 +87,13 @@ async def _run(operation: Operation, context: TaskContext, arguments: Mapping[st
 
 
 async def soon(awaitable: Any) -> Any:
-    """Await it for at most 5 s."""
-    return await asyncio.wait_for(awaitable, 5)
+    """Await it for at most 20 s."""
+    return await asyncio.wait_for(awaitable, 20)
 
 
 async def until(condition: Any) -> None:
-    """Wait until `condition()` is true, at most 5 s."""
-    async with asyncio.timeout(5):
+    """Wait until `condition()` is true, at most 20 s."""
+    async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.01)
 

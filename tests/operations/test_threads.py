@@ -10,10 +10,12 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from operations.running import Recorder, context_for, soon, start, until
 
+from raincheck.operations import threads
 from raincheck.operations.context import TaskContext
 from raincheck.operations.python import python_operation
 from raincheck.operations.threads import THREADS, ThreadPool
@@ -53,6 +55,30 @@ async def test_no_call_is_lost_between_threads_that_retire_and_calls_that_arrive
     for _ in range(300):
         assert await soon(pool.run(lambda: 1, name="quick")) == 1
         await asyncio.sleep(0.001)  # as long as the idle time: the race is the subject
+
+
+async def test_a_call_that_is_given_up_before_its_thread_begins_does_not_begin(
+    pool: ThreadPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[bool] = []
+    given_up, start = threading.Event(), threading.Thread.start
+
+    def late(thread: threading.Thread) -> None:
+        given_up.wait(5)
+        start(thread)
+
+    def start_late(worker: Any) -> None:
+        start(threading.Thread(target=late, args=(worker._thread,)))
+
+    monkeypatch.setattr(threads, "_Worker", type("Late", (getattr(threads, "_Worker"),), {"start": start_late}))  # noqa: B009
+    call = asyncio.create_task(pool.run(lambda: begun.append(True), name="late"))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(call)
+    given_up.set()
+    await until(lambda: pool.busy() == 0)
+    assert begun == []
 
 
 async def test_cancelling_goes_through_at_once_and_the_thread_counts_as_abandoned_until_it_ends(

@@ -73,6 +73,7 @@ class TcpProxy(Listener):
         self._refuses = False
         self._mark: bytes | None = None
         self.loses_answers = False
+        self._delay = 0.0
         self._pipes: set[asyncio.StreamWriter] = set()
 
     def black_hole(self) -> None:
@@ -93,6 +94,10 @@ class TcpProxy(Listener):
         """From the first request on that contains the mark, pass requests on and lose every answer."""
         self._mark = mark
 
+    def slow_down(self, seconds: float) -> None:
+        """Pass everything on so much later, one chunk after the other."""
+        self._delay = seconds
+
     def heal(self) -> None:
         """Forward again; a connection that lost an answer is of no use any more."""
         self._mark = None
@@ -100,6 +105,7 @@ class TcpProxy(Listener):
             self.loses_answers = False
             self.reset()
         self._refuses = False
+        self._delay = 0.0
         self._passes.set()
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -127,6 +133,7 @@ class TcpProxy(Listener):
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, looks: bool = False) -> None:
         while chunk := await reader.read(_CHUNK):
             await self._passes.wait()
+            await asyncio.sleep(self._delay)
             if looks:
                 self.loses_answers |= self._mark is not None and self._mark in chunk
             elif self.loses_answers:

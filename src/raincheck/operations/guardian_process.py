@@ -17,6 +17,7 @@ __all__ = ["main"]
 # A machine that slept comes back in the middle of a wait.
 _LONGEST_WAIT = 0.25
 _LAST_GRACE = 1.0
+_LOOK_SECONDS = 0.05
 _NEVER = float("inf")
 _CLOCK_ID = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -71,14 +72,18 @@ class _Guarded:
 
     def end_all(self) -> None:
         """The guarded process is dead."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for group in self.due:
-                _signal_group(group, number)
-            for process in self._marked():
-                with contextlib.suppress(OSError):
-                    os.kill(process, number)
-            if number is signal.SIGTERM:
-                time.sleep(_LAST_GRACE)
+        self._signal_all(signal.SIGTERM)
+        until = _now() + _LAST_GRACE
+        while _now() < until and (any(map(_is_there, self.due)) or self._marked()):
+            time.sleep(_LOOK_SECONDS)
+        self._signal_all(signal.SIGKILL)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for group in self.due:
+            _signal_group(group, number)
+        for process in self._marked():
+            with contextlib.suppress(OSError):
+                os.kill(process, number)
 
     def _marked(self) -> list[int]:
         """Children of the guarded process, wherever they have gone."""
@@ -100,6 +105,14 @@ def _environment(process: str) -> bytes:
 
 def _now() -> float:
     return time.clock_gettime(_CLOCK_ID)
+
+
+def _is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except OSError:
+        return False
+    return True
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
