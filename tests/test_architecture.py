@@ -28,7 +28,7 @@ _PORTS = {"blobs", "notes", "store", "engine"}
 _HISTORY = {"history", "history_sketch", "history_keeper", "hints", "hints_schedule"}
 _CORE = {
     *("attempt", "registry", "runner", "run", "heartbeat", "sweeper", "changes", "failure_rate", "service", "clock"),
-    *("callbacks", "leftovers", "limits", "lost_workers", "results", "result_pages", "sealing"),
+    *("callbacks", "leftovers", "limits", "lost_answers", "lost_workers", "results", "result_pages", "sealing"),
     *_HISTORY,
 }
 

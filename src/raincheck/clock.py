@@ -115,6 +115,15 @@ class StoreClock:
         self._anchor, self._doubt = (found, middle), doubt
         return True
 
+    async def read_again(self) -> None:
+        """Read the store's clock now, where it is read at all: who is about to act on it must know that it was set.
+
+        Raises:
+            StoreError: The store does not answer.
+        """
+        if self._loop_task is not None:
+            await self.synchronise()
+
     def _jumped(self, seconds: float) -> None:
         logger.warning("the clock jumped by %+.1f s; leases are given time to be renewed", seconds)
         self.jumped_at = elapsed()

@@ -360,7 +360,8 @@ def _sqlite(settings: Settings) -> TaskStore:
         raise ConfigurationError(
             f"cannot keep tasks in {path.parent}: {error.strerror}; set 'url' in [state]"
         ) from None
-    return SqliteStore(path, synchronous=settings.state.synchronous)
+    state = settings.state
+    return SqliteStore(path, synchronous=state.synchronous, busy_seconds=state.timeout_seconds)
 
 
 def require_server() -> None:

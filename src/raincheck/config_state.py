@@ -41,7 +41,8 @@ class StateSettings(Section):
     synchronous: Literal["full", "normal"] = Field(
         default="full",
         description="For `sqlite`: `full` survives a power cut, `normal` is faster and survives the death of the "
-        "process, but a power cut may take the last writes.",
+        "process, but a power cut may take every ticket since the start or the last 16 MB of writes: what was done "
+        "since starts again, and fencing numbers repeat.",
     )
     ttl_seconds: Retention = Field(
         default=86400, description="Retention: how long a task is kept, counted from its settling."
@@ -80,8 +81,8 @@ class StateSettings(Section):
         default=5,
         ge=0.1,
         le=60,
-        description="How long a store on the network may take for one call, connecting included, before the caller is "
-        "told that it is not available.",
+        description="How long a store may take for one call, before the caller is told that it is not available: on "
+        "the network connecting included, for `sqlite` while another process has the file locked.",
     )
     tls_ca: str = Field(
         default="",

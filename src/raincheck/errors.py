@@ -93,13 +93,30 @@ class MissingDependency(RaincheckError):
 
 
 class StoreError(RaincheckError):
-    """The task store could not do what was asked. Nothing was written."""
+    """The task store could not do what was asked. Nothing was written, unless it says `maybe_done`.
+
+    Attributes:
+        maybe_done: The store may have done it all the same, or may still do it: its answer was lost.
+    """
+
+    maybe_done = False
 
 
 class StoreUnavailable(StoreError):
     """The store does not answer, is full, locked or read-only at the moment."""
 
     default_retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool | None = None,
+        details: Mapping[str, Any] | None = None,
+        maybe_done: bool = False,
+    ) -> None:
+        super().__init__(message, retryable=retryable, details=details)
+        self.maybe_done = maybe_done
 
 
 class StoreUnusable(StoreError):

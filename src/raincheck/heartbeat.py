@@ -116,7 +116,8 @@ class Heartbeat:
         if not leases:
             return
         asked = elapsed()
-        lost = self._store.renew(self._worker_id, leases, self._clock() + timedelta(seconds=self._lease_seconds))
+        until = self._clock() + timedelta(seconds=self._lease_seconds)
+        lost = self._store.renew(self._worker_id, leases, until, lease_seconds=self._lease_seconds)
         self._runner.renewed({ref: fence for ref, fence in leases.items() if ref not in lost}, asked)
         if lost:
             self._loop.call_soon_threadsafe(self._runner.lost, lost)

@@ -29,6 +29,7 @@ from raincheck.errors import (
 )
 from raincheck.leftovers import due_with
 from raincheck.limits.limiter import InRequest, Limiter
+from raincheck.lost_answers import LostAnswers, told
 from raincheck.operations.argument_slips import as_declared
 from raincheck.operations.operation import AnswerBy, Operation
 from raincheck.operations.validation import ParameterChecks
@@ -108,6 +109,7 @@ class Registry:
         self._changes = changes
         self._checks = ParameterChecks(max_parameters_bytes)
         self._limiter = limiter
+        self._lost_answers = LostAnswers(store, clock)
         self._room = None if room == _ANY_NUMBER else room
         self._callbacks = callbacks
         self._clock = clock
@@ -157,7 +159,9 @@ class Registry:
                 sent again. With other parameters it counts for nothing: then the host gives its ids to more than one.
 
         Raises:
-            CallError, StoreError: Nothing was written.
+            CallError: Nothing was written.
+            StoreError: Nothing was written, unless it says `maybe_done`: then the same key finds the task, and what has
+                no key is cancelled when the store is back.
         """
         operation = self.operation(operation_type)
         policy = operation.policy
@@ -189,7 +193,10 @@ class Registry:
             inputs=inputs,
             callback_url=joined(own=policy.webhook is not None, callback=callback),
         )
-        stored, created = await self._insert(operation, task)
+        try:
+            stored, created = await self._insert(operation, task)
+        except StoreUnavailable as error:
+            stored, created = await self._lost_answers.task_or_refusal(task, error, keyed=own_key is not None), True
         if not created and own_key is None and stored.fingerprint != task.fingerprint:
             stored, created = await self._insert(operation, replace(task, idempotency_key=None, fingerprint=""))
         if created:
@@ -360,6 +367,10 @@ class Registry:
                         open_refs.discard(task.task_ref)
                     yield self._shown(task)
 
+    async def stop(self) -> None:
+        """Look no more for tasks whose answers were lost."""
+        await self._lost_answers.stop()
+
     async def cancel(self, task_ref: str, *, scope: str) -> Task:
         """Cancel the task; a terminal one stays as it is. The worker hears of it and stops.
 
@@ -428,8 +439,11 @@ class Registry:
             except Refused:
                 return task
             note = await due_with(self._store, task, changed, now)
-            if changed is task or await self._store.replace(changed, note=note):
-                return changed
+            try:
+                if changed is task or await self._store.replace(changed, note=note):
+                    return changed
+            except StoreUnavailable as error:
+                raise told(error, "It may have been done all the same: the call may be repeated.") from error
 
 
 def _stopped() -> StoreUnavailable:

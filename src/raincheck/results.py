@@ -130,10 +130,11 @@ class Results:
         key = blob_key(now + timedelta(seconds=task.ttl_seconds) + margin)
         return await self._put(outcome, body, task.task_ref, key, give_up)
 
-    async def drop(self, outcome: Outcome | None) -> None:
-        """Nobody will ask for the result: remove its blob now. What fails here expires later."""
-        key = None if outcome is None or outcome.large is None else outcome.large.blob
-        if key is None or self._blobs is None:
+    async def drop(self, outcome: Outcome | None, *, stored: Outcome | None = None) -> None:
+        """Nobody will ask for the result: remove its blob now, unless it is that of the `stored` outcome. What fails
+        here expires later."""
+        key = _blob_of(outcome)
+        if key is None or self._blobs is None or key == _blob_of(stored):
             return
         try:
             await self._blobs.remove(key)
@@ -215,6 +216,10 @@ class Results:
             else:
                 break
         return _shown(outcome, body.large(task_ref, key), keep=False)
+
+
+def _blob_of(outcome: Outcome | None) -> str | None:
+    return None if outcome is None or outcome.large is None else outcome.large.blob
 
 
 def outcome_of(value: Any, limit: int) -> Outcome:

@@ -258,7 +258,8 @@ class Run:
                 # Heartbeats leave the version alone, so the record here may hold a lease that was renewed since.
                 changed = replace(changed, lease_until=max(changed.lease_until, now + self._lease_length))
             beside = note or await due_with(self._store, self.task, changed, now)
-            if changed is self.task or await self._store.replace(changed, note=beside):
+            lease_seconds = self._lease_length.total_seconds()
+            if changed is self.task or await self._store.replace(changed, lease_seconds=lease_seconds, note=beside):
                 if changed.version > self.version:
                     self.notify(changed)
                 return changed

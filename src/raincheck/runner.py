@@ -19,7 +19,7 @@ from raincheck.callbacks import Callbacks
 from raincheck.changes import Changes, Watch
 from raincheck.elapsed import elapsed
 from raincheck.engine import Slot
-from raincheck.errors import InternalError, StoreError
+from raincheck.errors import InternalError, StoreError, StoreUnavailable
 from raincheck.lease import driven, surely_held
 from raincheck.limits.limiter import Limiter, Permit
 from raincheck.operations.operation import Operation
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 _STUBBORN_SECONDS = 10.0
 # A claim that took longer is looked at once more before the operation begins.
 _FRESH_SECONDS = 0.05
+_RETRY_SECONDS = 0.5
 
 
 class Runner:
@@ -200,7 +201,32 @@ class Runner:
         except Refused:
             return None
         watch.seen(claimed)
-        return claimed if await self._store.replace(claimed) else None
+        try:
+            replaced = await self._store.replace(claimed, lease_seconds=self._lease.total_seconds())
+        except StoreUnavailable as error:
+            if not error.maybe_done:
+                raise
+            replaced = await self._holds(claimed)
+        return claimed if replaced else None
+
+    async def _holds(self, claimed: Task) -> bool:
+        """Whether the claim was made though its answer was lost: else the task would end as that of a lost worker.
+
+        Raises:
+            StoreError: The store has not answered for a lease.
+        """
+        seconds = self._lease.total_seconds()
+        give_up_at = elapsed() + seconds
+        while True:
+            leases, until = {claimed.task_ref: claimed.fence}, self._clock() + self._lease
+            try:
+                return not await asyncio.to_thread(
+                    self._store.renew, self._worker_id, leases, until, lease_seconds=seconds
+                )
+            except StoreError:
+                if elapsed() > give_up_at:
+                    raise
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def _look_again(self, run: Run) -> None:
         """The claim took its time: a caller may have been told of the task's end meanwhile, so that it must not begin.
@@ -246,7 +272,8 @@ class Runner:
             await run.apply_patiently(event, tries=5 if isinstance(event, Release) else None)
         except Refused as refused:
             if isinstance(event, Settle):
-                await self._results.drop(event.outcome)
+                # It may have been written, and the answer lost.
+                await self._results.drop(event.outcome, stored=run.task.outcome)
             logger.info(
                 "outcome discarded: %s",
                 refused.reason,

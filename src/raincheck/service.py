@@ -9,12 +9,13 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from raincheck.blobs import BlobStore
 from raincheck.callbacks import Callbacks
 from raincheck.changes import Changes
 from raincheck.clock import StoreClock
+from raincheck.elapsed import elapsed
 from raincheck.engine import EngineFactory
 from raincheck.engines.local import local_engine
 from raincheck.errors import StoreError
@@ -26,6 +27,7 @@ from raincheck.leftovers import Leftovers
 from raincheck.limits.limiter import Limiter
 from raincheck.logs import guard_logs
 from raincheck.lost_workers import LostWorkers, WorkerProcesses
+from raincheck.notes import Note
 from raincheck.operations.guardian import guardian_at_work
 from raincheck.operations.operation import Operation
 from raincheck.polling.patience_store import PatienceStore
@@ -48,7 +50,9 @@ logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 15.0
 _DELIVERY_SECONDS = 3.0
-_NO_TASK = "readiness"
+_READINESS = "readiness"
+_READINESS_KEPT = timedelta(hours=1)
+_READY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,7 +175,7 @@ class Service:
             clock=clock,
             sweep_seconds=min(1.0, lease / 4),
             lease_seconds=lease,
-            jumped_at=lambda: self._store_clock.jumped_at,
+            store_clock=self._store_clock,
             purge_others=self.results.purge,
             returned=self._engine.deliver,
             held=lambda: self._runner.leases,
@@ -193,6 +197,7 @@ class Service:
         )
         self._deliverer = Deliverer(store, self.settings.webhooks, operations, names=names, clock=clock)
         self._started = False
+        self._seen_ready_at = float("-inf")
 
     @property
     def running(self) -> int:
@@ -243,6 +248,7 @@ class Service:
         except TimeoutError:
             logger.error("%d tasks would not stop; their leases will run out", self._engine.running)
         await self._leftovers.stop()
+        await self.registry.stop()
         await self._close_executors()
         await self._sweeper.stop()
         await self._deliverer.stop(min(_DELIVERY_SECONDS, self.settings.drain_seconds))
@@ -258,18 +264,34 @@ class Service:
         logger.info("worker %s stopped", self.worker_id)
 
     async def unready(self, seconds: float) -> str | None:
-        """Why this process should get no work now, or None; the store has `seconds` to answer. Tells nothing secret."""
+        """Why this process should get no work now, or None; the store has `seconds` to answer. Tells nothing secret.
+
+        A store that can only be read takes no tasks: so it is written to, at most once a second however often is asked.
+        """
         if not self._started:
             return "this process is stopping, or not started yet"
+        if self._sweeper.failing:
+            return "the task store is not available"
+        if elapsed() - self._seen_ready_at < _READY_SECONDS:
+            return None
         try:
             async with asyncio.timeout(seconds):
-                await self._store.get(_NO_TASK)
+                await self._store.get(_READINESS)
+                await self._write_a_note()
         except TimeoutError:
             return f"the task store did not answer within {seconds:g} s"
         except StoreError as error:
             logger.warning("not ready: %s", error.message)
             return "the task store is not available"
+        self._seen_ready_at = elapsed()
         return None
+
+    async def _write_a_note(self) -> None:
+        there = await self._store.get_note(_READINESS, self.worker_id)
+        version = 1 if there is None else there.version + 1
+        expires_at = self.clock() + _READINESS_KEPT
+        note = Note(kind=_READINESS, key=self.worker_id, value=None, version=version, expires_at=expires_at)
+        await self._store.put_note(note)
 
     def _ended(self, task: Task) -> None:
         self.history.settled(task)

@@ -155,9 +155,19 @@ class TaskStore(NoteStore, Protocol):
         """The whole task as it is now, or None. Retention and scope are the registry's business."""
         ...
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
+    async def replace(
+        self,
+        task: Task,
+        *,
+        seen_lease: datetime | None = None,
+        lease_seconds: float | None = None,
+        note: Note | None = None,
+    ) -> bool:
         """Write the next version: only if the stored version is `task.version - 1`. False when it is not, or when the
         task is gone. The lease (`lease_until`) is written as the record has it.
+
+        With `lease_seconds` a store that tells its time by a server's clock counts the lease from that clock's now,
+        whatever the record says: who writes may not yet know that the clock was set. The others write the record's.
 
         With `seen_lease` only if the stored lease is also still that one: renewals do not change the version, and who
         takes a task from its worker must not overlook one.
@@ -167,8 +177,17 @@ class TaskStore(NoteStore, Protocol):
         """
         ...
 
-    def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
+    def renew(
+        self,
+        worker_id: str,
+        leases: Mapping[str, int],
+        lease_until: datetime,
+        *,
+        lease_seconds: float | None = None,
+    ) -> set[str]:
         """Extend this worker's leases (task_ref -> fencing number), and return those it no longer holds.
+
+        `lease_seconds` is as in `replace`.
 
         Blocking, for any thread but the event loop's. Does not change versions. A lease is held as long as the stored
         task is not terminal and has that worker and that fence, even if its time is over and nobody noticed.

@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
+from raincheck.clock import StoreClock
 from raincheck.elapsed import elapsed
 from raincheck.errors import StoreError
 from raincheck.leftovers import due_with
@@ -32,11 +33,15 @@ class Sweeper:
         purge_others: Removes up to so many of what else has expired; how many.
         returned: Called with each task that became pending again.
         lease_seconds: For so long after an outage of the store or a jump of the clock no lease counts as over: healthy
-            workers must have the time to renew theirs.
-        jumped_at: When the clock last jumped, on the clock of `raincheck.elapsed`.
+            workers must have the time to renew theirs. On a store over the network, whose clock may have jumped before
+            this process came, nor after its start.
+        store_clock: The store's clock: read again before anything counts as over, since it may just have been set.
         held: The tasks that run in this very process, with their fencing numbers. Their worker is not lost, only late:
             the machine slept, or the store took no writes for longer than a lease.
         lost_workers: Finds the tasks of workers whose process is known to be gone: they do not wait for their leases.
+
+    Attributes:
+        failing: Whether the store did not let the last sweep happen.
     """
 
     def __init__(
@@ -47,7 +52,7 @@ class Sweeper:
         sweep_seconds: float,
         purge_seconds: float = 60.0,
         lease_seconds: float = 0.0,
-        jumped_at: Callable[[], float] = lambda: float("-inf"),
+        store_clock: StoreClock | None = None,
         purge_others: Callable[[int], Awaitable[int]] | None = None,
         returned: Callable[[Task], Awaitable[None]],
         held: Callable[[], Mapping[str, int]] = dict[str, int],
@@ -60,9 +65,10 @@ class Sweeper:
         self._purge_seconds = purge_seconds
         self._purge_others = purge_others
         self._lease_seconds = lease_seconds
-        self._jumped_at = jumped_at
+        self._store_clock = store_clock
         self._returned = returned
-        self._blind = False
+        self.failing = False
+        self._blind = store.capabilities.remote
         self._saw_again_at = float("-inf")
         self._held = held
         self._loop_task: asyncio.Task[None] | None = None
@@ -85,6 +91,8 @@ class Sweeper:
             found = await self._store.overdue(self._clock(), _BATCH)
             if self._blind:
                 self._blind, self._saw_again_at = False, elapsed()
+            if found and self._store_clock is not None:
+                await self._store_clock.read_again()
             held = self._held()
             results = await asyncio.gather(*(self._sweep_one(task, held) for task in found))
             changed += sum(results)
@@ -137,7 +145,8 @@ class Sweeper:
         return True
 
     def _leases_are_spared(self) -> bool:
-        return elapsed() - max(self._saw_again_at, self._jumped_at()) < self._lease_seconds
+        jumped_at = self._store_clock.jumped_at if self._store_clock is not None else float("-inf")
+        return elapsed() - max(self._saw_again_at, jumped_at) < self._lease_seconds
 
     async def _sweep_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
@@ -149,8 +158,9 @@ class Sweeper:
                 if loop.time() >= purge_at:
                     await self.purge()
                     purge_at = loop.time() + self._purge_seconds
+                self.failing = False
             except StoreError as error:
-                self._blind = True
+                self._blind = self.failing = True
                 logger.warning("cannot sweep: %s", error.message)
             except Exception:  # the loop must outlive a bug: without it overdue tasks are never settled
                 logger.exception("a sweep failed")

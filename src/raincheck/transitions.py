@@ -214,9 +214,12 @@ def _checkpoint(task: Task, event: SaveCheckpoint, now: datetime) -> Task:
 
 def _ask(task: Task, event: AskInput, now: datetime) -> Task:
     _held(task, event)
-    if not event.requests:
+    # Who asks again, since the store's answer was lost, asks once.
+    asked = {request.key for request in task.inputs}
+    requests = tuple(request for request in event.requests if request.key not in asked)
+    if not requests:
         return task
-    return _next(task, now, status=TaskStatus.INPUT_REQUIRED, inputs=task.inputs + event.requests)
+    return _next(task, now, status=TaskStatus.INPUT_REQUIRED, inputs=task.inputs + requests)
 
 
 def _provide(task: Task, event: ProvideInput, now: datetime) -> Task:

@@ -27,6 +27,8 @@ def missing() -> str | None:
 @functools.cache
 def _library() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="raincheck-clock-"))
+    # A server that runs as another user loads it too.
+    folder.chmod(0o755)
     library = folder / "clock.so"
     source = Path(__file__).with_name("clock.c")
     subprocess.run(["cc", "-O2", "-Wall", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)

@@ -175,6 +175,16 @@ class Faults:
         finally:
             node.proxy.heal()
 
+    @makes("answers lost")
+    async def _lose_answers(self, node: Node, fault: Fault) -> None:
+        """What it asks of the store is done, and it does not hear of it."""
+        assert node.proxy is not None
+        node.proxy.lose_answers_from(b"")
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            node.proxy.heal()
+
     @makes("black hole")
     async def _black_hole(self, node: Node, fault: Fault) -> None:
         assert node.proxy is not None

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import redis
+from chaos import clocks
+from chaos.clocks import Clock
 
 from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
 from support.servers.postgres import PostgresServer
@@ -19,6 +22,7 @@ from support.servers.server import Server
 
 __all__ = ["GROUNDS", "Dynamodb", "Ground", "PostgresLocal", "Procrastinate", "RedisDocket", "Sqlite"]
 
+_STEP_SECONDS = 90
 _DELETE_JOBS = """
     do $$ declare place record; begin
         for place in select schemaname from pg_tables where tablename = 'procrastinate_jobs' loop
@@ -89,7 +93,7 @@ class Sqlite(Ground):
 
     name = "sqlite + local"
     provider = "sqlite"
-    kinds = ("store frozen",)
+    kinds = ("store frozen", "file away")
     remote = False
 
     def __init__(self, folder: Path) -> None:
@@ -114,16 +118,31 @@ class Sqlite(Ground):
     def _file(self) -> Path:
         return self.folder / "tasks.db"
 
+    @property
+    def _aside(self) -> Path:
+        return self.folder / "aside.db"
+
     async def go_down(self, kind: str) -> None:
         """See `Ground.go_down`."""
-        await asyncio.to_thread(self._take_lock)
+        await asyncio.to_thread(self._take_file_away if kind == "file away" else self._take_lock)
 
     def _take_lock(self) -> None:
-        self._lock = sqlite3.connect(self._file, timeout=30, isolation_level=None, check_same_thread=False)
+        self._lock = self._connected()
         self._lock.execute("begin immediate")
+
+    def _take_file_away(self) -> None:
+        # With a connection of ours there is a journal, whoever is killed meanwhile.
+        self._lock = self._connected()
+        self._lock.execute("select count(*) from task").fetchall()
+        self._file.rename(self._aside)
+
+    def _connected(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._file, timeout=30, isolation_level=None, check_same_thread=False)
 
     async def come_back(self) -> None:
         """See `Ground.come_back`."""
+        if self._aside.exists():
+            self._aside.rename(self._file)
         lock, self._lock = self._lock, None
         if lock is not None:
             await asyncio.to_thread(lock.close)
@@ -146,7 +165,14 @@ class _Served(Ground):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.server = self.make()
-        self._frozen = False
+        self._frozen = self._stepped = False
+        self._clock: Clock | None = None
+        if "store's clock" in self.kinds and clocks.missing() is None:
+            # Where a server that runs as another user reaches it.
+            self._clock_folder = tempfile.TemporaryDirectory(prefix="raincheck-store-clock-")
+            Path(self._clock_folder.name).chmod(0o755)
+            self._clock = Clock(Path(self._clock_folder.name) / "clock")
+            self.server.environment |= self._clock.environment()
 
     @classmethod
     def missing(cls) -> str | None:
@@ -172,6 +198,10 @@ class _Served(Ground):
         if kind == "store frozen":
             self._frozen = True
             self.server.freeze()
+        elif kind == "store's clock":
+            self._stepped = True
+            if self._clock is not None:
+                self._clock.shift(_STEP_SECONDS)
         else:
             await asyncio.to_thread(self.server.kill if kind == "store killed" else self.stop_at_once)
 
@@ -184,6 +214,10 @@ class _Served(Ground):
         if self._frozen:
             self._frozen = False
             self.server.thaw()
+        elif self._stepped:
+            self._stepped = False
+            if self._clock is not None:
+                self._clock.shift(0)
         else:
             await asyncio.to_thread(self.server.start)
 
@@ -193,7 +227,7 @@ class PostgresLocal(_Served):
 
     name = "postgres + local"
     provider = "postgres"
-    kinds = ("store stopped", "store killed", "store frozen")
+    kinds = ("store stopped", "store killed", "store frozen", "store's clock")
     kind = PostgresServer
     make = PostgresServer
     server: PostgresServer
@@ -233,7 +267,7 @@ class RedisDocket(_Served):
     name = "redis + docket"
     provider = "redis"
     engine = "docket"
-    kinds = ("store stopped", "store killed", "store frozen", "queue flushed")
+    kinds = ("store stopped", "store killed", "store frozen", "store's clock", "queue flushed")
     kind = RedisServer
     make = RedisServer
     server: RedisServer

@@ -53,11 +53,14 @@ KINDS: Mapping[str, Kind] = {
     "redeploy": Kind(victim="node", possible="anywhere", seconds=_down),
     "cut": Kind(victim="node", possible="network", seconds=_between(0.1, 1.2)),
     "black hole": Kind(victim="node", possible="network", seconds=_between(1.3, 2.2)),
+    "answers lost": Kind(victim="node", possible="network", seconds=_between(0.3, 1.5)),
     "clock": Kind(victim="node", possible="clock", seconds=_between(1.3, 2.2)),
     "crowd": Kind(victim="server", possible="anywhere", seconds=_none),
     "store stopped": Kind(victim="store", possible="ground", seconds=_between(0, 1)),
     "store killed": Kind(victim="store", possible="ground", seconds=_between(0, 1)),
     "store frozen": Kind(victim="store", possible="ground", seconds=_between(0.3, 1.5)),
+    "store's clock": Kind(victim="store", possible="ground", seconds=_between(0.5, 3)),
+    "file away": Kind(victim="store", possible="ground", seconds=_between(0.1, 1.5)),
     "queue flushed": Kind(victim="store", possible="ground", seconds=_none),
 }
 """Every kind of fault. To add one: an entry here; what it does, in `chaos.faults` (a method of `Faults` under `@makes`)

@@ -123,7 +123,7 @@ def _sweeper(store: SqliteStore, clock: StoreClock, *, lease_seconds: float) -> 
         clock=clock,
         sweep_seconds=1.0,
         lease_seconds=lease_seconds,
-        jumped_at=lambda: clock.jumped_at,
+        store_clock=clock,
         returned=_nobody,
     )
 

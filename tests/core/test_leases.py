@@ -84,17 +84,31 @@ class CutOff(SqliteStore):
     def capabilities(self) -> Capabilities:
         return replace(super().capabilities, remote=True)
 
-    def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
+    def renew(
+        self,
+        worker_id: str,
+        leases: Mapping[str, int],
+        lease_until: datetime,
+        *,
+        lease_seconds: float | None = None,
+    ) -> set[str]:
         self._reach()
-        return super().renew(worker_id, leases, lease_until)
+        return super().renew(worker_id, leases, lease_until, lease_seconds=lease_seconds)
 
     async def versions(self, task_refs: Collection[str]) -> Mapping[str, int]:
         self._reach()
         return await super().versions(task_refs)
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
+    async def replace(
+        self,
+        task: Task,
+        *,
+        seen_lease: datetime | None = None,
+        lease_seconds: float | None = None,
+        note: Note | None = None,
+    ) -> bool:
         self._reach()
-        return await super().replace(task, seen_lease=seen_lease, note=note)
+        return await super().replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, note=note)
 
     def _reach(self) -> None:
         if self.cut:

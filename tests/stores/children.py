@@ -11,6 +11,7 @@ import os
 import resource
 import sqlite3
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from stores.records import after, claimed, new_task, stored
 
 from raincheck.errors import StoreError
 from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import TaskStatus
+from raincheck.task import Task, TaskStatus
 
 
 def say(line: str) -> None:
@@ -124,6 +125,35 @@ async def open_without_room(path: str, _: str) -> None:
     say("synchronous {}, cache {}".format(*facts))
 
 
+async def call_all_the_time(path: str, seconds: str) -> None:
+    """For each line that comes in, call with many callers for so long; what they were told, and the longest call."""
+    store = SqliteStore(path, busy_seconds=1.0)
+    await store.open()
+    store.subscribe(lambda change: None)
+    tasks = [await stored(store, arguments={"a": "x" * 9000}) for _ in range(50)]
+    say("ready")
+
+    async def call(task: Task, until: float, told: set[str]) -> float:
+        longest = 0.0
+        while (began := time.monotonic()) < until:
+            for verb in (store.insert(new_task()), store.get(task.task_ref)):
+                try:
+                    await verb
+                    told.add("done")
+                except StoreError as error:
+                    told.add(f"{type(error).__name__}: {error.message}")
+            longest = max(longest, time.monotonic() - began)
+            await asyncio.sleep(0)
+        return longest
+
+    while await asyncio.to_thread(sys.stdin.readline):
+        told: set[str] = set()
+        until = time.monotonic() + float(seconds)
+        longest = max(await asyncio.gather(*(call(task, until, told) for task in tasks for _ in range(4))))
+        say(json.dumps({"told": sorted(told), "longest": round(longest, 2)}))
+    await store.close()
+
+
 async def open_as_nobody(path: str, _: str) -> None:
     """Open the store without the rights of root."""
     say("ready")
@@ -151,6 +181,7 @@ VERBS: dict[str, Callable[[str, str], Awaitable[None]]] = {
     "fill": fill,
     "open_without_room": open_without_room,
     "open_as_nobody": open_as_nobody,
+    "call_all_the_time": call_all_the_time,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,14 +17,16 @@ _TESTS = Path(__file__).parent.parent
 class Child:
     """A running child."""
 
-    def __init__(self, verb: str, place: Path | str, argument: str, program: str) -> None:
+    def __init__(
+        self, verb: str, place: Path | str, argument: str, program: str, environment: Mapping[str, str]
+    ) -> None:
         search = os.pathsep.join([str(_TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name(program)), verb, str(place), argument],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": search},
+            env={**os.environ, "PYTHONPATH": search, **environment},
         )
 
     def line(self) -> str:
@@ -55,9 +57,16 @@ class Child:
 
 
 @contextmanager
-def child(verb: str, place: Path | str, argument: str = "", *, program: str = "children.py") -> Generator[Child]:
+def child(
+    verb: str,
+    place: Path | str,
+    argument: str = "",
+    *,
+    program: str = "children.py",
+    environment: Mapping[str, str] | None = None,
+) -> Generator[Child]:
     """A child that is ready; killed at the end if it still runs."""
-    started = Child(verb, place, argument, program)
+    started = Child(verb, place, argument, program, environment or {})
     try:
         assert started.line() == "ready"
         yield started

@@ -147,7 +147,7 @@ def _rows(name: str, refs: list[str]) -> str:
     rows = {
         "insert": [_row(new_task(idempotency_key="new")), _row(replace(ended, task_ref="x", created_at=after(9)))],
         "replace": [replace_row(pending, 1, None)],
-        "replace_with_notes": [replace_row(pending, 1, None, _note(8))],
+        "replace_with_notes": [replace_row(pending, 1, None, note=_note(8))],
         "write_notes": [_note_row(5, 1), _note_row(7, 1, removes=True), _note_row(TASKS)],
     }
     return f"[{','.join(rows.get(name, []))}]"

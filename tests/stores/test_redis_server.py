@@ -22,6 +22,7 @@ from stores.redis_keys import keys
 
 from raincheck.errors import StoreUnusable
 from raincheck.notes import Note
+from raincheck.stores import redis as redis_store
 from raincheck.stores.redis import RedisStore
 from raincheck.stores.redis_scripts import SCRIPTS
 from raincheck.task import Outcome, Progress, TaskStatus, inflight_key
@@ -377,3 +378,28 @@ def test_scripts_are_files_of_the_package() -> None:
     for script in SCRIPTS.values():
         assert b"\n--" not in script.text
         assert len(script.sha) == 40
+
+
+async def test_a_server_that_is_made_a_cache_in_use_and_what_it_evicts_is_told_in_the_log(
+    make_redis: MakeRedis, redis_server: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_store, "_LOOK_SECONDS", 0.0)
+    store = make_redis(redis_server.url)
+    await store.open()
+    await store.time()
+    assert not _critical(caplog)
+    with contextlib.closing(redis_server.client()) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        for _ in range(2):
+            await store.time()
+        (told,) = _critical(caplog)
+        assert "may evict tasks from now on, and loses them (maxmemory-policy is allkeys-lru)" in told
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 100_000)
+        for number in range(100):
+            client.set(f"filler{number}", "x" * 10_000)
+    await store.time()
+    assert "has evicted" in _critical(caplog)[1]
+
+
+def _critical(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL]

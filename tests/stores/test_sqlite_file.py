@@ -17,11 +17,11 @@ from raincheck.errors import QueueFull, StoreUnavailable, StoreUnusable
 from raincheck.store import Room
 from raincheck.stores import sqlite as sqlite_store
 from raincheck.stores.sqlite import SqliteStore
+from raincheck.stores.sqlite_file import create_file
 from raincheck.stores.sqlite_schema import (
     APPLICATION_ID,
     Migration,
     connect_writer,
-    create_file,
     migrate,
     packaged_migrations,
 )

@@ -322,6 +322,30 @@ async def test_leases_are_renewed_while_the_event_loop_is_blocked(store: TaskSto
     assert len(await store.overdue(after(90), 10)) == 3
 
 
+async def test_a_lease_of_a_length_is_counted_by_the_servers_clock_where_there_is_one(store: TaskStore) -> None:
+    """And so is when the task is due: a worker that has not heard of the clock names a moment that is over."""
+    long_ago = after(-(10**6))
+    task, remote = (
+        await stored(store, created_at=after(-2 * 10**6), deadline_at=after(10**6)),
+        store.capabilities.remote,
+    )
+    claim = transition(task, Claim(worker_id="w", lease_until=long_ago), long_ago)
+    assert await store.replace(claim, lease_seconds=20)
+    for renewed in (False, True):
+        if renewed:
+            lost = await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, long_ago, lease_seconds=60)
+            assert lost == set()
+        now = await store.time() if remote else None
+        found = await store.get(task.task_ref)
+        assert found is not None
+        assert found.lease_until is not None
+        expected = long_ago if now is None else now + timedelta(seconds=60 if renewed else 20)
+        # DynamoDB tells whole seconds; and the machine may be busy.
+        assert abs((found.lease_until - expected).total_seconds()) < (10 if remote else 1e-6)
+        assert list(await store.overdue(found.lease_until - timedelta(seconds=1e-6), 10)) == []
+        assert list(await store.overdue(found.lease_until, 10)) == [found]
+
+
 async def test_a_task_is_not_taken_from_a_worker_that_renewed_meanwhile(store: TaskStore) -> None:
     task = await apply(store, await stored(store, retry_when_lost=True), Claim(worker_id="w", lease_until=after(10)))
     assert await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(40)) == set()

@@ -60,6 +60,9 @@ class TcpProxy(Listener):
 
     A black hole keeps every connection open and passes nothing on; what was sent meanwhile arrives when it heals, as
     after a partition of a network that TCP outlives. A cut resets every connection, and each new one at once.
+
+    Attributes:
+        loses_answers: Whether it does.
     """
 
     def __init__(self, upstream: int, port: int = 0) -> None:
@@ -68,6 +71,8 @@ class TcpProxy(Listener):
         self._passes = asyncio.Event()
         self._passes.set()
         self._refuses = False
+        self._mark: bytes | None = None
+        self.loses_answers = False
         self._delay = 0.0
         self._pipes: set[asyncio.StreamWriter] = set()
 
@@ -85,12 +90,20 @@ class TcpProxy(Listener):
         for writer in tuple(self._pipes):
             _reset(writer)
 
+    def lose_answers_from(self, mark: bytes) -> None:
+        """From the first request on that contains the mark, pass requests on and lose every answer."""
+        self._mark = mark
+
     def slow_down(self, seconds: float) -> None:
         """Pass everything on so much later, one chunk after the other."""
         self._delay = seconds
 
     def heal(self) -> None:
-        """Forward again."""
+        """Forward again; a connection that lost an answer is of no use any more."""
+        self._mark = None
+        if self.loses_answers:
+            self.loses_answers = False
+            self.reset()
         self._refuses = False
         self._delay = 0.0
         self._passes.set()
@@ -105,7 +118,8 @@ class TcpProxy(Listener):
         pipes = {writer, back}
         self._pipes |= pipes
         try:
-            pumps = [asyncio.create_task(self._pump(reader, back)), asyncio.create_task(self._pump(there, writer))]
+            requests = asyncio.create_task(self._pump(reader, back, looks=True))
+            pumps = [requests, asyncio.create_task(self._pump(there, writer))]
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -116,10 +130,14 @@ class TcpProxy(Listener):
             self._pipes -= pipes
             back.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, looks: bool = False) -> None:
         while chunk := await reader.read(_CHUNK):
             await self._passes.wait()
             await asyncio.sleep(self._delay)
+            if looks:
+                self.loses_answers |= self._mark is not None and self._mark in chunk
+            elif self.loses_answers:
+                continue
             writer.write(chunk)
             await writer.drain()
 

@@ -21,4 +21,5 @@ def for_callers(error: StoreError) -> StoreError:
     correlation = secrets.token_hex(8)
     logger.warning("the task store failed, correlation id %s: %s", correlation, error.message)
     told = without_folders(_ADDRESS.sub("", error.message))
-    return type(error)(told, retryable=error.retryable, details={"correlation_id": correlation})
+    details = {**error.details, "correlation_id": correlation}
+    return type(error)(told, retryable=error.retryable, details=details)

@@ -205,22 +205,38 @@ class DynamoDBStore:
         self._check_open()
         return await self._reads.task(task_ref)
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
+    async def replace(
+        self,
+        task: Task,
+        *,
+        seen_lease: datetime | None = None,
+        lease_seconds: float | None = None,
+        note: Note | None = None,
+    ) -> bool:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again: arguments,
         deadline, retention, key, priority, where to call back."""
 
         async def write() -> bool:
             names = [f"task#{task.task_ref}", *(() if note is None else (note_name(note),))]
             async with self._turns.alone(*names):
-                return await self._writes.replace(task, seen_lease, note)
+                return await self._writes.replace(task, seen_lease, lease_seconds, note)
 
         return await self._carried_out(write(), lambda replaced: replaced, task)
 
-    def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
+    def renew(
+        self,
+        worker_id: str,
+        leases: Mapping[str, int],
+        lease_until: datetime,
+        *,
+        lease_seconds: float | None = None,
+    ) -> set[str]:
         """See `TaskStore.renew`."""
         if self._blocking is None:
             raise self._connection.closed()
-        return renew_leases(self._blocking, worker_id, leases, lease_until) if leases else set()
+        if not leases:
+            return set()
+        return renew_leases(self._blocking, worker_id, leases, self._blocking.clock.after(lease_seconds, lease_until))
 
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
         """See `TaskStore.claimable`."""

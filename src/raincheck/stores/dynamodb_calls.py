@@ -28,7 +28,7 @@ from botocore.exceptions import ClientError  # pyright: ignore[reportMissingType
 from raincheck.elapsed import elapsed
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.stores.dynamodb_clock import AnsweredClock
-from raincheck.stores.dynamodb_errors import FOREIGN, failed_conditions, is_cut, is_passing, store_error
+from raincheck.stores.dynamodb_errors import FOREIGN, failed_conditions, is_cut, is_passing, is_unanswered, store_error
 from raincheck.tls import Tls
 
 __all__ = ["Answer", "BlockingCalls", "Calls", "Connection", "begun", "together"]
@@ -41,6 +41,9 @@ Answer = Mapping[str, Any]
 _CUTS = 3
 _FIRST_PAUSE = 0.02
 _LONGEST_PAUSE = 0.5
+
+
+_READS = frozenset({"batch_get_item", "describe_table", "describe_time_to_live", "get_item", "query"})
 
 
 _began: ContextVar[float | None] = ContextVar("began")
@@ -138,18 +141,26 @@ class Connection:
 
     def unknown(self) -> StoreUnavailable:
         """The error where nobody can tell any more whether a write was carried out."""
-        return StoreUnavailable(f"{self.place} did not answer in time: it is not known whether it took the write.")
+        told = f"{self.place} did not answer in time: it is not known whether it took the write."
+        return StoreUnavailable(told, maybe_done=True)
 
 
 class _Tries:
-    """Whether a call that failed is to be tried again, and when."""
+    """Whether a call that failed is to be tried again, and when; and whether it may have been carried out.
 
-    def __init__(self) -> None:
+    Args:
+        writes: Whether it changes anything.
+    """
+
+    def __init__(self, *, writes: bool) -> None:
+        self._writes = writes
+        self._maybe_done = False
         self._cuts = 0
         self._number = 0
 
     def pause(self, error: BaseException) -> float | None:
         """Seconds until the next try; None: there is none."""
+        self._maybe_done = self._maybe_done or is_unanswered(error)
         if is_cut(error):
             self._cuts += 1
         elif not is_passing(error):
@@ -159,6 +170,12 @@ class _Tries:
         self._number += 1
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._number)
         return random.uniform(_FIRST_PAUSE / 2, longest)  # noqa: S311  no secret
+
+    def told(self, error: StoreError, *, broken_off: bool = False) -> StoreError:
+        """The error, which says whether the call may have been carried out all the same."""
+        if isinstance(error, StoreUnavailable):
+            error.maybe_done = self._writes and (self._maybe_done or broken_off)
+        return error
 
 
 class Calls:
@@ -252,7 +269,7 @@ class Calls:
         self, operation: str, method: Callable[..., Awaitable[Answer]], request: Answer, until: float
     ) -> Answer:
         loop = asyncio.get_running_loop()
-        tries = _Tries()
+        tries = _Tries(writes=operation not in _READS)
         last: BaseException | None = None
         try:
             async with asyncio.timeout_at(until):
@@ -274,19 +291,15 @@ class Calls:
                         last = error
                         pause = tries.pause(error)
                         if pause is None:
-                            raise self.connection.error(error, operation) from error
+                            raise tries.told(self.connection.error(error, operation)) from error
                     else:
                         self._answered_at = loop.time()
-                        self._hear_the_time(answer, asked_at)
+                        _hear_the_time(self.clock, answer, asked_at)
                         return answer
                     await asyncio.sleep(pause)
         except TimeoutError as error:
-            raise self.connection.error(last or error, operation) from error
-
-    def _hear_the_time(self, answer: Answer, asked_at: float) -> None:
-        headers: Mapping[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-        if (date := headers.get("date")) is not None:
-            self.clock.heard(date, asked_at, elapsed())
+            # It was broken off in a call, or between two of them.
+            raise tries.told(self.connection.error(last or error, operation), broken_off=True) from error
 
     async def on_table(self, operation: str, **request: Any) -> Answer:
         """`call`, of an operation that takes `TableName`."""
@@ -294,7 +307,11 @@ class Calls:
 
 
 class BlockingCalls:
-    """A client for threads without an event loop, made when it is first used."""
+    """A client for threads without an event loop, made when it is first used.
+
+    Attributes:
+        clock: See `Calls.clock`: of what is asked here, as the event loop may stand still.
+    """
 
     # The most threads that call at once.
     connections = 8
@@ -304,6 +321,7 @@ class BlockingCalls:
         self._lock = threading.Lock()
         self._client: Any = None
         self._open = True
+        self.clock = AnsweredClock()
 
     def close(self) -> None:
         """Close its connections. Idempotent."""
@@ -315,16 +333,20 @@ class BlockingCalls:
     def call(self, operation: str, **request: Any) -> Answer:
         """See `Calls.on_table`."""
         until = time.monotonic() + self._connection.timeout_seconds
-        tries = _Tries()
+        tries = _Tries(writes=True)
         while True:
+            asked_at = elapsed()
             try:
-                return getattr(self._connected(), operation)(TableName=self._connection.table, **request)
+                answer = getattr(self._connected(), operation)(TableName=self._connection.table, **request)
             except FOREIGN as error:
                 if (failed := failed_conditions(error)) is not None:
                     raise failed from None
                 pause = tries.pause(error)
                 if pause is None or time.monotonic() + pause > until:
                     raise self._connection.error(error, operation) from error
+            else:
+                _hear_the_time(self.clock, answer, asked_at)
+                return answer
             time.sleep(pause)
 
     def _connected(self) -> Any:
@@ -340,3 +362,9 @@ class BlockingCalls:
                     **self._connection.arguments(),
                 )
             return self._client
+
+
+def _hear_the_time(clock: AnsweredClock, answer: Answer, asked_at: float) -> None:
+    headers: Mapping[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    if (date := headers.get("date")) is not None:
+        clock.heard(date, asked_at, elapsed())

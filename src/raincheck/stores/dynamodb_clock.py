@@ -46,6 +46,11 @@ class AnsweredClock:
             lowest = highest = min(max(lowest, least), most)
         self._lowest, self._highest, self._heard_at = lowest, highest, heard_at
 
+    def after(self, seconds: float | None, otherwise: datetime) -> datetime:
+        """So many seconds after their now; the other where that is not known, or not asked for."""
+        now = None if seconds is None else self.now()
+        return otherwise if now is None or seconds is None else now + timedelta(seconds=seconds)
+
     def now(self) -> datetime | None:
         """Their time; None before the first answer."""
         if self._lowest == float("-inf"):

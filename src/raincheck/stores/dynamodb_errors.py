@@ -28,7 +28,16 @@ from botocore.exceptions import (  # pyright: ignore[reportMissingTypeStubs]
 
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
 
-__all__ = ["FOREIGN", "ConditionFailed", "code_of", "failed_conditions", "is_cut", "is_passing", "store_error"]
+__all__ = [
+    "FOREIGN",
+    "ConditionFailed",
+    "code_of",
+    "failed_conditions",
+    "is_cut",
+    "is_passing",
+    "is_unanswered",
+    "store_error",
+]
 
 FOREIGN = (BotoCoreError, ClientError, aiohttp.ClientError, OSError, json.JSONDecodeError)
 """What a call of the client may raise."""
@@ -115,6 +124,13 @@ def is_passing(error: BaseException) -> bool:
 def is_cut(error: BaseException) -> bool:
     """Whether the connection could not be made or was lost: the call may have been carried out all the same."""
     return isinstance(error, _CUT)
+
+
+def is_unanswered(error: BaseException) -> bool:
+    """Whether the call was sent, and nobody said what became of it."""
+    if isinstance(error, ClientError):
+        return code_of(error) in _BROKEN
+    return not isinstance(error, (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError, SSLError))
 
 
 def store_error(error: BaseException, place: str, action: str, seconds: float) -> StoreError:

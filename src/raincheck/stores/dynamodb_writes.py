@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -171,8 +172,12 @@ class Writes:
 
     # The next version.
 
-    async def replace(self, task: Task, seen_lease: datetime | None, note: Note | None) -> bool:
+    async def replace(
+        self, task: Task, seen_lease: datetime | None, lease_seconds: float | None, note: Note | None
+    ) -> bool:
         """See `TaskStore.replace`."""
+        if task.lease_until is not None:
+            task = replace(task, lease_until=self._calls.clock.after(lease_seconds, task.lease_until))
         if not storable(task.task_ref):
             return False
         bodies = _changing(task)

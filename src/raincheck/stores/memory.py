@@ -143,7 +143,14 @@ class MemoryStore:
             kept = self._kept.get(task_ref)
         return None if kept is None else kept.fresh()
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
+    async def replace(
+        self,
+        task: Task,
+        *,
+        seen_lease: datetime | None = None,
+        lease_seconds: float | None = None,
+        note: Note | None = None,
+    ) -> bool:
         """See `TaskStore.replace`."""
         kept = self._kept_of(task)
         with self._usable():
@@ -160,7 +167,14 @@ class MemoryStore:
         self._listeners.tell(task)
         return True
 
-    def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
+    def renew(
+        self,
+        worker_id: str,
+        leases: Mapping[str, int],
+        lease_until: datetime,
+        *,
+        lease_seconds: float | None = None,
+    ) -> set[str]:
         """See `TaskStore.renew`."""
         lost: set[str] = set()
         with self._usable():

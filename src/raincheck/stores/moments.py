@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["EPOCH", "from_micros", "micros_or_none", "moment_or_none", "to_micros"]
+__all__ = ["EPOCH", "from_micros", "length_in_micros", "micros_or_none", "moment_or_none", "to_micros"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -18,6 +18,11 @@ def to_micros(moment: datetime) -> int:
 def from_micros(micros: int) -> datetime:
     """The moment again."""
     return EPOCH + timedelta(microseconds=micros)
+
+
+def length_in_micros(seconds: float | None) -> int | None:
+    """A length of time, where there is one."""
+    return None if seconds is None else round(seconds * 1_000_000)
 
 
 def micros_or_none(moment: datetime | None) -> int | None:

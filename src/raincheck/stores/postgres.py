@@ -18,7 +18,7 @@ from raincheck.errors import StoreUnavailable
 from raincheck.notes import Note
 from raincheck.store import Capabilities, Companion, Cursor, Inserted, Listener, Room, TaskSummary
 from raincheck.stores.listeners import Listeners
-from raincheck.stores.moments import micros_or_none, to_micros
+from raincheck.stores.moments import length_in_micros, micros_or_none, to_micros
 from raincheck.stores.postgres_connections import Address, Connection, Connections, cut_off_at, statements
 from raincheck.stores.postgres_errors import is_starting, store_error
 from raincheck.stores.postgres_lanes import Lane, Request
@@ -26,7 +26,7 @@ from raincheck.stores.postgres_notes import GetNote, GetNotes, WriteNote, WriteN
 from raincheck.stores.postgres_renewer import Renewer
 from raincheck.stores.postgres_room import InsertWithRoom
 from raincheck.stores.postgres_rows import Row, note_from, storable, summary_from, task_from, text_from
-from raincheck.stores.postgres_schema import check, migrate, missing, packaged_migrations
+from raincheck.stores.postgres_schema import check, migrate, missing, packaged_migrations, warn_of_weak_settings
 from raincheck.stores.postgres_signals import Signals
 from raincheck.stores.postgres_writes import Insert, InsertMany, Replace, ReplaceMany, shard
 from raincheck.task import Task, TaskStatus
@@ -147,16 +147,34 @@ class PostgresStore:
         self._opened().gets.put(_Get(storable(task_ref), done))
         return await done
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
+    async def replace(
+        self,
+        task: Task,
+        *,
+        seen_lease: datetime | None = None,
+        lease_seconds: float | None = None,
+        note: Note | None = None,
+    ) -> bool:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again."""
         running = self._opened()
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        running.replaces.put(Replace(task, done, micros_or_none(seen_lease), note))
+        change = Replace(task, done, micros_or_none(seen_lease), note, lease_length=length_in_micros(lease_seconds))
+        running.replaces.put(change)
         return await done
 
-    def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
+    def renew(
+        self,
+        worker_id: str,
+        leases: Mapping[str, int],
+        lease_until: datetime,
+        *,
+        lease_seconds: float | None = None,
+    ) -> set[str]:
         """See `TaskStore.renew`."""
-        return self._opened().renewer.renew(worker_id, leases, to_micros(lease_until)) if leases else set()
+        if not leases:
+            return set()
+        length = length_in_micros(lease_seconds)
+        return self._opened().renewer.renew(worker_id, leases, to_micros(lease_until), length)
 
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
         """See `TaskStore.claimable`."""
@@ -285,6 +303,7 @@ class PostgresStore:
         latest = migrations[-1].version
         async with _first(connections, until) as connection:
             with cut_off_at(connection, until):
+                await warn_of_weak_settings(connection, self._address)
                 if await check(connection, self._address, latest):
                     return
             if not self._migrate:

@@ -11,11 +11,11 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import psycopg
 
-from raincheck.errors import StoreError
+from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.stores.postgres_connections import Connection, Connections
 from raincheck.stores.postgres_errors import is_lost, may_pass, store_error
 
@@ -38,14 +38,19 @@ class Request:
         done: Where the answer goes.
         size: About how many bytes it sends.
         doubtful: Whether it was sent once, and the connection was lost before the answer.
+        sent: Whether it is on its way, or `doubtful`: the server may carry it out.
+        writes: Whether it changes anything.
     """
 
-    __slots__ = ("done", "doubtful", "give_up_at", "size")
+    __slots__ = ("done", "doubtful", "give_up_at", "sent", "size")
+
+    writes: ClassVar[bool] = False
 
     def __init__(self, done: asyncio.Future[Any], size: int = 0) -> None:
         self.done = done
         self.size = size
         self.doubtful = False
+        self.sent = False
         self.give_up_at = 0.0
 
 
@@ -173,6 +178,8 @@ class Lane(Generic[_R]):
         try:
             async with self._connections.one(until) as connection:
                 sent = True
+                for request in batch:
+                    request.sent = True
                 await self._serve(connection, batch, until - loop.time())
         except (psycopg.Error, TimeoutError, OSError, StoreError) as error:
             if may_pass(error):
@@ -183,6 +190,7 @@ class Lane(Generic[_R]):
                     self._trouble = error
                 self._put_back(batch, doubtful=sent and is_lost(error))
                 return False
+            _taken_back(batch)
             await self._apart(batch, error)
         except Exception as error:  # boundary: a bug of ours must not leave callers without an answer
             logger.exception("a statement could not be served")
@@ -206,7 +214,7 @@ class Lane(Generic[_R]):
     def _put_back(self, batch: list[_R], *, doubtful: bool) -> None:
         for request in reversed(batch):
             if not request.done.done():
-                request.doubtful = request.doubtful or doubtful
+                request.sent = request.doubtful = request.doubtful or doubtful
                 self._queue.appendleft(request)
 
     def _fail(self, request: _R, error: BaseException) -> None:
@@ -215,4 +223,12 @@ class Lane(Generic[_R]):
             mapped = store_error(error, self._connections.address.place) if known else error
             if mapped is not error:
                 mapped.__cause__ = error
+            if request.writes and request.sent and isinstance(mapped, StoreUnavailable):
+                mapped.maybe_done = True
             request.done.set_exception(mapped)
+
+
+def _taken_back(batch: Sequence[Request]) -> None:
+    """The server answered that it did none of it."""
+    for request in batch:
+        request.sent = request.doubtful

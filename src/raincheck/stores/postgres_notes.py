@@ -56,6 +56,8 @@ class WriteNote(Request):
 
     __slots__ = ("change_id", "place", "removes", "row", "stored")
 
+    writes = True
+
     def __init__(self, note: Note, done: asyncio.Future[bool], *, removes: bool) -> None:
         self.place = storable(note.kind), storable(note.key)
         self.change_id = random.getrandbits(62)
@@ -104,7 +106,8 @@ class WriteNotes:
             elif version is not None and version <= each.stored + (not each.removes):
                 _answer(each, False)
             else:
-                refuse(each, StoreUnavailable(f"The task store {self._place} does not answer: {_CHANGED_SINCE}."))
+                told = f"The task store {self._place} does not answer: {_CHANGED_SINCE}."
+                refuse(each, StoreUnavailable(told, maybe_done=True))
 
 
 def _places(requests: Sequence[GetNote] | Sequence[WriteNote]) -> dict[str, Any]:

@@ -34,11 +34,11 @@ class Renewer:
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
         self._closed = False
 
-    def renew(self, worker_id: str, leases: Mapping[str, int], until: int) -> set[str]:
-        """See `TaskStore.renew`; `until` in microseconds."""
+    def renew(self, worker_id: str, leases: Mapping[str, int], until: int, length: int | None) -> set[str]:
+        """See `TaskStore.renew`; `until`, and `length` from the server's now on, in microseconds."""
         give_up_at = time.monotonic() + self._address.timeout_seconds
         rows = json.dumps([{"task_ref": storable(ref), "fence": fence} for ref, fence in leases.items()])
-        parameters = {"leases": rows, "worker_id": storable(worker_id), "until": until}
+        parameters = {"leases": rows, "worker_id": storable(worker_id), "until": until, "length": length}
         if not self._lock.acquire(timeout=self._address.timeout_seconds):
             raise StoreUnavailable(f"The task store {self._address.place} did not answer in time.")
         try:

@@ -120,8 +120,11 @@ def insert_row(task: Task, digest: str | None) -> str:
     return row_text(row)
 
 
-def replace_row(task: Task, change_id: int, seen_lease: int | None, note: Note | None = None) -> str:
-    """The next version of a task and the note beside it, for the statement `replace`; `seen_lease` in microseconds.
+def replace_row(
+    task: Task, change_id: int, seen_lease: int | None, lease_length: int | None = None, note: Note | None = None
+) -> str:
+    """The next version of a task and the note beside it, for the statement `replace`; the lease that was seen, and the
+    length of the one to come, in microseconds.
 
     Raises:
         TypeError: Its outcome, a question, its checkpoint or the note's value is not a JSON value.
@@ -129,6 +132,8 @@ def replace_row(task: Task, change_id: int, seen_lease: int | None, note: Note |
     row = _changing(task)
     row["change_id"] = change_id
     row["seen_lease"] = seen_lease
+    if task.lease_until is not None:
+        row["lease_length"] = lease_length
     if note is not None:
         row["note"] = note_members(note, change_id)
     return row_text(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from raincheck.errors import StoreUnavailable, StoreUnusable
 from raincheck.stores.postgres_connections import Address, Connection, quote, statements
 from raincheck.stores.statements import read_sql
 
-__all__ = ["Migration", "check", "migrate", "missing", "packaged_migrations"]
+__all__ = ["Migration", "check", "migrate", "missing", "packaged_migrations", "warn_of_weak_settings"]
+
+logger = logging.getLogger(__name__)
 
 _MIGRATION = re.compile(r"postgres_(\d{3})_\w+\.sql")
 
@@ -60,6 +63,19 @@ async def check(connection: Connection, address: Address, latest: int) -> bool:
     if lacking:
         raise StoreUnavailable(f"The task store {address.place}: the user {facts.user!r} needs the rights {lacking}.")
     return True
+
+
+async def warn_of_weak_settings(connection: Connection, address: Address) -> None:
+    """Say in the log where the server may lose what it has acknowledged."""
+    cursor = await connection.execute(statements(address.schema)["durability"], prepare=False)
+    off = [name for (name,) in await cursor.fetchall()]
+    if off:
+        logger.warning(
+            "the task store %s has %s off: a power cut may take tickets, start again what was done, and repeat fencing "
+            "numbers",
+            address.place,
+            " and ".join(off),
+        )
 
 
 async def migrate(connection: Connection, address: Address, migrations: Sequence[Migration]) -> None:

@@ -44,6 +44,8 @@ class Insert(Request):
 
     __slots__ = ("companion", "digest", "ref", "room", "row", "task")
 
+    writes = True
+
     def __init__(
         self, task: Task, companion: Companion | None, done: asyncio.Future[Inserted], room: Room | None = None
     ) -> None:
@@ -165,13 +167,23 @@ class Replace(Request):
 
     __slots__ = ("change_id", "place", "ref", "row", "seen_lease", "task")
 
-    def __init__(self, task: Task, done: asyncio.Future[bool], seen_lease: int | None, note: Note | None) -> None:
+    writes = True
+
+    def __init__(
+        self,
+        task: Task,
+        done: asyncio.Future[bool],
+        seen_lease: int | None,
+        note: Note | None,
+        *,
+        lease_length: int | None = None,
+    ) -> None:
         self.task = task
         self.ref = storable(task.task_ref)
         self.place = None if note is None else (note.kind, note.key)
         self.change_id = random.getrandbits(62)
         self.seen_lease = seen_lease
-        self.row = replace_row(task, self.change_id, seen_lease, note)
+        self.row = replace_row(task, self.change_id, seen_lease, lease_length, note)
         super().__init__(done, len(self.row))
 
 
@@ -219,7 +231,8 @@ class ReplaceMany:
             elif version <= each.task.version:
                 self._answer(each, False)
             else:
-                refuse(each, StoreUnavailable(f"The task store {self._place} does not answer: {_CHANGED_SINCE}."))
+                told = f"The task store {self._place} does not answer: {_CHANGED_SINCE}."
+                refuse(each, StoreUnavailable(told, maybe_done=True))
 
     def _answer(self, replacement: Replace, result: bool) -> None:
         if result:

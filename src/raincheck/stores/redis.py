@@ -8,6 +8,7 @@ that one node. It follows no redirection, and asks neither Sentinel nor a replic
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -44,7 +45,7 @@ from raincheck.stores.redis_rows import (
     text_from,
 )
 from raincheck.stores.redis_scripts import SCRIPTS, encode_command
-from raincheck.stores.redis_server import Address, prepare, server_seconds
+from raincheck.stores.redis_server import Address, Evictions, prepare, server_seconds
 from raincheck.stores.room import no_room
 from raincheck.task import Task, TaskStatus
 from raincheck.tls import Tls
@@ -58,6 +59,8 @@ _PURGE_STEP = 100
 _VERSIONS_STEP = 500
 # From so many calls under way on every connection on, reads get a further one.
 _BUSY = 64
+# So often the server is asked whether it has begun to evict.
+_LOOK_SECONDS = 5.0
 
 _TIME = encode_command((b"TIME",))
 
@@ -106,6 +109,8 @@ class RedisStore:
         self._clock = ServerClock()
         self._pushes = Pushes(self._address, self._listeners, poll_interval=poll_interval)
         self._leases: Leases | None = None
+        self._evictions = Evictions(self._address.place)
+        self._looked_at = float("-inf")
 
     @property
     def capabilities(self) -> Capabilities:
@@ -170,9 +175,16 @@ class RedisStore:
 
         return await self._ask(lambda done: Call(command, found, done))
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
+    async def replace(
+        self,
+        task: Task,
+        *,
+        seen_lease: datetime | None = None,
+        lease_seconds: float | None = None,
+        note: Note | None = None,
+    ) -> bool:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again."""
-        row = replace_row(task, seen_lease)
+        row = replace_row(task, seen_lease, lease_seconds)
         *head, fields = row
         noted = NO_NOTE if note is None else written_row(note)
 
@@ -183,14 +195,21 @@ class RedisStore:
 
         return await self._write("replace", [self._nonce(), *head, *noted, *fields], replaced, row.task_ref)
 
-    def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
+    def renew(
+        self,
+        worker_id: str,
+        leases: Mapping[str, int],
+        lease_until: datetime,
+        *,
+        lease_seconds: float | None = None,
+    ) -> set[str]:
         """See `TaskStore.renew`."""
         if not leases:
             return set()
         renewing = self._leases
         if renewing is None:
             raise self._not_open()
-        return renewing.renew(worker_id, leases, lease_until)
+        return renewing.renew(worker_id, leases, lease_until, lease_seconds)
 
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
         """See `TaskStore.claimable`."""
@@ -294,7 +313,16 @@ class RedisStore:
         def read(answer: object) -> datetime:
             return datetime.fromtimestamp(server_seconds(answer), UTC)
 
+        await self._look_for_evictions()
         return await self._ask(lambda done: Call(_TIME, read, done))
+
+    async def _look_for_evictions(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_at < _LOOK_SECONDS:
+            return
+        self._looked_at = now
+        with contextlib.suppress(StoreError):
+            await self._ask(lambda done: Call(Evictions.INFO, self._evictions.look, done))
 
     def _watch(self) -> None:
         self._pushes.watch(len(self._listeners) > 0)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from raincheck.errors import StoreUnavailable
 from raincheck.stores.redis_scripts import Script, encode_command
 
 __all__ = ["Call", "ScriptCall", "ServerClock", "Write"]
@@ -34,15 +35,17 @@ class Call:
         size: About how many bytes it has.
         give_up_at: When the caller is told that there was no answer, in seconds of the loop's clock.
         late_at: When the server is no longer to do it: soon enough before for the answer to arrive.
+        unanswered: Whether it was sent, and its answer is lost or did not come in time.
     """
 
-    __slots__ = ("_command", "_finish", "done", "give_up_at", "late_at", "size")
+    __slots__ = ("_command", "_finish", "done", "give_up_at", "late_at", "size", "unanswered")
 
     def __init__(self, command: bytes, finish: Callable[[Any], Any], done: asyncio.Future[Any]) -> None:
         self.done = done
         self.size = len(command)
         self.give_up_at = 0.0
         self.late_at = 0.0
+        self.unanswered = False
         self._command = command
         self._finish = finish
 
@@ -125,3 +128,9 @@ class Write(ScriptCall):
         told = [] if self.task_ref is None else [news]
         arguments = [clock.milliseconds(self.late_at), *told, *self._arguments]
         return encode_command(self._script.command(self._root, arguments, by_text=self._by_text))
+
+    def fail(self, error: Exception) -> None:
+        """See `Call.fail`. The error may be that of many calls."""
+        if self.unanswered and isinstance(error, StoreUnavailable):
+            error = StoreUnavailable(error.message, maybe_done=True)
+        super().fail(error)

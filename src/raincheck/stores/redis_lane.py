@@ -136,6 +136,8 @@ class Lane:
 
     def _lost(self, error: Exception) -> None:
         self._trouble = error if isinstance(error, StoreError) else store_error(error, self._address.place)
+        for call in self._sent:
+            call.unanswered = True
         self._waiting.extendleft(reversed(self._sent))
         self._sent.clear()
         if never_helps_soon(error):
@@ -265,6 +267,8 @@ class Lane:
             if self._loop.time() < call.late_at:
                 self._again(call)
             else:
+                # It looked for its own trace first: it was not done, and will not be.
+                call.unanswered = False
                 call.fail(no_answer(self._address.place, self._address.timeout_seconds))
         elif kind == b"layout":
             call.fail(newer_layout(answer[1], self._address.place))
@@ -284,6 +288,8 @@ class Lane:
         if any(call.give_up_at <= now for call in self._sent):
             # It may lead nowhere any more, which no error would ever tell.
             self._break(silence)
+        for call in self._sent:
+            call.unanswered = call.unanswered or call.give_up_at <= now
         for call in (*self._sent, *self._waiting):
             if call.give_up_at <= now:
                 call.fail(self._trouble or silence)

@@ -15,7 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 from raincheck.stores.moments import to_micros
 from raincheck.stores.redis_calls import ServerClock
 from raincheck.stores.redis_errors import is_answer, no_answer, store_error
-from raincheck.stores.redis_rows import name_of, stored_text, text_from
+from raincheck.stores.redis_rows import length_of, name_of, stored_text, text_from
 from raincheck.stores.redis_scripts import SCRIPTS
 from raincheck.stores.redis_server import Address, server_seconds
 
@@ -38,13 +38,15 @@ class Leases:
         """Let go of the connections."""
         self._client.close()
 
-    def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
+    def renew(
+        self, worker_id: str, leases: Mapping[str, int], lease_until: datetime, lease_seconds: float | None
+    ) -> set[str]:
         """See `TaskStore.renew`."""
         give_up_at = time.monotonic() + self._address.timeout_seconds
         entries = list(leases.items())
         lost: set[str] = set()
         for start in range(0, len(entries), _STEP):
-            arguments = [name_of(worker_id), b"%d" % to_micros(lease_until)]
+            arguments = [name_of(worker_id), b"%d" % to_micros(lease_until), length_of(lease_seconds)]
             for ref, fence in entries[start : start + _STEP]:
                 arguments += [stored_text(ref), b"%d" % fence]
             lost.update(map(text_from, self._run(arguments, give_up_at)))
@@ -62,7 +64,8 @@ class Leases:
                 # The connection may have been lost long ago; the next one is fresh.
                 if is_answer(error) or tried > 1:
                     raise store_error(error, self._address.place) from error
-            except RedisError as error:
+            except (RedisError, OSError) as error:
+                # Bare, where this process has no descriptor left.
                 raise store_error(error, self._address.place) from error
             else:
                 if kind == b"lost":

@@ -38,6 +38,7 @@ __all__ = [
     "insert_row",
     "is_whole",
     "key_digest",
+    "length_of",
     "moment",
     "name_of",
     "replace_row",
@@ -105,6 +106,11 @@ def _text_of(moment: datetime | None) -> bytes:
     return _NONE if moment is None else b"%d" % to_micros(moment)
 
 
+def length_of(seconds: float | None) -> bytes:
+    """The length of a lease that the server is to count from its own now; empty: it is not to."""
+    return b"" if seconds is None else b"%d" % round(seconds * 1_000_000)
+
+
 def _moment_or_none(stored: bytes) -> datetime | None:
     return None if stored == _NONE else moment(stored)
 
@@ -141,6 +147,7 @@ class ReplaceRow(NamedTuple):
     task_ref: bytes
     before: bytes
     seen_lease: bytes
+    lease_length: bytes
     status: bytes
     due: bytes
     expires: bytes
@@ -194,7 +201,7 @@ def insert_row(task: Task) -> InsertRow:
     )
 
 
-def replace_row(task: Task, seen_lease: datetime | None) -> ReplaceRow:
+def replace_row(task: Task, seen_lease: datetime | None, lease_seconds: float | None) -> ReplaceRow:
     """What changes with the task's next version.
 
     Raises:
@@ -206,6 +213,7 @@ def replace_row(task: Task, seen_lease: datetime | None) -> ReplaceRow:
         task_ref=stored_text(task.task_ref),
         before=b"%d" % (task.version - 1),
         seen_lease=b"" if seen_lease is None else _text_of(seen_lease),
+        lease_length=b"" if task.lease_until is None else length_of(lease_seconds),
         status=str(task.status).encode(),
         due=changing.due,
         expires=changing.expires,

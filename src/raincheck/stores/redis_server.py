@@ -19,7 +19,7 @@ from raincheck.stores.redis_errors import store_error
 from raincheck.stores.redis_scripts import SCRIPTS, encode_command
 from raincheck.tls import Tls
 
-__all__ = ["Address", "Wire", "newer_layout", "prepare", "server_seconds"]
+__all__ = ["Address", "Evictions", "Wire", "newer_layout", "prepare", "server_seconds"]
 
 logger = logging.getLogger(__name__)
 
@@ -232,17 +232,18 @@ def _check_server(info: object, save: object, sync: object, place: str) -> None:
     facts = _facts(cast("bytes", info))
     if facts.get("role") == "slave" and facts.get("slave_read_only") != "0":
         raise StoreUnavailable(f"The task store {place} is a read-only replica: connect to the primary.")
-    policy = facts.get("maxmemory_policy", "noeviction")
-    limited = facts.get("maxmemory", "0") != "0"
-    # Every key of ours has an expiry, so volatile-* takes them as well, as soon as there is a limit.
-    if policy.startswith("allkeys-") or (limited and policy != "noeviction"):
+    if (policy := _evicting_policy(facts)) is not None:
         raise StoreUnusable(
             f"The task store {place} would evict tasks when its memory is full (maxmemory-policy is {policy}): "
             "set maxmemory-policy to noeviction."
         )
     if facts.get("aof_enabled") == "1":
         if _setting(sync) not in (None, "always"):
-            logger.info("the task store %s syncs once a second: a power cut may take the last second's tasks", place)
+            logger.info(
+                "the task store %s syncs once a second: a power cut may take the last second's tasks, start again what "
+                "was done in it, and repeat fencing numbers (set appendfsync to always)",
+                place,
+            )
     elif _setting(save) == "":
         logger.warning(
             "the task store %s keeps nothing on disk: its restart loses every task (set appendonly to yes)", place
@@ -253,6 +254,45 @@ def _check_server(info: object, save: object, sync: object, place: str) -> None:
             "(set appendonly to yes)",
             place,
         )
+
+
+class Evictions:
+    """Whether the server may throw tasks away since it was opened, or has: told in the log, once for each change.
+
+    Args:
+        place: How messages name the server.
+    """
+
+    INFO = _INFO
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._policy: str | None = None
+        self._evicted: int | None = None
+
+    def look(self, info: bytes) -> None:
+        """See what the answer to INFO says."""
+        facts = _facts(info)
+        policy, evicted = _evicting_policy(facts), int(facts.get("evicted_keys", "0"))
+        if policy not in (None, self._policy):
+            logger.critical(
+                "the task store %s may evict tasks from now on, and loses them (maxmemory-policy is %s): "
+                "set maxmemory-policy to noeviction",
+                self._place,
+                policy,
+            )
+        if self._evicted is not None and evicted > self._evicted:
+            logger.critical(
+                "the task store %s has evicted %d keys: tasks may be lost", self._place, evicted - self._evicted
+            )
+        self._policy, self._evicted = policy, evicted
+
+
+def _evicting_policy(facts: Mapping[str, str]) -> str | None:
+    policy = facts.get("maxmemory_policy", "noeviction")
+    limited = facts.get("maxmemory", "0") != "0"
+    # Every key of ours has an expiry, so volatile-* takes them as well, as soon as there is a limit.
+    return policy if policy.startswith("allkeys-") or (limited and policy != "noeviction") else None
 
 
 def _check_layout(layout: object, kinds: Mapping[bytes, object], place: str, *, migrate: bool) -> bool:

@@ -101,10 +101,19 @@ class SealedStore(StoreWrapper):
         task = await self.inner.get(task_ref)
         return None if task is None else self._opened(task)
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
+    async def replace(
+        self,
+        task: Task,
+        *,
+        seen_lease: datetime | None = None,
+        lease_seconds: float | None = None,
+        note: Note | None = None,
+    ) -> bool:
         """See `TaskStore.replace`."""
         sealed_note = None if note is None else self._sealed_note(note)
-        return await self.inner.replace(self._sealed(task), seen_lease=seen_lease, note=sealed_note)
+        return await self.inner.replace(
+            self._sealed(task), seen_lease=seen_lease, lease_seconds=lease_seconds, note=sealed_note
+        )
 
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
         """See `TaskStore.claimable`. What cannot be opened here is left to whoever has its key."""

@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import json
+import logging
 import os
 import sqlite3
 import time
@@ -26,7 +27,7 @@ from raincheck.notes import Note
 from raincheck.store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
 from raincheck.stores.listeners import Listeners
 from raincheck.stores.moments import from_micros, to_micros
-from raincheck.stores.sqlite_errors import is_locked, needs_new_connection, store_error
+from raincheck.stores.sqlite_errors import is_damage, is_locked, needs_new_connection, store_error
 from raincheck.stores.sqlite_notes import PutNote, RemoveNote, note_from
 from raincheck.stores.sqlite_rows import SQL, Row, storable, summary_from, task_from
 from raincheck.stores.sqlite_schema import connect_reader, packaged_migrations
@@ -35,6 +36,8 @@ from raincheck.stores.sqlite_writes import Insert, Purge, Renew, Replace, SetClo
 from raincheck.task import Task, TaskStatus, utc_now
 
 __all__ = ["SqliteStore"]
+
+logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _GET = SQL["get"]
@@ -86,7 +89,14 @@ class SqliteStore:
             StoreUnusable: The file is damaged, another program's, or of a newer schema.
             StoreUnavailable: The file cannot be made or opened now.
         """
-        writer = SqliteWriter(self._settings, asyncio.get_running_loop(), self._deliver)
+        if self._settings.synchronous != "full":
+            logger.warning(
+                "the task store %s does not wait for the disk (synchronous is %s): a power cut may take every ticket "
+                "since the start or the last 16 MB, start again what was done, and repeat fencing numbers",
+                self._settings.path,
+                self._settings.synchronous,
+            )
+        writer = SqliteWriter(self._settings, asyncio.get_running_loop(), self._deliver, self._disconnect)
         try:
             await writer.start()
             writer.watch(len(self._listeners) > 0)
@@ -116,14 +126,28 @@ class SqliteStore:
         """See `TaskStore.get`."""
         return await self._read(lambda connection: _get(connection, storable(task_ref)))
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
+    async def replace(
+        self,
+        task: Task,
+        *,
+        seen_lease: datetime | None = None,
+        lease_seconds: float | None = None,
+        note: Note | None = None,
+    ) -> bool:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again: arguments,
         deadline, retention, keys."""
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._put(Replace(task, done, None if seen_lease is None else to_micros(seen_lease), note))
         return await done
 
-    def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
+    def renew(
+        self,
+        worker_id: str,
+        leases: Mapping[str, int],
+        lease_until: datetime,
+        *,
+        lease_seconds: float | None = None,
+    ) -> set[str]:
         """See `TaskStore.renew`."""
         if not leases:
             return set()
@@ -276,13 +300,18 @@ class SqliteStore:
                 if not is_locked(error) or time.monotonic() > give_up_at:
                     if needs_new_connection(error):
                         self._disconnect()
-                    raise store_error(error, self._settings.path) from error
+                    failing = is_damage(error) and await self._disk_fails()
+                    raise store_error(error, self._settings.path, disk_fails=failing) from error
             await asyncio.sleep(0.002)
 
+    async def _disk_fails(self) -> bool:
+        return self._writer is not None and await asyncio.to_thread(self._writer.file.disk_fails)
+
     def _connected(self) -> sqlite3.Connection:
+        if self._writer is None:
+            raise StoreUnavailable(f"The task store {self._settings.path} is not open.")
+        self._writer.file.check()
         if self._reader is None:
-            if self._writer is None:
-                raise StoreUnavailable(f"The task store {self._settings.path} is not open.")
             self._reader = connect_reader(self._settings.path)
         return self._reader
 

@@ -6,7 +6,7 @@ import sqlite3
 
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
 
-__all__ = ["is_locked", "needs_new_connection", "store_error"]
+__all__ = ["is_damage", "is_locked", "needs_new_connection", "store_error"]
 
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _DISK = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PROTOCOL})
@@ -39,12 +39,19 @@ def is_locked(error: sqlite3.Error) -> bool:
 
 def needs_new_connection(error: sqlite3.Error) -> bool:
     """Whether the connection may have lost its files, so that the next attempt is to have a new one."""
-    return _primary(error) in _DISK
+    return _primary(error) in _DISK | _BROKEN
 
 
-def store_error(error: sqlite3.Error, path: str) -> StoreError:
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether SQLite takes the file for damaged; a disk that cannot be read (EIO) is told the same way."""
+    return _primary(error) in _BROKEN
+
+
+def store_error(error: sqlite3.Error, path: str, *, disk_fails: bool = False) -> StoreError:
     """The error of ours for one of SQLite: one line that names the file, and nothing of the caller's data."""
     code = _primary(error)
+    if code in _BROKEN and disk_fails:
+        code = sqlite3.SQLITE_IOERR
     if code in _BROKEN:
         return StoreUnusable(f"The task store {path} is damaged or not an SQLite database.")
     if code in _UNAVAILABLE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import re
@@ -15,9 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from raincheck.errors import StoreUnavailable, StoreUnusable
+from raincheck.errors import StoreUnusable
 from raincheck.stores.sqlite_errors import is_locked
-from raincheck.stores.state_files import check_file
 from raincheck.stores.statements import read_sql
 
 __all__ = [
@@ -25,7 +23,6 @@ __all__ = [
     "Migration",
     "connect_reader",
     "connect_writer",
-    "create_file",
     "grow_wal",
     "migrate",
     "packaged_migrations",
@@ -89,24 +86,6 @@ def patiently(action: Callable[[], _T], seconds: float) -> _T:
             pause()
 
 
-def create_file(path: str) -> None:
-    """Make the file if it is not there, readable for its owner only; its folder too.
-
-    Raises:
-        StoreUnavailable: The file or its folder cannot be made.
-        StoreUnusable: Others may have put it there (`raincheck.stores.state_files`).
-    """
-    try:
-        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # An existing file is never opened here: closing it would drop this process's locks on it (POSIX).
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        for name in (path, *(f"{path}-{kind}" for kind in ("wal", "shm", "journal"))):
-            check_file(name)
-    except OSError as error:
-        raise StoreUnavailable(f"The task store {path} cannot be created: {error.strerror}.") from error
-
-
 def connect_writer(
     path: str, *, latest: int, synchronous: Literal["full", "normal"], busy_seconds: float
 ) -> sqlite3.Connection:
@@ -116,10 +95,12 @@ def connect_writer(
         StoreUnusable: The file is another program's, of a newer version, or lies where SQLite cannot share memory.
         sqlite3.Error: As SQLite has it.
     """
+    give_up_at = time.monotonic() + busy_seconds
     connection = _connect(path)
     try:
         patiently(lambda: _version(connection, path, latest), busy_seconds)
-        mode = patiently(lambda: connection.execute("PRAGMA journal_mode = wal").fetchall(), busy_seconds)
+        left = give_up_at - time.monotonic()
+        mode = patiently(lambda: connection.execute("PRAGMA journal_mode = wal").fetchall(), left)
         if mode != [("wal",)]:
             raise StoreUnusable(f"The task store {path} cannot be used in WAL mode: put it on a local file system.")
         connection.execute(f"PRAGMA synchronous = {synchronous}")

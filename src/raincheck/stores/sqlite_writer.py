@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.stores.sqlite_errors import is_locked, needs_new_connection, store_error
-from raincheck.stores.sqlite_schema import Migration, connect_writer, create_file, grow_wal, migrate, patiently
+from raincheck.stores.sqlite_errors import is_damage, is_locked, needs_new_connection, store_error
+from raincheck.stores.sqlite_file import OpenFile, create_file
+from raincheck.stores.sqlite_schema import Migration, connect_writer, grow_wal, migrate, patiently
 from raincheck.stores.sqlite_writes import Transaction, Write
 
 __all__ = ["Done", "SqliteWriter", "WriterSettings", "resolve"]
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 # Bounds how long the first of a burst waits for the last.
 _LARGEST_BATCH = 1000
+# An event loop that is blocked closes nothing.
+_LET_GO_SECONDS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +60,11 @@ class SqliteWriter:
         settings: What it needs to know.
         deliver: Called on the event loop with what is over, in order of commitment, and whether another process has
             committed something before.
+        let_go: Called on the event loop to close what other connections this process has.
+
+    Attributes:
+        watching: Whether it looks for commits of other processes.
+        file: The file that it has open.
     """
 
     def __init__(
@@ -64,11 +72,14 @@ class SqliteWriter:
         settings: WriterSettings,
         loop: asyncio.AbstractEventLoop,
         deliver: Callable[[Sequence[Done], bool], None],
+        let_go: Callable[[], None] = lambda: None,
     ) -> None:
         self.watching = False
+        self.file = OpenFile(settings.path)
         self._settings = settings
         self._loop = loop
         self._deliver = deliver
+        self._let_go = let_go
         self._queue: queue.SimpleQueue[tuple[float, Write] | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._stopping = False
@@ -132,7 +143,7 @@ class SqliteWriter:
         settings = self._settings
         create_file(settings.path)
         try:
-            connection = self._connected()
+            connection = self._connected(settings.busy_seconds)
             migrate(connection, settings.path, settings.migrations, busy_seconds=settings.busy_seconds)
         except sqlite3.Error as error:
             raise store_error(error, settings.path) from error
@@ -143,7 +154,7 @@ class SqliteWriter:
             return
         # It only makes what follows faster: a file that is locked or full now is dealt with by the writes themselves.
         try:
-            grow_wal(self._connected(), settings.path, synchronous=settings.synchronous)
+            grow_wal(self._connected(settings.busy_seconds), settings.path, synchronous=settings.synchronous)
         except (sqlite3.Error, OSError, StoreError):
             # A connection that was left with `synchronous` off would lose acknowledged tasks.
             self._disconnect()
@@ -190,8 +201,10 @@ class SqliteWriter:
         return done
 
     def _attempt(self, batch: list[Write], give_up_at: float) -> list[Done]:
-        connection = self._connected()
+        connection = self._connected(give_up_at - time.monotonic())
+        self.file.check()
         patiently(lambda: connection.execute("BEGIN IMMEDIATE"), give_up_at - time.monotonic())
+        self.file.connected()
         if self.watching:
             self._look(connection)
         transaction = Transaction(connection)
@@ -201,27 +214,25 @@ class SqliteWriter:
         finally:
             transaction.close()
         connection.execute("COMMIT")
+        self.file.check(written=True)
         return done
 
     def _failed(self, write: Write, error: Exception) -> Done:
         if isinstance(error, sqlite3.Error):
-            mapped = store_error(error, self._settings.path)
+            mapped = store_error(error, self._settings.path, disk_fails=is_damage(error) and self.file.disk_fails())
             mapped.__cause__ = error
             return write, None, mapped
         return write, None, error
 
     def _roll_back(self, error: Exception) -> None:
-        connection = self._connection
-        if connection is None:
-            return
         try:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            if self._connection is not None and self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
         except sqlite3.Error:
             self._disconnect()
-        else:
-            if isinstance(error, sqlite3.Error) and needs_new_connection(error):
-                self._disconnect()
+        if isinstance(error, sqlite3.Error) and needs_new_connection(error):
+            self._disconnect()
+            self._begin_afresh()
 
     def _look(self, connection: sqlite3.Connection) -> None:
         # Of the writing connection, so that our own commits do not count.
@@ -232,11 +243,15 @@ class SqliteWriter:
 
     def _look_in_passing(self) -> None:
         try:
-            self._look(self._connected())
+            connection = self._connected(0.0)
+            self.file.check()
+            self._look(connection)
         except (sqlite3.Error, StoreError) as error:
             if isinstance(error, sqlite3.Error) and is_locked(error):
                 return
-            self._disconnect()
+            if isinstance(error, sqlite3.Error):
+                # Of a file that was taken away, what is open is the last there is.
+                self._disconnect()
             if not self._blind:
                 logger.warning("cannot look for changes of other processes: %s", error)
             self._blind = True
@@ -251,23 +266,39 @@ class SqliteWriter:
         if foreign or done:
             self._call(self._deliver, done, foreign)
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connected(self, seconds: float) -> sqlite3.Connection:
+        """The connection; where it has to be made, locks are waited for so long."""
         if self._connection is None:
             settings = self._settings
+            self.file.check()
             self._connection = connect_writer(
                 settings.path,
                 latest=settings.migrations[-1].version,
                 synchronous=settings.synchronous,
-                busy_seconds=settings.busy_seconds,
+                busy_seconds=seconds,
             )
+            self.file.connected()
             self._data_version = -1
         return self._connection
 
     def _disconnect(self) -> None:
         if self._connection is not None:
+            self.file.disconnected()
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
+
+    def _begin_afresh(self) -> None:
+        """Have every connection of this process closed at once: what SQLite had to open for reading only it keeps for
+        all of them, as long as there is one."""
+        closed = threading.Event()
+
+        def close() -> None:
+            self._let_go()
+            closed.set()
+
+        self._call(close)
+        closed.wait(_LET_GO_SECONDS)
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         # A loop that was closed without closing the store has nobody to be told.

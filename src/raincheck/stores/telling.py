@@ -25,9 +25,16 @@ class TellingStore(StoreWrapper):
         super().__init__(inner)
         self._settled = settled
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
+    async def replace(
+        self,
+        task: Task,
+        *,
+        seen_lease: datetime | None = None,
+        lease_seconds: float | None = None,
+        note: Note | None = None,
+    ) -> bool:
         """See `TaskStore.replace`."""
-        written = await self.inner.replace(task, seen_lease=seen_lease, note=note)
+        written = await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, note=note)
         if written and task.terminal:
             self._settled(task)
         return written

@@ -43,13 +43,27 @@ class StoreWrapper:
         """See `TaskStore.get`."""
         return await self.inner.get(task_ref)
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
+    async def replace(
+        self,
+        task: Task,
+        *,
+        seen_lease: datetime | None = None,
+        lease_seconds: float | None = None,
+        note: Note | None = None,
+    ) -> bool:
         """See `TaskStore.replace`."""
-        return await self.inner.replace(task, seen_lease=seen_lease, note=note)
+        return await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, note=note)
 
-    def renew(self, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
+    def renew(
+        self,
+        worker_id: str,
+        leases: Mapping[str, int],
+        lease_until: datetime,
+        *,
+        lease_seconds: float | None = None,
+    ) -> set[str]:
         """See `TaskStore.renew`."""
-        return self.inner.renew(worker_id, leases, lease_until)
+        return self.inner.renew(worker_id, leases, lease_until, lease_seconds=lease_seconds)
 
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
         """See `TaskStore.claimable`."""

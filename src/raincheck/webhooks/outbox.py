@@ -31,15 +31,22 @@ class Outbox(StoreWrapper):
         super().__init__(inner)
         self._written = written
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
+    async def replace(
+        self,
+        task: Task,
+        *,
+        seen_lease: datetime | None = None,
+        lease_seconds: float | None = None,
+        note: Note | None = None,
+    ) -> bool:
         """See `TaskStore.replace`.
 
         The step has room for one note. Where it is the delivery's, the caller's own is written right after it: it must
         be there already and come due by itself, later, should this process die in between (`raincheck.leftovers`).
         """
         if not task.terminal or (delivery := first_note(task)) is None:
-            return await self.inner.replace(task, seen_lease=seen_lease, note=note)
-        done = await self.inner.replace(task, seen_lease=seen_lease, note=delivery)
+            return await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, note=note)
+        done = await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, note=delivery)
         if done:
             if note is not None:
                 await self._write(note)

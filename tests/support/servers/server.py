@@ -41,9 +41,11 @@ class Server:
     Attributes:
         folder: Its data; removed by `close`.
         port: The same over restarts.
+        environment: What it has in its environment beside this process's.
     """
 
     def __init__(self) -> None:
+        self.environment: dict[str, str] = {}
         self.folder = Path(tempfile.mkdtemp(prefix=f"raincheck-{type(self).__name__.lower()}-"))
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,7 +87,14 @@ class Server:
     def _run(self, command: Sequence[str], *, user: str | None = None, cwd: Path | None = None) -> None:
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, user=user, cwd=cwd
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                user=user,
+                cwd=cwd,
+                env={**os.environ, **self.environment},
             )
 
     def _end(self, number: signal.Signals) -> None:

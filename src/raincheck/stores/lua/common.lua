@@ -38,6 +38,13 @@ local function late(milliseconds)
   end
 end
 
+-- The end of a lease of that many microseconds, counted from the server's now. As text: what is added has room in a
+-- number, what comes of it, printed whole, is exact for the next two centuries.
+local function lease_end(length)
+  local time = redis.call('TIME')
+  return string.format('%.0f', time[1] * 1000000 + time[2] + length)
+end
+
 -- Before anything else: the message is of other writes too, which went well whatever becomes of this one.
 local function tell(news)
   if news ~= '' then

@@ -1,6 +1,6 @@
 -- Extend a worker's leases; the task_refs of those that it does not hold.
-local late_at, worker, lease = ARGV[1], ARGV[2], ARGV[3]
--- ARGV[4] onwards: a task_ref, its fence, and so on.
+local late_at, worker, lease, length = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+-- length: of the lease, counted from the server's now; "": it ends as `lease` says. ARGV[5] onwards: a task_ref, its fence, and so on.
 
 local refusal = late(late_at)
 if refusal then
@@ -8,7 +8,10 @@ if refusal then
 end
 local TERMINAL = {completed = true, failed = true, cancelled = true}
 local lost = {'lost'}
-for index = 4, #ARGV, 2 do
+if length ~= '' then
+  lease = lease_end(length)
+end
+for index = 5, #ARGV, 2 do
   local ref = ARGV[index]
   local task = root .. 'task:' .. ref
   local there = redis.call('HGET', task, 's')

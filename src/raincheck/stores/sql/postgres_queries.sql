@@ -90,16 +90,20 @@ SELECT 'ref', task_ref, NULL FROM raincheck.task WHERE task_ref = ANY(%(refs)s)
 UNION ALL
 SELECT 'key', key_digest, expires_at FROM raincheck.task WHERE key_digest = ANY(%(digests)s);
 
+-- The server's clock, in microseconds since 1970.
+-- name: now
+(extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+
 -- name: replacing
 next AS MATERIALIZED (
     SELECT sent.* FROM set_config('lock_timeout', %(patience)s, true) CROSS JOIN json_to_recordset(%(rows)s) AS sent (
         task_ref text, status text, version bigint, change_id bigint, updated_at bigint, settled_at bigint,
         expires_at bigint, attempt integer, fence bigint, worker_id text, lease_until bigint, started_at bigint,
         due_at bigint, error_code text, progress text, inputs text, outcome text, checkpoint text, seen_lease bigint,
-        note json
+        lease_length bigint, note json
     )
 ), held AS MATERIALIZED (
-    SELECT next.*, task.status AS before
+    SELECT next.*, task.status AS before, next.lease_length + {now} AS counted_lease
     FROM next JOIN raincheck.task ON task.task_ref = next.task_ref AND task.version = next.version - 1
     WHERE next.seen_lease IS NULL OR task.lease_until = next.seen_lease
     ORDER BY task.task_ref FOR NO KEY UPDATE OF task
@@ -107,8 +111,12 @@ next AS MATERIALIZED (
     UPDATE raincheck.task SET
         status = held.status, version = held.version, change_id = held.change_id, updated_at = held.updated_at,
         settled_at = held.settled_at, expires_at = held.expires_at, attempt = held.attempt, fence = held.fence,
-        worker_id = held.worker_id, lease_until = held.lease_until, started_at = held.started_at,
-        due_at = held.due_at, error_code = held.error_code, progress = held.progress,
+        worker_id = held.worker_id, lease_until = coalesce(held.counted_lease, held.lease_until),
+        started_at = held.started_at,
+        due_at = CASE
+            WHEN held.counted_lease IS NULL THEN held.due_at ELSE least(task.deadline_at, held.counted_lease)
+        END,
+        error_code = held.error_code, progress = held.progress,
         -- What is the same is not stored again.
         inputs = CASE WHEN task.inputs = held.inputs THEN task.inputs ELSE held.inputs END,
         checkpoint = CASE WHEN task.checkpoint = held.checkpoint THEN task.checkpoint ELSE held.checkpoint END,
@@ -151,11 +159,11 @@ SELECT task_ref, version, change_id FROM raincheck.task WHERE task_ref = ANY(%(r
 WITH lease AS MATERIALIZED (
     SELECT * FROM json_to_recordset(%(leases)s) AS sent (task_ref text, fence bigint)
 ), held AS MATERIALIZED (
-    SELECT task.task_ref FROM lease JOIN raincheck.task ON task.task_ref = lease.task_ref
+    SELECT task.task_ref, coalesce({now} + %(length)s::bigint, %(until)s) AS until FROM lease JOIN raincheck.task ON task.task_ref = lease.task_ref
     WHERE task.fence = lease.fence AND task.worker_id = %(worker_id)s AND task.settled_at IS NULL
     ORDER BY task.task_ref FOR NO KEY UPDATE OF task
 )
-UPDATE raincheck.task SET lease_until = %(until)s, due_at = least(task.deadline_at, %(until)s)
+UPDATE raincheck.task SET lease_until = held.until, due_at = least(task.deadline_at, held.until)
 FROM held WHERE task.task_ref = held.task_ref
 RETURNING task.task_ref;
 
@@ -409,6 +417,9 @@ JOIN (
 ) AS wanted (relname, privilege) ON wanted.relname = class.relname
 WHERE space.nspname = %(schema)s AND NOT has_table_privilege(class.oid, wanted.privilege)
 ORDER BY 1;
+
+-- name: durability
+SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off' ORDER BY name;
 
 -- name: schema_version
 SELECT version FROM raincheck.raincheck_schema;
