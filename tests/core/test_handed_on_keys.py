@@ -108,6 +108,6 @@ async def test_it_is_the_same_for_every_attempt(lab: Lab) -> None:
         return context.idempotency_key
 
     async with lab.service() as service, asyncio.timeout(30):
-        told, _ = await handed_on(service, "again", "ada", "receipt-7")
+        told = (await handed_on(service, "again", "ada", "receipt-7"))[0]
     assert seen == [told, told]
     assert "receipt-7" not in told
