@@ -14,8 +14,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, cast
 
 from raincheck.errors import ConfigurationError
+from raincheck.operations.json_equality import canonical
 from raincheck.operations.problems import Problem, invalid_parameters, shown
-from raincheck.operations.schema_keywords import canonical
 
 __all__ = ["CostlyTypes", "refuse_unbounded_patterns"]
 

@@ -7,7 +7,6 @@ the time that the keywords take together is bounded (`bounded_work`).
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -21,9 +20,10 @@ import jsonschema.validators
 from jsonschema.exceptions import ValidationError
 from referencing.jsonschema import DRAFT202012
 
+from raincheck.operations.json_equality import canonical
 from raincheck.operations.patterns import matcher
 
-__all__ = ["BoundedValidator", "Choices", "TooMuchWork", "bounded_work", "canonical", "errors", "format_checker"]
+__all__ = ["BoundedValidator", "Choices", "TooMuchWork", "bounded_work", "errors", "format_checker"]
 
 LONGEST_WORK_SECONDS = 5.0
 """How long one validation may take where its caller set no bound, in seconds of the processor."""
@@ -82,31 +82,6 @@ def _counted(keyword: _Keyword) -> _Keyword:
         return keyword(validator, value, instance, schema)
 
     return check
-
-
-def canonical(value: Any) -> str:
-    """A text that is the same for values that JSON Schema holds equal: 1 is 1.0, and neither is true.
-
-    Texts of Python hash unforeseeably, numbers do not: a set of these cannot be made slow by choosing its members.
-    """
-    if isinstance(value, str):
-        return f'"{value}'
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return repr(_normal(value))
-    return _encode(_normal(value))
-
-
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-
-
-def _normal(value: Any) -> Any:
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else value
-    if isinstance(value, dict):
-        return {name: _normal(member) for name, member in value.items()}  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, list):
-        return [_normal(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-    return value
 
 
 class Choices(list[Any]):
