@@ -63,7 +63,7 @@ async def test_a_caller_hears_what_is_wrong_that_it_may_try_again_and_under_whic
             "The DynamoDB table raincheck_tasks at https://dynamodb.internal does not answer.",
             "The DynamoDB table raincheck_tasks does not answer.",
         ),
-        ("The task store /home/ada/tasks.db is read-only.", "The task store /home/ada/tasks.db is read-only."),
+        ("The task store /home/ada/tasks.db is read-only.", "The task store …/tasks.db is read-only."),
     ],
 )
 def test_no_caller_hears_where_on_the_network_the_store_is(logged: str, told: str) -> None:
