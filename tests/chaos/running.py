@@ -124,7 +124,7 @@ def _verdict(version: str, plan: Plan, site: Site, load: Load, faults: Faults, s
         keys=load.keys,
         problems=[*load.problems, *faults.problems],
         lives=site.fleet.lives,
-        outages=[(done.began, done.ended) for done in faults.done if done.fault.kind.startswith("store")],
+        outages=[(done.began, done.ended) for done in faults.done if _store_away(done.fault.kind)],
         wall_minus_monotonic=time.time() - time.monotonic(),
     )
     made = Counter[str](done.fault.kind for done in faults.done)
@@ -147,6 +147,11 @@ def _verdict(version: str, plan: Plan, site: Site, load: Load, faults: Faults, s
         done=faults.done,
         processes=len(site.fleet.lives),
     )
+
+
+def _store_away(kind: str) -> bool:
+    # On a file the slow store is a locked one, for everybody.
+    return kind.startswith("store") or kind == "slow wake"
 
 
 def _write_down(site: Site, faults: Faults) -> None:
