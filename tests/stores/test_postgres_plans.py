@@ -32,6 +32,8 @@ OTHERS = {
     "newest",
     "note_columns",
     "replacing",
+    "now",
+    "durability",
     "arrive",
     "create_version",
     "lacking_rights",
@@ -120,6 +122,7 @@ def _parameters(connection: psycopg.Connection[Any]) -> dict[str, Any]:
         "leases": json.dumps([{"task_ref": ref, "fence": 1} for ref in refs]),
         "worker_id": "worker-1",
         "until": 1,
+        "length": 1_000_000,
         "now": 2**62,
         "limit": 5,
         "limit_of_notes": 5,
@@ -146,8 +149,8 @@ def _rows(name: str, refs: list[str]) -> str:
     ended = next(task for task in _tasks() if task.terminal and task.inflight)
     rows = {
         "insert": [_row(new_task(idempotency_key="new")), _row(replace(ended, task_ref="x", created_at=after(9)))],
-        "replace": [replace_row(pending, 1, None)],
-        "replace_with_notes": [replace_row(pending, 1, None, note=_note(8))],
+        "replace": [replace_row(pending, 1, None, lease_length=1_000_000)],
+        "replace_with_notes": [replace_row(pending, 1, None, _note(8))],
         "write_notes": [_note_row(5, 1), _note_row(7, 1, removes=True), _note_row(TASKS)],
     }
     return f"[{','.join(rows.get(name, []))}]"

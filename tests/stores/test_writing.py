@@ -323,7 +323,7 @@ async def test_leases_are_renewed_while_the_event_loop_is_blocked(store: TaskSto
 
 
 async def test_a_lease_of_a_length_is_counted_by_the_servers_clock_where_there_is_one(store: TaskStore) -> None:
-    """And so is when the task is due: a worker that has not heard of the clock names a moment that is over."""
+    """And so is when it is due: a worker that has not heard that the clock was set names a moment that is over."""
     long_ago = after(-(10**6))
     task, remote = (
         await stored(store, created_at=after(-2 * 10**6), deadline_at=after(10**6)),

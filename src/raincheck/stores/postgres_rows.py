@@ -121,7 +121,7 @@ def insert_row(task: Task, digest: str | None) -> str:
 
 
 def replace_row(
-    task: Task, change_id: int, seen_lease: int | None, lease_length: int | None = None, note: Note | None = None
+    task: Task, change_id: int, seen_lease: int | None, note: Note | None = None, *, lease_length: int | None = None
 ) -> str:
     """The next version of a task and the note beside it, for the statement `replace`; the lease that was seen, and the
     length of the one to come, in microseconds.

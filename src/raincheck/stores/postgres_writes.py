@@ -183,7 +183,7 @@ class Replace(Request):
         self.place = None if note is None else (note.kind, note.key)
         self.change_id = random.getrandbits(62)
         self.seen_lease = seen_lease
-        self.row = replace_row(task, self.change_id, seen_lease, lease_length, note)
+        self.row = replace_row(task, self.change_id, seen_lease, note, lease_length=lease_length)
         super().__init__(done, len(self.row))
 
 

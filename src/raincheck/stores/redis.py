@@ -8,7 +8,6 @@ that one node. It follows no redirection, and asks neither Sentinel nor a replic
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -313,16 +312,19 @@ class RedisStore:
         def read(answer: object) -> datetime:
             return datetime.fromtimestamp(server_seconds(answer), UTC)
 
-        await self._look_for_evictions()
-        return await self._ask(lambda done: Call(_TIME, read, done))
+        lane = self._reading_lane()
+        self._look_for_evictions(lane)
+        return await self._ask(lambda done: Call(_TIME, read, done), lane)
 
-    async def _look_for_evictions(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._looked_at < _LOOK_SECONDS:
+    def _look_for_evictions(self, lane: Lane) -> None:
+        """Nobody waits for the answer, which comes before that to what is asked next."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._looked_at < _LOOK_SECONDS:
             return
-        self._looked_at = now
-        with contextlib.suppress(StoreError):
-            await self._ask(lambda done: Call(Evictions.INFO, self._evictions.look, done))
+        self._looked_at = loop.time()
+        done: asyncio.Future[None] = loop.create_future()
+        done.add_done_callback(lambda answered: answered.exception())
+        lane.put(Call(Evictions.INFO, self._evictions.look, done))
 
     def _watch(self) -> None:
         self._pushes.watch(len(self._listeners) > 0)
@@ -372,8 +374,8 @@ class RedisStore:
     async def _read(self, name: str, arguments: list[bytes], finish: Callable[[Any], _T]) -> _T:
         return await self._ask(lambda done: ScriptCall(SCRIPTS[name], self._root, arguments, finish, done))
 
-    async def _ask(self, make: Callable[[asyncio.Future[Any]], Call]) -> Any:
-        lane = self._reading_lane()
+    async def _ask(self, make: Callable[[asyncio.Future[Any]], Call], lane: Lane | None = None) -> Any:
+        lane = lane or self._reading_lane()
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         lane.put(make(done))
         return await done
