@@ -47,10 +47,12 @@ class Lease:
         scope: Whose request it is.
         place: Where it has a place.
         bytes_under_way: Counts its bytes.
-        turns: Whose turn it is to make a large answer.
+        turns: Whose turn it is to make a large answer; None where there is nobody beside this caller.
     """
 
-    def __init__(self, scope: str, place: Places | None, bytes_under_way: BytesUnderWay, turns: Turns) -> None:
+    def __init__(
+        self, scope: str, place: Places | None, bytes_under_way: BytesUnderWay, turns: Turns | None = None
+    ) -> None:
         self._scope = scope
         self._place = place
         self._bytes = bytes_under_way
@@ -77,13 +79,13 @@ class Lease:
 
     async def turn(self) -> None:
         """Wait until nobody else of the scope makes a large answer, where this one is large and is read by now."""
-        if self._reserved and not self._has_turn:
+        if self._turns is not None and self._reserved and not self._has_turn:
             await self._turns.take(self._scope)
             self._has_turn = True
 
     def made(self) -> None:
         """The answer is made: the next one's turn."""
-        if self._has_turn:
+        if self._turns is not None and self._has_turn:
             self._has_turn = False
             self._turns.give_back(self._scope)
 
@@ -182,7 +184,7 @@ class Admission:
     def _admitted(self, ctx: ServerRequestContext[Any, Any]) -> Lease:
         scope = scope_of(ctx)
         if ctx.request_id is None or _is_sdks_own(ctx):
-            return Lease(scope, None, self._bytes, self._turns)
+            return Lease(scope, None, self._bytes)
         self._buckets.take(scope)
         self._bytes.check(scope)
         exchange = Exchange.of(ctx.request)
@@ -190,7 +192,7 @@ class Admission:
             self._open_session(ctx, scope, exchange)
         place = self._streams if ctx.method == "subscriptions/listen" else self._calls
         place.take(scope)
-        lease = Lease(scope, place, self._bytes, self._turns)
+        lease = Lease(scope, place, self._bytes, None if ctx.request is None else self._turns)
         try:
             self._keep(lease, ctx, exchange)
         except RateLimited:

@@ -11,8 +11,8 @@ from collections import deque
 
 __all__ = ["Turns"]
 
-_PAUSE = 3.0
-"""How much longer than a turn the pause after it is: a scope's large answers take a quarter of the loop at the most."""
+_PAUSE = 9.0
+"""How much longer than a turn the pause after it is: a scope's large answers take a tenth of the loop at the most."""
 
 _LONGEST_PAUSE_SECONDS = 0.25
 
