@@ -260,6 +260,7 @@ def service_settings(settings: Settings) -> ServiceSettings:
         max_parameters_bytes=execution.max_parameters_bytes,
         max_pending=settings.limits.max_pending,
         max_pending_per_scope=settings.limits.max_pending_per_scope,
+        max_running_per_scope=settings.limits.max_running_per_scope,
         alert_on_failure_rate=settings.observability.alert_on_failure_rate,
         public_url=settings.server.public_url,
         callback_secret=settings.server.callback_secret,

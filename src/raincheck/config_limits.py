@@ -15,7 +15,7 @@ _A_DAY = 86400
 
 
 class LimitsSettings(Section):
-    """`[limits]`: how many tasks may wait."""
+    """`[limits]`: how many tasks may wait, and how many of one caller run."""
 
     max_pending: int = Field(
         default=0,
@@ -24,12 +24,19 @@ class LimitsSettings(Section):
         description="How many tasks may be pending in the whole store; one more is refused with `queue_full`. 0: any "
         "number.",
     )
-    max_pending_per_scope: int = Field(
-        default=0,
+    max_pending_per_scope: int | None = Field(
+        default=None,
         ge=0,
         le=10_000_000,
         description="How many tasks of one scope (one caller) may be pending; one more is refused with `queue_full`. "
-        "0: any number.",
+        "0: any number. Unset: 1000 for callers who authenticate, any number for all others.",
+    )
+    max_running_per_scope: int = Field(
+        default=0,
+        ge=0,
+        le=2000,
+        description="How many tasks of one scope (one caller) run at once, of all operations and in all processes on "
+        "the store together; what is above it stays pending. 0: any number.",
     )
 
 

@@ -23,12 +23,13 @@ from raincheck.heartbeat import Heartbeat
 from raincheck.history_keeper import HistoryKeeper
 from raincheck.leftovers import Leftovers
 from raincheck.limits.limiter import Limiter
+from raincheck.limits.turns import Turns
 from raincheck.lost_workers import LostWorkers, WorkerProcesses
 from raincheck.operations.guardian import guardian_at_work
 from raincheck.operations.operation import Operation
 from raincheck.polling.patience_store import PatienceStore
 from raincheck.process_identity import Kernel, own_identity, worker_id
-from raincheck.registry import Registry
+from raincheck.registry import DEFAULT_PENDING_OF_PRINCIPAL, Registry
 from raincheck.results import Results
 from raincheck.runner import Runner
 from raincheck.sealing import check_keys
@@ -62,6 +63,8 @@ class ServiceSettings:
             leases, at least a minute.
         max_parameters_bytes: The largest parameters, as JSON.
         max_pending, max_pending_per_scope: How many tasks may be pending in the store, and in one scope; 0: any number.
+            The latter where it is None: `DEFAULT_PENDING_OF_PRINCIPAL` for callers who authenticate.
+        max_running_per_scope: How many tasks of one scope run at once, in all processes on the store; 0: any number.
         alert_on_failure_rate: The share of failed tasks of an operation from which on a warning is logged.
         public_url: Where the server is reached from outside, for callbacks; None: nobody is given an address.
         callback_secret: See `raincheck.callbacks.Callbacks`.
@@ -74,7 +77,8 @@ class ServiceSettings:
     hang_seconds: float | None = None
     max_parameters_bytes: int = 1024 * 1024
     max_pending: int = 0
-    max_pending_per_scope: int = 0
+    max_pending_per_scope: int | None = None
+    max_running_per_scope: int = 0
     alert_on_failure_rate: float = 0.05
     public_url: str | None = None
     callback_secret: str | None = field(default=None, repr=False)
@@ -120,7 +124,8 @@ class Service:
         processes = WorkerProcesses(own if local else None, kernel)
         # Whatever ends a task in this process writes into the outbox, by writing the end.
         store = Outbox(store, written=lambda: self._deliverer.wake())
-        self._store = store = TellingStore(store, self._ended)
+        store = TellingStore(store, self._ended)
+        self._store = store = Turns(store, lambda: self._limiter.held_back())
         self._operations = operations
         self._names = names
         self._changes = Changes(store)
@@ -130,7 +135,13 @@ class Service:
         self.patience = PatienceStore(store, clock=clock)
         lease = self.settings.lease_seconds
         self.results = Results(store, blobs, clock=clock)
-        self._limiter = Limiter(store, operations, clock=clock, freed=lambda name: self._engine.nudge(name))
+        self._limiter = Limiter(
+            store,
+            operations,
+            clock=clock,
+            freed=lambda name: self._engine.nudge(name),
+            max_running_per_scope=self.settings.max_running_per_scope,
+        )
         startable = lambda: self._limiter.startable(names())  # noqa: E731
         self._engine = engine(store, startable, max_concurrency=self.settings.max_concurrency, clock=clock)
         self._failures = FailureRate(self.settings.alert_on_failure_rate)
@@ -175,6 +186,7 @@ class Service:
             lost_workers=LostWorkers(store, processes, guarded=guardian_at_work) if local and own else None,
         )
         self._leftovers = Leftovers(store, operations, names, clock=clock)
+        in_all, of_scope = self.settings.max_pending or None, self.settings.max_pending_per_scope
         self.registry = Registry(
             store,
             operations,
@@ -182,7 +194,8 @@ class Service:
             engine=self._engine,
             changes=self._changes,
             max_parameters_bytes=self.settings.max_parameters_bytes,
-            room=Room(self.settings.max_pending or None, self.settings.max_pending_per_scope or None),
+            room=Room(in_all, of_scope or None),
+            room_of_principal=Room(in_all, DEFAULT_PENDING_OF_PRINCIPAL) if of_scope is None else None,
             callbacks=self.settings.webhooks.check_callback,
             limiter=self._limiter,
             clock=clock,

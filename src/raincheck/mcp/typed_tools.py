@@ -187,7 +187,7 @@ class TypedTools:
             loop=asyncio.get_running_loop(),
         )
         checked = operation.executor.validate(arguments)
-        async with self._registry.in_request(operation) as call:
+        async with self._registry.in_request(operation, scope=scope_of(ctx)) as call:
             outcome = await self._outcome_of(operation, checked, context)
             call.ended(outcome)
         try:

@@ -1,4 +1,4 @@
-"""Whose tasks wait: the index by turns, read a page for each scope that has many tasks, and one for many that have few."""
+"""Whose tasks wait: the index by turns, a page for each scope that has many tasks, and one for many that have few."""
 
 from __future__ import annotations
 
@@ -26,24 +26,23 @@ async def waiting_in(
         while len(found) < limit:
             part = Range(index=BY_TURN, partition=line_of(operation, priority), above=place)
             answer = await calls.on_table("query", **part.request(min(limit + 1, _LARGEST_PAGE)))
-            entries = [(item[BY_TURN.sort]["S"], item[KEY]["S"]) for item in answer["Items"]]
-            fresh = {turn: list[str]() for turn, _ in map(_parted, entries) if turn not in found and turn not in without}
-            for entry, name in entries:
-                if (turn := _parted((entry, name))[0]) in fresh:
-                    fresh[turn].append(name)
+            entries = [(_turn(item[BY_TURN.sort]["S"]), item[KEY]["S"]) for item in answer["Items"]]
+            fresh: dict[str, list[str]] = {}
+            for turn, name in entries:
+                if turn not in found and turn not in without:
+                    fresh.setdefault(turn, []).append(name)
             found |= fresh
             if "LastEvaluatedKey" not in answer or not entries:
                 break
-            place = _behind(_parted(entries[-1])[0])
+            place = _behind(entries[-1][0])
             if start is None and place > _behind(turn_of(after)):
                 break
     scopes = list(found)[:limit]
     return [name for turn in scopes for name in found[turn][: share(limit, scopes)]]
 
 
-def _parted(entry: tuple[str, str]) -> tuple[str, str]:
-    turn, _, _ = entry[0].partition("#")
-    return f"{turn}#", entry[1]
+def _turn(place: str) -> str:
+    return place.partition("#")[0] + "#"
 
 
 def _behind(turn: str) -> str:

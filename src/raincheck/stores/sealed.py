@@ -86,9 +86,7 @@ class SealedStore(StoreWrapper):
         self, operation_types: Collection[str], limit: int, *, after: str = "", leave_out: Collection[str] = ()
     ) -> Sequence[Task]:
         """See `TaskStore.waiting`, and `claimable`."""
-        return self._those_that_open(
-            await self.inner.waiting(operation_types, limit, after=after, leave_out=leave_out)
-        )
+        return self._those_that_open(await self.inner.waiting(operation_types, limit, after=after, leave_out=leave_out))
 
     async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
         """See `TaskStore.overdue`. What cannot be opened here is left to whoever has its key."""
