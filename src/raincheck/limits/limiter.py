@@ -169,19 +169,22 @@ class Limiter:
         breaker, name = operation.policy.breaker, operation.operation_type
         if breaker is None:
             return False
-        return await self._breakers.admit(name, breaker, task.task_ref, lapses_at=task.deadline_at)
+        return await self._breakers.admit(name, breaker, task.task_ref, scope=task.scope, lapses_at=task.deadline_at)
 
     def withdraw(self, operation: Operation, task: Task) -> None:
         """No task came of a call that was let through."""
         if operation.policy.breaker is not None:
-            self._breakers.ended(operation.operation_type, operation.policy.breaker, task.task_ref, None)
+            self._breakers.ended(
+                operation.operation_type, operation.policy.breaker, task.task_ref, None, scope=task.scope
+            )
 
     def settled(self, task: Task) -> None:
         """A task was settled by this process."""
         operation = self._operations(task.operation_type)
         breaker = operation.policy.breaker if operation is not None else None
         if breaker is not None:
-            self._breakers.ended(task.operation_type, breaker, task.task_ref, failed(task, breaker))
+            told = failed(task, breaker)
+            self._breakers.ended(task.operation_type, breaker, task.task_ref, told, scope=task.scope)
 
     @asynccontextmanager
     async def in_request(self, operation: Operation, *, scope: str) -> AsyncGenerator[InRequest]:
@@ -201,7 +204,7 @@ class Limiter:
         seconds = policy.timeout_seconds + _GRACE_SECONDS
         if policy.breaker is not None:
             lapses_at = self._clock() + timedelta(seconds=seconds + policy.permit_wait_seconds)
-            await self._breakers.admit(name, policy.breaker, ref, lapses_at=lapses_at)
+            await self._breakers.admit(name, policy.breaker, ref, scope=scope, lapses_at=lapses_at)
         try:
             taken: list[Desk] = []
             until = elapsed() + policy.permit_wait_seconds
@@ -215,7 +218,7 @@ class Limiter:
                     desk.give(ref, started=len(taken) == len(desks))
         finally:
             if policy.breaker is not None:
-                self._breakers.ended(name, policy.breaker, ref, call.failed)
+                self._breakers.ended(name, policy.breaker, ref, call.failed, scope=scope)
 
     # Starts.
 
