@@ -7,7 +7,6 @@ second at most; what was read is good for half a second.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import random
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from datetime import datetime, timedelta
 from raincheck.elapsed import elapsed
 from raincheck.errors import CircuitOpen, StoreError
 from raincheck.limits.breaker import BreakerState, Phase, Result, admit, count, failed, from_json, to_json
-from raincheck.notes import Note, note_key
+from raincheck.notes import Note, note_key, scope_key
 from raincheck.operations.limits import BreakerPolicy
 from raincheck.store import TaskStore
 
@@ -81,7 +80,7 @@ class Breakers:
             if elapsed() - breaker.read_at > _KNOWN_SECONDS:
                 await self._read(breaker)
         while breaker.state.phase is not Phase.CLOSED:
-            state, wait = admit(breaker.state, policy, ref, lapses_at.timestamp(), self._now(), _short(scope))
+            state, wait = admit(breaker.state, policy, ref, lapses_at.timestamp(), self._now(), scope_key(scope))
             if wait is None:
                 if await self._write(breaker, state):
                     return True
@@ -100,7 +99,7 @@ class Breakers:
         if failed is None and breaker.state.phase is Phase.CLOSED:
             return
         if len(breaker.results) < _MOST_RESULTS:
-            breaker.results.append(Result(ref, failed, _short(scope)))
+            breaker.results.append(Result(ref, failed, scope_key(scope)))
         if failed or breaker.state.phase is not Phase.CLOSED:
             breaker.hurry.set()
         if breaker.writer is None:
@@ -203,10 +202,6 @@ class Breakers:
                 state = count(breaker.state, breaker.policy, results, self._now())
                 if state is breaker.state or await self._write(breaker, state):
                     return
-
-
-def _short(scope: str) -> str:
-    return hashlib.blake2b(scope.encode(errors="surrogatepass"), digest_size=6).hexdigest()
 
 
 async def _until(event: asyncio.Event, at: float) -> None:

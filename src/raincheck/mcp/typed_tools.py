@@ -151,7 +151,7 @@ class TypedTools:
         self, operation: Operation, task: Task, ctx: ServerRequestContext[Any, Any], surface: Surface
     ) -> Task | dict[str, Any]:
         """The task, waited for as long as that pays and its client has patience; or the answer that asks the user."""
-        seconds = self._waits.seconds(operation.operation_type, operation.policy)
+        seconds = self._waits.seconds(operation.operation_type, operation.policy, scope=task.scope)
         if operation.policy.inline_wait_seconds == "auto":
             seconds = await self._holds.bounded(ctx, seconds)
         if not seconds:
