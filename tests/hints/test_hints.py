@@ -239,12 +239,8 @@ def test_a_scope_is_told_nothing_of_the_queue_of_another_one() -> None:
         history.add(End.of(task), scope_key(scope))
     stored = History.from_json(json.loads(json.dumps(History(operation_type="report").merged(history, NOW).to_json())))
     hints = hints_for(stored)
-    etas = {scope: hints.eta(pending(scope=scope), NOW) for scope in ("ada", "bob", "eve", "ada")}
-    assert etas == {
-        "ada": pytest.approx(3.2, abs=0.1),
-        "bob": pytest.approx(36, abs=1),
-        "eve": pytest.approx(4.2, abs=0.1),
-    }
+    etas = [hints.eta(pending(scope=scope), NOW) for scope in ("ada", "bob", "eve", "ada")]
+    assert etas == pytest.approx([3.2, 36.2, 4.2, 3.2], rel=0.03)
     assert hints.poll_after(pending(scope="ada"), NOW) == pytest.approx(3.2, abs=0.2)
     waits = InlineWaits(lambda _: stored)
     assert [waits.seconds("report", Policy(), scope=scope) for scope in ("ada", "bob", "eve")] == [3.5, 0.0, 4.5]
