@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -83,11 +84,11 @@ class Jobs:
     and a busy worker takes no job that an idle one could run.
 
     In a backlog a job is no more than the right to one start: what the store says is next has it. The task that was
-    brought has its turn with another job, or is found by the scanner.
+    brought goes to the end of the queue, so that there is a job for each that waits.
 
     Args:
         now: What time it is for the tasks.
-        left_over: Told of the operation of a task that was brought and did not start.
+        again: Hands a task to the queue once more.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Jobs:
         run: RunTask,
         *,
         now: Callable[[], datetime],
-        left_over: Callable[[str], None],
+        again: Callable[[Task], None],
     ) -> None:
         self._store = store
         self._operation_types = operation_types
@@ -107,7 +108,7 @@ class Jobs:
         self._waiting: set[asyncio.Future[None]] = set()
         self._ended = False
         self._now = now
-        self._left_over = left_over
+        self._again = again
         self._alone_until = float("-inf")
         self.head: datetime | None = None
         # A queue has as long for its first job as for any other.
@@ -148,7 +149,8 @@ class Jobs:
             self._alone_until = time.monotonic() + _ALONE_SECONDS
         if chosen.task_ref == brought.task_ref:
             return brought
-        self._left_over(brought.operation_type)
+        # As one that came back: the queue has its job as running.
+        self._again(replace(brought, attempt=max(1, brought.attempt)))
         return chosen
 
     async def _hold(self, task: Task, over: asyncio.Future[None]) -> None:
@@ -247,7 +249,7 @@ class QueuedEngine:
                 self._pool,
                 run,
                 now=self._clock,
-                left_over=self._scanner.left_over,
+                again=self._sender.put,
             )
             self._worker = asyncio.create_task(self._work_for_ever(self._jobs), name="raincheck-queue")
             self._scanner.start(run)

@@ -81,10 +81,6 @@ class Scanner:
         if self._pool.free > 0:
             self._wake.set()
 
-    def left_over(self, operation_type: str) -> None:
-        """A task of this operation was given up by the queue: it is found, lost or not, with the next regular look."""
-        self._given_up.add(operation_type)
-
     def nudge(self) -> None:
         """Something changed in the store, and may be pending: look soon, once for all that changes until then."""
         if self._pool.free > 0 and self._nudge is None and self._loop_task is not None:

@@ -23,6 +23,7 @@ __all__ = ["Turns"]
 _ALONE_SECONDS = 0.25
 """How long a scope that was found to be the only one that waits is taken to be it still."""
 
+_FEWEST = 8
 _REMEMBERED = 10_000
 
 
@@ -73,7 +74,7 @@ class Turns(StoreWrapper):
     ) -> Sequence[Task]:
         """Tasks of other scopes; more of each where some scopes have fewer than their share."""
         found: Sequence[Task] = ()
-        wanted, before = limit, -1
+        wanted, before = max(limit, _FEWEST), -1
         while before < len(found) < limit or before < 0:
             before = len(found)
             found = await self.inner.waiting(operation_types, wanted, after=self._rota.last, leave_out=held_back)
