@@ -147,7 +147,10 @@ class Jobs:
         chosen = next((task for task in found if not self._pool.runs(task.task_ref)), brought)
         if all(task.scope == brought.scope for task in found):
             self._alone_until = time.monotonic() + _ALONE_SECONDS
-        if chosen.task_ref == brought.task_ref:
+        if chosen.task_ref == brought.task_ref or (
+            # Of one scope's tasks the queue says which are urgent, if it can.
+            chosen.scope == brought.scope and chosen.priority != brought.priority
+        ):
             return brought
         # As one that came back: the queue has its job as running.
         self._again(replace(brought, attempt=max(1, brought.attempt)))
