@@ -24,12 +24,12 @@ class LimitsSettings(Section):
         description="How many tasks may be pending in the whole store; one more is refused with `queue_full`. 0: any "
         "number.",
     )
-    max_pending_per_scope: int | None = Field(
-        default=None,
+    max_pending_per_scope: int = Field(
+        default=1000,
         ge=0,
         le=10_000_000,
         description="How many tasks of one scope (one caller) may be pending; one more is refused with `queue_full`. "
-        "0: any number. Unset: 1000 for callers who authenticate, any number for all others.",
+        "0: any number. Where it is not set, it holds for callers who authenticate.",
     )
     max_running_per_scope: int = Field(
         default=0,

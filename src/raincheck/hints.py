@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from raincheck.hints_schedule import Ladder, Schedule, schedule_of
 from raincheck.history import Durations, History
-from raincheck.notes import scope_key
-from raincheck.task import Task, TaskStatus
+from raincheck.task import Task, TaskStatus, scope_key
 
 __all__ = ["ENOUGH_ENDS", "Hints", "Lookup"]
 

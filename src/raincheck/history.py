@@ -119,7 +119,7 @@ class History:
         recent, recent_cancelled: The recent memory of runs, with those that were cut off; and cancelled ones.
         lasted, lasted_cancelled: The recent memory of the time from acceptance to the end, likewise; where nobody
             said whose the tasks were.
-        of_scopes: The same two by scope (`raincheck.notes.scope_key`), of those with most ends lately.
+        of_scopes: The same two by scope (`raincheck.task.scope_key`), of those with most ends lately.
         at: When it was last written.
     """
 

@@ -15,8 +15,8 @@ from datetime import datetime, timedelta
 
 from raincheck.errors import StoreError
 from raincheck.history import End, History
-from raincheck.notes import Note, NoteStore, note_key, scope_key
-from raincheck.task import Task
+from raincheck.notes import Note, NoteStore, note_key
+from raincheck.task import Task, scope_key
 
 __all__ = ["KIND", "HistoryKeeper", "stored_histories"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-__all__ = ["LARGEST_NOTE", "Note", "NoteStore", "note_key", "scope_key"]
+__all__ = ["LARGEST_NOTE", "Note", "NoteStore", "note_key"]
 
 LARGEST_NOTE = 256 * 1024
 """The largest value of a note, in bytes of JSON (ASCII): what the smallest store holds."""
@@ -27,11 +27,6 @@ def note_key(operation_type: str) -> str:
     if operation_type.isascii() and operation_type.isprintable() and 0 < len(operation_type) <= _LONGEST_NAME:
         return operation_type
     return "sha256:" + hashlib.sha256(operation_type.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def scope_key(scope: str) -> str:
-    """A scope as it stands within a note: a short digest, that tells its name to nobody."""
-    return hashlib.blake2b(scope.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

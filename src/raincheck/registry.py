@@ -33,21 +33,15 @@ from raincheck.operations.argument_slips import as_declared
 from raincheck.operations.operation import AnswerBy, Operation
 from raincheck.secrecy import wrapped
 from raincheck.store import Cursor, Inserted, Room, TaskStore, TaskSummary
-from raincheck.task import InputRequest, Task, TaskStatus, inflight_key, new_task_ref, utc_now
+from raincheck.task import PRINCIPAL, InputRequest, Task, TaskStatus, inflight_key, new_task_ref, utc_now
 from raincheck.transitions import Cancel, Event, ProvideInput, Refused, shown_when_lost, transition
 from raincheck.webhooks.rules import refuse_callbacks
 from raincheck.webhooks.targets import joined
 
-__all__ = ["ANY_SCOPE", "DEFAULT_PENDING_OF_PRINCIPAL", "PRINCIPAL", "ProgressListener", "Registry", "Submission"]
+__all__ = ["ANY_SCOPE", "ProgressListener", "Registry", "Submission"]
 
 ANY_SCOPE: Final = "*"
 """The scope of the person who runs the store (`raincheck tasks`): every task. No caller is ever given it."""
-
-PRINCIPAL: Final = "principal:"
-"""Begins the scope of a caller who authenticates."""
-
-DEFAULT_PENDING_OF_PRINCIPAL: Final = 1000
-"""How many tasks of such a caller may be pending where nothing else is said; other scopes are alone on their server."""
 
 _ANY_NUMBER = Room()
 _LONGEST_KEY = 255

@@ -29,19 +29,23 @@ from raincheck.operations.guardian import guardian_at_work
 from raincheck.operations.operation import Operation
 from raincheck.polling.patience_store import PatienceStore
 from raincheck.process_identity import Kernel, own_identity, worker_id
-from raincheck.registry import DEFAULT_PENDING_OF_PRINCIPAL, Registry
+from raincheck.registry import Registry
 from raincheck.results import Results
 from raincheck.runner import Runner
 from raincheck.sealing import check_keys
 from raincheck.store import Room, TaskStore
 from raincheck.stores.telling import TellingStore
+from raincheck.stores.turn_taking import TurnTakingStore
 from raincheck.sweeper import Sweeper
 from raincheck.task import Task, TaskStatus
 from raincheck.webhooks.deliverer import Deliverer
 from raincheck.webhooks.outbox import Outbox
 from raincheck.webhooks.rules import WebhookRules
 
-__all__ = ["Service", "ServiceSettings"]
+__all__ = ["DEFAULT_PENDING_OF_PRINCIPAL", "Service", "ServiceSettings"]
+
+DEFAULT_PENDING_OF_PRINCIPAL = 1000
+"""How many tasks of a caller who authenticates may be pending where nothing else is said."""
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +129,7 @@ class Service:
         # Whatever ends a task in this process writes into the outbox, by writing the end.
         store = Outbox(store, written=lambda: self._deliverer.wake())
         store = TellingStore(store, self._ended)
-        self._store = store = Turns(store, lambda: self._limiter.held_back())
+        self._store = store = TurnTakingStore(store, Turns(store, lambda: self._limiter.held_back()))
         self._operations = operations
         self._names = names
         self._changes = Changes(store)

@@ -19,12 +19,11 @@ from raincheck.hints_schedule import Ladder, Schedule, schedule_of
 from raincheck.history import Durations, End, History
 from raincheck.history_sketch import Sketch
 from raincheck.mcp.handle_tools import HandleTools
-from raincheck.notes import scope_key
 from raincheck.operations.operation import Policy
 from raincheck.polling.inline_wait import InlineWaits
 from raincheck.registry import Registry
 from raincheck.stores.memory import MemoryStore
-from raincheck.task import InputRequest, Task
+from raincheck.task import InputRequest, Task, scope_key
 from raincheck.transitions import AskInput, Claim, LeaseExpired, transition
 
 ladders = st.tuples(

@@ -14,8 +14,7 @@ from raincheck.errors import CircuitOpen, QueueFull
 from raincheck.limits.rota import Rota
 from raincheck.operations.context import TaskContext
 from raincheck.operations.limits import BreakerPolicy
-from raincheck.registry import DEFAULT_PENDING_OF_PRINCIPAL
-from raincheck.service import Service
+from raincheck.service import DEFAULT_PENDING_OF_PRINCIPAL, Service
 from raincheck.stores.memory import MemoryStore
 from raincheck.task import Task, TaskStatus
 from support.lab import Lab
@@ -85,7 +84,7 @@ async def test_a_task_that_waits_for_its_caller_gives_back_both_permits(lab: Lab
         await ended(service, "ada", await submit(service, "ada", 3))
         for ref in asking:
             task = await service.registry.get(ref, scope="ada")
-            answer = {task.outstanding[0].key: {"action": "accept", "content": {}}}
+            answer: dict[str, Any] = {task.outstanding[0].key: {"action": "accept", "content": {}}}
             await service.registry.provide_input(ref, answer, scope="ada")
         assert {task.status for task in await ended(service, "ada", asking)} == {TaskStatus.COMPLETED}
 

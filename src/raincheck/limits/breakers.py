@@ -17,9 +17,10 @@ from datetime import datetime, timedelta
 from raincheck.elapsed import elapsed
 from raincheck.errors import CircuitOpen, StoreError
 from raincheck.limits.breaker import BreakerState, Phase, Result, admit, count, failed, from_json, to_json
-from raincheck.notes import Note, note_key, scope_key
+from raincheck.notes import Note, note_key
 from raincheck.operations.limits import BreakerPolicy
 from raincheck.store import TaskStore
+from raincheck.task import scope_key
 
 __all__ = ["OUTSIDE", "Breakers"]
 

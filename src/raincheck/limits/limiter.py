@@ -322,8 +322,10 @@ def _refusal(desk: Desk, refused: Refusal) -> CallError:
             f"Try again in {wait:g} s.",
             details={"limit": refused.limit, "retry_after_seconds": wait},
         )
-    name, whose = ("max_running", "these") if desk.kind == OF_OPERATION else ("max_running_per_scope", "your")
-    return QueueFull(
-        f"{limit.max_running} of {whose} calls run already ({name}). Try again later.",
-        details={"limit": name, "setting": limit.max_running},
-    )
+    details = {"limit": refused.limit, "setting": limit.max_running}
+    if desk.kind == OF_SCOPE:
+        return QueueFull(
+            f"{limit.max_running} calls of this caller run already (max_running_per_scope). Try again later.",
+            details={**details, "limit": "max_running_per_scope"},
+        )
+    return QueueFull(f"{limit.max_running} of these calls run already (max_running). Try again later.", details=details)

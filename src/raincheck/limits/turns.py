@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from datetime import datetime
 
 from raincheck.elapsed import elapsed
 from raincheck.limits.rota import Rota
-from raincheck.notes import Note
 from raincheck.store import TaskStore
-from raincheck.stores.wrapper import StoreWrapper
-from raincheck.task import Task, TaskStatus
+from raincheck.task import Task
 
 __all__ = ["Turns"]
 
@@ -27,16 +24,16 @@ _FEWEST = 8
 _REMEMBERED = 10_000
 
 
-class Turns(StoreWrapper):
-    """A store whose `claimable` lets the scopes take turns.
+class Turns:
+    """Lets the scopes take turns at the starts of one process.
 
     Args:
-        inner: The store.
+        store: Where tasks wait.
         held_back: The scopes whose tasks may not start now.
     """
 
-    def __init__(self, inner: TaskStore, held_back: Callable[[], Collection[str]] = tuple) -> None:
-        super().__init__(inner)
+    def __init__(self, store: TaskStore, held_back: Callable[[], Collection[str]] = tuple) -> None:
+        self._store = store
         self._held_back = held_back
         self._rota = Rota()
         self._shown: OrderedDict[str, None] = OrderedDict()
@@ -45,7 +42,7 @@ class Turns(StoreWrapper):
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
         """Pending tasks of these operations: the highest priority first; of one priority the scopes in turn, of each
         scope the oldest. Fewer than `limit` only where there are no more that may start."""
-        page = await self.inner.claimable(operation_types, limit)
+        page = await self._store.claimable(operation_types, limit)
         held_back = self._held_back()
         scopes = {task.scope for task in page}
         if len(page) >= limit > 0:
@@ -61,13 +58,11 @@ class Turns(StoreWrapper):
         self._remember(found)
         return found
 
-    async def replace(self, task: Task, *, seen_lease: datetime | None = None, note: Note | None = None) -> bool:
-        """See `TaskStore.replace`."""
-        written = await self.inner.replace(task, seen_lease=seen_lease, note=note)
-        if written and task.status is TaskStatus.PROCESSING and task.task_ref in self._shown:
+    def claimed(self, task: Task) -> None:
+        """This process changed a task that runs: where it was found here, that was its start."""
+        if task.task_ref in self._shown:
             del self._shown[task.task_ref]
             self._rota.served(task.scope)
-        return written
 
     async def _waiting(
         self, operation_types: Collection[str], limit: int, held_back: Collection[str]
@@ -77,7 +72,7 @@ class Turns(StoreWrapper):
         wanted, before = max(limit, _FEWEST), -1
         while before < len(found) < limit or before < 0:
             before = len(found)
-            found = await self.inner.waiting(operation_types, wanted, after=self._rota.last, leave_out=held_back)
+            found = await self._store.waiting(operation_types, wanted, after=self._rota.last, leave_out=held_back)
             wanted *= 2
             if not held_back:
                 # What is short here, the oldest tasks make up for.

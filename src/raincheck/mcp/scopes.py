@@ -11,7 +11,7 @@ from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken, principal_components
 from mcp.server.context import ServerRequestContext
 
-from raincheck.registry import PRINCIPAL
+from raincheck.task import PRINCIPAL
 
 __all__ = ["ANONYMOUS", "LOCAL", "scope_of", "scope_of_token"]
 

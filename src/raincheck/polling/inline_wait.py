@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 
 from raincheck.history import Durations, History
-from raincheck.notes import scope_key
 from raincheck.operations.operation import INLINE_WAIT_SECONDS, Policy
+from raincheck.task import scope_key
 
 __all__ = ["InlineWaits", "inline_wait_of"]
 
