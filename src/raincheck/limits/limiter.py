@@ -244,19 +244,23 @@ class Limiter:
             StoreError: The book of permits cannot be read or written.
         """
         desks = self._desks_for(operation, task.scope)
+        refused = next((desk for desk in desks if desk.blocked), None)
         taken: list[Desk] = []
         try:
-            for desk in desks:
-                if desk.blocked or await desk.take(task.task_ref, task.fence + 1, scope=task.scope, start=True):
-                    if desk.kind == OF_SCOPE:
-                        self._refused.setdefault(task.scope, set()).add(operation.operation_type)
+            for desk in desks if refused is None else ():
+                if await desk.take(task.task_ref, task.fence + 1, scope=task.scope, start=True) is not None:
+                    refused = desk
                     break
                 taken.append(desk)
         finally:
             if len(taken) < len(desks):
                 for desk in taken:
                     desk.give(task.task_ref, started=False)
-        return Permit(desks, task, slot) if len(taken) == len(desks) else None
+        if refused is None:
+            return Permit(desks, task, slot)
+        if refused.kind == OF_SCOPE:
+            self._refused.setdefault(task.scope, set()).add(operation.operation_type)
+        return None
 
     async def stop(self) -> None:
         """Give back and write what is left. Idempotent."""
@@ -285,12 +289,11 @@ class Limiter:
         desk = self._desks_of_scopes.get(scope)
         if desk is None:
             limit = Limit(self._max_running_per_scope, 0.0, 1)
+            if len(self._desks_of_scopes) >= _MOST_SCOPES:
+                idle = next((name for name, each in self._desks_of_scopes.items() if each.idle), "")
+                self._desks_of_scopes.pop(idle, None)
             freed = lambda: self._scope_freed(scope)  # noqa: E731
             desk = self._desks_of_scopes[scope] = self._new_desk(OF_SCOPE, scope, limit, freed)
-            if len(self._desks_of_scopes) > _MOST_SCOPES:
-                oldest, idle = next(iter(self._desks_of_scopes.items()))
-                if idle.idle:
-                    del self._desks_of_scopes[oldest]
         self._desks_of_scopes.move_to_end(scope)
         return desk
 
