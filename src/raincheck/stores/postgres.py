@@ -172,7 +172,7 @@ class PostgresStore:
             "operations": [storable(each) for each in set(operation_types)],
             "limit": limit,
             "after": storable(after),
-            "leave_out": [storable(each) for each in leave_out],
+            "scopes": [storable(each) for each in leave_out],
         }
         return [task_from(row) for row in await self._ask("waiting", asked)]
 

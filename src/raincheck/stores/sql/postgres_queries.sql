@@ -198,7 +198,7 @@ SELECT page.* FROM unnest(%(operations)s::text[]) AS wanted (operation_type) CRO
 ) AS page
 ORDER BY turn, created_at, task_ref LIMIT %(limit)s;
 
--- The scopes of each operation and priority that come behind a name, going round; of each as many as make the limit.
+-- The scopes of each operation and priority that come behind a name, going round; of each as many as make the limit. Without `scopes`.
 -- name: waiting
 WITH line AS MATERIALIZED (
     SELECT wanted.operation_type, named.turn
@@ -226,7 +226,7 @@ WITH line AS MATERIALIZED (
             SELECT lap.lap, (
                 SELECT scope FROM raincheck.task
                 WHERE status = 'pending' AND operation_type = line.operation_type AND turn = line.turn
-                    AND scope >= lap.start AND scope <> ALL(%(leave_out)s::text[])
+                    AND scope >= lap.start AND scope <> ALL(%(scopes)s::text[])
                 ORDER BY 1 LIMIT 1
             ), 1
             FROM (VALUES (0, %(after)s::text || chr(1)), (1, '')) AS lap (lap, start)
@@ -234,7 +234,7 @@ WITH line AS MATERIALIZED (
             SELECT found.lap, (
                 SELECT scope FROM raincheck.task
                 WHERE status = 'pending' AND operation_type = line.operation_type AND turn = line.turn
-                    AND scope > found.scope AND scope <> ALL(%(leave_out)s::text[])
+                    AND scope > found.scope AND scope <> ALL(%(scopes)s::text[])
                 ORDER BY 1 LIMIT 1
             ), found.number + 1
             FROM found WHERE found.scope IS NOT NULL AND found.number < %(limit)s
