@@ -263,14 +263,17 @@ def service_settings(settings: Settings) -> ServiceSettings:
     if settings.webhooks.secrets:
         require_signing()
 
-    execution = settings.execution
+    execution, limits = settings.execution, settings.limits
     return ServiceSettings(
         max_concurrency=execution.max_concurrency,
         lease_seconds=execution.lease_seconds,
         drain_seconds=execution.drain_seconds,
         max_parameters_bytes=execution.max_parameters_bytes,
-        max_pending=settings.limits.max_pending,
-        max_pending_per_scope=settings.limits.max_pending_per_scope,
+        max_pending=limits.max_pending,
+        max_pending_per_scope=limits.max_pending_per_scope
+        if "max_pending_per_scope" in limits.model_fields_set
+        else None,
+        max_running_per_scope=limits.max_running_per_scope,
         alert_on_failure_rate=settings.observability.alert_on_failure_rate,
         public_url=settings.server.public_url,
         callback_secret=settings.server.callback_secret,

@@ -16,7 +16,7 @@ _A_DAY = 86400
 
 
 class LimitsSettings(AdmissionLimits):
-    """`[limits]`: how many tasks may wait, and what each caller may have under way."""
+    """`[limits]`: how many tasks may wait, how many of one caller run, and what each caller may have under way."""
 
     max_pending: int = Field(
         default=0,
@@ -26,11 +26,18 @@ class LimitsSettings(AdmissionLimits):
         "number.",
     )
     max_pending_per_scope: int = Field(
-        default=0,
+        default=1000,
         ge=0,
         le=10_000_000,
         description="How many tasks of one scope (one caller) may be pending; one more is refused with `queue_full`. "
-        "0: any number.",
+        "0: any number. Where it is not set, it holds for callers who authenticate.",
+    )
+    max_running_per_scope: int = Field(
+        default=0,
+        ge=0,
+        le=2000,
+        description="How many tasks of one scope (one caller) run at once, of all operations and in all processes on "
+        "the store together; what is above it stays pending. 0: any number.",
     )
 
 

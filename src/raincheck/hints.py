@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from raincheck.hints_schedule import Ladder, Schedule, schedule_of
 from raincheck.history import Durations, History
-from raincheck.task import Task, TaskStatus
+from raincheck.task import Task, TaskStatus, scope_key
 
 __all__ = ["ENOUGH_ENDS", "Hints", "Lookup"]
 
@@ -81,7 +81,8 @@ class Hints:
         self._ladder = ladder
         self._history = history
         self._monotonic = monotonic
-        self._operations: dict[str, _Operation] = {}
+        self._operations: dict[tuple[str, str], _Operation] = {}
+        self._scopes: dict[str, frozenset[str]] = {}
 
     def poll_after(self, task: Task, now: datetime) -> float | None:
         """When to ask again, in seconds; None once there is nothing to wait for."""
@@ -121,19 +122,35 @@ class Hints:
         """What is expected of the task's operation; None where there is too little history, or a person is asked."""
         if self._history is None or task.terminal or task.status is TaskStatus.INPUT_REQUIRED:
             return None
-        known = self._operations.get(task.operation_type)
+        # Scopes of which nothing of their own is known share what is known of the runs of all.
+        scope = scope_key(task.scope)
+        name = task.operation_type, scope if scope in self._scopes.get(task.operation_type, ()) else ""
+        known = self._operations.get(name)
         if known is None:
-            known = self._operations[task.operation_type] = _Operation()
+            known = self._operations[name] = _Operation()
         moment = self._monotonic()
         if moment - known.looked_at >= _LOOK_SECONDS:
             known.looked_at = moment
             history = self._history(task.operation_type)
             if history is not None and history.ends != known.ends and moment - known.made_at >= _NEW_SECONDS:
+                if self._is_news(task.operation_type, frozenset(history.of_scopes)):
+                    known.looked_at = float("-inf")
+                    return self._known(task)
                 try:
-                    self._learn(known, history, moment)
+                    self._learn(known, history.seen_by(name[1]), moment)
                 except Exception:  # a bug in the hints must not end the calls that they are given with
                     logger.exception("no new hints were learned", extra={"operation": task.operation_type})
         return known
+
+    def _is_news(self, operation_type: str, scopes: frozenset[str]) -> bool:
+        """Whether something is known of other scopes than before."""
+        if self._scopes.get(operation_type, frozenset()) == scopes:
+            return False
+        self._scopes[operation_type] = scopes
+        for name in [name for name in self._operations if name[0] == operation_type and name[1] not in scopes]:
+            if name[1]:
+                del self._operations[name]
+        return True
 
     def _learn(self, known: _Operation, history: History, moment: float) -> None:
         ran = Durations.of(history.recent, history.recent_cancelled)

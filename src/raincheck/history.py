@@ -7,12 +7,15 @@ What a length of time says depends on how it came to its end. A run that ended b
 limit or a lost worker cut off would have lasted longer: for who waits it is an end like any other, for who sets a
 timeout it says only that more was needed. A cancelled one says the same to both: its task would still have been there
 to ask for. A task that asked a person something is counted and its times are not: they are the person's.
+
+How long a task waits in the queue is its scope's own affair, since the scopes take turns: the time from acceptance to
+the end is kept for each of the scopes that call most, and none is told that of another one.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 
@@ -26,6 +29,9 @@ RECENT_ENDS = 150
 LONG_DAYS = 30.0
 
 _MOST_CODES = 40
+_MOST_SCOPES = 8
+# By ageing, ten ends in a row weigh a little less than ten.
+_ENOUGH_WEIGHT = 9.5
 _FAINT = 0.01
 
 
@@ -111,7 +117,9 @@ class History:
         waited, ran: The long memory: time in the queue, and runs that ended by themselves.
         ran_cut, ran_cancelled: Runs that were cut off, and cancelled.
         recent, recent_cancelled: The recent memory of runs, with those that were cut off; and cancelled ones.
-        lasted, lasted_cancelled: The recent memory of the time from acceptance to the end, likewise.
+        lasted, lasted_cancelled: The recent memory of the time from acceptance to the end, likewise; where nobody
+            said whose the tasks were.
+        of_scopes: The same two by scope (`raincheck.task.scope_key`), of those with most ends lately.
         at: When it was last written.
     """
 
@@ -126,6 +134,7 @@ class History:
     recent_cancelled: Sketch = field(default_factory=Sketch)
     lasted: Sketch = field(default_factory=Sketch)
     lasted_cancelled: Sketch = field(default_factory=Sketch)
+    of_scopes: dict[str, tuple[Sketch, Sketch]] = field(default_factory=dict[str, tuple[Sketch, Sketch]])
     at: datetime | None = None
 
     @property
@@ -133,8 +142,16 @@ class History:
         """What the ends weigh that nobody brought about by cancelling."""
         return sum(weight for code, weight in self.codes.items() if code != TaskStatus.CANCELLED)
 
-    def add(self, end: End) -> None:
-        """One more end, now."""
+    def seen_by(self, scope: str) -> History:
+        """The history as that scope (its key) may know it: `lasted` is of its own tasks; where too little is known of
+        them, it is what all tasks ran."""
+        lasted, cancelled = self.of_scopes.get(scope, (self.lasted, self.lasted_cancelled))
+        if lasted.weight + cancelled.weight < _ENOUGH_WEIGHT and self.of_scopes:
+            lasted, cancelled = self.recent, self.recent_cancelled
+        return replace(self, lasted=lasted, lasted_cancelled=cancelled, of_scopes={})
+
+    def add(self, end: End, scope: str = "") -> None:
+        """One more end, now, of a task of the scope of that key."""
         self.ends += 1
         code = end.code if end.code in self.codes or len(self.codes) < _MOST_CODES else "other"
         self.codes[code] = self.codes.get(code, 0.0) + 1.0
@@ -146,7 +163,10 @@ class History:
             (self.ran_cancelled if cancelled else self.ran_cut if cut else self.ran).add(end.ran)
             (self.recent_cancelled if cancelled else self.recent).add(end.ran)
         if end.lasted is not None:
-            (self.lasted_cancelled if cancelled else self.lasted).add(end.lasted)
+            kinds = (self.lasted, self.lasted_cancelled)
+            if scope:
+                kinds = self.of_scopes.setdefault(scope, (Sketch(), Sketch()))
+            kinds[cancelled].add(end.lasted)
 
     def merged(self, newer: History, now: datetime) -> History:
         """Both as one: this one as old as it is by now, and what came after it."""
@@ -164,7 +184,20 @@ class History:
             sketch.fade(by_number if name in _RECENT else by_time)
             sketch.merge(getattr(newer, name))
             setattr(whole, name, sketch)
+        whole.of_scopes = self._merged_scopes(newer, by_number)
         return whole
+
+    def _merged_scopes(self, newer: History, faded: float) -> dict[str, tuple[Sketch, Sketch]]:
+        whole: dict[str, tuple[Sketch, Sketch]] = {}
+        for scope in {**self.of_scopes, **newer.of_scopes}:
+            kinds = tuple(each.copy() for each in self.of_scopes.get(scope, (Sketch(), Sketch())))
+            for sketch, later in zip(kinds, newer.of_scopes.get(scope, (Sketch(), Sketch())), strict=True):
+                sketch.fade(faded)
+                sketch.merge(later)
+            whole[scope] = (kinds[0], kinds[1])
+        weights = {scope: kinds[0].weight + kinds[1].weight for scope, kinds in whole.items()}
+        kept = sorted(weights, key=lambda scope: -weights[scope])[:_MOST_SCOPES]
+        return {scope: whole[scope] for scope in kept if weights[scope]}
 
     def to_json(self) -> dict[str, Any]:
         """The value of its note."""
@@ -174,6 +207,7 @@ class History:
             "at": None if self.at is None else self.at.astimezone(UTC).isoformat(),
             "codes": {code: float(f"{weight:.6g}") for code, weight in self.codes.items()},
             **{name: getattr(self, name).to_json() for name in _SKETCHES},
+            "of_scopes": {scope: [each.to_json() for each in kinds] for scope, kinds in self.of_scopes.items()},
         }
 
     @classmethod
@@ -197,6 +231,11 @@ class History:
                 raise ValueError("the time of a history has a zone")
         for sketch in _SKETCHES:
             setattr(history, sketch, Sketch.from_json(given.get(sketch, [])))
+        of_scopes: Any = given.get("of_scopes", {})
+        if not isinstance(of_scopes, dict):
+            raise ValueError("of_scopes of a history is two sketches for each scope")
+        for scope, (lasted, cancelled) in cast("dict[str, Any]", of_scopes).items():
+            history.of_scopes[scope] = (Sketch.from_json(lasted), Sketch.from_json(cancelled))
         return history
 
 

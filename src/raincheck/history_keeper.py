@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from raincheck.errors import StoreError
 from raincheck.history import End, History
 from raincheck.notes import Note, NoteStore, note_key
-from raincheck.task import Task
+from raincheck.task import Task, scope_key
 
 __all__ = ["KIND", "HistoryKeeper", "stored_histories"]
 
@@ -102,7 +102,7 @@ class HistoryKeeper:
         known = self._of(task.operation_type)
         if known.fresh is None:
             known.fresh = History(operation_type=task.operation_type)
-        known.fresh.add(End.of(task))
+        known.fresh.add(End.of(task), scope_key(task.scope))
         known.whole = None
         if self._timer is None and self._flushing is None and not self._stopped:
             self._flush_later()

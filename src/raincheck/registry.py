@@ -35,7 +35,7 @@ from raincheck.operations.operation import AnswerBy, Operation
 from raincheck.operations.validation import ParameterChecks
 from raincheck.secrecy import wrapped
 from raincheck.store import Cursor, Inserted, Room, TaskStore, TaskSummary
-from raincheck.task import InputRequest, Task, TaskStatus, inflight_key, new_task_ref, utc_now
+from raincheck.task import PRINCIPAL, InputRequest, Task, TaskStatus, inflight_key, new_task_ref, utc_now
 from raincheck.transitions import Cancel, Event, ProvideInput, Refused, shown_when_lost, transition
 from raincheck.webhooks.rules import refuse_callbacks
 from raincheck.webhooks.targets import joined
@@ -80,6 +80,7 @@ class Registry:
         changes: Where waits hear of changes; None where nobody waits.
         max_parameters_bytes: The largest parameters, as JSON.
         room: How many tasks may be pending.
+        room_of_principal: The same for callers who authenticate; None: no other.
         callbacks: Checks a caller's `callback_url`; by default none is taken.
         limiter: The breakers and permits of operations; None where nobody submits.
         worker_gone: Whether the process of the worker of that name is known to be dead.
@@ -95,6 +96,7 @@ class Registry:
         changes: Changes | None = None,
         max_parameters_bytes: int = 1024 * 1024,
         room: Room = _ANY_NUMBER,
+        room_of_principal: Room | None = None,
         callbacks: Callable[[str], str] = refuse_callbacks,
         limiter: Limiter | None = None,
         clock: Callable[[], datetime] = utc_now,
@@ -111,6 +113,7 @@ class Registry:
         self._limiter = limiter
         self._lost_answers = LostAnswers(store, clock)
         self._room = None if room == _ANY_NUMBER else room
+        self._room_of_principal = self._room if room_of_principal is None else room_of_principal
         self._callbacks = callbacks
         self._clock = clock
         self._new_ref = new_ref
@@ -237,14 +240,15 @@ class Registry:
         return "anyone" if operation is None else operation.policy.answer_by
 
     async def _insert(self, operation: Operation, task: Task) -> Inserted:
+        room = self._room_of_principal if task.scope.startswith(PRINCIPAL) else self._room
         if operation.policy.breaker is None or self._limiter is None:
-            return await self._store.insert(task, room=self._room)
+            return await self._store.insert(task, room=room)
         try:
             probe = await self._limiter.admit(operation, task)
         except CircuitOpen as refused:
             return await self._insert_without_room(task, refused)
         try:
-            inserted = await self._store.insert(task, room=self._room)
+            inserted = await self._store.insert(task, room=room)
         except BaseException:
             if probe:
                 self._limiter.withdraw(operation, task)
@@ -262,15 +266,15 @@ class Registry:
         except QueueFull:
             raise refused from None
 
-    def in_request(self, operation: Operation) -> AbstractAsyncContextManager[InRequest]:
+    def in_request(self, operation: Operation, *, scope: str) -> AbstractAsyncContextManager[InRequest]:
         """Around a call that runs in its request, without a task.
 
         Raises:
-            CircuitOpen, QueueFull, RateLimited: The operation's limits do not allow it now.
+            CircuitOpen, QueueFull, RateLimited: The limits of the operation or the scope do not allow it now.
             StoreError: They cannot be asked.
         """
         assert self._limiter is not None, "calls run where tasks are accepted"
-        return self._limiter.in_request(operation)
+        return self._limiter.in_request(operation, scope=scope)
 
     async def get(self, task_ref: str, *, scope: str) -> Task:
         """The task as it is now; of an attempt that is lost no progress is shown (`shown_when_lost`).

@@ -127,7 +127,7 @@ class Runner:
         operation = self._operations(task.operation_type)
         if operation is None or self._stopping:
             return
-        if self._limiter is None or not operation.policy.limited:
+        if self._limiter is None or not self._limiter.limits(operation):
             await self._run(task, operation, slot)
             return
         try:

@@ -25,6 +25,7 @@ from raincheck.history_keeper import HistoryKeeper
 from raincheck.lease import hold_child_tasks, let_child_tasks_go
 from raincheck.leftovers import Leftovers
 from raincheck.limits.limiter import Limiter
+from raincheck.limits.turns import Turns
 from raincheck.logs import guard_logs
 from raincheck.lost_workers import LostWorkers, WorkerProcesses
 from raincheck.notes import Note
@@ -38,13 +39,17 @@ from raincheck.runner import Runner
 from raincheck.sealing import check_keys
 from raincheck.store import Room, TaskStore
 from raincheck.stores.telling import TellingStore
+from raincheck.stores.turn_taking import TurnTakingStore
 from raincheck.sweeper import Sweeper
 from raincheck.task import Task, TaskStatus
 from raincheck.webhooks.deliverer import Deliverer
 from raincheck.webhooks.outbox import Outbox
 from raincheck.webhooks.rules import WebhookRules
 
-__all__ = ["Service", "ServiceSettings"]
+__all__ = ["DEFAULT_PENDING_OF_PRINCIPAL", "Service", "ServiceSettings"]
+
+DEFAULT_PENDING_OF_PRINCIPAL = 1000
+"""How many tasks of a caller who authenticates may be pending where nothing else is said."""
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +73,8 @@ class ServiceSettings:
             leases, at least a minute.
         max_parameters_bytes: The largest parameters, as JSON.
         max_pending, max_pending_per_scope: How many tasks may be pending in the store, and in one scope; 0: any number.
+            The latter where it is None: `DEFAULT_PENDING_OF_PRINCIPAL` for callers who authenticate.
+        max_running_per_scope: How many tasks of one scope run at once, in all processes on the store; 0: any number.
         alert_on_failure_rate: The share of failed tasks of an operation from which on a warning is logged.
         public_url: Where the server is reached from outside, for callbacks; None: nobody is given an address.
         callback_secret: See `raincheck.callbacks.Callbacks`.
@@ -80,7 +87,8 @@ class ServiceSettings:
     hang_seconds: float | None = None
     max_parameters_bytes: int = 1024 * 1024
     max_pending: int = 0
-    max_pending_per_scope: int = 0
+    max_pending_per_scope: int | None = None
+    max_running_per_scope: int = 0
     alert_on_failure_rate: float = 0.05
     public_url: str | None = None
     callback_secret: str | None = field(default=None, repr=False)
@@ -127,7 +135,8 @@ class Service:
         processes = WorkerProcesses(own if local else None, kernel)
         # Whatever ends a task in this process writes into the outbox, by writing the end.
         store = Outbox(store, written=lambda: self._deliverer.wake())
-        self._store = store = TellingStore(store, self._ended)
+        store = TellingStore(store, self._ended)
+        self._store = store = TurnTakingStore(store, Turns(store, lambda: self._limiter.held_back()))
         self._operations = operations
         self._names = names
         self._changes = Changes(store)
@@ -137,7 +146,13 @@ class Service:
         self.patience = PatienceStore(store, clock=clock)
         lease = self.settings.lease_seconds
         self.results = Results(store, blobs, clock=clock)
-        self._limiter = Limiter(store, operations, clock=clock, freed=lambda name: self._engine.nudge(name))
+        self._limiter = Limiter(
+            store,
+            operations,
+            clock=clock,
+            freed=lambda name: self._engine.nudge(name),
+            max_running_per_scope=self.settings.max_running_per_scope,
+        )
         startable = lambda: self._limiter.startable(names())  # noqa: E731
         self._engine = engine(store, startable, max_concurrency=self.settings.max_concurrency, clock=clock)
         self._failures = FailureRate(self.settings.alert_on_failure_rate)
@@ -182,6 +197,7 @@ class Service:
             lost_workers=LostWorkers(store, processes, guarded=guardian_at_work) if local and own else None,
         )
         self._leftovers = Leftovers(store, operations, names, clock=clock)
+        in_all, of_scope = self.settings.max_pending or None, self.settings.max_pending_per_scope
         self.registry = Registry(
             store,
             operations,
@@ -189,7 +205,8 @@ class Service:
             engine=self._engine,
             changes=self._changes,
             max_parameters_bytes=self.settings.max_parameters_bytes,
-            room=Room(self.settings.max_pending or None, self.settings.max_pending_per_scope or None),
+            room=Room(in_all, of_scope or None),
+            room_of_principal=Room(in_all, DEFAULT_PENDING_OF_PRINCIPAL) if of_scope is None else None,
             callbacks=self.settings.webhooks.check_callback,
             limiter=self._limiter,
             clock=clock,

@@ -201,6 +201,18 @@ class TaskStore(NoteStore, Protocol):
         """
         ...
 
+    async def waiting(
+        self, operation_types: Collection[str], limit: int, *, after: str = "", leave_out: Collection[str] = ()
+    ) -> Sequence[Task]:
+        """Pending tasks of these operations from many scopes, however many one of them has: what `claimable` hides.
+
+        Of each operation and priority the oldest tasks of up to `limit` scopes, as many of each scope as make `limit`,
+        and at least one; the highest priority first, and no lower one once there are `limit`. The scopes are those that
+        come behind `after` in an order of the store's own, which goes round; those in `leave_out` are passed over.
+        Read only where `claimable` does not show everything: it may lack what a release before wrote.
+        """
+        ...
+
     async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
         """Tasks not terminal whose deadline has passed or whose lease is over."""
         ...

@@ -17,6 +17,7 @@ from typing import Any
 from raincheck.errors import RaincheckError
 
 __all__ = [
+    "PRINCIPAL",
     "TERMINAL",
     "InputRequest",
     "LargeResult",
@@ -27,9 +28,14 @@ __all__ = [
     "TaskStatus",
     "inflight_key",
     "new_task_ref",
+    "scope_key",
     "tool_use_key",
     "utc_now",
 ]
+
+
+PRINCIPAL = "principal:"
+"""Begins the scope of a caller who authenticates."""
 
 
 class TaskStatus(StrEnum):
@@ -258,6 +264,11 @@ def tool_use_key(digest: str) -> str:
 def new_task_ref() -> str:
     """A fresh id with 160 random bits, safe in URLs and headers."""
     return secrets.token_urlsafe(20)
+
+
+def scope_key(scope: str) -> str:
+    """A scope as it stands within a note: a short digest, that tells its name to nobody."""
+    return hashlib.blake2b(scope.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
 def utc_now() -> datetime:

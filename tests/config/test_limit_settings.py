@@ -30,16 +30,16 @@ def load(text: str, environ: dict[str, str] | None = None) -> Settings:
     return load_settings(path, environ=environ or {})
 
 
-def test_nothing_is_limited_unless_it_is_said() -> None:
+def test_nothing_is_limited_unless_it_is_said_but_what_one_caller_has_pending() -> None:
     settings = load(RENDER)
     served, policy = service_settings(settings), policy_of(settings, "render")
-    assert (served.max_pending, served.max_pending_per_scope) == (0, 0)
+    assert (served.max_pending, served.max_pending_per_scope, served.max_running_per_scope) == (0, None, 0)
     assert (policy.priority, policy.limited, policy.breaker) == (0, False, None)
 
 
 def test_what_is_set_reaches_the_policy_and_the_service() -> None:
     text = (
-        "[limits]\nmax_pending = 1000\nmax_pending_per_scope = 10\n"
+        "[limits]\nmax_pending = 1000\nmax_pending_per_scope = 10\nmax_running_per_scope = 7\n"
         f"{RENDER}priority = -5\nmax_running = 2\nstarts_per_minute = 0.5\nstart_burst = 3\n"
         '[operations.render.breaker]\ncool_down_seconds = 5\ncodes = ["timeout"]\n'
     )
@@ -50,7 +50,7 @@ def test_what_is_set_reaches_the_policy_and_the_service() -> None:
     }
     settings = load(text, environ)
     served, policy = service_settings(settings), policy_of(settings, "render")
-    assert (served.max_pending, served.max_pending_per_scope) == (2000, 10)
+    assert (served.max_pending, served.max_pending_per_scope, served.max_running_per_scope) == (2000, 10, 7)
     assert (policy.priority, policy.max_running, policy.starts_per_minute, policy.start_burst) == (-5, 4, 0.5, 3)
     assert policy.breaker == BreakerPolicy(min_calls=7, cool_down_seconds=5, codes=("timeout",))
 
@@ -65,6 +65,7 @@ def test_an_empty_table_is_a_breaker_with_the_defaults() -> None:
     [
         ("[limits]\nmax_pending = -1", "'max_pending' in [limits] of"),
         ("[limits]\nmax_pending_per_scope = 1.5", "'max_pending_per_scope' in [limits] of"),
+        ("[limits]\nmax_running_per_scope = 2001", "a whole number from 0 up to 2000"),
         ("[limits]\nmax_pendin = 1", "did you mean max_pending?"),
         ("[limits]\nmax_calls_per_scope = -1", "'max_calls_per_scope' in [limits] of"),
         ("[limits]\nmax_streams_per_scope = true", "'max_streams_per_scope' in [limits] of"),

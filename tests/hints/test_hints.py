@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from datetime import timedelta
 from itertools import pairwise
@@ -15,12 +16,14 @@ from hypothesis import strategies as st
 from raincheck.config import PollingSettings
 from raincheck.hints import Hints
 from raincheck.hints_schedule import Ladder, Schedule, schedule_of
-from raincheck.history import Durations, History
+from raincheck.history import Durations, End, History
 from raincheck.history_sketch import Sketch
 from raincheck.mcp.handle_tools import HandleTools
+from raincheck.operations.operation import Policy
+from raincheck.polling.inline_wait import InlineWaits
 from raincheck.registry import Registry
 from raincheck.stores.memory import MemoryStore
-from raincheck.task import InputRequest, Task
+from raincheck.task import InputRequest, Task, scope_key
 from raincheck.transitions import AskInput, Claim, LeaseExpired, transition
 
 ladders = st.tuples(
@@ -227,3 +230,25 @@ def test_two_operations_are_learned_apart() -> None:
     other: Task = processing(operation_type="other")
     assert hints.poll_after(processing(), NOW) == pytest.approx(20.2, abs=0.3)
     assert hints.poll_after(other, NOW) == 1.0
+
+
+def test_a_scope_is_told_nothing_of_the_queue_of_another_one() -> None:
+    history = History(operation_type="report")
+    for task, scope in [(ended(3.2, waited=33.0), "bob")] * 60 + [(ended(3.2, waited=1.0), "eve")] * 20:
+        history.add(End.of(task), scope_key(scope))
+    stored = History.from_json(json.loads(json.dumps(History(operation_type="report").merged(history, NOW).to_json())))
+    hints = hints_for(stored)
+    etas = [hints.eta(pending(scope=scope), NOW) for scope in ("ada", "bob", "eve", "ada")]
+    assert etas == pytest.approx([3.2, 36.2, 4.2, 3.2], rel=0.03)
+    assert hints.poll_after(pending(scope="ada"), NOW) == pytest.approx(3.2, abs=0.2)
+    waits = InlineWaits(lambda _: stored)
+    assert [waits.seconds("report", Policy(), scope=scope) for scope in ("ada", "bob", "eve")] == [3.5, 0.0, 4.5]
+
+
+def test_of_many_scopes_only_the_busiest_are_kept() -> None:
+    history = History(operation_type="report")
+    for number in range(100):
+        for _ in range(number + 1):
+            history.add(End.of(ended(number)), scope_key(f"scope{number}"))
+    kept = History(operation_type="report").merged(history, NOW).of_scopes
+    assert set(kept) == {scope_key(f"scope{number}") for number in range(92, 100)}

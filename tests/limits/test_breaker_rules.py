@@ -97,6 +97,72 @@ def test_a_state_is_the_same_after_the_store() -> None:
         assert from_json(json.loads(json.dumps(to_json(state)))) == state
 
 
+def of(*calls: tuple[str, str]) -> list[Result]:
+    """Calls of scopes: "x" failed, "." did not."""
+    told = [(scope, end) for scope, ends in calls for end in ends]
+    return [Result(f"{scope}{index}", end == "x", scope) for index, (scope, end) in enumerate(told)]
+
+
+@pytest.mark.parametrize(
+    ("calls", "phase", "opened_by"),
+    [
+        ([("bob", "x" * 12)], Phase.OPEN, "bob"),
+        ([("bob", "x" * 12), ("ada", ".")], Phase.CLOSED, ""),
+        ([("bob", "x" * 12), ("ada", ".."), ("eve", "x")], Phase.CLOSED, ""),
+        ([("bob", "x" * 12), ("ada", "x")], Phase.OPEN, ""),
+        ([("bob", "x" * 12), ("ada", "."), ("eve", "x")], Phase.OPEN, ""),
+        ([*((f"scope{n}", ".") for n in range(40)), ("bob", "x" * 400)], Phase.CLOSED, ""),
+        ([(f"scope{n}", "x") for n in range(40)], Phase.OPEN, ""),
+    ],
+)
+def test_one_scope_alone_opens_it_only_where_it_is_alone(
+    calls: list[tuple[str, str]], phase: Phase, opened_by: str
+) -> None:
+    together = count(BreakerState(), POLICY, of(*calls), T)
+    assert (together.phase, together.opened_by) == (phase, opened_by)
+    state = BreakerState()
+    for each in calls:
+        state = count(state, POLICY, of(each), T)
+        if state.phase is Phase.OPEN:
+            break
+    assert state.phase is phase or calls[0] == ("bob", "x" * 12), "in order, bob was alone at first"
+    assert len(to_json(together)["slots"]) <= 12
+
+
+def test_what_one_scope_opened_the_others_may_try_at_once() -> None:
+    opened = count(BreakerState(), POLICY, of(("bob", "xxxx")), T)
+    assert admit(opened, POLICY, "b", T + 100, T + 1, "bob")[1] == 4
+    trying, wait = admit(opened, POLICY, "a", T + 100, T + 1, "ada")
+    assert (trying.phase, wait) == (Phase.HALF_OPEN, None)
+    assert admit(trying, POLICY, "b", T + 100, T + 1, "bob")[1] == 4, "not he"
+    again = count(trying, POLICY, [Result("a", True, "ada")], T + 2)
+    assert (again.phase, again.opened_by) == (Phase.OPEN, ""), "two have failed"
+    assert admit(again, POLICY, "e", T + 100, T + 3, "eve")[1] == 4
+    trying, _ = admit(trying, POLICY, "a2", T + 100, T + 2, "ada")
+    assert count(trying, POLICY, [Result("a", False), Result("a2", False)], T + 3) == BreakerState()
+
+
+def test_a_scope_that_goes_on_failing_does_not_keep_it_open_for_the_others() -> None:
+    state, now = counted(BreakerState(), [True] * 4), T
+    state = let_try_of(state, "b", now := now + 5, "bob")
+    state = count(state, POLICY, [Result("b", True)], now)
+    assert (state.phase, state.opened_by) == (Phase.OPEN, "bob")
+    state = let_try_of(state, "a", now, "ada")
+    state = let_try_of(state, "b", now := now + 5, "bob")
+    state = count(state, POLICY, [Result("b", True)], now)
+    assert (state.phase, [probe.ref for probe in state.probes]) == (Phase.HALF_OPEN, ["a"]), "hers goes on"
+    state = let_try_of(count(state, POLICY, [Result("a", False)], now), "a2", now, "ada")
+    assert count(state, POLICY, [Result("a2", False)], now) == BreakerState()
+    for each in (state, count(state, POLICY, [Result("a2", True)], now)):
+        assert from_json(json.loads(json.dumps(to_json(each)))) == each
+
+
+def let_try_of(state: BreakerState, ref: str, now: float, scope: str) -> BreakerState:
+    state, wait = admit(state, POLICY, ref, now + 100, now, scope)
+    assert wait is None
+    return state
+
+
 @pytest.mark.parametrize(
     ("error", "counts"),
     [

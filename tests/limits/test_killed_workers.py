@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.history import FUNCTIONS, History
 from support.serving import Workplace, calling
 
@@ -20,8 +22,8 @@ drain_seconds = 0
 [operations.work]
 kind = "python"
 target = "ops:work"
-max_running = 2
 """
+LIMITS = {"operation": "max_running = 2\n", "scope": "[limits]\nmax_running_per_scope = 2\n"}
 READY = re.compile(r"^raincheck: worker ", re.MULTILINE)
 
 
@@ -46,8 +48,11 @@ def most_at_once(history: History, killed_at: float) -> int:
     return most
 
 
-async def test_the_permits_of_a_killed_worker_are_used_by_the_others_and_no_start_is_lost(tmp_path: Path) -> None:
-    place = Workplace(tmp_path, SETTINGS, FUNCTIONS)
+@pytest.mark.parametrize("of", LIMITS)
+async def test_the_permits_of_a_killed_worker_are_used_by_the_others_and_no_start_is_lost(
+    tmp_path: Path, of: str
+) -> None:
+    place = Workplace(tmp_path, SETTINGS + LIMITS[of], FUNCTIONS)
     accepting = place.http(env={"RAINCHECK_EXECUTION__MAX_CONCURRENCY": "0"})
     async with accepting as server, calling(server.port) as caller, place.command("worker") as doomed:
         await eventually(lambda: READY.search(doomed.log), "a worker that is ready")

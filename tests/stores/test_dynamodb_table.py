@@ -70,6 +70,7 @@ async def test_a_table_is_made_with_its_indexes_and_its_expiry(endpoint: str, ta
         "of_operation",
         "of_scope",
         "of_both",
+        "of_turn",
     }
     assert {index["Projection"]["ProjectionType"] for index in described["GlobalSecondaryIndexes"]} == {"KEYS_ONLY"}
     assert expiry == {"TimeToLiveStatus": "ENABLED", "AttributeName": "remove_at"}

@@ -167,6 +167,8 @@ class StoreMachine(RuleBasedStateMachine):
             for task in sorted(self.tasks.values(), key=lambda task: (-task.priority, task.created_at, task.task_ref))
             if task.status is TaskStatus.PENDING and task.operation_type in operations
         ]
+        waiting = self.run(self.store.waiting(operations, 1000))
+        assert sorted(waiting, key=lambda task: task.task_ref) == sorted(pending, key=lambda task: task.task_ref)
         found = list(self.run(self.store.claimable(operations, limit)))
         assert found == pending[:limit]
         for task in found:

@@ -1,9 +1,9 @@
 """The embedded engine: runs tasks in this process, on its event loop, a bounded number at once.
 
-It keeps no queue. A task that is submitted while a place is free starts at once; everything else stays pending in the
-store and is fetched, oldest first, when a place becomes free. So a restart, or another process on the same store, takes
-up what is pending without being told. A store on the network that pushes wakes the scan when another process changed
-something, so that a worker starts what a server accepted within milliseconds.
+It keeps no queue. A task that is submitted while a place is free and nothing waits starts at once; everything else
+stays pending in the store and is fetched, in the order of its `claimable`, when a place becomes free. So a restart, or
+another process on the same store, takes up what is pending without being told. A store on the network that pushes wakes
+the scan when another process changed something, so that a worker starts what a server accepted within milliseconds.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class LocalEngine:
 
     async def deliver(self, task: Task) -> None:
         """See `Engine.deliver`."""
-        if self._run is not None and self._pool.free > 0:
+        if self._run is not None and self._pool.free > 0 and not self._scanner.behind:
             self._pool.spawn(self._run, task)
         else:
             self._scanner.expect_more()

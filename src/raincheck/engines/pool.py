@@ -62,6 +62,10 @@ class Pool:
         """How many tasks are under way here, parked ones included."""
         return len(self._running)
 
+    def runs(self, task_ref: str) -> bool:
+        """Whether that task is under way here."""
+        return task_ref in self._running
+
     def spawn(self, run: RunTask, task: Task, released: Callable[[], None] | None = None) -> bool:
         """Run the task in a free place; there must be one. False where it runs here already: nothing is done.
 

@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -32,6 +33,9 @@ _TEND_SECONDS = 2.0
 _LONGEST_PAUSE = 3.0
 # Tasks of several processes reach a queue a little out of order.
 _OUT_OF_ORDER = timedelta(seconds=1)
+# What waited for as long is not alone; what was alone is so for a while.
+_BACKLOG = timedelta(seconds=0.25)
+_ALONE_SECONDS = 0.25
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -78,10 +82,24 @@ class Jobs:
 
     A job lasts until its task first gives its place back, so that a queue's own bound on jobs is the bound on tasks,
     and a busy worker takes no job that an idle one could run.
+
+    In a backlog a job is no more than the right to one start: what the store says is next has it. The task that was
+    brought goes to the end of the queue, so that there is a job for each that waits.
+
+    Args:
+        now: What time it is for the tasks.
+        again: Hands a task to the queue once more.
     """
 
     def __init__(
-        self, store: TaskStore, operation_types: Callable[[], Collection[str]], pool: Pool, run: RunTask
+        self,
+        store: TaskStore,
+        operation_types: Callable[[], Collection[str]],
+        pool: Pool,
+        run: RunTask,
+        *,
+        now: Callable[[], datetime],
+        again: Callable[[Task], None],
     ) -> None:
         self._store = store
         self._operation_types = operation_types
@@ -89,6 +107,9 @@ class Jobs:
         self._run = run
         self._waiting: set[asyncio.Future[None]] = set()
         self._ended = False
+        self._now = now
+        self._again = again
+        self._alone_until = float("-inf")
         self.head: datetime | None = None
         # A queue has as long for its first job as for any other.
         self.heard_at = time.monotonic()
@@ -109,9 +130,31 @@ class Jobs:
         over = asyncio.get_running_loop().create_future()
         self._waiting.add(over)
         try:
-            await self._hold(task, over)
+            await self._hold(await self._next(task), over)
         finally:
             self._waiting.discard(over)
+
+    async def _next(self, brought: Task) -> Task:
+        """Whose turn it is."""
+        waited = self._now() - brought.updated_at
+        if waited < _BACKLOG or time.monotonic() < self._alone_until:
+            return brought
+        try:
+            found = await self._store.claimable(self._operation_types(), self._pool.running + 2)
+        except StoreError as error:
+            logger.warning("cannot see whose turn it is: %s", error.message, extra={"task_ref": brought.task_ref})
+            return brought
+        chosen = next((task for task in found if not self._pool.runs(task.task_ref)), brought)
+        if all(task.scope == brought.scope for task in found):
+            self._alone_until = time.monotonic() + _ALONE_SECONDS
+        if chosen.task_ref == brought.task_ref or (
+            # Of one scope's tasks the queue says which are urgent, if it can.
+            chosen.scope == brought.scope and chosen.priority != brought.priority
+        ):
+            return brought
+        # As one that came back: the queue has its job as running.
+        self._again(replace(brought, attempt=max(1, brought.attempt)))
+        return chosen
 
     async def _hold(self, task: Task, over: asyncio.Future[None]) -> None:
         def released() -> None:
@@ -203,7 +246,14 @@ class QueuedEngine:
         self._sender.start()
         self._tending = asyncio.create_task(self._tend_for_ever(), name="raincheck-tending")
         if self._size:
-            self._jobs = Jobs(self._store, self._operation_types, self._pool, run)
+            self._jobs = Jobs(
+                self._store,
+                self._operation_types,
+                self._pool,
+                run,
+                now=self._clock,
+                again=self._sender.put,
+            )
             self._worker = asyncio.create_task(self._work_for_ever(self._jobs), name="raincheck-queue")
             self._scanner.start(run)
 

@@ -23,7 +23,7 @@ _NUDGE_SECONDS = 0.01
 
 
 class Scanner:
-    """Fills the free places of a pool with pending tasks of the store, oldest first.
+    """Fills the free places of a pool with pending tasks of the store, in the order of its `claimable`.
 
     Args:
         store: Where pending tasks are found.
@@ -49,6 +49,7 @@ class Scanner:
         self._lost_before = lost_before
         self._run: RunTask | None = None
         self._more_pending = True
+        self._backlog = False
         self._given_up: set[str] = set()
         self._wake = asyncio.Event()
         self._nudge: asyncio.TimerHandle | None = None
@@ -69,9 +70,16 @@ class Scanner:
             await asyncio.gather(self._loop_task, return_exceptions=True)
             self._loop_task = None
 
+    @property
+    def behind(self) -> bool:
+        """Whether something is pending that has an older right to a free place than what comes now."""
+        return self._backlog
+
     def expect_more(self) -> None:
         """There is something pending: look as soon as a place is free."""
-        self._more_pending = True
+        self._more_pending = self._backlog = True
+        if self._pool.free > 0:
+            self._wake.set()
 
     def nudge(self) -> None:
         """Something changed in the store, and may be pending: look soon, once for all that changes until then."""
@@ -136,4 +144,5 @@ class Scanner:
                 self._pool.spawn(run, task)
             if len(found) == wanted:
                 self._more_pending = True
+            self._backlog = self._more_pending
             await asyncio.sleep(0)

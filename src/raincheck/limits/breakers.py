@@ -20,6 +20,7 @@ from raincheck.limits.breaker import BreakerState, Phase, Result, admit, count, 
 from raincheck.notes import Note, note_key
 from raincheck.operations.limits import BreakerPolicy
 from raincheck.store import TaskStore
+from raincheck.task import scope_key
 
 __all__ = ["OUTSIDE", "Breakers"]
 
@@ -68,8 +69,8 @@ class Breakers:
         self._clock = clock
         self._breakers: dict[str, _Breaker] = {}
 
-    async def admit(self, name: str, policy: BreakerPolicy, ref: str, *, lapses_at: datetime) -> bool:
-        """Let a call of the operation through; whether it is a probe, whose end has to be told.
+    async def admit(self, name: str, policy: BreakerPolicy, ref: str, *, scope: str, lapses_at: datetime) -> bool:
+        """Let a scope's call of the operation through; whether it is a probe, whose end has to be told.
 
         Raises:
             CircuitOpen: It is refused. `details`: `retry_after_seconds`.
@@ -80,11 +81,11 @@ class Breakers:
             if elapsed() - breaker.read_at > _KNOWN_SECONDS:
                 await self._read(breaker)
         while breaker.state.phase is not Phase.CLOSED:
-            state, wait = admit(breaker.state, policy, ref, lapses_at.timestamp(), self._now())
+            state, wait = admit(breaker.state, policy, ref, lapses_at.timestamp(), self._now(), scope_key(scope))
             if wait is None:
                 if await self._write(breaker, state):
                     return True
-            elif breaker.state.phase is Phase.OPEN or not await self._resolved(breaker):
+            elif not breaker.state.probes or not await self._resolved(breaker):
                 seconds = max(0.1, round(wait, 1))
                 raise CircuitOpen(
                     f"Too many calls of {name} failed lately, and it is not called for now: nothing was queued. "
@@ -93,13 +94,13 @@ class Breakers:
                 )
         return False
 
-    def ended(self, name: str, policy: BreakerPolicy, ref: str, failed: bool | None) -> None:
-        """A call of the operation ended; None: that says nothing, and where it was a probe there may be another."""
+    def ended(self, name: str, policy: BreakerPolicy, ref: str, failed: bool | None, *, scope: str) -> None:
+        """A scope's call of the operation ended; None: that says nothing, and for a probe there may be another."""
         breaker = self._breaker(name, policy)
         if failed is None and breaker.state.phase is Phase.CLOSED:
             return
         if len(breaker.results) < _MOST_RESULTS:
-            breaker.results.append(Result(ref, failed))
+            breaker.results.append(Result(ref, failed, scope_key(scope)))
         if failed or breaker.state.phase is not Phase.CLOSED:
             breaker.hurry.set()
         if breaker.writer is None:

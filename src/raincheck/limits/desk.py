@@ -1,4 +1,5 @@
-"""One operation's desk: hands out its permits in this process, and keeps its book in the store with the others'.
+"""A desk: hands out the permits of one operation, or one scope, in this process, and keeps its book in the store with
+the others'.
 
 Everybody who wants a permit or gives one back waits in one line; what waits is served together, with one
 compare-and-set, so that the store sees a few writes however many start and end at once.
@@ -17,15 +18,18 @@ from datetime import datetime, timedelta
 from raincheck.elapsed import elapsed
 from raincheck.errors import StoreError
 from raincheck.limits.book import Book, Holder, Limit, Refusal, from_json, gone, released, taken, to_json, without
+from raincheck.limits.rota import Rota
 from raincheck.notes import Note, note_key
 from raincheck.operations.operation import Policy
 from raincheck.store import TaskStore
 
-__all__ = ["Desk", "limit_of"]
+__all__ = ["OF_OPERATION", "OF_SCOPE", "Desk", "limit_of"]
 
 logger = logging.getLogger(__name__)
 
-_KIND = "permits"
+OF_OPERATION, OF_SCOPE = "permits", "scope-permits"
+"""The kinds of the notes that hold the books."""
+
 _RETRY_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
 _MOST_LOOKED_AT = 50
@@ -45,6 +49,7 @@ class _Taking:
     """Somebody in the line who wants a permit; `answer` is None for a permit, and the refusal else."""
 
     ref: str
+    scope: str
     fence: int
     start: bool
     until: float | None
@@ -60,12 +65,18 @@ class _Giving:
 
 
 class Desk:
-    """Hands out one operation's permits.
+    """Hands out the permits of one operation or scope.
 
     Args:
-        name: The operation.
+        kind: `OF_OPERATION` or `OF_SCOPE`.
+        name: The operation, or the scope.
         owner: This process.
         freed: Called when a start that was refused may be tried again.
+
+    Attributes:
+        kind: As it was given.
+        limit: How many permits there are, and how fast they go.
+        lasts: For how many seconds a permit may be held.
     """
 
     def __init__(
@@ -73,17 +84,22 @@ class Desk:
         store: TaskStore,
         clock: Callable[[], datetime],
         *,
+        kind: str,
         name: str,
         owner: str,
-        policy: Policy,
+        limit: Limit,
         freed: Callable[[], None],
     ) -> None:
         self._store = store
         self._clock = clock
-        self._name = name
+        self.kind = kind
+        self._key = note_key(name)
+        self._told = {"operation" if kind == OF_OPERATION else "scope": name}
         self._owner = owner
         self._freed = freed
-        self.policy = policy
+        self.limit = limit
+        self.lasts = 0.0
+        self._rota = Rota()
         self._line: list[_Taking | _Giving] = []
         self._server: asyncio.Task[None] | None = None
         self._note: Note | None = None
@@ -96,15 +112,24 @@ class Desk:
         """Whether a start would be refused, as far as is known here."""
         return self._blocked is not None
 
-    async def take(self, ref: str, fence: int, *, start: bool, seconds: float | None = None) -> Refusal | None:
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is lost with this desk: what it knows stands in the store."""
+        return self._server is None and self._blocked is None
+
+    async def take(
+        self, ref: str, fence: int, *, scope: str, start: bool, seconds: float | None = None
+    ) -> Refusal | None:
         """Take a permit; None, or why there is none. `seconds`: it ends by itself after that.
+
+        Who stands in the line at the same time is served as the scopes take turns.
 
         Raises:
             StoreError: The book cannot be read or written; no permit was taken.
         """
         until = None if seconds is None else self._now() + seconds
         answer: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
-        self._join(_Taking(ref=ref, fence=fence, start=start, until=until, answer=answer))
+        self._join(_Taking(ref=ref, scope=scope, fence=fence, start=start, until=until, answer=answer))
         try:
             return await answer
         except asyncio.CancelledError:
@@ -149,10 +174,10 @@ class Desk:
                 try:
                     await self._serve_these(line)
                 except StoreError as error:
-                    logger.warning("cannot serve permits: %s", error.message, extra={"operation": self._name})
+                    logger.warning("cannot serve permits: %s", error.message, extra=self._told)
                     await self._turned_away(line, error)
                 except Exception:  # whoever waits in the line must be answered, whatever a bug does to its server
-                    logger.exception("cannot serve permits", extra={"operation": self._name})
+                    logger.exception("cannot serve permits", extra=self._told)
                     await self._turned_away(line, StoreError("There are no permits now.", retryable=True))
         finally:
             self._server = None
@@ -178,17 +203,19 @@ class Desk:
         for one in line:
             if isinstance(one, _Taking) and not one.answer.done():
                 one.answer.set_result(answers[id(one)])
+                if one.start and answers[id(one)] is None:
+                    self._rota.served(one.scope)
         self._after(line, refused)
 
     def _served(self, line: Sequence[_Taking | _Giving], book: Book) -> tuple[Book, dict[int, Refusal | None]]:
         """Everybody in the line served, as far as the book allows: first who gives, then who goes on, then starts."""
-        limit, now = limit_of(self.policy), self._now()
+        limit, now = self.limit, self._now()
         answers: dict[int, Refusal | None] = {}
         for one in line:
             if isinstance(one, _Giving):
                 book = released(book, one.ref, self._owner, limit, started=one.started)
         takings = [one for one in line if isinstance(one, _Taking) and not one.answer.done()]
-        for one in sorted(takings, key=lambda each: each.start):
+        for one in self._rota.in_turn(takings, lambda each: each.scope, lambda each: each.start):
             holder = Holder(self._owner, one.fence, now, self._end_of(one, limit, now))
             book, answers[id(one)] = taken(book, limit, one.ref, holder, now, start=one.start)
         return book, answers
@@ -237,16 +264,16 @@ class Desk:
         return from_json(note.value)
 
     async def _read(self) -> None:
-        found = await self._store.get_note(_KIND, note_key(self._name))
-        self._note = found or Note(kind=_KIND, key=note_key(self._name), value=None, version=0)
+        found = await self._store.get_note(self.kind, self._key)
+        self._note = found or Note(kind=self.kind, key=self._key, value=None, version=0)
 
     async def _written(self, book: Book) -> bool:
         assert self._note is not None
-        # Longer than any task of the operation can last: the book of a busy one is never lost.
-        lasts = timedelta(seconds=self.policy.max_wait_ceiling_seconds) + timedelta(hours=1)
+        # Longer than any task under it can last: the book of a busy one is never lost.
+        lasts = timedelta(seconds=self.lasts) + timedelta(hours=1)
         changed = Note(
-            kind=_KIND,
-            key=note_key(self._name),
+            kind=self.kind,
+            key=self._key,
             value=to_json(book),
             version=self._note.version + 1,
             expires_at=self._clock() + lasts,
@@ -275,6 +302,6 @@ class Desk:
                 dead.add(ref)
         if not dead:
             return False
-        logger.info("%d permits of lost workers are free again", len(dead), extra={"operation": self._name})
+        logger.info("%d permits of lost workers are free again", len(dead), extra=self._told)
         await self._written(without(known, dead))
         return True

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
 from raincheck.elapsed import elapsed
 from raincheck.engine import Slot
-from raincheck.errors import QueueFull, RateLimited, StoreError
-from raincheck.limits.book import UNCLAIMED_SECONDS
+from raincheck.errors import CallError, QueueFull, RateLimited, StoreError
+from raincheck.limits.book import UNCLAIMED_SECONDS, Limit, Refusal
 from raincheck.limits.breaker import error_counts, failed
 from raincheck.limits.breakers import OUTSIDE, Breakers
-from raincheck.limits.desk import Desk
+from raincheck.limits.desk import OF_OPERATION, OF_SCOPE, Desk, limit_of
 from raincheck.operations.operation import Operation, Policy
 from raincheck.store import TaskStore
 from raincheck.task import Outcome, Task
@@ -28,18 +29,25 @@ _STOP_SECONDS = 3.0
 _RETRY_SECONDS = 0.5
 # The end of a call may take longer than its timeout.
 _GRACE_SECONDS = 15.0
+_MOST_SCOPES = 1000
 
 
 class Permit:
     """The right to run one task; around the engine's place for it, which is parked and taken again together with it.
 
     It is a `raincheck.engine.Slot`.
+
+    Args:
+        desks: Where it was taken: the task needs a permit of each. All take them in one order: none waits for ever.
+        task: The task, pending.
+        slot: The place.
     """
 
-    def __init__(self, desk: Desk, task_ref: str, fence: int, slot: Slot) -> None:
-        self._desk = desk
-        self._task_ref = task_ref
-        self._fence = fence
+    def __init__(self, desks: Sequence[Desk], task: Task, slot: Slot) -> None:
+        self._desks = desks
+        self._task_ref = task.task_ref
+        self._scope = task.scope
+        self._fence = task.fence + 1
         self._slot = slot
         self._held = True
         self._since = elapsed()
@@ -59,7 +67,8 @@ class Permit:
         """Give back the permit alone. Idempotent."""
         if self._held:
             self._held = False
-            self._desk.give(self._task_ref, started=started)
+            for desk in self._desks:
+                desk.give(self._task_ref, started=started)
 
     async def surely_held(self, sleep: Callable[[float], Awaitable[None]]) -> None:
         """Return when it is certain that nobody else was given this permit: the claim may have taken its time.
@@ -67,30 +76,34 @@ class Permit:
         Args:
             sleep: Waits between tries; may raise.
         """
-        while elapsed() - self._since > UNCLAIMED_SECONDS / 2 and not await self._try():
+        while elapsed() - self._since > UNCLAIMED_SECONDS / 2:
+            asked = elapsed()
+            if all([await self._try(desk) for desk in self._desks]):
+                self._since = asked
+                return
             await sleep(_RETRY_SECONDS)
 
     async def _take_again(self) -> None:
         if self._held:
             return
         try:
-            while not await self._try():
-                await self._desk.given(_RETRY_SECONDS)
+            for desk in self._desks:
+                while not await self._try(desk):
+                    await desk.given(_RETRY_SECONDS)
         except asyncio.CancelledError:
-            self._desk.give(self._task_ref, started=True)
+            for desk in self._desks:
+                desk.give(self._task_ref, started=True)
             raise
+        self._since = elapsed()
         self._held = True
 
-    async def _try(self) -> bool:
-        asked = elapsed()
+    async def _try(self, desk: Desk) -> bool:
         try:
-            refused = await self._desk.take(self._task_ref, self._fence, start=False)
+            refused = await desk.take(self._task_ref, self._fence, scope=self._scope, start=False)
         except StoreError as error:
             logger.warning("cannot take a permit: %s", error.message, extra={"task_ref": self._task_ref})
             await asyncio.sleep(_RETRY_SECONDS)
             return False
-        if refused is None:
-            self._since = asked
         return refused is None
 
 
@@ -120,6 +133,7 @@ class Limiter:
         operations: Looks up an operation by name.
         clock: The clock that all processes share.
         freed: Told of an operation whose tasks may start again.
+        max_running_per_scope: How many tasks and calls of one scope run at once, in all processes; 0: any number.
     """
 
     def __init__(
@@ -129,7 +143,9 @@ class Limiter:
         *,
         clock: Callable[[], datetime],
         freed: Callable[[str], None],
+        max_running_per_scope: int = 0,
     ) -> None:
+        self._max_running_per_scope = max_running_per_scope
         self._store = store
         self._operations = operations
         self._clock = clock
@@ -137,6 +153,9 @@ class Limiter:
         self._owner = secrets.token_hex(6)
         self._breakers = Breakers(store, clock)
         self._desks: dict[str, Desk] = {}
+        self._desks_of_scopes: OrderedDict[str, Desk] = OrderedDict()
+        # Which operations' tasks a scope was refused, to be looked for again.
+        self._refused: dict[str, set[str]] = {}
 
     # Calls.
 
@@ -150,23 +169,26 @@ class Limiter:
         breaker, name = operation.policy.breaker, operation.operation_type
         if breaker is None:
             return False
-        return await self._breakers.admit(name, breaker, task.task_ref, lapses_at=task.deadline_at)
+        return await self._breakers.admit(name, breaker, task.task_ref, scope=task.scope, lapses_at=task.deadline_at)
 
     def withdraw(self, operation: Operation, task: Task) -> None:
         """No task came of a call that was let through."""
         if operation.policy.breaker is not None:
-            self._breakers.ended(operation.operation_type, operation.policy.breaker, task.task_ref, None)
+            self._breakers.ended(
+                operation.operation_type, operation.policy.breaker, task.task_ref, None, scope=task.scope
+            )
 
     def settled(self, task: Task) -> None:
         """A task was settled by this process."""
         operation = self._operations(task.operation_type)
         breaker = operation.policy.breaker if operation is not None else None
         if breaker is not None:
-            self._breakers.ended(task.operation_type, breaker, task.task_ref, failed(task, breaker))
+            told = failed(task, breaker)
+            self._breakers.ended(task.operation_type, breaker, task.task_ref, told, scope=task.scope)
 
     @asynccontextmanager
-    async def in_request(self, operation: Operation) -> AsyncGenerator[InRequest]:
-        """Run a call without a task, as its operation's limits allow; a permit is waited for as an answer would be.
+    async def in_request(self, operation: Operation, *, scope: str) -> AsyncGenerator[InRequest]:
+        """Run a call without a task, as the limits allow; a permit is waited for as an answer would be.
 
         Raises:
             CircuitOpen, QueueFull, RateLimited: It is refused.
@@ -174,27 +196,29 @@ class Limiter:
         """
         policy, name = operation.policy, operation.operation_type
         call = InRequest(policy)
-        if policy.breaker is None and not policy.limited:
+        desks = self._desks_for(operation, scope)
+        if policy.breaker is None and not desks:
             yield call
             return
         ref = OUTSIDE + secrets.token_hex(12)
         seconds = policy.timeout_seconds + _GRACE_SECONDS
         if policy.breaker is not None:
             lapses_at = self._clock() + timedelta(seconds=seconds + policy.permit_wait_seconds)
-            await self._breakers.admit(name, policy.breaker, ref, lapses_at=lapses_at)
+            await self._breakers.admit(name, policy.breaker, ref, scope=scope, lapses_at=lapses_at)
         try:
-            if not policy.limited:
-                yield call
-                return
-            desk = self._desk(operation)
-            await _taken_in_time(desk, ref, seconds, policy)
+            taken: list[Desk] = []
+            until = elapsed() + policy.permit_wait_seconds
             try:
+                for desk in desks:
+                    await _taken_in_time(desk, ref, scope, seconds, until)
+                    taken.append(desk)
                 yield call
             finally:
-                desk.give(ref, started=True)
+                for desk in taken:
+                    desk.give(ref, started=len(taken) == len(desks))
         finally:
             if policy.breaker is not None:
-                self._breakers.ended(name, policy.breaker, ref, call.failed)
+                self._breakers.ended(name, policy.breaker, ref, call.failed, scope=scope)
 
     # Starts.
 
@@ -205,59 +229,106 @@ class Limiter:
         blocked = {name for name, desk in self._desks.items() if desk.blocked}
         return [name for name in names if name not in blocked] if blocked else names
 
+    def held_back(self) -> Collection[str]:
+        """The scopes that are not known to have a permit."""
+        return {scope for scope, desk in self._desks_of_scopes.items() if desk.blocked}
+
+    def limits(self, operation: Operation) -> bool:
+        """Whether a start of the operation needs a permit."""
+        return operation.policy.limited or self._max_running_per_scope > 0
+
     async def take(self, operation: Operation, task: Task, slot: Slot) -> Permit | None:
-        """A permit to start the task that was found pending, None where there is none now. Only for limited operations.
+        """A permit to start the task that was found pending, None where there is none now. Only where `limits` says so.
 
         Raises:
             StoreError: The book of permits cannot be read or written.
         """
-        desk = self._desk(operation)
-        if desk.blocked:
-            return None
-        fence = task.fence + 1
-        if await desk.take(task.task_ref, fence, start=True) is not None:
-            return None
-        return Permit(desk, task.task_ref, fence, slot)
+        desks = self._desks_for(operation, task.scope)
+        refused = next((desk for desk in desks if desk.blocked), None)
+        taken: list[Desk] = []
+        try:
+            for desk in desks if refused is None else ():
+                if await desk.take(task.task_ref, task.fence + 1, scope=task.scope, start=True) is not None:
+                    refused = desk
+                    break
+                taken.append(desk)
+        finally:
+            if len(taken) < len(desks):
+                for desk in taken:
+                    desk.give(task.task_ref, started=False)
+        if refused is None:
+            return Permit(desks, task, slot)
+        if refused.kind == OF_SCOPE:
+            self._refused.setdefault(task.scope, set()).add(operation.operation_type)
+        return None
 
     async def stop(self) -> None:
         """Give back and write what is left. Idempotent."""
-        await asyncio.gather(
-            self._breakers.stop(_STOP_SECONDS), *(desk.stop(_STOP_SECONDS) for desk in self._desks.values())
-        )
+        desks = (*self._desks.values(), *self._desks_of_scopes.values())
+        await asyncio.gather(self._breakers.stop(_STOP_SECONDS), *(desk.stop(_STOP_SECONDS) for desk in desks))
+
+    def _desks_for(self, operation: Operation, scope: str) -> Sequence[Desk]:
+        """Where a start needs a permit: of its scope first, so that one that may not start takes nobody's."""
+        desks = [self._desk_of_scope(scope)] if self._max_running_per_scope else []
+        if operation.policy.limited:
+            desks.append(self._desk(operation))
+        for desk in desks:
+            desk.lasts = max(desk.lasts, operation.policy.max_wait_ceiling_seconds)
+        return desks
 
     def _desk(self, operation: Operation) -> Desk:
-        name = operation.operation_type
+        name, limit = operation.operation_type, limit_of(operation.policy)
         desk = self._desks.get(name)
         if desk is None:
-            desk = self._desks[name] = Desk(
-                self._store,
-                self._clock,
-                name=name,
-                owner=self._owner,
-                policy=operation.policy,
-                freed=lambda: self._freed(name),
-            )
-        desk.policy = operation.policy
+            freed = lambda: self._freed(name)  # noqa: E731
+            desk = self._desks[name] = self._new_desk(OF_OPERATION, name, limit, freed)
+        desk.limit = limit
         return desk
 
+    def _desk_of_scope(self, scope: str) -> Desk:
+        desk = self._desks_of_scopes.get(scope)
+        if desk is None:
+            limit = Limit(self._max_running_per_scope, 0.0, 1)
+            if len(self._desks_of_scopes) >= _MOST_SCOPES:
+                idle = next((name for name, each in self._desks_of_scopes.items() if each.idle), "")
+                self._desks_of_scopes.pop(idle, None)
+            freed = lambda: self._scope_freed(scope)  # noqa: E731
+            desk = self._desks_of_scopes[scope] = self._new_desk(OF_SCOPE, scope, limit, freed)
+        self._desks_of_scopes.move_to_end(scope)
+        return desk
 
-async def _taken_in_time(desk: Desk, ref: str, seconds: float, policy: Policy) -> None:
-    until = elapsed() + policy.permit_wait_seconds
-    while (refused := await desk.take(ref, 0, start=True, seconds=seconds)) is not None:
+    def _new_desk(self, kind: str, name: str, limit: Limit, freed: Callable[[], None]) -> Desk:
+        return Desk(self._store, self._clock, kind=kind, name=name, owner=self._owner, limit=limit, freed=freed)
+
+    def _scope_freed(self, scope: str) -> None:
+        for operation_type in self._refused.pop(scope, ()):
+            self._freed(operation_type)
+
+
+async def _taken_in_time(desk: Desk, ref: str, scope: str, seconds: float, until: float) -> None:
+    while (refused := await desk.take(ref, 0, scope=scope, start=True, seconds=seconds)) is not None:
         left = until - elapsed()
-        if refused.limit == "starts_per_minute" and refused.seconds > left:
-            wait = max(0.1, round(refused.seconds, 1))
-            raise RateLimited(
-                f"No more than {policy.starts_per_minute:g} of these calls start in a minute (starts_per_minute). "
-                f"Try again in {wait:g} s.",
-                details={"limit": refused.limit, "retry_after_seconds": wait},
-            )
-        if left <= 0:
-            raise QueueFull(
-                f"{policy.max_running} of these calls run already (max_running). Try again later.",
-                details={"limit": refused.limit, "setting": policy.max_running},
-            )
+        if left <= 0 or (refused.limit == "starts_per_minute" and refused.seconds > left):
+            raise _refusal(desk, refused)
         if refused.limit == "starts_per_minute":
             await asyncio.sleep(refused.seconds)
         else:
             await desk.given(min(left, refused.seconds))
+
+
+def _refusal(desk: Desk, refused: Refusal) -> CallError:
+    limit = desk.limit
+    if refused.limit == "starts_per_minute":
+        wait = max(0.1, round(refused.seconds, 1))
+        return RateLimited(
+            f"No more than {60 / limit.interval:g} of these calls start in a minute (starts_per_minute). "
+            f"Try again in {wait:g} s.",
+            details={"limit": refused.limit, "retry_after_seconds": wait},
+        )
+    details = {"limit": refused.limit, "setting": limit.max_running}
+    if desk.kind == OF_SCOPE:
+        return QueueFull(
+            f"{limit.max_running} calls of this caller run already (max_running_per_scope). Try again later.",
+            details={**details, "limit": "max_running_per_scope"},
+        )
+    return QueueFull(f"{limit.max_running} of these calls run already (max_running). Try again later.", details=details)

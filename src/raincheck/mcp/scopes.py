@@ -11,6 +11,8 @@ from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken, principal_components
 from mcp.server.context import ServerRequestContext
 
+from raincheck.task import PRINCIPAL
+
 __all__ = ["ANONYMOUS", "LOCAL", "scope_of", "scope_of_request", "scope_of_token"]
 
 LOCAL = "local"
@@ -47,7 +49,7 @@ def scope_of_token(token: AccessToken) -> str:
     plain = "|".join(encoded)
     if len(plain) > _LONGEST:
         plain = f"sha256={hashlib.sha256(plain.encode()).hexdigest()}"
-    return f"principal:{plain}"
+    return f"{PRINCIPAL}{plain}"
 
 
 def _token_of(request: Any) -> AccessToken | None:

@@ -155,7 +155,7 @@ class TypedTools:
         self, operation: Operation, task: Task, ctx: ServerRequestContext[Any, Any], surface: Surface
     ) -> Task | dict[str, Any]:
         """The task, waited for as long as that pays and its client has patience; or the answer that asks the user."""
-        seconds = self._waits.seconds(operation.operation_type, operation.policy)
+        seconds = self._waits.seconds(operation.operation_type, operation.policy, scope=task.scope)
         if operation.policy.inline_wait_seconds == "auto":
             seconds = await self._holds.bounded(ctx, seconds)
         if not seconds:
@@ -190,8 +190,9 @@ class TypedTools:
             backend=_RequestBackend(ctx),
             loop=asyncio.get_running_loop(),
         )
-        checked = await self._registry.checked(operation, arguments, scope=scope_of(ctx))
-        async with self._registry.in_request(operation) as call:
+        scope = scope_of(ctx)
+        checked = await self._registry.checked(operation, arguments, scope=scope)
+        async with self._registry.in_request(operation, scope=scope) as call:
             outcome = await _run_within(operation, wrapped(checked, operation.secret_parameters), context)
             call.ended(outcome)
         try:

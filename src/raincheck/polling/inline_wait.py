@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from raincheck.history import Durations, History
 from raincheck.operations.operation import INLINE_WAIT_SECONDS, Policy
+from raincheck.task import scope_key
 
 __all__ = ["InlineWaits", "inline_wait_of"]
 
@@ -15,6 +16,7 @@ LONGEST_AUTO_WAIT = 5.0
 
 _ENOUGH_WEIGHT = 9.5
 _SHORTEST_WAIT = 1.0
+_MOST_KNOWN = 1000
 _SHARES = (0.99, 0.95, 0.9, 0.75, 0.5)
 
 
@@ -46,17 +48,21 @@ class InlineWaits:
 
     def __init__(self, history: Callable[[str], History | None]) -> None:
         self._history = history
-        self._learned: dict[str, tuple[int, float]] = {}
+        self._learned: dict[tuple[str, str], tuple[int, float]] = {}
 
-    def seconds(self, operation_type: str, policy: Policy) -> float:
-        """How long a call of the operation waits; 0: it is answered with a handle at once."""
+    def seconds(self, operation_type: str, policy: Policy, *, scope: str = "") -> float:
+        """How long a scope's call of the operation waits; 0: it is answered with a handle at once."""
         if policy.mode == "task":
             return 0.0
         if policy.inline_wait_seconds != "auto":
             return policy.inline_wait_seconds
         history = self._history(operation_type)
         ends = 0 if history is None else history.ends
-        known = self._learned.get(operation_type)
+        key = scope_key(scope)
+        name = operation_type, key if history is not None and key in history.of_scopes else ""
+        known = self._learned.get(name)
         if known is None or known[0] != ends:
-            known = self._learned[operation_type] = (ends, inline_wait_of(history))
+            if len(self._learned) > _MOST_KNOWN:
+                self._learned.clear()
+            known = self._learned[name] = (ends, inline_wait_of(history and history.seen_by(name[1])))
         return known[1]

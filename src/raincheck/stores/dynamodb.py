@@ -11,7 +11,7 @@ Room for pending tasks costs nothing as long as nobody asks for it (`raincheck.s
 first insert with `room` on, each transaction in which a task becomes pending or ceases to be has one or two items more,
 and inserts of all processes take turns at one of them: some hundred a second.
 
-What listings, claims, the sweeper and `purge` look for, four indexes say. An index of DynamoDB follows its table with a
+What listings, claims, the sweeper and `purge` look for, five indexes say. An index of DynamoDB follows its table with a
 delay, most often of milliseconds: a new task may be claimed, listed or found overdue that much later (a note likewise),
 and one that changes its status while a listing is made may be missing from that page. Nothing else depends on it: each
 entry is looked up in the table before it is believed, and every decision is a condition of a write. A partition of an
@@ -35,6 +35,7 @@ What the verbs ask of DynamoDB, without payloads above 900 characters (which cos
 | `replace` with a note | 1 transaction, of one item more |
 | `renew` | 1 for each lease |
 | `claimable` | 1 read, 1 query for each operation and each of its priorities, 1 batch read for each 100 tasks found |
+| `waiting` | as `claimable`, and 1 query more for each scope with many tasks |
 | `overdue` | 4 queries, and 1 batch read for each 100 found |
 | `purge` | 5 queries, 1 batch read for each 100 found, 1 transaction for each removed (with room 1 a scope) |
 | `list` | 1 query for each status asked for (6 for any), 1 batch read for each 100 found |
@@ -76,6 +77,7 @@ from raincheck.stores.dynamodb_items import (
     to_micros,
     version_of,
 )
+from raincheck.stores.dynamodb_lines import waiting_in
 from raincheck.stores.dynamodb_notes import Notes, note_name
 from raincheck.stores.dynamodb_operations import Operations
 from raincheck.stores.dynamodb_parts import Parts, read_items
@@ -247,7 +249,29 @@ class DynamoDBStore:
             return [_pending(name, priority) for name in wanted & known.keys() for priority in known[name] if priority]
 
         ranges = [_pending(name, 0) for name in wanted]
-        return await self._chosen(ranges, limit, lambda item: status_of(item) is TaskStatus.PENDING, further=prior)
+        return await self._chosen(ranges, limit, _is_pending, further=prior)
+
+    async def waiting(
+        self, operation_types: Collection[str], limit: int, *, after: str = "", leave_out: Collection[str] = ()
+    ) -> Sequence[Task]:
+        """See `TaskStore.waiting`."""
+        self._check_open()
+        known = await self._operations.all()
+        names: list[str] = []
+        for priority in sorted({each for name in operation_types for each in known.get(name, ())}, reverse=True):
+            lines = [
+                waiting_in(self._calls, name, priority, limit, after=after, leave_out=leave_out)
+                for name in set(operation_types) & known.keys()
+                if priority in known[name]
+            ]
+            names += [name for line in await together(lines) for name in line]
+            if len(names) >= limit:
+                break
+        if not names:
+            return []
+        items = {item[KEY]["S"]: item for item in await read_items(self._calls, [{KEY: {"S": name}} for name in names])}
+        pending = [items[name] for name in names if name in items and _is_pending(items[name])]
+        return await self._reads.wholes(pending, _is_pending)
 
     async def get_note(self, kind: str, key: str) -> Note | None:
         """See `NoteStore.get_note`."""
@@ -414,6 +438,10 @@ class DynamoDBStore:
         if not task.cancelled():
             # Seen here, so that the error of a write whose caller went away is not reported as lost.
             task.exception()
+
+
+def _is_pending(item: Item) -> bool:
+    return status_of(item) is TaskStatus.PENDING
 
 
 def _pending(operation: str, priority: int) -> Range:

@@ -50,6 +50,7 @@ __all__ = [
     "is_due",
     "is_ours",
     "key",
+    "line_of",
     "mark",
     "new_item",
     "number",
@@ -66,6 +67,7 @@ __all__ = [
     "task_from",
     "task_key",
     "text",
+    "turn_of",
     "version_of",
     "without_key",
     "worker_text",
@@ -205,6 +207,16 @@ def place(cursor: Cursor) -> str:
     return f"{to_micros(cursor.created_at):020d}#{cursor.task_ref}"
 
 
+def line_of(operation: str, priority: int) -> str:
+    """The partition of the index by turns for an operation's pending tasks of a priority."""
+    return partition(TaskStatus.PENDING, operation=operation, priority=priority)
+
+
+def turn_of(scope: str) -> str:
+    """With what the places of a scope's tasks in that index begin."""
+    return f"{digest(scope)[:24]}#"
+
+
 # Tasks.
 
 
@@ -244,6 +256,7 @@ def new_item(task: Task, payloads: Mapping[str, Payload], written: str) -> Item:
         "fixed": text(_encode(fixed)),
         "deadline_at": number(to_micros(task.deadline_at)),
         "place": text(place(Cursor(task.created_at, task.task_ref))),
+        "turn": text(f"{turn_of(task.scope)}{place(Cursor(task.created_at, task.task_ref))}"),
         # Beside what the release before wrote, whose members it goes on reading and keeping.
         "priority": number(task.priority) if task.priority else None,
         **replacement(task, payloads, written),
@@ -275,6 +288,7 @@ def replacement(task: Task, payloads: Mapping[str, Payload], written: str) -> Ma
         "agenda": None if agenda_at is None else text(f"{agenda}#{shard}"),
         "agenda_at": None if agenda_at is None else number(to_micros(agenda_at)),
         "of_operation": text(partition(task.status, operation=task.operation_type, priority=task.priority)),
+        "of_turn": text(line_of(task.operation_type, task.priority)) if task.status is TaskStatus.PENDING else None,
         "of_scope": text(partition(task.status, scope=task.scope)),
         "of_both": text(partition(task.status, scope=task.scope, operation=task.operation_type)),
         TTL: number(expiry(task)),

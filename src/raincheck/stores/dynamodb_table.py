@@ -13,7 +13,7 @@ from raincheck.stores.dynamodb_errors import ConditionFailed, code_of
 from raincheck.stores.dynamodb_items import KEY, TTL, key, number
 from raincheck.stores.dynamodb_ranges import Index
 
-__all__ = ["AGENDA", "BY_BOTH", "BY_OPERATION", "BY_SCOPE", "LAYOUT", "prepare_table"]
+__all__ = ["AGENDA", "BY_BOTH", "BY_OPERATION", "BY_SCOPE", "BY_TURN", "LAYOUT", "prepare_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,10 @@ BY_SCOPE = Index("of_scope", "place", "S")
 BY_BOTH = Index("of_both", "place", "S")
 """Tasks by `(created_at, task_ref)`, a partition for each status of an operation, of a scope, of both."""
 
-_INDEXES = (AGENDA, BY_OPERATION, BY_SCOPE, BY_BOTH)
+BY_TURN = Index("of_turn", "turn", "S")
+"""Pending tasks by scope and then by `(created_at, task_ref)`, a partition for each operation and priority."""
+
+_INDEXES = (AGENDA, BY_OPERATION, BY_SCOPE, BY_BOTH, BY_TURN)
 _KINDS = {KEY: "S", **{index.name: "S" for index in _INDEXES}, **{index.sort: index.kind for index in _INDEXES}}
 _LAYOUT_KEY = key("meta#layout")
 

@@ -15,6 +15,7 @@ from raincheck.notes import Note
 from raincheck.store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
 from raincheck.stores.agenda import Agenda
 from raincheck.stores.listeners import Listeners
+from raincheck.stores.memory_lines import Lines
 from raincheck.stores.memory_notes import MemoryNotes
 from raincheck.stores.payloads import (
     decode_arguments,
@@ -94,6 +95,7 @@ class MemoryStore:
         self._keys: dict[tuple[str, str], str] = {}
         # By what claims are ordered by; who waits in which scope.
         self._pending: dict[str, Agenda[str, tuple[int, datetime]]] = {}
+        self._lines = Lines()
         self._waiting: dict[str, set[str]] = {}
         self._due: Agenda[str, datetime] = Agenda()
         self._expiring: Agenda[str, datetime] = Agenda()
@@ -193,6 +195,14 @@ class MemoryStore:
             agendas = [self._pending[name] for name in set(operation_types) if name in self._pending]
             entries = merge(*(agenda.first(limit) for agenda in agendas))
             return [self._kept[task_ref].fresh() for _, task_ref in islice(entries, limit)]
+
+    async def waiting(
+        self, operation_types: Collection[str], limit: int, *, after: str = "", leave_out: Collection[str] = ()
+    ) -> Sequence[Task]:
+        """See `TaskStore.waiting`."""
+        with self._usable():
+            found = self._lines.first(set(operation_types), limit, after=after, leave_out=leave_out)
+            return [self._kept[task_ref].fresh() for task_ref in found]
 
     async def get_note(self, kind: str, key: str) -> Note | None:
         """See `NoteStore.get_note`."""
@@ -309,10 +319,12 @@ class MemoryStore:
         if task.status is TaskStatus.PENDING:
             pending = self._pending.setdefault(task.operation_type, Agenda())
             pending.put(task.task_ref, (-task.priority, task.created_at))
+            self._lines.add(task)
             self._waiting.setdefault(task.scope, set()).add(task.task_ref)
         else:
             if task.operation_type in self._pending:
                 self._pending[task.operation_type].discard(task.task_ref)
+            self._lines.remove(task)
             waiting = self._waiting.get(task.scope)
             if waiting is not None:
                 waiting.discard(task.task_ref)

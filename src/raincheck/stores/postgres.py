@@ -182,6 +182,18 @@ class PostgresStore:
         rows = await self._ask("claimable", {"operations": operations, "limit": limit})
         return [task_from(row) for row in rows]
 
+    async def waiting(
+        self, operation_types: Collection[str], limit: int, *, after: str = "", leave_out: Collection[str] = ()
+    ) -> Sequence[Task]:
+        """See `TaskStore.waiting`."""
+        asked = {
+            "operations": [storable(each) for each in set(operation_types)],
+            "limit": limit,
+            "after": storable(after),
+            "scopes": [storable(each) for each in leave_out],
+        }
+        return [task_from(row) for row in await self._ask("waiting", asked)]
+
     async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
         """See `TaskStore.overdue`."""
         return [task_from(row) for row in await self._ask("overdue", {"now": to_micros(now), "limit": limit})]

@@ -217,6 +217,16 @@ class RedisStore:
         tasks = await self._tasks(found)
         return [task for task in tasks if task.status is TaskStatus.PENDING]
 
+    async def waiting(
+        self, operation_types: Collection[str], limit: int, *, after: str = "", leave_out: Collection[str] = ()
+    ) -> Sequence[Task]:
+        """See `TaskStore.waiting`."""
+        without = [name_of(each) for each in set(leave_out)]
+        operations = [name_of(each) for each in set(operation_types)]
+        asked = [b"%d" % limit, name_of(after), b"%d" % len(without), *without, *operations]
+        tasks = await self._tasks(await self._read("waiting", asked, _entries))
+        return [task for task in tasks if task.status is TaskStatus.PENDING]
+
     async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
         """See `TaskStore.overdue`."""
         found = await self._read("overdue", [b"%d" % to_micros(now), b"%d" % limit], _entries)

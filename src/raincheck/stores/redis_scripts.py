@@ -26,6 +26,7 @@ _NAMES = (
     "replace",
     "upgrade",
     "versions",
+    "waiting",
 )
 
 

@@ -119,6 +119,12 @@ class SealedStore(StoreWrapper):
         """See `TaskStore.claimable`. What cannot be opened here is left to whoever has its key."""
         return self._those_that_open(await self.inner.claimable(operation_types, limit))
 
+    async def waiting(
+        self, operation_types: Collection[str], limit: int, *, after: str = "", leave_out: Collection[str] = ()
+    ) -> Sequence[Task]:
+        """See `TaskStore.waiting`, and `claimable`."""
+        return self._those_that_open(await self.inner.waiting(operation_types, limit, after=after, leave_out=leave_out))
+
     async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
         """See `TaskStore.overdue`. What cannot be opened here is left to whoever has its key."""
         return self._those_that_open(await self.inner.overdue(now, limit))

@@ -33,6 +33,7 @@ from raincheck.stores.sqlite_rows import SQL, Row, storable, summary_from, task_
 from raincheck.stores.sqlite_schema import connect_reader, packaged_migrations
 from raincheck.stores.sqlite_writer import Done, SqliteWriter, WriterSettings, resolve
 from raincheck.stores.sqlite_writes import Insert, Purge, Renew, Replace, SetClock, Write
+from raincheck.stores.turns import share
 from raincheck.task import Task, TaskStatus, utc_now
 
 __all__ = ["SqliteStore"]
@@ -159,6 +160,14 @@ class SqliteStore:
         """See `TaskStore.claimable`."""
         types = [storable(each) for each in set(operation_types)]
         return await self._read(lambda connection: _claimable(connection, types, limit))
+
+    async def waiting(
+        self, operation_types: Collection[str], limit: int, *, after: str = "", leave_out: Collection[str] = ()
+    ) -> Sequence[Task]:
+        """See `TaskStore.waiting`."""
+        types = [storable(each) for each in set(operation_types)]
+        start, without = storable(after + "\0"), {storable(each) for each in leave_out}
+        return await self._read(lambda connection: _waiting(connection, types, limit, start, without))
 
     async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
         """See `TaskStore.overdue`."""
@@ -352,6 +361,35 @@ def _claimable(connection: sqlite3.Connection, types: Collection[str | bytes], l
     with _snapshot(connection):
         ranges = [(each, limit) for each in types]
         ids = [row[3] for row in _merged(connection, SQL["pending"], ranges, limit, newest_first=False)]
+        rows = [connection.execute(SQL["get_by_id"], (task_id,)).fetchall()[0] for task_id in ids]
+        return [task_from(row, connection) for row in rows]
+
+
+def _waiting(
+    connection: sqlite3.Connection,
+    types: Collection[str | bytes],
+    limit: int,
+    start: str | bytes,
+    leave_out: Collection[str | bytes],
+) -> list[Task]:
+    ids: list[int] = []
+    with _snapshot(connection):
+        lines = [
+            (priority, each) for each in types for (priority,) in connection.execute(SQL["priorities_waiting"], (each,))
+        ]
+        last = None
+        for priority, each in sorted(lines, key=lambda line: -line[0]):
+            if len(ids) >= limit and priority != last:
+                break
+            last, most = priority, limit + len(leave_out)
+            named: dict[str | bytes, None] = {}
+            for begin in (start, ""):
+                found = connection.execute(SQL["scopes_waiting"], (each, priority, begin, most)).fetchall()
+                named.update((scope, None) for (scope,) in found if scope not in leave_out)
+            scopes = list(named)[:limit]
+            for scope in scopes:
+                line = (each, priority, scope, share(limit, scopes))
+                ids += [row[0] for row in connection.execute(SQL["waiting_of_scope"], line)]
         rows = [connection.execute(SQL["get_by_id"], (task_id,)).fetchall()[0] for task_id in ids]
         return [task_from(row, connection) for row in rows]
 

@@ -69,6 +69,12 @@ class StoreWrapper:
         """See `TaskStore.claimable`."""
         return await self.inner.claimable(operation_types, limit)
 
+    async def waiting(
+        self, operation_types: Collection[str], limit: int, *, after: str = "", leave_out: Collection[str] = ()
+    ) -> Sequence[Task]:
+        """See `TaskStore.waiting`."""
+        return await self.inner.waiting(operation_types, limit, after=after, leave_out=leave_out)
+
     async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
         """See `TaskStore.overdue`."""
         return await self.inner.overdue(now, limit)

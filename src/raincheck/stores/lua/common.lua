@@ -11,6 +11,8 @@
 --                                      a task holds only until it is terminal
 --   list:<owner>:<status>:<operation>  sorted set of task_refs by created_at; the owner is a scope, or * for all of them
 --   lists:<owner>                      set: which lists an owner has
+--   turns:<operation>                  sorted set of the scopes that have a list of its pending tasks, all of one score: in
+--                                      their own order
 --   due, expiring                      sorted sets of "<scope> <operation> <task_ref>" by the time
 --   note:<kind>:<key>                  hash: n "version due expires", v value, w the nonces of the last writes
 --   notes:<kind>                       sorted set of a kind's keys, all of one score: in their own order
@@ -101,6 +103,10 @@ local function enlist(scope, operation, status, created, ref, ttl)
     local name = status .. ':' .. operation
     local key = root .. 'list:' .. owner .. ':' .. name
     redis.call('ZADD', key, created, ref)
+    if status == 'pending' and owner == scope then
+      redis.call('ZADD', root .. 'turns:' .. operation, 0, scope)
+      keep(root .. 'turns:' .. operation, ttl)
+    end
     if keep(key, ttl) then
       local lists = root .. 'lists:' .. owner
       redis.call('SADD', lists, name)
@@ -115,6 +121,9 @@ local function delist(scope, operation, status, ref)
     local key = root .. 'list:' .. owner .. ':' .. name
     if redis.call('ZREM', key, ref) == 1 and redis.call('EXISTS', key) == 0 then
       redis.call('SREM', root .. 'lists:' .. owner, name)
+      if status == 'pending' and owner == scope then
+        redis.call('ZREM', root .. 'turns:' .. operation, scope)
+      end
     end
   end
 end

@@ -10,6 +10,10 @@ ALTER TABLE raincheck.task
 -- status is in task_by_status. So a task is in no more indexes than it was in.
 CREATE INDEX task_by_turn ON raincheck.task (operation_type, turn, created_at, task_ref) WHERE status = 'pending';
 
+-- The same by scope, so that however many tasks one scope has, those of the others are found.
+CREATE INDEX task_by_scope_turn ON raincheck.task (operation_type, turn, scope, created_at, task_ref)
+WHERE status = 'pending';
+
 DROP INDEX raincheck.task_by_status;
 
 CREATE INDEX task_by_status ON raincheck.task (status, operation_type, created_at, task_ref) WHERE status <> 'pending';

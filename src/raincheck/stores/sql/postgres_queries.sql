@@ -206,6 +206,62 @@ SELECT page.* FROM unnest(%(operations)s::text[]) AS wanted (operation_type) CRO
 ) AS page
 ORDER BY turn, created_at, task_ref LIMIT %(limit)s;
 
+-- The scopes of each operation and priority that come behind a name, going round; of each as many as make the limit. Without `scopes`.
+-- name: waiting
+WITH line AS MATERIALIZED (
+    SELECT wanted.operation_type, named.turn
+    FROM unnest(%(operations)s::text[]) AS wanted (operation_type) CROSS JOIN LATERAL (
+        WITH RECURSIVE found (turn) AS (
+            SELECT (
+                SELECT turn FROM raincheck.task
+                WHERE status = 'pending' AND operation_type = wanted.operation_type ORDER BY 1 LIMIT 1
+            )
+            UNION ALL
+            SELECT (
+                SELECT turn FROM raincheck.task
+                WHERE status = 'pending' AND operation_type = wanted.operation_type AND turn > found.turn
+                ORDER BY 1 LIMIT 1
+            )
+            FROM found WHERE found.turn IS NOT NULL
+        )
+        SELECT turn FROM found WHERE turn IS NOT NULL
+    ) AS named
+), waits AS MATERIALIZED (
+    SELECT line.operation_type, line.turn, named.lap, named.scope,
+        count(*) OVER (PARTITION BY line.operation_type, line.turn) AS scopes
+    FROM line CROSS JOIN LATERAL (
+        WITH RECURSIVE found (lap, scope, number) AS (
+            SELECT lap.lap, (
+                SELECT scope FROM raincheck.task
+                WHERE status = 'pending' AND operation_type = line.operation_type AND turn = line.turn
+                    AND scope >= lap.start AND scope <> ALL(%(scopes)s::text[])
+                ORDER BY 1 LIMIT 1
+            ), 1
+            FROM (VALUES (0, %(after)s::text || chr(1)), (1, '')) AS lap (lap, start)
+            UNION ALL
+            SELECT found.lap, (
+                SELECT scope FROM raincheck.task
+                WHERE status = 'pending' AND operation_type = line.operation_type AND turn = line.turn
+                    AND scope > found.scope AND scope <> ALL(%(scopes)s::text[])
+                ORDER BY 1 LIMIT 1
+            ), found.number + 1
+            FROM found WHERE found.scope IS NOT NULL AND found.number < %(limit)s
+        )
+        SELECT min(lap) AS lap, scope FROM found WHERE scope IS NOT NULL
+        GROUP BY scope ORDER BY min(lap), scope LIMIT %(limit)s
+    ) AS named
+)
+SELECT {columns} FROM (
+    SELECT waits.lap, page.* FROM waits CROSS JOIN LATERAL (
+        SELECT {columns} FROM raincheck.task
+        WHERE status = 'pending' AND operation_type = waits.operation_type AND turn = waits.turn
+            AND scope = waits.scope
+        ORDER BY created_at, task_ref LIMIT (%(limit)s + waits.scopes - 1) / waits.scopes
+    ) AS page
+    ORDER BY page.turn FETCH FIRST (%(limit)s) ROWS WITH TIES
+) AS chosen
+ORDER BY turn, lap, scope, created_at, task_ref;
+
 -- name: overdue
 SELECT {columns} FROM raincheck.task WHERE due_at <= %(now)s ORDER BY due_at LIMIT %(limit)s;
 

@@ -10,6 +10,9 @@ ALTER TABLE task ADD COLUMN checkpoint TEXT;
 -- Claims read one range of it for each operation, and merge.
 CREATE INDEX task_by_priority ON task (operation_type, priority DESC, created_at, task_ref) WHERE status = 'pending';
 
+-- The same by scope, so that however many tasks one scope has, those of the others are found.
+CREATE INDEX task_by_turn ON task (operation_type, priority, scope, created_at, task_ref) WHERE status = 'pending';
+
 CREATE TABLE note (
     id          INTEGER PRIMARY KEY,
     kind        TEXT NOT NULL,

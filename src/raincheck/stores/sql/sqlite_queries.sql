@@ -78,6 +78,38 @@ SELECT body FROM payload WHERE task_id = ? AND part = ?;
 SELECT -priority, created_at, task_ref, id FROM task WHERE status = 'pending' AND operation_type = ?
 ORDER BY priority DESC, created_at, task_ref LIMIT ?;
 
+-- name: priorities_waiting
+WITH RECURSIVE found (priority) AS (
+    SELECT max(priority) FROM task WHERE status = 'pending' AND operation_type = ?1
+    UNION ALL
+    SELECT (
+        SELECT max(priority) FROM task
+        WHERE status = 'pending' AND operation_type = ?1 AND priority < found.priority
+    )
+    FROM found WHERE found.priority IS NOT NULL
+)
+SELECT priority FROM found WHERE priority IS NOT NULL;
+
+-- The first scopes from a name on.
+-- name: scopes_waiting
+WITH RECURSIVE found (scope, number) AS (
+    SELECT (
+        SELECT min(scope) FROM task
+        WHERE status = 'pending' AND operation_type = ?1 AND priority = ?2 AND scope >= ?3
+    ), 1
+    UNION ALL
+    SELECT (
+        SELECT min(scope) FROM task
+        WHERE status = 'pending' AND operation_type = ?1 AND priority = ?2 AND scope > found.scope
+    ), number + 1
+    FROM found WHERE found.scope IS NOT NULL AND number < ?4
+)
+SELECT scope FROM found WHERE scope IS NOT NULL;
+
+-- name: waiting_of_scope
+SELECT id FROM task WHERE status = 'pending' AND operation_type = ? AND priority = ? AND scope = ?
+ORDER BY created_at, task_ref LIMIT ?;
+
 -- name: pending_of_scope
 SELECT count(*) FROM (SELECT 1 FROM task WHERE scope = ? AND status = 'pending' LIMIT ?);
 
