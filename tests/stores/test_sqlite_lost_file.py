@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
@@ -110,7 +111,7 @@ async def test_a_second_process_makes_no_second_file_beside_a_journal(
 async def test_a_file_taken_away_within_a_commit_leaves_it_open_what_was_done(sqlite: SqliteStore, path: Path) -> None:
     await stored(sqlite)
     aside = path.with_name("aside")
-    connection = cast(Any, sqlite)._writer._connection
+    connection: sqlite3.Connection = cast(Any, sqlite)._writer._connection
     connection.set_trace_callback(lambda statement: path.rename(aside) if statement == "COMMIT" else None)
     task = new_task()
     with pytest.raises(StoreUnavailable) as refusal:
