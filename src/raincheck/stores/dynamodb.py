@@ -238,7 +238,10 @@ class DynamoDBStore:
             raise self._connection.closed()
         if not leases:
             return set()
-        return renew_leases(self._blocking, worker_id, leases, self._blocking.clock.after(lease_seconds, lease_until))
+        # The thread's own clock, once it has heard the time: the event loop may have stood still for long.
+        until = self._calls.clock.after(lease_seconds, lease_until)
+        until = self._blocking.clock.after(lease_seconds, until)
+        return renew_leases(self._blocking, worker_id, leases, until)
 
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
         """See `TaskStore.claimable`."""
