@@ -14,7 +14,7 @@ from raincheck.callbacks import Callbacks
 from raincheck.changes import Changes
 from raincheck.engine import Slot
 from raincheck.errors import StoreError
-from raincheck.lease import Lease
+from raincheck.lease import Lease, surely_held
 from raincheck.leftovers import due_with, forget, note_of
 from raincheck.notes import Note
 from raincheck.operations.context import CallbackAddress, TaskContext
@@ -55,6 +55,7 @@ class Run:
     Attributes:
         task: The latest record that this worker knows.
         fence: The fencing number of this claim: what `task` has changed to since does not make it ours again.
+        asked: When the claim was asked for, on the clock of `raincheck.elapsed`.
         lease: What the operation's own code is held to.
         body: The operation's own code, while it runs.
     """
@@ -78,6 +79,7 @@ class Run:
         "_timer_since",
         "_unsaved",
         "_waiter",
+        "asked",
         "body",
         "context",
         "fence",
@@ -100,8 +102,9 @@ class Run:
         slot: Slot,
         clock: Callable[[], datetime],
         lease: timedelta,
-        held_until: float,
+        asked: float,
     ) -> None:
+        self.asked = asked
         self.body: asyncio.Task[Any] | None = None
         self.task = task
         self.task_ref = task.task_ref
@@ -127,7 +130,7 @@ class Run:
         self._clock = clock
         self._lease_length = lease
         self.lease = Lease(
-            held_until,
+            surely_held(asked, lease.total_seconds()),
             seconds=lease.total_seconds(),
             exclusive=self.may_start_elsewhere,
             lost=lambda: self.interrupt("lost"),
@@ -216,6 +219,19 @@ class Run:
             self.interrupt("settled")
         elif self._news is not None:
             self._news.set()
+
+    async def look_again(self) -> None:
+        """Ask the store once more before the code begins: its end may have been told to a caller since the claim.
+
+        Whether the lease still holds need not be asked: a first step waits for that.
+        """
+        try:
+            stored = await self._store.get(self.task_ref)
+        except StoreError as error:
+            logger.warning("cannot look at a claimed task: %s", error.message, extra={"task_ref": self.task_ref})
+            return
+        if stored is not None and stored.version > self.version:
+            self.notify(stored)
 
     # The attempt's clock, which stands still while the task waits for its caller.
 

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 _STUBBORN_SECONDS = 10.0
 # A claim that took longer is looked at once more before the operation begins.
-_FRESH_SECONDS = 0.05
+_FRESH_SECONDS = 0.02
 _RETRY_SECONDS = 0.5
 
 
@@ -164,7 +164,7 @@ class Runner:
                 slot=slot,
                 clock=self._clock,
                 lease=self._lease,
-                held_until=surely_held(asked, self._lease.total_seconds()),
+                asked=asked,
             )
             self._runs[task.task_ref] = run
             self._changes.add(run)
@@ -177,8 +177,6 @@ class Runner:
             max(0.0, (claimed.deadline_at - self._clock()).total_seconds()), run.interrupt, "deadline"
         )
         try:
-            if elapsed() - asked > _FRESH_SECONDS:
-                await self._look_again(run)
             await self._see_through(run, permit)
         except Exception:  # noqa: BLE001  the boundary of one task: a bug here must not end the worker
             await self._settle_as_internal(run)
@@ -227,19 +225,6 @@ class Runner:
                 if elapsed() > give_up_at:
                     raise
             await asyncio.sleep(_RETRY_SECONDS)
-
-    async def _look_again(self, run: Run) -> None:
-        """The claim took its time: a caller may have been told of the task's end meanwhile, so that it must not begin.
-
-        Whether the lease still holds need not be asked: the first step waits for that.
-        """
-        try:
-            stored = await self._store.get(run.task_ref)
-        except StoreError as error:
-            logger.warning("cannot look at a claimed task: %s", error.message, extra={"task_ref": run.task_ref})
-            return
-        if stored is not None and stored.version > run.version:
-            run.notify(stored)
 
     async def _settle_as_internal(self, run: Run) -> None:
         """The run broke in our own code, or with an outcome that no store can hold; in an exception's handler."""
@@ -391,6 +376,9 @@ def _still_runs(run: Run, seconds: float) -> None:
 
 
 async def _begun(operation: Operation, run: Run) -> Outcome:
+    if elapsed() - run.asked > _FRESH_SECONDS:
+        # Here, so that nothing comes between the answer and the first step.
+        await run.look_again()
     if run.stop_reason is not None:
         # Told to stop before its first step.
         raise asyncio.CancelledError

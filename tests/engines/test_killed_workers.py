@@ -27,7 +27,7 @@ LEASE = 1.0
 _WORKERS = "SELECT count(*) FROM raincheck_queue.procrastinate_workers"
 
 # docket brings a job again that was not renewed for so long; it renews four times as often.
-REDELIVERY, LATE_REDELIVERY = 6.0, 16.0
+REDELIVERY, LATE_REDELIVERY = 6.0, 12.0
 
 Spawn = Callable[..., Awaitable["Child"]]
 
@@ -97,9 +97,10 @@ def starts(history: Path) -> dict[str, list[int]]:
 async def test_what_a_killed_worker_had_is_taken_over(lab: Lab, queue: Place, history: Path, spawn: Spawn) -> None:
     async with lab.service(engine=queue.engine(), max_concurrency=0, lease_seconds=LEASE) as server:
         doomed = await spawn(LATE_REDELIVERY)
-        again = await submit(server, "retry", 2, seconds=2)
-        once = await submit(server, "fail", 2, seconds=2)
-        await until(lambda: len(starts(history)) == 4)
+        # However long the other one takes to come up, the first start is not at its end by then.
+        again = await submit(server, "retry", 2, seconds=60)
+        once = await submit(server, "fail", 2, seconds=60)
+        await until(lambda: len(starts(history)) == 4, 20)
         # These wait behind them: the places are taken.
         others = await submit(server, "retry", 6, seconds=0.01)
         other = await spawn(LATE_REDELIVERY)
