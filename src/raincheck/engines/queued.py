@@ -144,9 +144,10 @@ class Jobs:
         except StoreError as error:
             logger.warning("cannot see whose turn it is: %s", error.message, extra={"task_ref": brought.task_ref})
             return brought
-        chosen = next((task for task in found if not self._pool.runs(task.task_ref)), brought)
         if all(task.scope == brought.scope for task in found):
             self._alone_until = time.monotonic() + _ALONE_SECONDS
+            return brought
+        chosen = next((task for task in found if not self._pool.runs(task.task_ref)), brought)
         if chosen.task_ref == brought.task_ref or (
             # Of one scope's tasks the queue says which are urgent, if it can.
             chosen.scope == brought.scope and chosen.priority != brought.priority
