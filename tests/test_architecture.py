@@ -79,7 +79,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {
         *("config_inherit", "config_operations", "config_upstream"),
         *("config_auth", "config_encryption", "config_execution", "config_limits", "config_section"),
-        *("config_server", "config_state"),
+        *("config_server", "config_state", "program"),
         *("config_webhooks", "errors", "operations", "_version"),
         *("config_auth", "config_execution", "config_limits", "config_results", "config_section", "config_server"),
         *("config_state", "config_webhooks", "errors", "operations", "_version"),
@@ -102,12 +102,13 @@ ALLOWED: dict[str, set[str]] = {
     "hints": {"hints_schedule", "history", "task"},
     "polling": {"errors", "history", "notes", "operations", "task"},
     "process_identity": set(),
+    "program": {"errors", "notes"},
     "lost_workers": {"elapsed", "errors", "process_identity", "store", "task"},
     # And what tells it of ends, a wrapper of whatever store there is.
     "service": _DOMAIN
     | _PORTS
     | _CORE
-    | {"operations", "engines", "polling", "process_identity", "stores", "webhooks"},
+    | {"operations", "engines", "polling", "process_identity", "program", "stores", "webhooks"},
     "listening": set(),
     "health": {"listening", "service"},
     "lifecycle": set(),
@@ -126,6 +127,7 @@ ALLOWED: dict[str, set[str]] = {
         "lifecycle",
         "listening",
         "polling",
+        "program",
         "status",
     },
     "cli": _DOMAIN

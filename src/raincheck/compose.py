@@ -277,6 +277,7 @@ def service_settings(settings: Settings) -> ServiceSettings:
         alert_on_failure_rate=settings.observability.alert_on_failure_rate,
         public_url=settings.server.public_url,
         callback_secret=settings.server.callback_secret,
+        program=settings.program,
         webhooks=WebhookRules.parsed(place=f"[webhooks] of {settings.source}", **dict(settings.webhooks)),
     )
 

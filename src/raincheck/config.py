@@ -6,7 +6,6 @@ the texts of docs/configuration.md; a test holds the two together.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
@@ -29,6 +28,7 @@ from raincheck.config_state import URL_FORMS, StateSettings
 from raincheck.config_upstream import PollSettings
 from raincheck.config_webhooks import WebhookSettings, WebhooksSettings
 from raincheck.errors import ConfigurationError
+from raincheck.program import file_of_program, program_mark
 
 __all__ = [
     "NESTED_MODELS",
@@ -49,7 +49,6 @@ __all__ = [
     "Settings",
     "StateSettings",
     "WorkerSettings",
-    "file_name",
     "table_name",
     "user_state_folder",
 ]
@@ -154,6 +153,9 @@ class Settings(Section):
         folder: The configuration file's folder (the working folder without one): targets are imported from it, and
             relative paths start there.
         source: The file's name as messages show it, "the defaults" without one.
+        program_file: What the default store's file is bound to: the configuration file, or the file that declares a
+            library's server; None: neither.
+        server_name: The name of a library's server, of which a program may have several.
         state_folder: The user's state folder, where the store's file is by default; None where there is no home.
     """
 
@@ -172,6 +174,8 @@ class Settings(Section):
     )
     folder: Path = Field(default_factory=Path.cwd)
     source: str = "the defaults"
+    program_file: Path | None = None
+    server_name: str = ""
     state_folder: Path | None = Field(default_factory=lambda: user_state_folder(os.environ))
 
     @property
@@ -190,15 +194,16 @@ class Settings(Section):
             return self.folder.absolute() / Path(self.state.url).expanduser()
         if self.state_folder is None:
             raise ConfigurationError("there is no home folder to keep tasks in: set 'url' in [state], a file's path")
-        return self.state_folder / f"{self._database_name}.db"
+        if self.program_file is None:
+            return self.state_folder / "tasks.db"
+        return file_of_program(self.state_folder, self.program_file, self.server_name)
 
     @property
-    def _database_name(self) -> str:
-        # One file each: servers on one file run each other's tasks, which fits only where they are one server.
-        if self.source == "the defaults":
-            return "tasks"
-        place = str(self.folder.absolute() / Path(self.source).name)
-        return f"{file_name(self.server.name)}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+    def program(self) -> str | None:
+        """The mark of this program, which the store's file is to carry; None where the place was named."""
+        if self.state.provider != "sqlite" or self.state.url or self.program_file is None:
+            return None
+        return program_mark(self.program_file, self.server_name)
 
     @model_validator(mode="after")
     def _engine_fits(self) -> Settings:
@@ -307,11 +312,6 @@ def user_state_folder(environ: Mapping[str, str], platform: str = sys.platform) 
         return (state if state.is_absolute() else Path.home() / ".local" / "state") / "raincheck"
     except RuntimeError:
         return None
-
-
-def file_name(name: str) -> str:
-    """A server's name as it may stand in a file's name."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:40] or "server"
 
 
 def table_name(*parts: str) -> str:

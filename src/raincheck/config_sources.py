@@ -31,7 +31,7 @@ DEFAULT_FILE = "raincheck.toml"
 
 _PREFIX = "RAINCHECK_"
 _MAX_FILE_BYTES = 1024 * 1024
-_NOT_FROM_FILE = ("folder", "source", "state_folder")
+_NOT_FROM_FILE = ("folder", "source", "program_file", "server_name", "state_folder")
 
 Tables = dict[str, dict[str, Any]]
 
@@ -62,6 +62,7 @@ def load_settings(
     place = {
         "folder": path.absolute().parent if path else Path.cwd(),
         "source": source,
+        "program_file": path.resolve() if path else None,
         "state_folder": user_state_folder(environ),
     }
     return settings_of({**data, **place}, source, origins)

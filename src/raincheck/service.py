@@ -33,6 +33,7 @@ from raincheck.operations.guardian import guardian_at_work
 from raincheck.operations.operation import Operation
 from raincheck.polling.patience_store import PatienceStore
 from raincheck.process_identity import Kernel, own_identity, worker_id
+from raincheck.program import claim_store
 from raincheck.registry import Registry
 from raincheck.results import Results
 from raincheck.runner import Runner
@@ -79,6 +80,7 @@ class ServiceSettings:
         public_url: Where the server is reached from outside, for callbacks; None: nobody is given an address.
         callback_secret: See `raincheck.callbacks.Callbacks`.
         webhooks: How the ends of tasks are told to whoever asked for it.
+        program: The mark that the store is to carry (`raincheck.program`); None: its place was named.
     """
 
     max_concurrency: int = 50
@@ -93,6 +95,7 @@ class ServiceSettings:
     public_url: str | None = None
     callback_secret: str | None = field(default=None, repr=False)
     webhooks: WebhookRules = field(default_factory=WebhookRules)
+    program: str | None = None
 
 
 class Service:
@@ -226,11 +229,14 @@ class Service:
 
         Raises:
             StoreError: The store cannot be opened; nothing was started.
-            ConfigurationError: The engine can never be used as it is set; nothing is left running.
+            ConfigurationError: The engine can never be used as it is set, or the store's file is another program's;
+                nothing is left running.
         """
         await self._store.open()
         try:
             await check_keys(self._store)
+            if self.settings.program is not None:
+                await claim_store(self._store, self.settings.program)
             await self.results.open()
         except BaseException:
             await self._store.close()

@@ -90,7 +90,7 @@ def test_a_missing_extra_names_the_command_that_installs_it(monkeypatch: pytest.
 
 def test_two_configurations_do_not_share_a_default_store(folder: Path, tmp_path: Path) -> None:
     here = settings("")
-    elsewhere = here.model_copy(update={"folder": tmp_path / "elsewhere"})
+    elsewhere = here.model_copy(update={"program_file": tmp_path / "elsewhere" / "raincheck.toml"})
     assert here.database != elsewhere.database
     assert here.database.parent == elsewhere.database.parent
 

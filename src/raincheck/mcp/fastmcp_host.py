@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
@@ -87,6 +88,7 @@ class Raincheck(Workshop, ServerExtension):
     ) -> None:
         super().__init__(tools=tools, store=store, results=results, policy=policy, settings=settings)
         self._host: FastMCP | None = None
+        self._made_up_name: str | None = None
         self._serves_core_tasks = False
 
     # FastMCP's extension API.
@@ -136,6 +138,13 @@ class Raincheck(Workshop, ServerExtension):
         if self._host is not None:
             raise ConfigurationError("This Raincheck belongs to another server already; make one for each.")
         self._host = server
+        # FastMCP makes up another name at each start for a server that was given none.
+        if re.fullmatch(rf"{type(server).__name__}-[0-9a-f]{{4}}", server.name):
+            self._made_up_name = server.name
+            logger.warning(
+                "this FastMCP server has no name, so its tasks are kept by its file's path alone: "
+                'give it one, FastMCP("NAME"), where a file declares several'
+            )
         server.add_middleware(_Surfaces(self))
         # FastMCP has no public way below its own layers, where alone a nested CreateTaskResult passes.
         layers: Any = getattr(getattr(server, "_mcp_server", None), "middleware", None)
@@ -196,7 +205,9 @@ class Raincheck(Workshop, ServerExtension):
     # See `Workshop`.
 
     def _server_name(self) -> str | None:
-        return None if self._host is None else self._host.name
+        if self._host is None or self._host.name == self._made_up_name:
+            return None
+        return self._host.name
 
     def _register(self, operation: Operation) -> None:
         if self._host is not None:

@@ -25,7 +25,7 @@ from raincheck.blobs import BlobStore
 from raincheck.callbacks import Callbacks
 from raincheck.compose import make_blobs, make_engine, make_store, place_of, sealing, service_settings
 from raincheck.compose_operations import default_policy
-from raincheck.config import Settings, file_name
+from raincheck.config import Settings
 from raincheck.errors import ConfigurationError
 from raincheck.mcp.admission import Admission, Lease
 from raincheck.mcp.body_budget import BodyBudget
@@ -56,6 +56,7 @@ from raincheck.operations.operation import (
 from raincheck.operations.webhook import Webhook
 from raincheck.polling.inline_wait import InlineWaits
 from raincheck.polling.patience import Patience
+from raincheck.program import calling_file
 from raincheck.registry import Registry
 from raincheck.secrecy import secret_texts, withholding
 from raincheck.service import Service
@@ -94,6 +95,7 @@ class Workshop:
     ) -> None:
         settings = with_results_folder(with_store_path(settings or Settings(), store), results)
         self._settings = with_webhooks(settings, webhooks)
+        self._program_file = calling_file()
         self._given_blobs = None if isinstance(results, str | os.PathLike) else results
         self._patterns = (tools,) if isinstance(tools, str) else tuple(tools)
         self._admission = Admission(self._settings)
@@ -430,20 +432,17 @@ class Workshop:
             store,
             self._operations.get,
             self._names,
-            service_settings(self._settings),
+            service_settings(settings),
             engine=make_engine(self._settings),
             blobs=blobs,
         )
 
     def settings_of_server(self) -> Settings:
-        """All settings; where they don't say where tasks are kept, each server has a file of its own, by its name."""
-        settings, name = self._settings, self._server_name()
-        unsaid = settings.source == Settings().source and settings.state.provider == "sqlite" and not settings.state.url
-        if name is None or not unsaid or settings.state_folder is None:
-            return settings
-        path = settings.state_folder / f"{file_name(name)}.db"
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return with_store_path(settings, path)
+        """All settings; where they don't say where tasks are kept, each server of a program has a file of its own."""
+        if self._settings.program_file is not None:
+            return self._settings
+        own = {"program_file": self._program_file, "server_name": self._server_name() or ""}
+        return self._settings.model_copy(update=own)
 
     def _names(self) -> Collection[str]:
         return self._operations.keys()
