@@ -139,7 +139,8 @@ class Raincheck(Workshop, ServerExtension):
             raise ConfigurationError("This Raincheck belongs to another server already; make one for each.")
         self._host = server
         # FastMCP makes up another name at each start for a server that was given none.
-        if re.fullmatch(rf"{type(server).__name__}-[0-9a-f]{{4}}", server.name):
+        kind, _, digits = server.name.rpartition("-")
+        if kind == type(server).__name__ and re.fullmatch("[0-9a-f]{4}", digits):
             self._made_up_name = server.name
             logger.warning(
                 "this FastMCP server has no name, so its tasks are kept by its file's path alone: "
