@@ -17,7 +17,7 @@ from raincheck.local_paths import without_folders
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Operation, Policy
 from raincheck.results import outcome_of
-from raincheck.secrecy import marked, opened, outcome_scrubbed, texts_of, withholding
+from raincheck.secrecy import marked, opened, outcome_scrubbed, texts_of, withheld, withholding, without
 from raincheck.task import Outcome, TaskError
 
 __all__ = ["failure", "guarded", "timed_out", "worth_retrying"]
@@ -55,10 +55,12 @@ async def guarded(
     with withholding(secret):
         outcome = await _ran(operation, arguments, context, first, told_to_stop)
     if (error := outcome.error) is not None:
-        if outcome.mcp_result is None:
-            outcome = replace(outcome, error=replace(error, message=without_folders(error.message, opened(arguments))))
         if secret:
             outcome = outcome_scrubbed(outcome, secret)
+        if outcome.mcp_result is None:
+            message = without(error.message, secret)[:_LONGEST_MESSAGE]
+            told = replace(outcome.error or error, message=without_folders(message, opened(arguments)))
+            outcome = replace(outcome, error=told)
     return marked(outcome, operation.secret_results) if operation.secret_results else outcome
 
 
@@ -121,4 +123,4 @@ def _foreign(error: BaseException) -> OperationFailed:
     except Exception:  # noqa: BLE001  the operation's own code, and its error has to be told all the same
         text = ""
     text = text or type(error).__name__
-    return OperationFailed(text[:_LONGEST_MESSAGE], details={"type": type(error).__name__})
+    return OperationFailed(without(text, withheld())[:_LONGEST_MESSAGE], details={"type": type(error).__name__})

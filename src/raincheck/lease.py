@@ -248,7 +248,7 @@ class _Steps:
         error: BaseException | None = None
         begun = told = False
         while True:
-            if elapsed() >= lease.until and not told:
+            if (lease.revoked or elapsed() >= lease.until) and not told:
                 error = yield from self._held(error, begun=begun)
                 if told := error is not None and lease.stopping:
                     # What it starts to end itself in order is not held.

@@ -22,10 +22,12 @@ def without_folders(text: str, arguments: Mapping[str, Any] | None = None) -> st
         arguments: What the caller sent: a path that stands there is no news to it, and stays.
     """
 
+    sent = functools.cache(lambda: json.dumps(arguments, ensure_ascii=False, default=str) if arguments else "")
+
     def cut(found: re.Match[str]) -> str:
         path = found[0]
         # Not every text with slashes is a path: /v1/users is an address.
-        if (found[1] is not None and found[1] not in _top()) or (arguments and path in _sent(arguments)):
+        if (found[1] is not None and found[1] not in _top()) or path in sent():
             return path
         name = re.split(r"[/\\]", path.rstrip("/\\:."))[-1]
         return f"…/{name}" + (path[-1] if path[-1] in ":." else "")
@@ -39,7 +41,3 @@ def _top() -> frozenset[str]:
         return frozenset(os.listdir("/"))
     except OSError:
         return frozenset({"etc", "home", "opt", "root", "srv", "tmp", "usr", "var"})
-
-
-def _sent(arguments: Mapping[str, Any]) -> str:
-    return json.dumps(arguments, ensure_ascii=False, default=str)

@@ -47,8 +47,9 @@ def printable(text: str) -> str:
 
 def on_one_line(text: str, longest: int = LONGEST_LINE) -> str:
     """The text as it may stand in a log: on one line, at most `longest` characters of it, and without secrets."""
-    # Cut first and last: what is cut away costs nothing, and escaping makes it longer.
-    return _cut(printable(_without_secrets(_cut(text, longest))), longest)
+    # Cut first and last: what is cut away costs little, and escaping makes it longer. A cut secret is not known as one.
+    told = _SECRET.sub(WITHHELD, _cut(without(text, withheld()), longest))
+    return _cut(printable(told), longest)
 
 
 def traceback_lines(error: BaseException) -> str:
@@ -121,11 +122,6 @@ def _error_of(record: logging.LogRecord) -> BaseException | None:
 def _field(value: Any) -> str:
     text = on_one_line(str(value), _LONGEST_FIELD)
     return text if not set(text) & set(" =\"'") else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _without_secrets(text: str) -> str:
-    # Most lines have none of the signs.
-    return _SECRET.sub(WITHHELD, without(text, withheld()))
 
 
 def _cut(text: str, longest: int, *, between: str = "") -> str:

@@ -75,6 +75,10 @@ class LostAnswers:
             "Call again, best with an idempotency_key.",
         )
 
+    def wanted(self, task_ref: str) -> None:
+        """A later call has found the task: it is not cancelled."""
+        self._unwanted.pop(task_ref, None)
+
     def _cancel_later(self, task: Task) -> None:
         if len(self._unwanted) >= _MOST:
             logger.warning("a task that may have been accepted is not looked for", extra={"task_ref": task.task_ref})
@@ -109,9 +113,11 @@ class LostAnswers:
             stored = await self._store.versions(batch)
             now = elapsed()
             for task_ref in batch:
+                if task_ref not in self._unwanted:
+                    continue
                 if task_ref in stored:
                     await self._cancel(task_ref)
-                    del self._unwanted[task_ref]
+                    self._unwanted.pop(task_ref, None)
                 elif (since := self._unwanted[task_ref]) is None:
                     self._unwanted[task_ref] = now
                 elif now - since > _LATE_SECONDS:
@@ -119,6 +125,8 @@ class LostAnswers:
 
     async def _cancel(self, task_ref: str) -> None:
         while (task := await self._store.get(task_ref)) is not None:
+            if task_ref not in self._unwanted:
+                return
             now = self._clock()
             try:
                 cancelled = transition(task, Cancel(), now)

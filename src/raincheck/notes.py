@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-__all__ = ["LARGEST_NOTE", "Note", "NoteStore", "note_key"]
+__all__ = ["CLEAR_KINDS", "LARGEST_NOTE", "Note", "NoteStore", "note_key"]
 
 LARGEST_NOTE = 256 * 1024
 """The largest value of a note, in bytes of JSON (ASCII): what the smallest store holds."""
 
+
+CLEAR_KINDS = frozenset({"program", "readiness"})
+"""The kinds of notes that hold nothing of anybody's: they stay in clear, so that they outlive every key."""
 
 _LONGEST_NAME = 200
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["calling_file", "claim_store", "file_of_program", "program_mark"]
 
-_MARK: Final = ("program", "mark")
+_KIND: Final = "program"
+_KEY: Final = "mark"
 
 
 def calling_file() -> Path:
@@ -49,10 +50,9 @@ async def claim_store(store: TaskStore, mark: str) -> None:
         ConfigurationError: It is another program's.
         StoreError: The store does not answer.
     """
-    kind, key = _MARK
-    if await store.put_note(Note(kind=kind, key=key, value=mark)):
+    if await store.put_note(Note(kind=_KIND, key=_KEY, value=mark)):
         return
-    found = await store.get_note(kind, key)
+    found = await store.get_note(_KIND, _KEY)
     if found is not None and found.value != mark:
         raise ConfigurationError(
             "the default file of this program holds the tasks of another one: name a file for this one's "

@@ -196,12 +196,10 @@ class Registry:
             inputs=inputs,
             callback_url=joined(own=policy.webhook is not None, callback=callback),
         )
-        try:
-            stored, created = await self._insert(operation, task)
-        except StoreUnavailable as error:
-            stored, created = await self._lost_answers.task_or_refusal(task, error, keyed=own_key is not None), True
-        if not created and own_key is None and stored.fingerprint != task.fingerprint:
-            stored, created = await self._insert(operation, replace(task, idempotency_key=None, fingerprint=""))
+        stored, created = await self._inserted(operation, task, keyed=own_key is not None)
+        if not created and own_key is None and _is_another_call(stored, task):
+            unkeyed = replace(task, idempotency_key=None, fingerprint="")
+            stored, created = await self._inserted(operation, unkeyed, keyed=False)
         if created:
             if self._engine is not None:
                 await self._engine.deliver(stored)
@@ -239,12 +237,25 @@ class Registry:
         operation = self._operations(operation_type)
         return "anyone" if operation is None else operation.policy.answer_by
 
+    async def _inserted(self, operation: Operation, task: Task, *, keyed: bool) -> Inserted:
+        try:
+            inserted = await self._insert(operation, task)
+        except StoreUnavailable as error:
+            return Inserted(await self._lost_answers.task_or_refusal(task, error, keyed=keyed), created=True)
+        if not inserted.created:
+            self._lost_answers.wanted(inserted.task.task_ref)
+        return inserted
+
     async def _insert(self, operation: Operation, task: Task) -> Inserted:
         room = self._room_of_principal if task.scope.startswith(PRINCIPAL) else self._room
         if operation.policy.breaker is None or self._limiter is None:
             return await self._store.insert(task, room=room)
         try:
             probe = await self._limiter.admit(operation, task)
+        except StoreUnavailable as error:
+            # Whatever became of the breaker's note, no task was sent.
+            error.maybe_done = False
+            raise
         except CircuitOpen as refused:
             return await self._insert_without_room(task, refused)
         try:
@@ -458,6 +469,12 @@ def _not_found() -> TaskNotFound:
     return TaskNotFound(
         "There is no such task: the task_ref is wrong, the task has expired, or it belongs to somebody else."
     )
+
+
+def _is_another_call(stored: Task, task: Task) -> bool:
+    """Whether the task that holds the key of this tool use, or of equal calls, is not what this call is to get."""
+    # A cancelled one may be ours, of a call whose answer was lost: sent again, the call is wanted.
+    return stored.fingerprint != task.fingerprint or stored.status is TaskStatus.CANCELLED
 
 
 def _fingerprint(operation: Operation, arguments: Mapping[str, Any], callback: str | None) -> str:

@@ -150,7 +150,7 @@ class Run:
     @property
     def may_start_elsewhere(self) -> bool:
         """Whether another worker starts the task again where it takes this one for lost."""
-        return self.task.retry_when_lost or self.task.checkpoint is not None
+        return not self.task.terminal and (self.task.retry_when_lost or self.task.checkpoint is not None)
 
     @property
     def outside(self) -> bool:

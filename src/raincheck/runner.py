@@ -145,16 +145,16 @@ class Runner:
 
     async def _run(self, task: Task, operation: Operation, slot: Slot, permit: Permit | None = None) -> bool:
         """Whether the task was claimed; it is at its end then, as far as it goes here."""
-        asked = elapsed()
         # Before the claim: what another process does to the claimed task while its answer is under way is heard of.
         with self._changes.watch(task.task_ref) as watch:
             try:
-                claimed = await self._claim(task, watch)
+                claim = await self._claim(task, watch)
             except StoreError as error:
                 logger.warning("cannot claim a task: %s", error.message, extra={"task_ref": task.task_ref})
                 return False
-            if claimed is None:
+            if claim is None:
                 return False
+            claimed, asked = claim
             run = Run(
                 claimed,
                 operation,
@@ -191,39 +191,45 @@ class Runner:
             await self._returned(run.task)
         return True
 
-    async def _claim(self, task: Task, watch: Watch) -> Task | None:
-        """The claimed task, None where it is not to be had."""
-        now = self._clock()
+    async def _claim(self, task: Task, watch: Watch) -> tuple[Task, float] | None:
+        """The claimed task and when its lease was asked for; None where it is not to be had."""
+        asked, now = elapsed(), self._clock()
         try:
             claimed = transition(task, Claim(worker_id=self._worker_id, lease_until=now + self._lease), now)
         except Refused:
             return None
         watch.seen(claimed)
         try:
-            replaced = await self._store.replace(claimed, lease_seconds=self._lease.total_seconds())
+            if not await self._store.replace(claimed, lease_seconds=self._lease.total_seconds()):
+                return None
         except StoreUnavailable as error:
             if not error.maybe_done:
                 raise
-            replaced = await self._holds(claimed)
-        return claimed if replaced else None
+            if (renewed := await self._holds(claimed)) is None:
+                return None
+            asked = renewed
+        return claimed, asked
 
-    async def _holds(self, claimed: Task) -> bool:
-        """Whether the claim was made though its answer was lost: else the task would end as that of a lost worker.
+    async def _holds(self, claimed: Task) -> float | None:
+        """When the lease was renewed of a claim whose answer was lost, None where it was not made.
+
+        Not looked for, the task would end as that of a lost worker.
 
         Raises:
-            StoreError: The store has not answered for a lease.
+            StoreError: The store has not answered for a lease, or the worker stops.
         """
         seconds = self._lease.total_seconds()
         give_up_at = elapsed() + seconds
         while True:
             leases, until = {claimed.task_ref: claimed.fence}, self._clock() + self._lease
+            asked = elapsed()
             try:
-                return not await asyncio.to_thread(
-                    self._store.renew, self._worker_id, leases, until, lease_seconds=seconds
-                )
+                lost = await asyncio.to_thread(self._store.renew, self._worker_id, leases, until, lease_seconds=seconds)
             except StoreError:
-                if elapsed() > give_up_at:
+                if self._stopping or elapsed() > give_up_at:
                     raise
+            else:
+                return None if lost else asked
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _settle_as_internal(self, run: Run) -> None:

@@ -41,6 +41,8 @@ _withheld: ContextVar[frozenset[str]] = ContextVar("raincheck_withheld", default
 _ENVELOPE = "$secret"
 # Shorter texts would be found in every other word.
 _SHORTEST = 4
+# Beyond so many nothing is told at all: each would be looked for in every line that is logged.
+_MOST_TEXTS = 3000
 
 
 def secret_properties(schema: Mapping[str, Any] | None) -> frozenset[str]:
@@ -129,7 +131,9 @@ def withheld() -> frozenset[str]:
 
 
 def without(text: str, secrets: Collection[str]) -> str:
-    """The text with each of these withheld."""
+    """The text with each of these withheld; all of it where they are too many to look for."""
+    if len(secrets) > _MOST_TEXTS:
+        return WITHHELD
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, WITHHELD)
     return text
@@ -184,6 +188,8 @@ def _members_hidden(value: Any, secret: Collection[str]) -> Any:
 
 
 def _gather(value: Any, found: set[str]) -> None:
+    if len(found) > _MOST_TEXTS:
+        return
     if isinstance(value, Mapping):
         for member in cast("Mapping[str, Any]", value).values():
             _gather(member, found)

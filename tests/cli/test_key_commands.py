@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raincheck.notes import Note
+from raincheck.notes import CLEAR_KINDS, Note
 from raincheck.sealing import KEY_NOTES, PLAIN_NOTES, key_id, new_key, read_key
 from raincheck.store import TaskStore
 from raincheck.stores.closing import NOTE_KINDS
@@ -168,7 +168,10 @@ def test_a_store_from_before_the_keys_is_closed_to_plain_payloads_once_none_is_l
 def test_every_kind_of_note_is_among_those_that_are_sealed() -> None:
     source = Path(__file__).parents[2] / "src/raincheck"
     defined = re.compile(
-        r'^_?(?:KIND|PENDING|DEAD|OF_REQUESTS|[A-Z]+_NOTES)(?:: Final)? = "([a-z0-9-]+)"', re.MULTILINE
+        r'^_?(?:KIND|PENDING|DEAD|READINESS|OF_[A-Z]+|[A-Z]+_NOTES)(?:: Final)? = "([a-z0-9-]+)"', re.MULTILINE
     )
     makers = [text for path in source.rglob("*.py") if "Note(" in (text := path.read_text()) or "NOTES" in text]
-    assert {kind for text in makers for kind in defined.findall(text)} == {*NOTE_KINDS, KEY_NOTES, PLAIN_NOTES}
+    assert {kind for text in makers for kind in defined.findall(text)} == {
+        *(*NOTE_KINDS, *CLEAR_KINDS),
+        *(KEY_NOTES, PLAIN_NOTES),
+    }

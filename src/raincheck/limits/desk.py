@@ -27,7 +27,8 @@ __all__ = ["OF_OPERATION", "OF_SCOPE", "Desk", "limit_of"]
 
 logger = logging.getLogger(__name__)
 
-OF_OPERATION, OF_SCOPE = "permits", "scope-permits"
+OF_OPERATION = "permits"
+OF_SCOPE = "scope-permits"
 """The kinds of the notes that hold the books."""
 
 _RETRY_SECONDS = 1.0
@@ -250,7 +251,12 @@ class Desk:
         for one in line:
             if isinstance(one, _Taking) and not one.answer.done():
                 one.answer.set_exception(error)
-        givings = [one for one in line if isinstance(one, _Giving)]
+        # What was started may stand in the book though nobody was told so.
+        givings = [
+            one if isinstance(one, _Giving) else _Giving(ref=one.ref, started=False)
+            for one in line
+            if isinstance(one, _Giving) or one.start
+        ]
         if givings:
             self._line = [*givings, *self._line]
             await asyncio.sleep(_RETRY_SECONDS)

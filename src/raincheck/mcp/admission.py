@@ -185,11 +185,12 @@ class Admission:
         scope = scope_of(ctx)
         if ctx.request_id is None or _is_sdks_own(ctx):
             return Lease(scope, None, self._bytes)
-        self._buckets.take(scope)
-        self._bytes.check(scope)
         exchange = Exchange.of(ctx.request)
         if ctx.method == "initialize":
+            # First: also where the rest is refused the SDK keeps the session.
             self._open_session(ctx, scope, exchange)
+        self._buckets.take(scope)
+        self._bytes.check(scope)
         place = self._streams if ctx.method == "subscriptions/listen" else self._calls
         place.take(scope)
         lease = Lease(scope, place, self._bytes, None if ctx.request is None else self._turns)
@@ -229,6 +230,9 @@ class Admission:
 
 def _is_sdks_own(ctx: ServerRequestContext[Any, Any]) -> bool:
     """Whether the SDK asks for the tools, to check the headers of a call: the call itself is counted."""
+    if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+        # There that header is the caller's own word.
+        return False
     headers: Any = getattr(ctx.request, "headers", None) or {}
     return ctx.method == "tools/list" and headers.get(MCP_METHOD_HEADER) == "tools/call"
 

@@ -20,6 +20,7 @@ _FREE_BYTES = 65_536
 _UNKNOWN_BYTES = 4 * 1024 * 1024
 """Of a body that does not say how long it is: as long as a message may be."""
 
+_LONGEST_LENGTH = 20
 _WAIT_SECONDS = 20.0
 
 _BYTES_PER_SECOND = 8 * 1024 * 1024
@@ -39,14 +40,18 @@ class BodyBudget:
         self._read_until = 0.0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    def within(self, app: ASGIApp) -> ASGIApp:
+    def within(self, app: ASGIApp, *, largest: int = _UNKNOWN_BYTES) -> ASGIApp:
         """The application, whose requests' bodies are within the budget.
 
         Nothing is taken before the application asks for a body: it asks who calls first.
+
+        Args:
+            app: It reads at most `largest` bytes of a body, however long that says to be.
+            largest: So much is taken for a body that is longer, or does not say how long it is.
         """
 
         async def bounded(scope: Scope, receive: Receive, send: Send) -> None:
-            size = _announced(scope) if scope["type"] == "http" else 0
+            size = _announced(scope, largest) if scope["type"] == "http" else 0
             if size <= _FREE_BYTES:
                 await app(scope, receive, send)
                 return
@@ -150,12 +155,13 @@ class _Share:
         self._taken = 0
 
 
-def _announced(scope: Scope) -> int:
-    """How long the request's body is, as far as its headers say."""
+def _announced(scope: Scope, largest: int) -> int:
+    """How much is read of the request's body at the most, as far as its headers say."""
     size = 0
     for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and len(value) < 16:
-            return int(value)
+        if name == b"content-length":
+            # h11 takes up to 20 digits, and zeros before them.
+            return min(int(value), largest) if value.isdigit() and len(value) <= _LONGEST_LENGTH else largest
         if name == b"transfer-encoding":
-            size = _UNKNOWN_BYTES
+            size = largest
     return size

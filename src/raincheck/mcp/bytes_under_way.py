@@ -35,8 +35,8 @@ class BytesUnderWay:
         """
         held = self._of_scopes.get(scope, 0)
         if not must:
-            _check(held, size, self._per_scope, "of yours ", "max_bytes_per_scope")
-            _check(self._total, size, self._in_all, "", "max_bytes")
+            _check(held, size, self._per_scope, _OWN)
+            _check(self._total, size, self._in_all, _ALL)
         self._of_scopes[scope] = held + size
         self._total += size
 
@@ -46,8 +46,11 @@ class BytesUnderWay:
         Raises:
             RateLimited: There is none.
         """
-        _check(self._of_scopes.get(scope, 0), 1, self._per_scope, "of yours ", "max_bytes_per_scope")
-        _check(self._total, 1, self._in_all, "", "max_bytes")
+        held = self._of_scopes.get(scope, 0)
+        _check(held, 1, self._per_scope, _OWN)
+        if held:
+            # Who has nothing under way does not wait for those who have.
+            _check(self._total, 1, self._in_all, _ALL)
 
     def give_back(self, scope: str, size: int) -> None:
         """They are with their caller, or with nobody."""
@@ -60,10 +63,16 @@ class BytesUnderWay:
                 del self._of_scopes[scope]
 
 
-def _check(held: int, size: int, most: int, whose: str, setting: str) -> None:
+_OWN = (
+    "Too many bytes of yours are under way: at most {most} (max_bytes_per_scope). Take the answers that you asked for."
+)
+_ALL = "All callers together have too many bytes under way: at most {most} (max_bytes). Call again."
+
+
+def _check(held: int, size: int, most: int, refusal: str) -> None:
     if most and held and held + size > most:
         raise RateLimited(
-            f"Too many bytes {whose}are under way: at most {most} ({setting}). Take the answers that you asked for.",
+            refusal.format(most=most),
             details={"retry_after_seconds": AGAIN_SECONDS, "most": most},
         )
 

@@ -93,7 +93,8 @@ def with_callbacks(
         max_result_bytes: The largest result that is read.
         budget: Of the bodies under way.
     """
-    answered = budget.within(_Endpoint(callbacks, max_result_bytes + _ENVELOPE_BYTES).answer)
+    largest = max_result_bytes + _ENVELOPE_BYTES
+    answered = budget.within(_Endpoint(callbacks, largest).answer, largest=largest)
 
     async def whole(scope: Scope, receive: Receive, send: Send) -> None:
         called = scope["type"] == "http" and _own_path(scope).startswith(CALLBACK_PATH)
@@ -133,12 +134,12 @@ class _Endpoint:
         """Those that the token is good for; who has none learns nothing of what a body must be."""
         if not _TOKEN.fullmatch(token):
             raise _Refused.as_told("unknown")
-        self._strangers.take(address)
+        self._strangers.check(address)
         callbacks = await self._callbacks()
         with _store_errors():
             end = await callbacks.look_up(token)
-        if end != "unknown":
-            self._strangers.give_back(address)
+        if end == "unknown":
+            self._strangers.count(address)
         if end != "taken":
             raise _Refused.as_told(end)
         return callbacks
@@ -162,22 +163,18 @@ class _Strangers:
         # Level and time of each address's bucket.
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, address: str) -> None:
+    def check(self, address: str) -> None:
         """It comes with a token of which nothing is known yet.
 
         Raises:
             _Refused: It has to wait.
         """
-        level = self._level(address)
-        if level < 1.0:
+        if self._level(address) < 1.0:
             raise _Refused(429, "too many unknown tokens from this address; call again later")
-        self._set(address, level - 1.0)
 
-    def give_back(self, address: str) -> None:
-        """The token was known."""
-        self._set(address, self._level(address) + 1.0)
-
-    def _set(self, address: str, level: float) -> None:
+    def count(self, address: str) -> None:
+        """The token was unknown."""
+        level = self._level(address) - 1.0
         self._levels.pop(address, None)
         self._levels[address] = (level, time.monotonic())
         if len(self._levels) > _MOST_STRANGERS:

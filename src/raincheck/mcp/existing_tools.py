@@ -96,7 +96,8 @@ class ExistingToolExecutor:
         self._server = server
         self._name = tool.name
         # The SDK's tools pass over what they don't know, and stay as they are.
-        self._parameters = ParameterSchema({"additionalProperties": True, **tool.input_schema}, tool.name)
+        schema = {"additionalProperties": True, **tool.input_schema}
+        self._parameters = ParameterSchema(schema, tool.name, checked_elsewhere=True)
         # The tool's own types are checked by pydantic when it runs.
         self._costly = CostlyTypes(self._parameters.schema)
 

@@ -114,7 +114,7 @@ class FastMCPToolExecutor:
     def __init__(self, server: FastMCP, tool: Tool) -> None:
         self._server = server
         self._tool = tool
-        self._parameters = ParameterSchema(dict(tool.parameters), tool.name)
+        self._parameters = ParameterSchema(dict(tool.parameters), tool.name, checked_elsewhere=True)
         # The tool's own types are checked by pydantic when it runs.
         self._costly = CostlyTypes(self._parameters.schema)
 

@@ -28,6 +28,7 @@ from raincheck.operations.processes import (
 )
 from raincheck.operations.schema import ParameterSchema
 from raincheck.operations.templates import Template
+from raincheck.operations.validation import still_fitting
 
 __all__ = ["CommandExecutor", "command_operation"]
 
@@ -163,8 +164,9 @@ class CommandExecutor:
 
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Any:
         """See `Executor`."""
+        stored = await still_fitting(self._schema.validate, arguments)
         try:
-            argv = [self._program, *self._arguments(self._schema.validate(arguments))]
+            argv = [self._program, *self._arguments(stored)]
         except InvalidParameters as error:
             raise OperationFailed(f"the stored parameters do not fit the operation as it is now: {error}") from None
         try:

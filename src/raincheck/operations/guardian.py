@@ -64,7 +64,8 @@ class Guardian:
     @contextmanager
     def watching(self, group: int) -> Generator[None]:
         """Have this process group ended, SIGTERM first and SIGKILL a second later, if this process dies meanwhile."""
-        self.allow(group, _NEVER, 0.0)
+        with self._lock:
+            self._watch(group, _NEVER, 0.0)
         try:
             yield
         finally:
@@ -80,8 +81,13 @@ class Guardian:
             grace_seconds: From SIGTERM to SIGKILL.
         """
         with self._lock:
-            self._groups[group] = (until, grace_seconds)
-            self._tell(_watch(group, until, grace_seconds))
+            # Else it has ended meanwhile, and its id is free for another one.
+            if group in self._groups:
+                self._watch(group, until, grace_seconds)
+
+    def _watch(self, group: int, until: float, grace_seconds: float) -> None:
+        self._groups[group] = (until, grace_seconds)
+        self._tell(_watch(group, until, grace_seconds))
 
     def ended(self, group: int) -> bool:
         """Whether the group was ended because its time was over."""
@@ -103,9 +109,13 @@ class Guardian:
 
     def _tell(self, line: str) -> None:
         try:
-            if self._process is not None and self._process.stdin is not None and self._process.poll() is None:
-                self._process.stdin.write(line.encode())
-            else:
+            process = self._process
+            if process is None or process.stdin is None or process.poll() is not None:
+                self._start()
+            elif process.stdin.write(line.encode()) != len(line):
+                # It stands still, and has read nothing for long: at the end of its pipe it would end what it watches.
+                process.kill()
+                process.wait()
                 self._start()
         except OSError as error:
             # The work itself is sound without a guardian; only a later crash of the server would leave it running.
@@ -127,11 +137,11 @@ class Guardian:
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        lines = [f"mark {_MARK}={self._mark}\n", *(_watch(group, *rights) for group, rights in self._groups.items())]
+        self._process.stdin.write("".join(lines).encode())
         # A guardian that stands still must not keep this process waiting.
         for pipe in (self._process.stdin, self._process.stdout):
             os.set_blocking(pipe.fileno(), False)
-        lines = [f"mark {_MARK}={self._mark}\n", *(_watch(group, *rights) for group, rights in self._groups.items())]
-        self._process.stdin.write("".join(lines).encode())
 
 
 def _watch(group: int, until: float, grace_seconds: float) -> str:

@@ -23,6 +23,7 @@ from raincheck.operations.problems import capped
 from raincheck.operations.schema import ParameterSchema
 from raincheck.operations.upstream import Accepted, PollTable, Table, UpstreamApi
 from raincheck.operations.upstream_follow import Follower
+from raincheck.operations.validation import still_fitting
 from raincheck.transitions import Refused
 
 __all__ = ["AcceptedAnswers", "Completion", "HttpExecutor", "http_operation"]
@@ -307,8 +308,8 @@ class HttpExecutor:
                 given["callback_url"] = await context.callback_url()
         # Another scope's task must not pass for this one at the API, and two tasks of one key in time neither.
         key = context.task_ref if self._dedupes else context.idempotency_key
+        stored = await still_fitting(self._schema.validate, arguments)
         try:
-            stored = self._schema.validate(arguments)
             return self._request.prepare({**stored, **given}, key), frozenset(given.values())
         except InvalidParameters as error:
             raise OperationFailed(f"the stored parameters do not fit the operation as it is now: {error}") from None

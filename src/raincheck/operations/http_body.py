@@ -102,10 +102,18 @@ def _text_body(text: Template, source: str, media_type: str, parse: Parse, place
 
 def _likely_type(text: Template, source: str, place: str) -> str:
     """What an API takes the text for that is told nothing of it: a value must not become a part of that."""
-    if source.startswith(("{{", "[")):
+    begins = source.lstrip()
+    if begins.startswith(("{{", "[")):
         with suppress(ConfigurationError):
             return _JsonText(text, place).content_type
-    return _FORM if _FORM_TEXT.fullmatch(source) else "text/plain"
+    if _FORM_TEXT.fullmatch(source):
+        return _FORM
+    if text.names and (begins.startswith("<") or ("=" in source and "&" in source)):
+        raise ConfigurationError(
+            f"{place}: a Content-Type header must say what this body is, so that values are encoded for it; "
+            "raw = true fills them in as they are"
+        )
+    return "text/plain"
 
 
 def _media_type(header: Template) -> str:

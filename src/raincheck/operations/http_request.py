@@ -210,6 +210,9 @@ class RequestTemplate:
         for name in self._path.names:
             if formatted(present.get(name, "")) == "":
                 raise self._refused([name], "must not be empty, being part of a path")
+        controls = [name for name in self._path.names if _CONTROL.search(formatted(present[name]))]
+        if controls:
+            raise self._refused(controls, "must not hold a line break or control character, being part of a path")
         if leads_out(self._path.parts, present):
             raise self._refused(
                 self._path.names, 'must not be or hold "." or ".." in any encoding, being part of a path'

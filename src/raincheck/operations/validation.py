@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
-from raincheck.errors import InvalidParameters, PayloadTooLarge
+from raincheck.errors import InvalidParameters, OperationFailed, PayloadTooLarge
 from raincheck.operations.operation import Operation
 from raincheck.operations.problems import Problem, invalid_parameters
 from raincheck.operations.question_answers import checked_answer
 from raincheck.operations.schema_keywords import LONGEST_WORK_SECONDS, TooMuchWork, bounded_work
 from raincheck.task import InputRequest
 
-__all__ = ["LARGE_BYTES", "ParameterChecks"]
+__all__ = ["LARGE_BYTES", "ParameterChecks", "still_fitting"]
 
 LARGE_BYTES = 64 * 1024
 """Parameters of more bytes of JSON are checked in a thread."""
@@ -96,6 +96,27 @@ class ParameterChecks:
                 details={"bytes": size, "max_parameters_bytes": self._max_bytes},
             )
         return size
+
+
+async def still_fitting(
+    validate: Callable[[Mapping[str, Any]], dict[str, Any]], arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Stored parameters, checked once more: the operation may have changed since they were accepted.
+
+    Raises:
+        OperationFailed: They do not fit it as it is now.
+    """
+    try:
+        try:
+            with bounded_work(_ON_THE_LOOP_SECONDS):
+                return validate(arguments)
+        except TooMuchWork:
+            return await asyncio.to_thread(validate, arguments)
+    except InvalidParameters as error:
+        problem = str(error)
+    except TooMuchWork:
+        problem = "they take too long to check"
+    raise OperationFailed(f"the stored parameters do not fit the operation as it is now: {problem}")
 
 
 def _checked(operation: Operation, arguments: Mapping[str, Any], seconds: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from raincheck.stores.sealed import SealedStore
 __all__ = ["NOTE_KINDS", "PlainTasks", "closed"]
 
 NOTE_KINDS = (
-    *("blob", "breaker", "callback", "patience", "permits"),
+    *("blob", "breaker", "callback", "patience", "permits", "scope-permits"),
     *("request-result", "sketch", "upstream", "webhook", "webhook-dead"),
 )
 """The kinds of all notes that are sealed."""

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from raincheck.errors import StoreUnusable
-from raincheck.notes import Note
+from raincheck.notes import CLEAR_KINDS, Note
 from raincheck.sealing import (
     KEY_NOTES,
     PLAIN_NOTES,
@@ -264,9 +264,13 @@ class SealedStore(StoreWrapper):
     # Notes.
 
     def _sealed_note(self, note: Note) -> Note:
+        if note.kind in CLEAR_KINDS:
+            return note
         return replace(note, value=self._seal(note.value, _place_of_note(note)))
 
     def _opened_note(self, note: Note) -> Note:
+        if note.kind in CLEAR_KINDS:
+            return note
         return replace(note, value=self._open(note.value, _place_of_note(note)))
 
     # Values.
