@@ -22,7 +22,8 @@ from support.servers.server import Server
 
 __all__ = ["GROUNDS", "Dynamodb", "Ground", "PostgresLocal", "Procrastinate", "RedisDocket", "Sqlite"]
 
-_STEP_SECONDS = 90
+# Leases that were given before it steps back last so much longer: callers wait for it (`running._SETTLE_SECONDS`).
+_STEP_SECONDS = 30
 _DELETE_JOBS = """
     do $$ declare place record; begin
         for place in select schemaname from pg_tables where tablename = 'procrastinate_jobs' loop
@@ -167,6 +168,7 @@ class _Served(Ground):
         self.server = self.make()
         self._frozen = self._stepped = False
         self._clock: Clock | None = None
+        self._clock_folder: tempfile.TemporaryDirectory[str] | None = None
         if "store's clock" in self.kinds and clocks.missing() is None:
             # Where a server that runs as another user reaches it.
             self._clock_folder = tempfile.TemporaryDirectory(prefix="raincheck-store-clock-")
@@ -192,6 +194,8 @@ class _Served(Ground):
     async def close(self) -> None:
         """See `Ground.close`."""
         await asyncio.to_thread(self.server.close)
+        if self._clock_folder is not None:
+            self._clock_folder.cleanup()
 
     async def go_down(self, kind: str) -> None:
         """See `Ground.go_down`."""

@@ -19,7 +19,7 @@ from chaos.site import LEASE, Site, roles_of, standing
 
 __all__ = ["Size", "Verdict", "plan_for", "run"]
 
-_SETTLE_SECONDS = 60.0
+_SETTLE_SECONDS = 90.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

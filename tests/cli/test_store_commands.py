@@ -63,7 +63,9 @@ def test_a_store_on_the_network_is_made_once_and_found_to_be_usable(raincheck: C
     assert "the schema is up to date, nothing was changed" in raincheck("store", "migrate").out
     said = raincheck("store", "check")
     assert said.code == 0, said
-    assert levels(said) == dict.fromkeys(("reachable", "schema", "rights", "clock", "kept"), "ok")
+    # Of the test's own PostgreSQL it is known that a power cut may take something.
+    kept = "warning" if "postgres" in os.environ["RAINCHECK_STATE__PROVIDER"] else "ok"
+    assert levels(said) == dict.fromkeys(("reachable", "schema", "rights", "clock"), "ok") | {"kept": kept}
     assert raincheck("tasks", "list").out == "No tasks.\n"
 
 

@@ -134,7 +134,7 @@ def test_ctrl_c_ends_the_wait_and_not_the_task(office: Office) -> None:
         assert process.stdout is not None
         task_ref = process.stdout.readline().strip()
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()

@@ -106,6 +106,8 @@ async def test_an_address_asks_the_store_for_few_unknown_tokens(tmp_path: Path) 
         for _ in range(30):  # A known one costs nothing.
             async with wired(server.port, known) as (wire,):
                 assert (await wire.answer()).status == 400
+        async with wired(server.port, *[known] * 30) as wires:  # Nor do many at once.
+            assert {(await wire.answer()).status for wire in wires} <= {400, 503}
         async with wired(server.port, *firsts) as wires:
             statuses = [(await wire.answer()).status for wire in wires]
         assert (statuses.count(404), statuses.count(429)) == (20, 20)
@@ -148,6 +150,11 @@ async def test_large_bodies_wait_for_each_other_and_small_ones_for_nobody(tmp_pa
             async with wired(server.port, large) as (second,):
                 with pytest.raises(TimeoutError):
                     await second.answer(0.5)
+                # However long the number is in which it says how long it is.
+                padded = large.replace(b"content-length: ", b"content-length: 0000000000")
+                async with wired(server.port, padded) as (third,):
+                    with pytest.raises(TimeoutError):
+                        await third.answer(0.5)
                 async with wired(server.port, call("say", {"word": "hi"})) as (small,):
                     assert result_of(await small.answer())["content"][0]["text"] == "hi"
                 first.writer.write(large[len(head_only) :])

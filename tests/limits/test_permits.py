@@ -214,4 +214,5 @@ async def test_limits_cost_no_start_where_they_are_not_reached(lab: Lab, limit: 
     async with lab.service(store=MemoryStore()) as service:
         began = time.monotonic()
         await ended(service, await submit(service, "quick", 200))
-        assert time.monotonic() - began < 2
+        # Refused once and tried again, three at a time, they would take more than a minute.
+        assert time.monotonic() - began < 15

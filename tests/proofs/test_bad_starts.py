@@ -271,7 +271,8 @@ async def test_a_limit_on_the_file_is_a_clear_error_and_the_server_goes_on_when_
         before = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (4096, before[1]))
         refused = await refused_submission(caller)
-        assert str(place.database) in refused.message
+        assert f"…/{place.database.name} " in refused.message
+        assert str(place.database) not in refused.message
         assert refused.error["retryable"] is True
         assert await caller.status(done["task_ref"]) == done
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, before)

@@ -152,6 +152,7 @@ async def test_a_command_starts_again_only_when_the_guardian_has_ended_the_first
         [operations.stubborn]
         kind = "command"
         argv = ["{sys.executable}", "stubborn.py", "ticks"]
+        cwd = "."
         on_worker_lost = "retry"
         """,
     )
@@ -160,7 +161,7 @@ async def test_a_command_starts_again_only_when_the_guardian_has_ended_the_first
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(place.stdio())
         ref = (await first.submit("stubborn"))["task_ref"]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not ticks(file):
                 await asyncio.sleep(0.02)
         second = await stack.enter_async_context(place.stdio())

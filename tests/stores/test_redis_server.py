@@ -191,7 +191,7 @@ async def test_all_keys_of_a_busy_store_are_in_one_slot(store: RedisStore, url: 
     kinds = {re.sub(rb"^t1:\{rc\}:(\w+).*", rb"\1", key, flags=re.DOTALL) for key in found}
     assert kinds == {
         *(b"task", b"key", b"list", b"lists", b"due", b"expiring", b"layout"),
-        *(b"note", b"notes", b"kinds"),
+        *(b"note", b"notes", b"kinds", b"turns"),
     }
     assert len({key_slot(key) for key in found}) == 1
 

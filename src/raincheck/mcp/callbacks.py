@@ -12,9 +12,9 @@ import logging
 import math
 import re
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections import Counter, OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple, cast
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -134,12 +134,12 @@ class _Endpoint:
         """Those that the token is good for; who has none learns nothing of what a body must be."""
         if not _TOKEN.fullmatch(token):
             raise _Refused.as_told("unknown")
-        self._strangers.check(address)
         callbacks = await self._callbacks()
-        with _store_errors():
-            end = await callbacks.look_up(token)
-        if end == "unknown":
-            self._strangers.count(address)
+        async with self._strangers.looking(address):
+            with _store_errors():
+                end = await callbacks.look_up(token)
+            if end == "unknown":
+                self._strangers.count(address)
         if end != "taken":
             raise _Refused.as_told(end)
         return callbacks
@@ -162,15 +162,30 @@ class _Strangers:
     def __init__(self) -> None:
         # Level and time of each address's bucket.
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._looking: Counter[str] = Counter()
+        self._one_ended = asyncio.Event()
 
-    def check(self, address: str) -> None:
-        """It comes with a token of which nothing is known yet.
+    @asynccontextmanager
+    async def looking(self, address: str) -> AsyncGenerator[None]:
+        """Around the look-up of a token of which nothing is known yet: as many at once as may turn out unknown.
 
         Raises:
-            _Refused: It has to wait.
+            _Refused: Too many have.
         """
-        if self._level(address) < 1.0:
-            raise _Refused(429, "too many unknown tokens from this address; call again later")
+        while self._level(address) - self._looking[address] < 1.0:
+            if not self._looking[address]:
+                del self._looking[address]
+                raise _Refused(429, "too many unknown tokens from this address; call again later")
+            await self._one_ended.wait()
+        self._looking[address] += 1
+        try:
+            yield
+        finally:
+            self._looking[address] -= 1
+            if not self._looking[address]:
+                del self._looking[address]
+            self._one_ended.set()
+            self._one_ended = asyncio.Event()
 
     def count(self, address: str) -> None:
         """The token was unknown."""

@@ -27,7 +27,7 @@ __all__ = ["Signature", "function_name"]
 
 _MODEL_CONFIG = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=False, allow_inf_nan=False)
 _MANY_ERRORS = 100
-_PATTERN_REFUSED = re.compile(r"regex parse error:\n\s*(.+)\n")
+_PATTERN_REFUSED = re.compile(r"regex parse error:\n\s*+(.++)\n")
 _VARIADIC = {
     inspect.Parameter.VAR_POSITIONAL: "*{}",
     inspect.Parameter.VAR_KEYWORD: "**{}",

@@ -50,7 +50,7 @@ class JsonPath:
 _LONGEST_PATTERN = 1000
 # In I-Regexp (RFC 9485) a dot is any character but a line feed or a carriage return; elsewhere it is escaped, or in
 # a class.
-_DOTS = re.compile(r"(\\.|\[(?:\\.|[^\]\\])*\])|\.", re.DOTALL)
+_DOTS = re.compile(r"(\\.|\[(?:\\.|[^\]\\])*+\]?)|\.", re.DOTALL)
 
 
 @functools.cache

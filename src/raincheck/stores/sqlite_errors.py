@@ -6,7 +6,7 @@ import sqlite3
 
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
 
-__all__ = ["is_damage", "is_locked", "needs_new_connection", "store_error"]
+__all__ = ["is_damage", "is_locked", "needs_new_connection", "store_error", "was_read_only"]
 
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _DISK = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PROTOCOL})
@@ -40,6 +40,11 @@ def is_locked(error: sqlite3.Error) -> bool:
 def needs_new_connection(error: sqlite3.Error) -> bool:
     """Whether the connection may have lost its files, so that the next attempt is to have a new one."""
     return _primary(error) in _DISK | _BROKEN
+
+
+def was_read_only(error: sqlite3.Error) -> bool:
+    """Whether the file could be read alone. Where writes fail otherwise, readers go on with what they have open."""
+    return _primary(error) in _BROKEN | {sqlite3.SQLITE_READONLY}
 
 
 def is_damage(error: sqlite3.Error) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.stores.sqlite_errors import is_damage, is_locked, needs_new_connection, store_error
+from raincheck.stores.sqlite_errors import is_damage, is_locked, needs_new_connection, store_error, was_read_only
 from raincheck.stores.sqlite_file import OpenFile, create_file
 from raincheck.stores.sqlite_schema import Migration, connect_writer, grow_wal, migrate, patiently
 from raincheck.stores.sqlite_writes import Transaction, Write
@@ -232,7 +232,8 @@ class SqliteWriter:
             self._disconnect()
         if isinstance(error, sqlite3.Error) and needs_new_connection(error):
             self._disconnect()
-            self._begin_afresh()
+            if was_read_only(error):
+                self._begin_afresh()
 
     def _look(self, connection: sqlite3.Connection) -> None:
         # Of the writing connection, so that our own commits do not count.
