@@ -14,7 +14,9 @@ from raincheck.config_sources import load_settings
 from raincheck.errors import ConfigurationError
 from raincheck.operations.operation import Operation
 from raincheck.program import claim_store
+from raincheck.sealing import Sealer
 from raincheck.service import Service, ServiceSettings
+from raincheck.stores.sealed import SealedStore
 from raincheck.stores.sqlite import SqliteStore
 
 FileOf = Callable[..., str]
@@ -104,3 +106,13 @@ async def test_a_file_with_the_mark_of_another_program_is_refused(tmp_path: Path
     named = Service(SqliteStore(tmp_path / "tasks.db"), _none, tuple, ServiceSettings())
     await named.start()
     await named.stop()
+
+
+async def test_the_mark_outlives_every_key(tmp_path: Path) -> None:
+    file = SqliteStore(tmp_path / "tasks.db")
+    sealed = SealedStore(file, Sealer([os.urandom(32)]))
+    await sealed.open()
+    await claim_store(sealed, "a" * 64)
+    # Neither sealed by a key that is to be changed one day, nor refused for being from before there was one.
+    await claim_store(file, "a" * 64)
+    await sealed.close()

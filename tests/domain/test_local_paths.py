@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from raincheck.errors import StoreUnavailable
 from raincheck.local_paths import without_folders
 from raincheck.mcp.store_trouble import for_callers
 from raincheck.operations.context import TaskContext
+from raincheck.secrecy import WITHHELD, secret_texts, without
 from support.lab import Lab
 
 
@@ -59,3 +61,38 @@ def test_a_store_that_fails_is_not_placed(caplog: pytest.LogCaptureFixture) -> N
     told = for_callers(StoreUnavailable(f"The task store {path} cannot grow: the disk is full."))
     assert told.message == "The task store …/tasks.db cannot grow: the disk is full."
     assert path in caplog.text, "whoever runs the server finds it in the log"
+
+
+def test_many_paths_of_a_large_call_are_looked_up_once() -> None:
+    # With one dump of the parameters for each path this would take minutes.
+    path = f"/{Path(__file__).parts[1]}/x"
+    sent = f"{path} " * 100_000
+    assert without_folders(sent, {"path": sent}) == sent
+
+
+async def test_a_secret_is_withheld_before_a_message_is_cut(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "tasks.db")
+    key = "".join(f"{number:05}" for number in range(700))
+
+    @lab.operation("parse")
+    async def _(arguments: Mapping[str, Any], context: TaskContext) -> None:
+        raise ValueError(f"cannot parse {arguments['key']}")
+
+    schema = {"type": "object", "properties": {"key": {"type": "string", "writeOnly": True}}}
+    operation: Any = lab.operations["parse"]
+    operation.executor.parameters_schema = schema
+    lab.operations["parse"] = replace(operation)
+    async with lab.service() as service:
+        ref = (await service.registry.submit("parse", {"key": key}, scope="a")).task.task_ref
+        while not (task := await service.registry.wait(ref, scope="a", seconds=5)).terminal:
+            pass
+    assert task.outcome is not None
+    assert task.outcome.error is not None
+    assert "cannot parse" in task.outcome.error.message
+    assert key[:50] not in task.outcome.error.message
+
+
+def test_where_too_much_is_secret_nothing_is_told() -> None:
+    many = secret_texts({"keys": [f"a{number:04}" for number in range(100_000)]}, {"keys"})
+    assert len(many) < 5000
+    assert without("a4711 is no key", many) == WITHHELD

@@ -10,10 +10,16 @@ from typing import Any
 import pytest
 from limits.conftest import Gauge, Replicas
 
+from raincheck.errors import StoreUnavailable
+from raincheck.limits.book import Limit
+from raincheck.limits.desk import OF_OPERATION, Desk
+from raincheck.notes import Note
 from raincheck.operations.context import TaskContext
 from raincheck.service import Service
+from raincheck.store import TaskStore
 from raincheck.stores.memory import MemoryStore
-from raincheck.task import Task, TaskStatus
+from raincheck.stores.wrapper import StoreWrapper
+from raincheck.task import Task, TaskStatus, utc_now
 from support.lab import Lab
 
 
@@ -216,3 +222,33 @@ async def test_limits_cost_no_start_where_they_are_not_reached(lab: Lab, limit: 
         await ended(service, await submit(service, "quick", 200))
         # Refused once and tried again, three at a time, they would take more than a minute.
         assert time.monotonic() - began < 15
+
+
+class _LosesAnAnswer(StoreWrapper):
+    """Loses the answer of the first permit that is taken."""
+
+    def __init__(self, inner: TaskStore) -> None:
+        super().__init__(inner)
+        self.lost = False
+
+    async def put_note(self, note: Note) -> bool:
+        written = await self.inner.put_note(note)
+        if note.kind == OF_OPERATION and not self.lost:
+            self.lost = True
+            raise StoreUnavailable("The store gave no answer.", maybe_done=True)
+        return written
+
+
+async def test_a_permit_whose_answer_was_lost_is_given_back(lab: Lab) -> None:
+    store = _LosesAnAnswer(MemoryStore())
+    await store.open()
+    limit = Limit(1, 0.0, 1)
+    desk = Desk(store, utc_now, kind=OF_OPERATION, name="render", owner="here", limit=limit, freed=lambda: None)
+    with pytest.raises(StoreUnavailable):
+        await desk.take("first", 1, scope="a", start=True)
+    assert store.lost
+    async with asyncio.timeout(30):
+        while await desk.take("second", 1, scope="a", start=True) is not None:
+            await asyncio.sleep(0.1)
+    await desk.stop(5)
+    await store.close()

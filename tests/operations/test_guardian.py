@@ -99,3 +99,12 @@ def test_what_is_gone_is_not_waited_for_when_the_guarded_process_dies(guardian: 
         of_guardian.stdin.close()
         assert [process.wait(20) for process in processes] == [-signal.SIGTERM] * 2
         assert of_guardian.wait(20) == 0
+
+
+def test_a_group_that_has_ended_is_not_watched_again_by_a_renewal_that_comes_late(guardian: Guardian) -> None:
+    with group(guardian) as process:
+        pass
+    guardian.allow(process.pid, elapsed() + 0.05, 0.0)
+    with group(guardian) as other:
+        soon(lambda: guardian.pid is not None)
+        assert list(guardian._groups) == [other.pid]  # pyright: ignore[reportPrivateUsage]

@@ -115,3 +115,14 @@ def test_a_value_cannot_add_a_cookie() -> None:
         with pytest.raises(InvalidParameters, match="being part of a cookie"):
             operation.executor.validate({"user": value})
     assert operation.executor.validate({"user": "x"}) == {"user": "x"}
+
+
+async def test_json_may_begin_with_a_blank_and_stays_json() -> None:
+    body, sent_as = await body_of(' {{"user": "{user}"}}', 'x", "role": "admin')
+    assert (json.loads(body), sent_as) == ({"user": 'x", "role": "admin'}, "application/json")
+
+
+@pytest.mark.parametrize("text", ["<user>{user}</user>", "note=a b&user={user}"])
+async def test_what_may_be_read_as_more_than_text_says_what_it_is(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="a Content-Type header must say what this body is"):
+        await body_of(text, "ada")

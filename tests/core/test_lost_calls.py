@@ -1,0 +1,35 @@
+"""A call whose answer was lost, and that is sent again before its task is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from stores.records import new_task
+
+from raincheck.lost_answers import LostAnswers
+from raincheck.stores.sqlite import SqliteStore
+from raincheck.task import TaskStatus, utc_now
+
+
+async def test_a_task_that_is_found_again_is_not_cancelled(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "tasks.db")
+    await store.open()
+    wanted, unwanted = new_task(), new_task()
+    lost = LostAnswers(store, utc_now)
+    for task in (wanted, unwanted):
+        await store.insert(task)
+        lost._cancel_later(task)  # pyright: ignore[reportPrivateUsage]
+    lost.wanted(wanted.task_ref)
+    async with asyncio.timeout(30):
+        while (await found(store, unwanted.task_ref)) is not TaskStatus.CANCELLED:
+            await asyncio.sleep(0.05)
+    assert await found(store, wanted.task_ref) is TaskStatus.PENDING
+    await lost.stop()
+    await store.close()
+
+
+async def found(store: SqliteStore, task_ref: str) -> TaskStatus:
+    task = await store.get(task_ref)
+    assert task is not None
+    return task.status
