@@ -262,8 +262,10 @@ def tool_use_key(digest: str) -> str:
 
 
 def new_task_ref() -> str:
-    """A fresh id with 160 random bits, safe in URLs and headers."""
-    return secrets.token_urlsafe(20)
+    """A fresh id with 159 random bits at least, safe in URLs, in headers, and as an argument of a command."""
+    while (ref := secrets.token_urlsafe(20)).startswith("-"):
+        pass
+    return ref
 
 
 def scope_key(scope: str) -> str:

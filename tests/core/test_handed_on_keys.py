@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from operations import isolated_functions
 from operations.http_server import answer, answering, serving
 from upstream.upstream_api import job_api
 
@@ -21,6 +20,7 @@ from raincheck.operations.python import python_operation
 from raincheck.operations.upstream import PollTable
 from raincheck.service import Service
 from support.lab import Lab
+from support.tell_key import tell_key
 
 NOTHING: Mapping[str, Any] = {"type": "object", "properties": {}}
 SHOW = "import os; print(os.environ['RAINCHECK_IDEMPOTENCY_KEY'])"
@@ -50,9 +50,7 @@ KINDS: dict[str, Operation] = {
     ),
     "thread": python_operation(tell, operation_type="thread", policy=TASK),
     "async": python_operation(tell_async, operation_type="async", policy=TASK),
-    "process": python_operation(
-        isolated_functions.tell_key, operation_type="process", policy=TASK, isolation="process"
-    ),
+    "process": python_operation(tell_key, operation_type="process", policy=TASK, isolation="process"),
 }
 
 

@@ -99,7 +99,3 @@ def deaf(folder: str) -> None:
 
 def variables() -> dict[str, str]:
     return dict(os.environ)
-
-
-def tell_key(context: TaskContext) -> str:
-    return context.idempotency_key

@@ -203,7 +203,10 @@ class BoundedServer(uvicorn.Server):
 
     async def _begin(self, connection: _Connection, accepted: socket.socket) -> None:
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, accepted)
+            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, accepted)
+            if connection not in self._open:
+                # It has made room for another one already.
+                transport.abort()
         except OSError:
             accepted.close()
             self.closed(connection)
@@ -218,7 +221,7 @@ class BoundedServer(uvicorn.Server):
         """End an idle one: the oldest that never had a request, else the oldest; whether there was one."""
         found: _Connection | None = None
         for each in candidates:
-            if each.idle and each.transport is not None:  # pyright: ignore[reportUnnecessaryComparison]
+            if each.idle:
                 found = found or each
                 if not each.served:
                     found = each
@@ -227,7 +230,8 @@ class BoundedServer(uvicorn.Server):
             return False
         self._ended["displaced"] += 1
         self.closed(found)
-        found.transport.abort()
+        if found.transport is not None:  # pyright: ignore[reportUnnecessaryComparison]  it is being opened
+            found.transport.abort()
         return True
 
     async def _sweep(self) -> None:
