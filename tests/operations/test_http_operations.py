@@ -74,7 +74,7 @@ def test_a_value_cannot_change_the_shape_of_the_path(value: str) -> None:
     operation = http_operation(
         "call", method="GET", url="https://api.example.com/a/{id}/b", parameters=schema("id"), description=""
     )
-    with pytest.raises(InvalidParameters, match=r"id: must not be .*being part of a path"):
+    with pytest.raises(InvalidParameters, match=r"id: must not (be|hold) .*being part of a path"):
         operation.executor.validate({"id": value})
 
 
