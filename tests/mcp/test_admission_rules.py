@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from raincheck.errors import RateLimited
+from raincheck.mcp.answer_turns import AnswerTurns
 from raincheck.mcp.bytes_under_way import BytesUnderWay, size_of
 from raincheck.mcp.places import Places
-from raincheck.mcp.turns import Turns
 
 
 def test_each_scope_has_its_own_places_and_none_is_remembered_that_has_none() -> None:
@@ -59,7 +59,7 @@ def test_a_size_is_near_that_of_the_json(value: object, least: int, most: int) -
 
 
 async def test_a_scope_has_one_turn_at_a_time_and_the_next_comes_after_a_pause() -> None:
-    turns, order = Turns(), list[str]()
+    turns, order = AnswerTurns(), list[str]()
 
     async def one(scope: str, name: str) -> None:
         await turns.take(scope)

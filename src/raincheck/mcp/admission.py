@@ -22,6 +22,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from raincheck.config import Settings
 from raincheck.errors import RateLimited
 from raincheck.mcp import wire
+from raincheck.mcp.answer_turns import AnswerTurns
 from raincheck.mcp.buckets import Buckets
 from raincheck.mcp.bytes_under_way import BytesUnderWay, size_of
 from raincheck.mcp.exchanges import Exchange, guard_managers
@@ -29,7 +30,6 @@ from raincheck.mcp.places import Places
 from raincheck.mcp.protocol_errors import rpc_error_of
 from raincheck.mcp.scopes import scope_of
 from raincheck.mcp.surfaces import CORE_TASKS_VERSION
-from raincheck.mcp.turns import Turns
 
 __all__ = ["Admission", "Lease"]
 
@@ -51,7 +51,7 @@ class Lease:
     """
 
     def __init__(
-        self, scope: str, place: Places | None, bytes_under_way: BytesUnderWay, turns: Turns | None = None
+        self, scope: str, place: Places | None, bytes_under_way: BytesUnderWay, turns: AnswerTurns | None = None
     ) -> None:
         self._scope = scope
         self._place = place
@@ -140,7 +140,7 @@ class Admission:
             "Too many sessions are open: at most {most} (max_sessions_per_scope). End one, or call more often in one.",
         )
         self._bytes = BytesUnderWay(limits.max_bytes_per_scope, limits.max_bytes)
-        self._turns = Turns()
+        self._turns = AnswerTurns()
         self._known_sessions: WeakSet[Any] = WeakSet()
 
     async def request(

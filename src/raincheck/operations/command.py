@@ -164,11 +164,8 @@ class CommandExecutor:
 
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Any:
         """See `Executor`."""
-        stored = await still_fitting(self._schema.validate, arguments)
-        try:
-            argv = [self._program, *self._arguments(stored)]
-        except InvalidParameters as error:
-            raise OperationFailed(f"the stored parameters do not fit the operation as it is now: {error}") from None
+        rest = await still_fitting(lambda stored: self._arguments(self._schema.validate(stored)), arguments)
+        argv = [self._program, *rest]
         try:
             async with _folder(self._cwd) as cwd:
                 return await self._result_of(await self._started(argv, cwd, context), context)

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from raincheck.errors import (
     ConfigurationError,
-    InvalidParameters,
     OperationFailed,
     TaskFailure,
     UpstreamError,
@@ -308,11 +307,10 @@ class HttpExecutor:
                 given["callback_url"] = await context.callback_url()
         # Another scope's task must not pass for this one at the API, and two tasks of one key in time neither.
         key = context.task_ref if self._dedupes else context.idempotency_key
-        stored = await still_fitting(self._schema.validate, arguments)
-        try:
-            return self._request.prepare({**stored, **given}, key), frozenset(given.values())
-        except InvalidParameters as error:
-            raise OperationFailed(f"the stored parameters do not fit the operation as it is now: {error}") from None
+        request = await still_fitting(
+            lambda stored: self._request.prepare({**self._schema.validate(stored), **given}, key), arguments
+        )
+        return request, frozenset(given.values())
 
 
 def _check_completion(

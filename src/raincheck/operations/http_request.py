@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from raincheck.errors import ConfigurationError, InvalidParameters
 from raincheck.operations.http_body import BodyDeclaration, body_of, json_bytes_of, pairs
-from raincheck.operations.path_parts import leads_out
+from raincheck.operations.path_parts import CONTROL, leads_out
 from raincheck.operations.problems import Problem, capped, invalid_parameters
 from raincheck.operations.templates import Template, formatted
 
@@ -210,7 +210,7 @@ class RequestTemplate:
         for name in self._path.names:
             if formatted(present.get(name, "")) == "":
                 raise self._refused([name], "must not be empty, being part of a path")
-        controls = [name for name in self._path.names if _CONTROL.search(formatted(present[name]))]
+        controls = [name for name in self._path.names if CONTROL.search(formatted(present[name]))]
         if controls:
             raise self._refused(controls, "must not hold a line break or control character, being part of a path")
         if leads_out(self._path.parts, present):

@@ -10,10 +10,10 @@ from urllib.parse import unquote_to_bytes
 
 from raincheck.operations.templates import Placeholder, formatted
 
-__all__ = ["leads_out"]
+__all__ = ["CONTROL", "leads_out"]
 
 _MOST_DECODINGS = 4
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SEPARATOR = re.compile(r"[/\\]")
 _UNICODE_ESCAPE = re.compile(r"%u([0-9A-Fa-f]{4})")
 
@@ -48,7 +48,7 @@ def leads_out(parts: Sequence[str | Placeholder], values: Mapping[str, Any]) -> 
 def _is_read_as_dots(text: str) -> bool:
     for _ in range(_MOST_DECODINGS):
         text = unicodedata.normalize("NFKC", text)
-        if _CONTROL.search(text):
+        if CONTROL.search(text):
             return True
         names = (part.partition(";")[0].strip() for part in _SEPARATOR.split(text))
         if any(name in (".", "..") for name in names):

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from raincheck.errors import InvalidParameters
+from raincheck.errors import InvalidParameters, OperationFailed
 
-__all__ = ["Problem", "capped", "invalid_parameters", "named", "shown"]
+__all__ = ["Problem", "capped", "invalid_parameters", "named", "no_longer_fitting", "shown"]
 
 _SHOWN_CHARS = 80
 _LINE_CHARS = 200
@@ -71,3 +71,8 @@ def invalid_parameters(operation_type: str, problems: Sequence[Problem], total: 
         {"parameter": capped(p.parameter, _SHOWN_CHARS), "problem": capped(p.problem)} for p in problems[:_IN_DETAILS]
     ]
     return InvalidParameters(f"parameters of {operation_type!r}: {'; '.join(told)}", details={"errors": listed})
+
+
+def no_longer_fitting(problem: str) -> OperationFailed:
+    """The error of a task whose stored parameters do not fit its operation, which has changed since."""
+    return OperationFailed(f"the stored parameters do not fit the operation as it is now: {problem}")

@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 
-from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed
+from raincheck.errors import ConfigurationError, InvalidParameters
 from raincheck.operations.context import TaskContext
 from raincheck.operations.costly_types import CostlyTypes, refuse_unbounded_patterns
-from raincheck.operations.problems import Problem, capped, invalid_parameters, named, shown
+from raincheck.operations.problems import Problem, capped, invalid_parameters, named, no_longer_fitting, shown
 from raincheck.operations.values import stored_parameters
 from raincheck.task import Outcome
 
@@ -105,9 +105,7 @@ class Signature:
         try:
             model = self._model.__pydantic_validator__.validate_json(pydantic_core.to_json(arguments))
         except ValidationError as error:
-            raise OperationFailed(
-                f"the stored parameters do not fit the operation as it is now: {self._invalid(error)}"
-            ) from None
+            raise no_longer_fitting(str(self._invalid(error))) from None
         keywords = {parameter: getattr(model, field) for field, parameter in self._parameters.items()}
         if self.context_parameter is not None:
             keywords[self.context_parameter] = context

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from raincheck.errors import InvalidParameters, OperationFailed, PayloadTooLarge
+from raincheck.errors import InvalidParameters, PayloadTooLarge
 from raincheck.operations.operation import Operation
-from raincheck.operations.problems import Problem, invalid_parameters
+from raincheck.operations.problems import Problem, invalid_parameters, no_longer_fitting
 from raincheck.operations.question_answers import checked_answer
 from raincheck.operations.schema_keywords import LONGEST_WORK_SECONDS, TooMuchWork, bounded_work
 from raincheck.task import InputRequest
@@ -26,6 +26,8 @@ __all__ = ["LARGE_BYTES", "ParameterChecks", "still_fitting"]
 
 LARGE_BYTES = 64 * 1024
 """Parameters of more bytes of JSON are checked in a thread."""
+
+_T = TypeVar("_T")
 
 _AT_ONCE = 2
 _ON_THE_LOOP_SECONDS = 0.02
@@ -98,10 +100,12 @@ class ParameterChecks:
         return size
 
 
-async def still_fitting(
-    validate: Callable[[Mapping[str, Any]], dict[str, Any]], arguments: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Stored parameters, checked once more: the operation may have changed since they were accepted.
+async def still_fitting(use: Callable[[Mapping[str, Any]], _T], arguments: Mapping[str, Any]) -> _T:
+    """What is made of stored parameters, checked once more: the operation may have changed since they were accepted.
+
+    Args:
+        use: Checks them, and makes something of them; it may run twice, and in a thread.
+        arguments: As they are stored.
 
     Raises:
         OperationFailed: They do not fit it as it is now.
@@ -109,14 +113,14 @@ async def still_fitting(
     try:
         try:
             with bounded_work(_ON_THE_LOOP_SECONDS):
-                return validate(arguments)
+                return use(arguments)
         except TooMuchWork:
-            return await asyncio.to_thread(validate, arguments)
+            return await asyncio.to_thread(use, arguments)
     except InvalidParameters as error:
         problem = str(error)
     except TooMuchWork:
         problem = "they take too long to check"
-    raise OperationFailed(f"the stored parameters do not fit the operation as it is now: {problem}")
+    raise no_longer_fitting(problem)
 
 
 def _checked(operation: Operation, arguments: Mapping[str, Any], seconds: float) -> dict[str, Any]:

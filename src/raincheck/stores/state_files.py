@@ -31,12 +31,8 @@ def check_file(path: str | os.PathLike[str]) -> None:
     Raises:
         StoreUnusable: It is somebody else's, a link or no plain file, in a folder that others can write to.
     """
-    if _user is None:
-        return
     path = Path(os.path.abspath(path))
-    try:
-        found = os.lstat(path)
-    except OSError:
+    if (found := _found(path)) is None:
         return
     if _can_be_planted(path.parent):
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
@@ -52,12 +48,8 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     Raises:
         StoreUnusable: It is somebody else's or a link, in a folder that others can write to; or no folder at all.
     """
-    if _user is None:
-        return
     path = Path(os.path.abspath(path))
-    try:
-        found = os.lstat(path)
-    except OSError:
+    if (found := _found(path)) is None:
         return
     if _can_be_planted(path.parent):
         if stat.S_ISLNK(found.st_mode):
@@ -65,6 +57,16 @@ def check_folder(path: str | os.PathLike[str]) -> None:
         _check_owner(path, found)
     if stat.S_ISDIR(found.st_mode):
         _close_to_others(path, found, 0o700)
+
+
+def _found(path: Path) -> os.stat_result | None:
+    """What is there; None where nothing is, or where the platform has no owners."""
+    if _user is None:
+        return None
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
 
 
 def _can_be_planted(folder: Path) -> bool:

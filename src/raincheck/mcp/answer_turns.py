@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-__all__ = ["Turns"]
+__all__ = ["AnswerTurns"]
 
 _PAUSE = 9.0
 """How much longer than a turn the pause after it is: a scope's large answers take a tenth of the loop at the most."""
@@ -27,7 +27,7 @@ class _Turn:
         self.waiting: deque[asyncio.Future[None]] = deque()
 
 
-class Turns:
+class AnswerTurns:
     """Hands out one turn at a time to each scope."""
 
     def __init__(self) -> None:
