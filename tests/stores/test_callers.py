@@ -24,7 +24,7 @@ async def test_who_called_comes_back(store: TaskStore) -> None:
     large = Caller(scope="ada", subject="ada", credentials=secret)
     for caller in (ADA, large, None):
         task = await stored(store, caller=caller)
-        assert [each for each in await store.claimable(["report"], 1)] == [task]
+        assert list(await store.claimable(["report"], 1)) == [task]
         task = await apply(store, task, Claim(worker_id="w", lease_until=after(30)))
         held = await store.get(task.task_ref)
         assert held == task

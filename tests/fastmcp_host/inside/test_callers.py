@@ -40,7 +40,10 @@ def whose() -> dict[str, Any]:
     if token is None:
         return {"token": None, "headers": get_http_headers()}
     return {
-        **{"sub": token.subject, "client": token.client_id, "scopes": token.scopes, "tenant": token.claims["tenant"]},
+        "sub": token.subject,
+        "client": token.client_id,
+        "scopes": token.scopes,
+        "tenant": token.claims["tenant"],
         "token": hashlib.sha256(token.token.encode()).hexdigest(),
         "region": get_http_headers().get("x-region"),
         "bearer": get_http_headers(include={"authorization"}).get("authorization", "")[:6],
