@@ -27,6 +27,7 @@ async def test_who_called_comes_back(store: TaskStore) -> None:
         assert list(await store.claimable(["report"], 1)) == [task]
         task = await apply(store, task, Claim(worker_id="w", lease_until=after(30)))
         held = await store.get(task.task_ref)
+        assert held is not None
         assert held == task
         assert held.called_by.credentials == (caller and caller.credentials)
         assert await store.replace(settled(task, at=NOW))

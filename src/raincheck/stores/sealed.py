@@ -192,7 +192,7 @@ class SealedStore(StoreWrapper):
             arguments=self._seal(task.arguments, place("arguments", task.fingerprint)),
             checkpoint=None if task.checkpoint is None else self._seal(task.checkpoint, place("checkpoint")),
             callback_url=None if url is None else self._seal_text(url, place("callback_url")),
-            caller=None if task.caller is None else self._sealed_caller(task.caller, place("caller")),
+            caller=self._sealed_caller(task.called_by, place("caller")),
             progress=progress and replace(progress, message=self._sealed_message(progress.message, task)),
             inputs=tuple(self._sealed_input(each, place) for each in task.inputs),
             outcome=None if task.outcome is None else self._sealed_outcome(task.outcome, place("outcome", task.status)),
@@ -208,7 +208,7 @@ class SealedStore(StoreWrapper):
             arguments=self._open(task.arguments, place("arguments", task.fingerprint)),
             checkpoint=None if task.checkpoint is None else self._open(task.checkpoint, place("checkpoint")),
             callback_url=None if url is None else self._open_text(url, place("callback_url")),
-            caller=None if task.caller is None else self._opened_caller(task.caller, place("caller")),
+            caller=self._opened_caller(task, place("caller")),
             progress=self._opened_progress(task),
             inputs=tuple(self._opened_input(each, place) for each in task.inputs),
             outcome=None if outcome is None else self._opened_outcome(outcome, place("outcome", task.status)),
@@ -242,11 +242,13 @@ class SealedStore(StoreWrapper):
     def _sealed_caller(self, caller: Caller, place: str) -> Caller:
         return Caller(scope=caller.scope, claims={_SEALED: self.sealer.seal(encode_caller(caller) or "", place)})
 
-    def _opened_caller(self, caller: Caller, place: str) -> Caller:
-        sealed = _sealed_text(caller.claims)
+    def _opened_caller(self, task: Task, place: str) -> Caller | None:
+        # Sealed where nothing is known too: nobody is to make a task somebody's, or nobody's.
+        sealed = _sealed_text(task.called_by.claims)
         if sealed is None:
-            return self._accepted(caller)
-        return decode_caller(caller.scope, self.sealer.open(sealed, place)) or caller
+            return self._accepted(task.caller)
+        opened = decode_caller(task.scope, self.sealer.open(sealed, place))
+        return None if opened == Caller(scope=task.scope) else opened
 
     def _sealed_outcome(self, outcome: Outcome, place: str) -> Outcome:
         # The code of an error stays: stores list by it.
