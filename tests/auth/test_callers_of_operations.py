@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,35 @@ parameters = {path = {type = "string"}}
 description = "Ask the upstream."
 """
         + ASKS,
+        """[operations.followed]
+kind = "http"
+method = "POST"
+url = "${UPSTREAM}/exports"
+headers = {Authorization = "Bearer {caller.token}"}
+body = {name = "{name}"}
+parameters = {name = {type = "string"}}
+description = "Begin it upstream, and follow it."
+"""
+        + ASKS
+        + """[operations.followed.poll]
+status_url = "/exports/{$.id}?for={caller.subject}"
+cancel_url = "/exports/{$.id}?for={caller.subject}"
+state = "$.state"
+done = ["done"]
+failed = ["failed"]
+interval_seconds = 0.1
+""",
     ]
 )
+
+
+LONG = "/exports/long?for=bob"
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not true():
+            await asyncio.sleep(0.02)
 
 
 def digest(token: str) -> str:
@@ -135,6 +162,10 @@ class Place:
         if request.target.startswith("/users/"):
             moved = request.json["path"] == "/moved"
             writer.write(answer(307, location="/elsewhere") if moved else answer(body={"ok": True}))
+        elif request.target.startswith("/exports"):
+            ended = request.target.startswith("/exports/short")
+            name = request.json["name"] if request.method == "POST" else None
+            writer.write(answer(body={"id": name, "state": "done" if ended else "running"}))
         elif request.target == "/elsewhere":
             writer.write(answer(body={"followed": True}))
         else:
@@ -296,6 +327,15 @@ async def test_a_request_says_who_called_and_hands_the_token_to_the_declared_ser
         assert "does not follow" in moved["error"]["message"]
         place.check_nothing_leaked(caller.token)
     assert not [each for each in place.upstream.received if each.target == "/elsewhere"]
+    assert (await caller.run("followed", {"name": "short"}))["error"] is None
+    ref = (await caller.submit("followed", {"name": "long"}))["task_ref"]
+    asked = lambda method: [each for each in place.upstream.received if (each.method, each.target) == (method, LONG)]  # noqa: E731
+    await until(lambda: bool(asked("GET")))
+    await caller.call("cancel_background_task", {"task_ref": ref})
+    await until(lambda: bool(asked("POST") or asked("DELETE")))
+    exports = [each for each in place.upstream.received if each.target.startswith("/exports")]
+    assert {each.headers.get("authorization") for each in exports} == {f"Bearer {caller.token}"}
+    place.check_nothing_leaked(caller.token)
 
 
 async def test_an_operation_that_keeps_secrets_of_callers_needs_a_key(place: Place) -> None:

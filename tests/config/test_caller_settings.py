@@ -40,6 +40,12 @@ def test_what_is_set_reaches_the_policy(tmp_path: Path, monkeypatch: pytest.Monk
     assert (policy.caller_claims, policy.caller_token, policy.forward_headers) == (("tenant",), True, ("X-Tenant",))
 
 
+def test_the_example_of_the_page_can_be_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAINCHECK_KEY", new_key())
+    example = Path(__file__).parents[2] / "examples" / "auth_callers.toml"
+    assert make_operations(load_settings(example, environ={}))["export_orders"].policy.caller_token
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [

@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 from fastmcp import Client, FastMCP
 from fastmcp.client.transports import StreamableHttpTransport
+from fastmcp.exceptions import ToolError
 from fastmcp.server.auth.providers.jwt import StaticTokenVerifier
 from fastmcp.server.dependencies import get_access_token, get_http_headers
 from fastmcp_tasks import TasksExtension
@@ -139,7 +140,22 @@ async def test_a_tool_that_asks_for_no_token_gets_none_and_no_header_whoever_els
         caller = context.caller
         return {"subject": caller.subject, "claims": dict(caller.claims), "token": caller.token, "seen": whose()}
 
-    async with serving(free_port, rc) as url, client_of(url, "ann's-secret-token") as ann:
+    @rc.operation(mode="task", required_scopes=("read",))
+    async def readers_only() -> str:
+        """For readers."""
+        return "read"
+
+    async with (
+        serving(free_port, rc) as url,
+        client_of(url, "ann's-secret-token") as ann,
+        client_of(url, "ben's-secret-token") as ben,
+    ):
+        assert "readers_only" in {tool.name for tool in await ann.list_tools()}
+        assert "readers_only" not in {tool.name for tool in await ben.list_tools()}
+        assert (await end_of(ann, "readers_only"))["result"] == "read"
+        for tool, given in (("readers_only", {}), ("initiate_background_task", {"operation_type": "readers_only"})):
+            with pytest.raises(ToolError, match="'readers_only' is not open to you: your token lacks the scope read"):
+                await ben.call_tool(tool, given)
         nothing = {"token": None, "headers": {}}
         for tool in ("slow_whose", "slow_in_a_thread"):
             assert (await end_of(ann, tool))["result"] == nothing
