@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 
 _DOMAIN = {
     "elapsed",
+    "caller",
     "errors",
     "local_paths",
     "lease",
@@ -41,7 +42,8 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "local_paths": set(),
     "logs": {"secrecy"},
-    "task": {"errors"},
+    "caller": set(),
+    "task": {"caller", "errors"},
     "transitions": {"errors", "task"},
     "previews": set(),
     "result_forms": {"previews", "task"},
@@ -70,7 +72,9 @@ ALLOWED: dict[str, set[str]] = {
     "config_encryption": {"config_section", "errors", "sealing"},
     "config_webhooks": {"config_section", "operations", "outgoing"},
     "config_upstream": {"config_section"},
+    "config_callers": {"config_section", "errors", "operations"},
     "config_operations": {
+        "config_callers",
         *("config_inherit", "config_limits", "config_results", "config_section", "config_upstream", "config_webhooks"),
         "operations",
     },

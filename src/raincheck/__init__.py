@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from raincheck._version import __version__
 
 if TYPE_CHECKING:
+    from raincheck.caller import Caller
     from raincheck.config import Settings
     from raincheck.config_sources import load_settings
     from raincheck.errors import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from raincheck.task import Task, TaskStatus
 
 __all__ = [
+    "Caller",
     "ConfigurationError",
     "MissingDependency",
     "OperationFailed",
@@ -48,6 +50,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Caller": "raincheck.caller",
     "ConfigurationError": "raincheck.errors",
     "MissingDependency": "raincheck.errors",
     "OperationFailed": "raincheck.errors",

@@ -14,6 +14,7 @@ from typing import Any
 
 from raincheck.errors import InternalError, OperationFailed, RaincheckError, TaskFailure, TaskTimeout
 from raincheck.local_paths import without_folders
+from raincheck.operations.callers import check_fresh
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Operation, Policy
 from raincheck.results import outcome_of
@@ -51,7 +52,7 @@ async def guarded(
     Raises:
         CancelledError: It was told to stop, and has.
     """
-    secret = texts_of(arguments)
+    secret = texts_of(arguments) | context.caller.secret_texts
     with withholding(secret):
         outcome = await _ran(operation, arguments, context, first, told_to_stop)
     if (error := outcome.error) is not None:
@@ -96,6 +97,7 @@ async def _ran(
     extra = {"task_ref": context.task_ref, "operation": operation.operation_type}
     try:
         await first()
+        check_fresh(context.caller)
         value = await operation.executor.run(opened(arguments), context)
         return outcome_of(value, operation.policy.max_result_bytes)
     except asyncio.CancelledError:

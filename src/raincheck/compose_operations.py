@@ -67,9 +67,12 @@ def policy_of(settings: Settings, operation_type: str) -> Policy:
 
 
 def _make_operation(name: str, settings: Settings) -> Operation:
+    from raincheck.operations.callers import check_sealed
+
     table = settings.operations[name]
     with _in_table(name, settings):
         policy = policy_of(settings, name)
+        check_sealed(name, policy, seals=bool(settings.encryption.keys))
         if table.kind == "python":
             return _python(name, table, policy, settings)
         if table.kind == "command":

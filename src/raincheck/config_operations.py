@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from raincheck.config_callers import OperationCallers
 from raincheck.config_inherit import Inherit
 from raincheck.config_limits import OperationLimits
 from raincheck.config_results import InlineSize
@@ -66,7 +67,7 @@ class _Declared(Section):
     max_inline_bytes: InlineSize | None = Field(default=None, description="As in [results].")
 
 
-class _Operation(OperationWebhooks, OperationLimits, _Declared):
+class _Operation(OperationWebhooks, OperationLimits, OperationCallers, _Declared):
     """What every operation's table may say."""
 
 

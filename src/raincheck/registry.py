@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 
+from raincheck.caller import Caller
 from raincheck.changes import Changes
 from raincheck.engine import Engine
 from raincheck.errors import (
@@ -31,6 +32,7 @@ from raincheck.leftovers import due_with
 from raincheck.limits.limiter import InRequest, Limiter
 from raincheck.lost_answers import LostAnswers, told
 from raincheck.operations.argument_slips import as_declared
+from raincheck.operations.callers import check_may_call, check_sealed, given, may_call
 from raincheck.operations.operation import AnswerBy, Operation
 from raincheck.operations.validation import ParameterChecks
 from raincheck.secrecy import wrapped
@@ -118,20 +120,27 @@ class Registry:
         self._clock = clock
         self._new_ref = new_ref
 
-    def operation(self, operation_type: str) -> Operation:
-        """The operation of that name.
+    def operation(self, operation_type: str, *, caller: Caller | None = None) -> Operation:
+        """The operation of that name; with a caller, one that it may call.
 
         Raises:
-            UnknownOperation: There is none; the message names those that are.
+            UnknownOperation: There is none, and the message names those that are; or the caller may not call it.
         """
         operation = self._operations(operation_type)
+        if operation is not None and caller is not None:
+            check_may_call(operation_type, operation.policy, caller)
         if operation is None:
-            known = sorted(self._names())
+            known = sorted(name for name in self._names() if caller is None or self.may_call(name, caller))
             raise UnknownOperation(
                 f"There is no operation {operation_type[:80]!r}. Known: {', '.join(known) or 'none'}.",
                 details={"known": known},
             )
         return operation
+
+    def may_call(self, operation_type: str, caller: Caller) -> bool:
+        """Whether there is an operation of that name that the caller may call."""
+        operation = self._operations(operation_type)
+        return operation is not None and may_call(operation.policy, caller)
 
     async def submit(
         self,
@@ -145,6 +154,7 @@ class Registry:
         inputs: tuple[InputRequest, ...] = (),
         callback_url: str | None = None,
         tool_use: str | None = None,
+        caller: Caller | None = None,
     ) -> Submission:
         """Accept a call: when this returns, its task is durable.
 
@@ -160,24 +170,28 @@ class Registry:
             callback_url: Where its end is to be told, beside the operation's own webhook.
             tool_use: One of `tool_use_key`, for a call without an `idempotency_key`: the same for a tool use that is
                 sent again. With other parameters it counts for nothing: then the host gives its ids to more than one.
+            caller: Who calls, of that scope; None: nothing more is known.
 
         Raises:
             CallError: Nothing was written.
             StoreError: Nothing was written, unless it says `maybe_done`: then the same key finds the task, and what has
                 no key is cancelled when the store is back.
         """
-        operation = self.operation(operation_type)
+        caller = caller or Caller(scope=scope)
+        operation = self.operation(operation_type, caller=caller)
         policy = operation.policy
+        caller = self._kept(operation, caller)
         wait = _checked_wait(max_wait_seconds, policy.max_wait_ceiling_seconds)
         _check_key(idempotency_key)
         callback = None if callback_url is None else self._callbacks(callback_url)
         inputs = self._checks.answered(inputs)
         checked = await self.checked(operation, arguments, scope=scope)
         shared = idempotency_key or tool_use or policy.dedupe == "inflight"
-        fingerprint = _fingerprint(operation, checked, callback) if shared else ""
+        inflight = idempotency_key is None and policy.dedupe == "inflight"
+        fingerprint = _fingerprint(operation, checked, callback, caller if inflight else None) if shared else ""
         own_key = idempotency_key
         if fingerprint and idempotency_key is None:
-            idempotency_key = inflight_key(fingerprint) if policy.dedupe == "inflight" else tool_use
+            idempotency_key = inflight_key(fingerprint) if inflight else tool_use
         now = self._clock()
         task = Task(
             task_ref=self._new_ref(),
@@ -195,6 +209,7 @@ class Registry:
             priority=policy.priority,
             inputs=inputs,
             callback_url=joined(own=policy.webhook is not None, callback=callback),
+            caller=None if caller == Caller(scope=scope) else caller,
         )
         stored, created = await self._inserted(operation, task, keyed=own_key is not None)
         if not created and own_key is None and _is_another_call(stored, task):
@@ -209,6 +224,12 @@ class Registry:
                 "Use a new key for a new piece of work."
             )
         return Submission(stored if created else self._shown(stored), not created)
+
+    def _kept(self, operation: Operation, caller: Caller) -> Caller:
+        kept = given(operation.policy, caller)
+        if kept.credentials is not None:
+            check_sealed(operation.operation_type, operation.policy, seals=self._store.capabilities.seals)
+        return kept
 
     async def call_of(self, task_ref: str, operation_type: str, arguments: Mapping[str, Any], *, scope: str) -> Task:
         """The task that this very call was given before.
@@ -477,11 +498,16 @@ def _is_another_call(stored: Task, task: Task) -> bool:
     return stored.fingerprint != task.fingerprint or stored.status is TaskStatus.CANCELLED
 
 
-def _fingerprint(operation: Operation, arguments: Mapping[str, Any], callback: str | None) -> str:
+def _fingerprint(
+    operation: Operation, arguments: Mapping[str, Any], callback: str | None, caller: Caller | None
+) -> str:
     # A caller that sends "5" and then 5 asks for the same.
     alike = as_declared(operation.executor.parameters_schema, arguments)
     # Who asks to be told elsewhere asks for something else: it must not be answered with a task that tells nobody.
-    asked = [operation.operation_type, alike, *([callback] if callback else [])]
+    asked: list[Any] = [operation.operation_type, alike, *([callback] if callback else [])]
+    # Two callers may have one scope and see different things all the same: they never share a task.
+    if caller is not None and (who := replace(caller, client_name="").whole()):
+        asked.append(who)
     text = json.dumps(asked, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -17,6 +17,7 @@ from raincheck.errors import StoreError
 from raincheck.lease import Lease, surely_held
 from raincheck.leftovers import due_with, forget, note_of
 from raincheck.notes import Note
+from raincheck.operations.callers import given
 from raincheck.operations.context import CallbackAddress, TaskContext
 from raincheck.operations.operation import Operation
 from raincheck.store import TaskStore
@@ -119,6 +120,7 @@ class Run:
             attempt=task.attempt,
             fence=task.fence,
             checkpoint=task.checkpoint,
+            caller=given(operation.policy, task.called_by),
             backend=self,
             loop=self.loop,
         )

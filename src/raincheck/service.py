@@ -29,6 +29,7 @@ from raincheck.limits.turns import Turns
 from raincheck.logs import guard_logs
 from raincheck.lost_workers import LostWorkers, WorkerProcesses
 from raincheck.notes import Note
+from raincheck.operations.callers import check_sealed
 from raincheck.operations.guardian import guardian_at_work
 from raincheck.operations.operation import Operation
 from raincheck.polling.patience_store import PatienceStore
@@ -229,9 +230,12 @@ class Service:
 
         Raises:
             StoreError: The store cannot be opened; nothing was started.
-            ConfigurationError: The engine can never be used as it is set, or the store's file is another program's;
-                nothing is left running.
+            ConfigurationError: The engine can never be used as it is set, the store's file is another program's, or an
+                operation keeps secrets of callers and nothing seals them; nothing is left running.
         """
+        for name in tuple(self._names()):
+            if (operation := self._operations(name)) is not None:
+                check_sealed(name, operation.policy, seals=self._store.capabilities.seals)
         await self._store.open()
         try:
             await check_keys(self._store)

@@ -27,12 +27,14 @@ class Capabilities:
         shared: Several processes may use it at once.
         pushes: Changes made by other processes reach listeners without polling.
         remote: It is reached over a network: a process may be cut off from it while the others are not.
+        seals: Payloads are encrypted before they are stored.
     """
 
     durable: bool
     shared: bool
     pushes: bool
     remote: bool = False
+    seals: bool = False
 
 
 class Inserted(NamedTuple):

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from raincheck.caller import Caller
 from raincheck.errors import RaincheckError
 
 __all__ = [
@@ -174,6 +175,7 @@ class Task:
             operation and arguments.
         priority: Pending tasks of a higher one start first; from -100 to 100.
         callback_url: Where its end is to be told, None where nobody asked for it.
+        caller: Who called; None where nothing is known of it but its scope.
         checkpoint: What its operation saved to go on from, a JSON value; None before. A task that has one may be
             taken up by another worker when its own is lost: it goes on and does not start anew.
         progress: The last report, None before the first.
@@ -204,10 +206,16 @@ class Task:
     fingerprint: str = ""
     priority: int = 0
     callback_url: str | None = None
+    caller: Caller | None = None
     checkpoint: Any = None
     progress: Progress | None = None
     inputs: tuple[InputRequest, ...] = ()
     outcome: Outcome | None = None
+
+    @property
+    def called_by(self) -> Caller:
+        """Who called, as far as is known."""
+        return self.caller or Caller(scope=self.scope)
 
     @property
     def terminal(self) -> bool:

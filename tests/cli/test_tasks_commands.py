@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from raincheck.caller import Caller, Credentials
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import InputRequest, TaskStatus
 from raincheck.transitions import AskInput
@@ -76,6 +77,22 @@ def test_a_task_is_shown_with_arguments_and_result(raincheck: CommandLine, tasks
     assert (shown["arguments"], shown["result"], shown["error"]) == ({"quarter": "Q3"}, {"pages": [1, 2]}, None)
 
 
+def test_a_task_is_shown_with_its_caller_but_not_with_what_the_caller_was_let_in_with(
+    raincheck: CommandLine, tasks: Tasks
+) -> None:
+    secret = Credentials(token="s3cr3t-token", claims={"email": "s3cr3t"}, headers={"authorization": "s3cr3t"})
+    caller = Caller(scope="ada", subject="ada", claims={"org": "é\x1b[2J"}, client_name="codex", credentials=secret)
+    task = tasks.add(caller=caller)
+    shown = raincheck("tasks", "show", task.task_ref).out
+    for part in ("caller ", "ada", "claims ", '"org"', "client ", "codex"):
+        assert part in shown
+    json = raincheck("tasks", "show", task.task_ref, "--json")
+    assert json.json["caller"] == {"subject": "ada", "claims": {"org": "é\x1b[2J"}, "client_name": "codex"}
+    listed = raincheck("tasks", "list").out + raincheck("tasks", "list", "--json").out
+    assert "s3cr3t" not in shown + json.out + listed
+    assert "\x1b" not in shown
+
+
 def test_a_failed_task_is_shown_with_its_error(raincheck: CommandLine, tasks: Tasks) -> None:
     task = tasks.add(*failed("operation_failed", "no paper"))
     assert "no paper" in raincheck("tasks", "show", task.task_ref).out
@@ -139,13 +156,20 @@ def test_a_task_is_cancelled_once_and_an_ended_one_stays(raincheck: CommandLine,
 
 
 def test_a_retry_is_a_new_task_with_the_same_work_scope_and_limits(raincheck: CommandLine, tasks: Tasks) -> None:
-    old = tasks.add(*failed("timeout", "late"), idempotency_key="key-1", ttl_seconds=7777.0, age=timedelta(hours=2))
+    old = tasks.add(
+        *failed("timeout", "late"),
+        idempotency_key="key-1",
+        ttl_seconds=7777.0,
+        age=timedelta(hours=2),
+        caller=Caller(scope="ada", subject="ada"),
+    )
     said = raincheck("tasks", "retry", old.task_ref)
     new = tasks.get(said.out.strip())
     assert new is not None
     assert new.task_ref != old.task_ref
     assert (new.status, new.attempt, new.idempotency_key) == (TaskStatus.PENDING, 0, None)
     assert (new.operation_type, new.arguments, new.scope) == (old.operation_type, old.arguments, old.scope)
+    assert new.caller == Caller(scope="ada", subject="ada")
     assert (new.deadline_at - new.created_at, new.ttl_seconds) == (old.deadline_at - old.created_at, 7777.0)
     assert new.created_at > old.created_at + timedelta(hours=1)
 

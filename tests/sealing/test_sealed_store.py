@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stores.records import NOW, after, claimed, new_task, settled
 
+from raincheck.caller import Caller, Credentials
 from raincheck.errors import StoreUnusable
 from raincheck.notes import Note
 from raincheck.operations.context import TaskContext
@@ -91,7 +92,9 @@ async def test_no_payload_is_on_the_disk(path: Path) -> None:
     store = sealed(path, NEW)
     await store.open()
     question = InputRequest(key="q", method="elicitation/create", params={"message": WORD})
+    caller = Caller(scope="ada", subject=WORD, claims={"email": WORD}, credentials=Credentials(token=WORD))
     task = new_task(arguments={WORD: [WORD]}, callback_url=f"https://example.com/{WORD}", fingerprint="f" * 64)
+    task = replace(task, caller=caller)
     task = replace(task, idempotency_key="k")
     await store.insert(task)
     for event in (

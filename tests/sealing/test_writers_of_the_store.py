@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from stores.records import NOW, after, claimed, new_task, settled
 
+from raincheck.caller import Caller
 from raincheck.errors import StoreUnusable
 from raincheck.notes import Note
 from raincheck.operations.context import TaskContext
@@ -127,13 +128,14 @@ async def test_a_row_that_says_otherwise_of_whom_and_what_does_not_open(place: P
         await place.store.get(stored.task_ref)
 
 
-@pytest.mark.parametrize("column", ["arguments", "callback_url", "progress", "checkpoint", "inputs"])
+@pytest.mark.parametrize("column", ["arguments", "callback_url", "caller", "progress", "checkpoint", "inputs"])
 async def test_no_part_of_a_task_moves_to_another_or_is_put_there_in_plain(place: Place, column: str) -> None:
     one, two = await worked_on(place.store), await worked_on(place.store)
     ((theirs,),) = place.sql(f"SELECT {column} FROM raincheck.task WHERE task_ref = ?", two.task_ref)
     plain = {
         "arguments": "{}",
         "callback_url": "https://mallory.example/",
+        "caller": '{"subject":"mallory"}',
         "progress": '[0.5,"done, pay to mallory"]',
         "checkpoint": "{}",
         "inputs": '[["1-1","elicitation/create",{},{"action":"accept"}]]',
@@ -234,3 +236,13 @@ async def test_a_running_service_runs_nothing_that_was_put_there(tmp_path: Path,
             with pytest.raises(CannotOpen):
                 await service.registry.get(forged.task_ref, scope="ada")
     assert [ran.get_nowait() for _ in range(ran.qsize())] == [{"pay": "bob"}]
+
+
+async def test_nobody_is_made_nobody(place: Place) -> None:
+    for caller in (None, Caller(scope="ada", subject="ada")):
+        task = new_task(caller=caller)
+        await place.store.insert(task)
+        assert await place.store.get(task.task_ref) == task
+        place.sql("UPDATE raincheck.task SET caller = NULL WHERE task_ref = ?", task.task_ref)
+        with pytest.raises(CannotOpen, match="is not sealed"):
+            await place.store.get(task.task_ref)

@@ -112,6 +112,7 @@ class Desk:
             retry_when_lost=task.retry_when_lost,
             priority=task.priority,
             callback_url=task.callback_url,
+            caller=task.caller,
         )
         return (await self._store.insert(again)).task
 

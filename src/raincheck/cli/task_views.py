@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,14 @@ from raincheck.task import Progress, Task, utc_now
 __all__ = ["print_summaries", "print_task", "summary_json", "task_json"]
 
 _SHOWN_CHARACTERS = 2000
+_CALLER = {
+    "subject": "caller",
+    "issuer": "issuer",
+    "client_id": "client_id",
+    "granted_scopes": "token scopes",
+    "claims": "claims",
+    "client_name": "client",
+}
 
 
 def summary_json(summary: TaskSummary) -> dict[str, Any]:
@@ -47,6 +56,7 @@ def task_json(task: Task) -> dict[str, Any]:
         "lease_until": timestamp(task.lease_until),
         "expires_at": timestamp(task.expires_at),
         "idempotency_key": task.callers_key,
+        "caller": task.called_by.public(),
         "on_worker_lost": "retry" if task.retry_when_lost else "fail",
         "max_attempts": task.max_attempts,
         "inputs": [
@@ -90,6 +100,7 @@ def print_task(task: Task, *, full: bool) -> None:
         "progress": _progress(task.progress) or None,
         "waits for": ", ".join(each.key for each in task.outstanding) or None,
     }
+    facts |= {_CALLER[name]: _told(value) for name, value in task.called_by.public().items()}
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         if value is not None:
@@ -103,6 +114,10 @@ def print_task(task: Task, *, full: bool) -> None:
     for name, value in sections.items():
         if value is not None:
             click.echo(f"\n{name}:\n{_cut(pretty(value), full)}")
+
+
+def _told(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _row(summary: TaskSummary, now: datetime) -> list[str]:

@@ -1,6 +1,6 @@
 """Who may call over HTTP: the tokens of the settings and the JWTs of an issuer, as the SDK's token verifier.
 
-A token is looked at and forgotten: what is handed on, and what is logged, holds none of it.
+A token is looked at and forgotten: what is handed on, and what is logged, holds none of it but its claims.
 """
 
 from __future__ import annotations

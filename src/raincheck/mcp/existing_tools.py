@@ -31,6 +31,7 @@ from pydantic import PrivateAttr
 
 from raincheck.errors import OperationFailed
 from raincheck.mcp.protocol_errors import protocol_error_outcome
+from raincheck.mcp.restored_caller import restored_caller
 from raincheck.operations.context import TaskContext
 from raincheck.operations.costly_types import CostlyTypes
 from raincheck.operations.foreign_json import NotJson, plain_json
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 class BackgroundContext(Context[Any, Any]):
     """The `Context` that a tool gets when it runs as a task: progress and questions go to the task.
 
-    There is no request: what needs one (`session`, `request_context`, `headers`) raises as outside of any request.
+    There is no request: what needs one (`session`, `request_context`) raises as outside of any request.
     """
 
     _task: TaskContext = PrivateAttr()
@@ -66,6 +67,11 @@ class BackgroundContext(Context[Any, Any]):
     def client_capabilities(self) -> ClientCapabilities:
         """A task can ask whatever its protocols can carry; who answers is not known yet."""
         return ClientCapabilities(elicitation=ElicitationCapability(), sampling=SamplingCapability())
+
+    @property
+    def headers(self) -> Mapping[str, str] | None:
+        """See `Context.headers`: those that `forward_headers` names; without any it raises, as outside of a request."""
+        return self._task.caller.headers or super().headers
 
     async def report_progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         """See `Context.report_progress`; without a total only the message is known."""
@@ -118,7 +124,8 @@ class ExistingToolExecutor:
         try:
             while True:
                 tool_context = BackgroundContext(self._server, context, answers)
-                result = await self._server.call_tool(self._name, dict(arguments), tool_context)
+                with restored_caller(context.caller):
+                    result = await self._server.call_tool(self._name, dict(arguments), tool_context)
                 if isinstance(result, CallToolResult):
                     break
                 answers = await _answered(result, context)

@@ -14,6 +14,7 @@ from typing import Any
 
 from fastmcp import Context, FastMCP
 from fastmcp.exceptions import FastMCPError
+from fastmcp.server import dependencies
 from fastmcp.server.dependencies import fastmcp_request_ctx
 from fastmcp.server.elicitation import (
     CancelledElicitation,
@@ -22,13 +23,14 @@ from fastmcp.server.elicitation import (
     parse_elicit_response_type,
 )
 from fastmcp.tools.base import InputRequiredToolResult, Tool, ToolResult
-from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
 from pydantic import PrivateAttr
 
+from raincheck.caller import Caller
 from raincheck.errors import OperationFailed
 from raincheck.mcp.protocol_errors import protocol_error_outcome
+from raincheck.mcp.restored_caller import restored_caller
 from raincheck.operations.context import TaskContext
 from raincheck.operations.costly_types import CostlyTypes
 from raincheck.operations.foreign_json import NotJson, plain_json
@@ -98,14 +100,19 @@ class BackgroundContext(Context):
 
 
 @contextmanager
-def _outside_any_request() -> Any:
-    # A task may start in the context of the call that made it, or of a scan: the tool sees the same, no request.
-    request, user = fastmcp_request_ctx.set(None), auth_context_var.set(None)
+def _outside_any_request(caller: Caller) -> Any:
+    # A task may start in the context of the call that made it, or of a scan: the tool sees the same, no request, and of
+    # its caller what the operation asks for.
+    seen: dict[str, Any] = {"_current_http_request": None, "_background_task_headers": dict(caller.headers) or None}
+    variables = {name: getattr(dependencies, name) for name in seen if hasattr(dependencies, name)}
+    request, before = fastmcp_request_ctx.set(None), {each: each.set(seen[name]) for name, each in variables.items()}
     try:
-        yield
+        with restored_caller(caller):
+            yield
     finally:
         fastmcp_request_ctx.reset(request)
-        auth_context_var.reset(user)
+        for variable, token in before.items():
+            variable.reset(token)
 
 
 class FastMCPToolExecutor:
@@ -132,7 +139,7 @@ class FastMCPToolExecutor:
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Outcome:
         """See `Executor.run`: the whole tool result is kept, and a JSON-RPC error as it is."""
         try:
-            with _outside_any_request():
+            with _outside_any_request(context.caller):
                 async with BackgroundContext(self._server, context):
                     result = await self._tool.run(dict(arguments))
         except MCPError as error:

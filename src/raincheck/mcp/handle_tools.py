@@ -22,7 +22,7 @@ from raincheck.mcp.handle_definitions import HANDLE_TOOLS
 from raincheck.mcp.holds import Holds
 from raincheck.mcp.host_elicitation import HostElicitation
 from raincheck.mcp.result_pages import PageRequest, ResultPages, page_request
-from raincheck.mcp.scopes import ANONYMOUS, scope_of
+from raincheck.mcp.scopes import ANONYMOUS, caller_of, scope_of
 from raincheck.mcp.store_trouble import for_callers
 from raincheck.mcp.tool_use_ids import ToolUseIds
 from raincheck.polling.program_hints import ProgramHints
@@ -187,6 +187,7 @@ class HandleTools:
             _text(arguments, "operation_type"),
             {} if parameters is None else _object(arguments, "parameters"),
             scope=scope_of(ctx),
+            caller=caller_of(ctx),
             max_wait_seconds=_number(arguments, "max_wait_seconds"),
             idempotency_key=_text(arguments, "idempotency_key")
             if arguments.get("idempotency_key") is not None

@@ -89,7 +89,7 @@ class JwtTokens(TokenVerifier):
             scopes=_scopes(claims),
             expires_at=int(claims["exp"] + self._settings.leeway_seconds),
             subject=subject,
-            claims={"iss": self._settings.issuer},
+            claims={**claims, "iss": self._settings.issuer},
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from mcp.shared.exceptions import MCPError
 
 from raincheck.errors import OperationFailed, RaincheckError
+from raincheck.mcp.restored_caller import restored_caller
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Executor, StopsOutside
 from raincheck.task import Outcome, TaskError
@@ -33,7 +34,8 @@ def protocol_error_outcome(error: MCPError) -> Outcome:
 
 
 class KeepsProtocolErrors:
-    """An executor whose JSON-RPC errors are kept as they are; everything else is the inner one's."""
+    """An executor whose JSON-RPC errors are kept as they are, and whose code finds its caller's token where it asks for
+    it; everything else is the inner one's."""
 
     def __init__(self, inner: Executor) -> None:
         self.inner = inner
@@ -50,7 +52,8 @@ class KeepsProtocolErrors:
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Any:
         """See `Executor.run`."""
         try:
-            return await self.inner.run(arguments, context)
+            with restored_caller(context.caller):
+                return await self.inner.run(arguments, context)
         except MCPError as error:
             return protocol_error_outcome(error)
 

@@ -1,8 +1,9 @@
-"""Whose call it is: the scope of a request."""
+"""Whose call it is: the scope of a request, and its caller."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -10,16 +11,14 @@ from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken, principal_components
 from mcp.server.context import ServerRequestContext
+from pydantic_core import to_jsonable_python
 
+from raincheck.caller import ANONYMOUS, LOCAL, Caller, Credentials
+from raincheck.mcp.auth import WITHHELD
+from raincheck.mcp.clients import client_of
 from raincheck.task import PRINCIPAL
 
-__all__ = ["ANONYMOUS", "LOCAL", "scope_of", "scope_of_request", "scope_of_token"]
-
-LOCAL = "local"
-"""The local user: stdio, and clients in the same process."""
-
-ANONYMOUS = "anonymous"
-"""Everybody who calls over HTTP without authentication: one scope for all of them."""
+__all__ = ["ANONYMOUS", "LOCAL", "caller_of", "scope_of", "scope_of_request", "scope_of_token"]
 
 _LONGEST = 512
 
@@ -35,6 +34,39 @@ def scope_of_request(request: Any) -> str:
     if token is not None:
         return scope_of_token(token)
     return LOCAL if request is None else ANONYMOUS
+
+
+def caller_of(ctx: ServerRequestContext[Any, Any]) -> Caller:
+    """Who calls, with all that the request says of it: what an operation is given of that is its policy's."""
+    token, request = _token_of(ctx.request), ctx.request
+    headers: dict[str, str] = {} if request is None else dict(getattr(request, "headers", None) or {})
+    scope, name = scope_of_request(request), client_of(ctx).name
+    if token is None:
+        held = Credentials(headers=headers) if headers else None
+        return Caller(scope=scope, client_name=name, credentials=held)
+    client_id, issuer, subject = principal_components(token)
+    claims: dict[str, Any] = to_jsonable_python(token.claims or {}, fallback=str)
+    return Caller(
+        scope=scope,
+        subject=subject,
+        issuer=issuer,
+        client_id=client_id,
+        granted_scopes=tuple(token.scopes),
+        claims=claims,
+        client_name=name,
+        credentials=Credentials(
+            token=_bearer(headers) if token.token == WITHHELD else token.token,
+            expires_at=token.expires_at,
+            resource=token.resource,
+            claims=claims,
+            headers=headers,
+        ),
+    )
+
+
+def _bearer(headers: Mapping[str, str]) -> str | None:
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None
 
 
 def scope_of_token(token: AccessToken) -> str:

@@ -25,7 +25,7 @@ from raincheck.mcp.handle_tools import HandleTools
 from raincheck.mcp.holds import Holds
 from raincheck.mcp.host_elicitation import HostElicitation
 from raincheck.mcp.progress_notifications import ProgressNotifications
-from raincheck.mcp.scopes import scope_of
+from raincheck.mcp.scopes import caller_of, scope_of
 from raincheck.mcp.surfaces import (
     CORE_TASKS_VERSION,
     TASKS_EXTENSION,
@@ -36,6 +36,7 @@ from raincheck.mcp.surfaces import (
 )
 from raincheck.mcp.task_methods import TaskMethods
 from raincheck.mcp.tool_use_ids import ToolUseIds
+from raincheck.operations.callers import given
 from raincheck.operations.context import CallbackAddress, TaskContext
 from raincheck.operations.operation import Operation
 from raincheck.polling.inline_wait import InlineWaits
@@ -98,6 +99,8 @@ class TypedTools:
             CallError, StoreError: The call was wrong or cannot be taken; nothing was written.
             MCPError: The operation ended in a JSON-RPC error, or the client's surface and the policy don't fit.
         """
+        caller = caller_of(ctx)
+        self._registry.operation(operation.operation_type, caller=caller)
         surface, policy, arguments = surface_of(params, ctx), operation.policy, params.arguments or {}
         check_support(operation, surface, ctx)
         if policy.mode == "inline":
@@ -116,6 +119,7 @@ class TypedTools:
                 scope=scope_of(ctx),
                 ttl_seconds=ttl_seconds,
                 inputs=answers,
+                caller=caller,
                 tool_use=self._tool_uses.key_of(ctx, operation.operation_type),
             )
         # A request of the core tasks asks for a task, and gets one however soon its work ends.
@@ -187,6 +191,7 @@ class TypedTools:
             operation_type=operation.operation_type,
             idempotency_key=None,
             attempt=1,
+            caller=given(operation.policy, caller_of(ctx)),
             backend=_RequestBackend(ctx),
             loop=asyncio.get_running_loop(),
         )

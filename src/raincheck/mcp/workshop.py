@@ -37,11 +37,12 @@ from raincheck.mcp.holds import Holds
 from raincheck.mcp.host_elicitation import HostElicitation
 from raincheck.mcp.protocol_errors import KeepsProtocolErrors
 from raincheck.mcp.result_resources import read
-from raincheck.mcp.scopes import ANONYMOUS, scope_of
+from raincheck.mcp.scopes import ANONYMOUS, caller_of, scope_of
 from raincheck.mcp.surfaces import Surface, surface_of
 from raincheck.mcp.task_methods import TaskMethods, answered
 from raincheck.mcp.tool_use_ids import ToolUseIds
 from raincheck.mcp.typed_tools import TypedTools
+from raincheck.operations.callers import may_call
 from raincheck.operations.limits import BreakerPolicy, breaker_policy
 from raincheck.operations.operation import (
     AnswerBy,
@@ -164,6 +165,11 @@ class Workshop:
         breaker: BreakerPolicy | Mapping[str, Any] | None = None,
         webhook: Webhook | None = None,
         answer_by: AnswerBy | None = None,
+        callers: tuple[str, ...] | None = None,
+        required_scopes: tuple[str, ...] | None = None,
+        caller_claims: tuple[str, ...] | None = None,
+        caller_token: bool | None = None,
+        forward_headers: tuple[str, ...] | None = None,
     ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]: ...
     def operation(
         self,
@@ -420,9 +426,13 @@ class Workshop:
         )
 
     def hidden(self, ctx: ServerRequestContext[Any, Any] | None) -> frozenset[str]:
-        """The handle tools that this request's listing does not show."""
+        """What this request's listing does not show: handle tools, and operations that its caller may not call."""
         anonymous = ctx is not None and scope_of(ctx) == ANONYMOUS
-        return hidden_handle_tools(self._settings.server.handle_tools, anonymous=anonymous)
+        hidden = hidden_handle_tools(self._settings.server.handle_tools, anonymous=anonymous)
+        if ctx is None:
+            return hidden
+        caller = caller_of(ctx)
+        return hidden | {name for name, each in self._operations.items() if not may_call(each.policy, caller)}
 
     def _new_service(self) -> Service:
         settings = self.settings_of_server()

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 
 import pydantic_core
 
+from raincheck.caller import Caller
 from raincheck.errors import OperationFailed, RaincheckError, TaskFailure
 from raincheck.operations.channel import Channel
 from raincheck.operations.context import CallbackAddress, TaskCancelled, TaskContext
@@ -223,6 +224,7 @@ def _context(call: dict[str, Any], worker: _Worker, loop: asyncio.AbstractEventL
         attempt=call["attempt"],
         fence=call["fence"],
         checkpoint=call["checkpoint"],
+        caller=Caller.of(call["scope"], call["caller"]),
         backend=worker,
         loop=loop,
     )

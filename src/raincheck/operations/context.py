@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
+from raincheck.caller import LOCAL, Caller
 from raincheck.errors import OperationFailed
 from raincheck.operations.values import json_value
 from raincheck.task import Progress
@@ -93,6 +94,7 @@ class TaskContext:
             remembers the highest one it saw and refuses lower ones: so nothing that a worker without a lease still
             does takes effect there. 0 where the operation runs without a task (`mode = "inline"`).
         answers: What the caller answered to the operation's `ask_first`, by name, each `{"action", "content"}`.
+        caller: Who called; with the caller's token and headers only where the operation asks for them.
         checkpoint: What was saved last, by this start of the task or by an earlier one; None before.
     """
 
@@ -105,6 +107,7 @@ class TaskContext:
         attempt: int,
         fence: int = 0,
         checkpoint: Any = None,
+        caller: Caller | None = None,
         backend: ContextBackend,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -115,6 +118,7 @@ class TaskContext:
         self.fence = fence
         self.answers: dict[str, Mapping[str, Any]] = {}
         self.checkpoint = checkpoint
+        self.caller = caller or Caller(scope=LOCAL)
         self._backend = backend
         self._loop = loop
         self._cancelled = False

@@ -13,6 +13,7 @@ from raincheck.errors import (
     TaskFailure,
     UpstreamError,
 )
+from raincheck.operations.caller_values import CallerValues
 from raincheck.operations.context import TaskContext
 from raincheck.operations.http_body import BodyDeclaration
 from raincheck.operations.http_client import HttpClient, Reply
@@ -76,6 +77,10 @@ def http_operation(
     425, 429 and 5xx, with `retry_after_seconds` where the server says so. So does a server that cannot be reached.
     Redirects are followed within the same origin only; cookies are not kept.
 
+    `{caller.subject}`, `.scope`, `.issuer`, `.client_id`, `.client_name` and `.claims.NAME` stand for who called. In
+    headers `{caller.token}` is its access token and `{caller.headers.NAME}` a header of its request, where the policy
+    gives them to the operation; such a request follows no redirect.
+
     Where the API only takes the work on, the task follows it to its end without a place of its worker, and goes on with
     it after a lost worker (docs/upstream-jobs.md): by `poll`, by the address in a `202`, or until it is called back.
 
@@ -116,6 +121,7 @@ def http_operation(
         poll=poll,
         completion=completion,
         idempotency_header=idempotency_header,
+        policy=policy,
     )
     if policy is not None and policy.mode == "inline" and (poll is not None or completion == "callback"):
         raise ConfigurationError(
@@ -148,6 +154,7 @@ class HttpExecutor:
         poll: PollTable | None = None,
         completion: Completion = "answer",
         idempotency_header: str | None = None,
+        policy: Policy | None = None,
     ) -> None:
         self._client = HttpClient()
         if method.upper() not in _METHODS:
@@ -158,6 +165,15 @@ class HttpExecutor:
         properties = self._schema.properties
         self._calls_back = completion == "callback"
         _check_completion(operation_type, properties, calls_back=self._calls_back, poll=poll)
+        body = body or BodyDeclaration()
+        asked = [] if poll is None else [poll.status_url, poll.cancel_url]
+        self._caller = CallerValues(
+            operation_type,
+            policy or Policy(),
+            parameters=properties,
+            headers=headers or {},
+            elsewhere=[url, body.body, body.form, asked],
+        )
         required: list[str] = list(self._schema.schema.get("required", ()))
         defaults = [name for name, part in properties.items() if isinstance(part, dict) and "default" in part]
         self._request = RequestTemplate(
@@ -165,10 +181,10 @@ class HttpExecutor:
             method=method,
             url=url,
             headers=headers or {},
-            body=body or BodyDeclaration(),
+            body=body,
             parameters=properties,
             always_present=frozenset(required + defaults),
-            reserved=_CALLBACK_NAMES if self._calls_back else frozenset(),
+            reserved=self._caller.names | (_CALLBACK_NAMES if self._calls_back else frozenset[str]()),
             idempotency_header=idempotency_header,
         )
         if self._calls_back and not self._request.used & _CALLBACK_NAMES:
@@ -178,7 +194,8 @@ class HttpExecutor:
             )
         self._dedupes = idempotency_header is not None
         self._max_response_bytes = max_response_bytes
-        self._table = None if poll is None else Table(poll, operation_type=operation_type, parameters=properties)
+        names = {**properties, **dict.fromkeys(self._caller.names)}
+        self._table = None if poll is None else Table(poll, operation_type=operation_type, parameters=names)
         self._accepted = None if accepted == "result" else Accepted(always=accepted == "follow")
         # What is begun for certain is seen to its begin, also where the task is told to stop meanwhile.
         self._always_begins = self._calls_back or self._table is not None or accepted == "follow"
@@ -208,7 +225,8 @@ class HttpExecutor:
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """See `Executor`."""
         stored = self._schema.validate(arguments)
-        self._request.prepare({**stored, **(dict.fromkeys(_CALLBACK_NAMES, "-") if self._calls_back else {})})
+        given = self._caller.names | (_CALLBACK_NAMES if self._calls_back else frozenset[str]())
+        self._request.prepare({**stored, **dict.fromkeys(given, "-")})
         return stored
 
     async def aclose(self) -> None:
@@ -240,7 +258,7 @@ class HttpExecutor:
         api: UpstreamApi | None = self._table if job.get("by") == "table" else self._accepted
         if api is None:
             raise OperationFailed("an upstream job is under way, and the operation as it is now does not follow it")
-        return await self._follower.to_the_end(api, job, arguments, context)
+        return await self._follower.to_the_end(api, job, self._with_caller(arguments, context), context)
 
     async def _begun(self, arguments: Mapping[str, Any], context: TaskContext) -> Reply | Mapping[str, Any]:
         if not (self._always_begins and context.fence):
@@ -258,9 +276,17 @@ class HttpExecutor:
     async def _begin(self, arguments: Mapping[str, Any], context: TaskContext) -> Reply | Mapping[str, Any]:
         """Send the request: its answer, or what is known of the job that it began, once that is durable."""
         prepared, secrets = await self._prepared(arguments, context)
-        reply = await self._client.exchange(self._request.host, prepared, max_body_bytes=self._max_response_bytes)
+        arguments, host = self._with_caller(arguments, context), self._request.host
+        reply = await self._client.exchange(
+            host, prepared, max_body_bytes=self._max_response_bytes, redirects=not self._caller.secret
+        )
         if reply.status >= 400:
             raise reply.refusal(self._request.secrets | secrets)
+        if self._caller.secret and reply.status >= 300:
+            raise UpstreamError(
+                f"{host} redirects, which a request with its caller's token does not follow",
+                details={"status": reply.status},
+            )
         if self._calls_back:
             await context.backend.hand_over()
             return {}
@@ -296,10 +322,14 @@ class HttpExecutor:
         except TaskFailure as error:
             raise UpstreamError(f"an upstream job could not be cancelled: {error.message}") from None
 
+    def _with_caller(self, arguments: Mapping[str, Any], context: TaskContext) -> Mapping[str, Any]:
+        return {**arguments, **self._caller.of(context.caller)}
+
     async def _prepared(
         self, arguments: Mapping[str, Any], context: TaskContext
     ) -> tuple[PreparedRequest, frozenset[str]]:
         given: dict[str, Any] = {}
+        caller = self._caller.of(context.caller)
         if self._calls_back:
             token = await context.callback_token()
             given = {"callback_token": token}
@@ -308,7 +338,7 @@ class HttpExecutor:
         # Another scope's task must not pass for this one at the API, and two tasks of one key in time neither.
         key = context.task_ref if self._dedupes else context.idempotency_key
         request = await still_fitting(
-            lambda stored: self._request.prepare({**self._schema.validate(stored), **given}, key), arguments
+            lambda stored: self._request.prepare({**self._schema.validate(stored), **caller, **given}, key), arguments
         )
         return request, frozenset(given.values())
 

@@ -93,6 +93,8 @@ class IsolatedExecutor:
                 "attempt": context.attempt,
                 "fence": context.fence,
                 "checkpoint": context.checkpoint,
+                "scope": context.caller.scope,
+                "caller": context.caller.whole(),
                 "max_result_bytes": self._max_result_bytes,
             }
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from raincheck.operations.callers import check_callers
 from raincheck.operations.context import TaskContext
 from raincheck.operations.limits import BreakerPolicy, check_limits
 from raincheck.operations.webhook import Webhook
@@ -65,6 +66,11 @@ class Policy:
         secrets: Names of parameters, and of members of the result, that are secret: shown to the caller alone. Besides,
             what the schemas mark with `"writeOnly": true` (pydantic's `SecretStr`) is.
         webhook: Who is told of every end of its tasks, beside a caller's `callback_url`; None: nobody.
+        callers: The scopes that may call it, `*` for any text in one; empty: every one.
+        required_scopes: The OAuth scopes that a caller's token must have, all of them; the local user needs none.
+        caller_claims: Claims of the caller's token that are kept with the task (`Caller.claims`).
+        caller_token: Whether the operation gets the caller's token; it is stored sealed.
+        forward_headers: Headers of the caller's HTTP request that the operation gets; stored sealed too.
         answer_by: Who may answer its questions: "anyone", or the "user" alone, asked by the host and never by a model.
     """
 
@@ -89,6 +95,11 @@ class Policy:
     secrets: tuple[str, ...] = ()
     webhook: Webhook | None = None
     answer_by: AnswerBy = "anyone"
+    callers: tuple[str, ...] = ()
+    required_scopes: tuple[str, ...] = ()
+    caller_claims: tuple[str, ...] = ()
+    caller_token: bool = False
+    forward_headers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_limits(
@@ -97,6 +108,12 @@ class Policy:
             starts_per_minute=self.starts_per_minute,
             start_burst=self.start_burst,
             max_inline_bytes=self.max_inline_bytes,
+        )
+        check_callers(
+            callers=self.callers,
+            required_scopes=self.required_scopes,
+            caller_claims=self.caller_claims,
+            forward_headers=self.forward_headers,
         )
 
     @property

@@ -18,6 +18,7 @@ from raincheck.store import Cursor, TaskSummary
 from raincheck.stores.moments import from_micros, micros_or_none, moment_or_none, to_micros
 from raincheck.stores.payloads import (
     decode_arguments,
+    decode_caller,
     decode_inputs,
     decode_outcome,
     decode_progress,
@@ -82,7 +83,7 @@ KEY = "raincheck_item"
 TTL = "remove_at"
 """The attribute of DynamoDB's own expiry, in seconds."""
 
-PAYLOADS = {"arguments": 900, "inputs": 900, "outcome": 900, "checkpoint": 300, "callback_url": 200}
+PAYLOADS = {"arguments": 900, "inputs": 900, "outcome": 900, "checkpoint": 300, "callback_url": 200, "caller": 300}
 """What is kept apart where it is large: where it has more characters than that. A task's item with all its payloads
 stays within the 4 KB that a read is charged for."""
 
@@ -378,6 +379,7 @@ def task_from(item: Item, bodies: Mapping[str, str | None]) -> Task:
         fingerprint=fingerprint,
         priority=_number_of(item, "priority") or 0,
         callback_url=decode_value(bodies["callback_url"]),
+        caller=decode_caller(scope, bodies["caller"]),
         checkpoint=decode_value(bodies["checkpoint"]),
         progress=decode_progress(progress),
         inputs=decode_inputs(bodies["inputs"]),

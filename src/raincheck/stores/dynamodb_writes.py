@@ -44,7 +44,13 @@ from raincheck.stores.dynamodb_room import Move, Rooms
 from raincheck.stores.dynamodb_transactions import Parts as Transaction
 from raincheck.stores.dynamodb_transactions import transact
 from raincheck.stores.dynamodb_turns import Turns
-from raincheck.stores.payloads import encode_arguments, encode_inputs, encode_outcome, encode_value
+from raincheck.stores.payloads import (
+    encode_arguments,
+    encode_caller,
+    encode_inputs,
+    encode_outcome,
+    encode_value,
+)
 from raincheck.stores.room import no_room
 from raincheck.task import Task, TaskStatus
 
@@ -73,6 +79,7 @@ class Writes:
         bodies = {
             "arguments": encode_arguments(task.arguments),
             "callback_url": encode_value(task.callback_url),
+            "caller": encode_caller(task.caller),
             **_changing(task),
         }
         if not storable(task.task_ref):

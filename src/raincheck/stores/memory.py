@@ -19,10 +19,12 @@ from raincheck.stores.memory_lines import Lines
 from raincheck.stores.memory_notes import MemoryNotes
 from raincheck.stores.payloads import (
     decode_arguments,
+    decode_caller,
     decode_inputs,
     decode_outcome,
     decode_value,
     encode_arguments,
+    encode_caller,
     encode_inputs,
     encode_outcome,
     encode_value,
@@ -74,6 +76,7 @@ class _Kept:
     inputs: str | None
     outcome: str | None
     checkpoint: str | None
+    caller: str | None
 
     def fresh(self) -> Task:
         return replace(
@@ -82,6 +85,7 @@ class _Kept:
             inputs=decode_inputs(self.inputs),
             outcome=decode_outcome(self.outcome),
             checkpoint=decode_value(self.checkpoint),
+            caller=decode_caller(self.task.scope, self.caller),
         )
 
 
@@ -310,6 +314,7 @@ class MemoryStore:
             inputs=encode_inputs(task.inputs),
             outcome=encode_outcome(task.outcome),
             checkpoint=encode_value(task.checkpoint),
+            caller=encode_caller(task.caller),
         )
 
     def _write(self, kept: _Kept) -> None:

@@ -11,15 +11,18 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, cast
 
+from raincheck.caller import Caller
 from raincheck.task import InputRequest, LargeResult, Outcome, Progress, TaskError
 
 __all__ = [
     "decode_arguments",
+    "decode_caller",
     "decode_inputs",
     "decode_outcome",
     "decode_progress",
     "decode_value",
     "encode_arguments",
+    "encode_caller",
     "encode_inputs",
     "encode_outcome",
     "encode_progress",
@@ -49,6 +52,16 @@ def encode_arguments(arguments: Mapping[str, Any]) -> str:
 def decode_arguments(text: str) -> dict[str, Any]:
     """The arguments again."""
     return _decode(text)
+
+
+def encode_caller(caller: Caller | None) -> str | None:
+    """Who called, as JSON without its scope; None where nothing is known."""
+    return None if caller is None else _encode(caller.whole())
+
+
+def decode_caller(scope: str, text: str | None) -> Caller | None:
+    """Who called, again."""
+    return None if text is None else Caller.of(scope, _decode(text))
 
 
 def encode_inputs(inputs: tuple[InputRequest, ...]) -> str | None:

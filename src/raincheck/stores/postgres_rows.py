@@ -16,11 +16,13 @@ from raincheck.store import TaskSummary
 from raincheck.stores.moments import from_micros, micros_or_none, moment_or_none, to_micros
 from raincheck.stores.payloads import (
     decode_arguments,
+    decode_caller,
     decode_inputs,
     decode_outcome,
     decode_progress,
     decode_value,
     encode_arguments,
+    encode_caller,
     encode_inputs,
     encode_outcome,
     encode_progress,
@@ -116,6 +118,7 @@ def insert_row(task: Task, digest: str | None) -> str:
         "change_id": 0,
         "turn": -task.priority,
         "callback_url": None if task.callback_url is None else storable(task.callback_url),
+        "caller": encode_caller(task.caller),
     }
     return row_text(row)
 
@@ -192,6 +195,7 @@ def task_from(row: Row) -> Task:
         outcome,
         turn,
         callback_url,
+        caller,
         checkpoint,
     ) = row
     return Task(
@@ -218,6 +222,7 @@ def task_from(row: Row) -> Task:
         fingerprint=text_from(fingerprint),
         priority=-turn,
         callback_url=None if callback_url is None else text_from(callback_url),
+        caller=decode_caller(text_from(scope), caller),
         checkpoint=decode_value(checkpoint),
         progress=decode_progress(progress),
         inputs=decode_inputs(inputs),

@@ -18,11 +18,13 @@ from raincheck.store import TaskSummary
 from raincheck.stores.moments import from_micros, to_micros
 from raincheck.stores.payloads import (
     decode_arguments,
+    decode_caller,
     decode_inputs,
     decode_outcome,
     decode_progress,
     decode_value,
     encode_arguments,
+    encode_caller,
     encode_inputs,
     encode_outcome,
     encode_progress,
@@ -177,9 +179,9 @@ def insert_row(task: Task) -> InsertRow:
         task.idempotency_key,
         task.fingerprint,
     ]
-    # The most tasks have neither, and are as those of the release before.
-    if task.priority or task.callback_url is not None:
-        fixed += [task.priority, task.callback_url]
+    # A task that has none of them is as those of the release before.
+    if task.priority or task.callback_url is not None or task.caller is not None:
+        fixed += [task.priority, task.callback_url, encode_caller(task.caller)]
     arguments = encode_arguments(task.arguments)
     fields = changing.fields
     if len(arguments) > _INLINE:
@@ -301,7 +303,7 @@ def task_from(task_ref: str, fields: Fields) -> Task:
     scope, operation_type, ttl_seconds, max_attempts, retry_when_lost, idempotency_key, fingerprint, *more = _decode(
         head
     )
-    priority, callback_url = more or (0, None)
+    priority, callback_url, caller = more or (0, None, None)
     # What the release before wrote has no checkpoint.
     row, progress, inputs, outcome, *saved = changing.decode().split("\n")
     updated, settled, attempt, started, worker_id, _ = _decode(row)
@@ -330,6 +332,7 @@ def task_from(task_ref: str, fields: Fields) -> Task:
         fingerprint=fingerprint,
         priority=priority,
         callback_url=callback_url,
+        caller=decode_caller(scope, caller),
         checkpoint=_saved(saved[0], large_questions) if saved else None,
         progress=decode_progress(progress or None),
         inputs=decode_inputs(_part(inputs, large_questions).partition("\n")[0] or None),

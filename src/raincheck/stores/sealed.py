@@ -1,4 +1,4 @@
-"""A store whose payloads nobody reads or makes who has the store alone: arguments, questions, results, notes.
+"""A store whose payloads nobody reads or makes who has the store alone: arguments, callers, questions, results, notes.
 
 What the store needs to find and order tasks stays in clear: ids, scopes, names of operations, statuses, times, error
 codes, idempotency keys. Whose task it is, of which operation and under which key is authenticated with every payload:
@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
+from raincheck.caller import Caller
 from raincheck.errors import StoreUnusable
 from raincheck.notes import CLEAR_KINDS, Note
 from raincheck.sealing import (
@@ -26,8 +27,8 @@ from raincheck.sealing import (
     keys_in_use,
     place_of,
 )
-from raincheck.store import Cursor, Inserted, Listener, Room, TaskStore, TaskSummary
-from raincheck.stores.payloads import decode_outcome, encode_outcome, encode_value
+from raincheck.store import Capabilities, Cursor, Inserted, Listener, Room, TaskStore, TaskSummary
+from raincheck.stores.payloads import decode_caller, decode_outcome, encode_caller, encode_outcome, encode_value
 from raincheck.stores.wrapper import StoreWrapper
 from raincheck.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, inflight_key
 
@@ -60,6 +61,11 @@ class SealedStore(StoreWrapper):
         self.sealer = sealer
         self._accept_plain = accept_plain
         self._passed_over: set[str] = set()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `TaskStore.capabilities`."""
+        return replace(self.inner.capabilities, seals=True)
 
     async def open(self) -> None:
         """See `TaskStore.open`.
@@ -186,6 +192,7 @@ class SealedStore(StoreWrapper):
             arguments=self._seal(task.arguments, place("arguments", task.fingerprint)),
             checkpoint=None if task.checkpoint is None else self._seal(task.checkpoint, place("checkpoint")),
             callback_url=None if url is None else self._seal_text(url, place("callback_url")),
+            caller=self._sealed_caller(task.called_by, place("caller")),
             progress=progress and replace(progress, message=self._sealed_message(progress.message, task)),
             inputs=tuple(self._sealed_input(each, place) for each in task.inputs),
             outcome=None if task.outcome is None else self._sealed_outcome(task.outcome, place("outcome", task.status)),
@@ -201,6 +208,7 @@ class SealedStore(StoreWrapper):
             arguments=self._open(task.arguments, place("arguments", task.fingerprint)),
             checkpoint=None if task.checkpoint is None else self._open(task.checkpoint, place("checkpoint")),
             callback_url=None if url is None else self._open_text(url, place("callback_url")),
+            caller=self._opened_caller(task, place("caller")),
             progress=self._opened_progress(task),
             inputs=tuple(self._opened_input(each, place) for each in task.inputs),
             outcome=None if outcome is None else self._opened_outcome(outcome, place("outcome", task.status)),
@@ -230,6 +238,17 @@ class SealedStore(StoreWrapper):
         asked, given = place.of_input(request)
         response = None if request.response is None else self._open(request.response, given)
         return replace(request, params=self._open(request.params, asked), response=response)
+
+    def _sealed_caller(self, caller: Caller, place: str) -> Caller:
+        return Caller(scope=caller.scope, claims={_SEALED: self.sealer.seal(encode_caller(caller) or "", place)})
+
+    def _opened_caller(self, task: Task, place: str) -> Caller | None:
+        # Sealed where nothing is known too: nobody is to make a task somebody's, or nobody's.
+        sealed = _sealed_text(task.called_by.claims)
+        if sealed is None:
+            return self._accepted(task.caller)
+        opened = decode_caller(task.scope, self.sealer.open(sealed, place))
+        return None if opened == Caller(scope=task.scope) else opened
 
     def _sealed_outcome(self, outcome: Outcome, place: str) -> Outcome:
         # The code of an error stays: stores list by it.

@@ -10,11 +10,13 @@ from raincheck.store import TaskSummary
 from raincheck.stores.moments import EPOCH, from_micros, micros_or_none, moment_or_none, to_micros
 from raincheck.stores.payloads import (
     decode_arguments,
+    decode_caller,
     decode_inputs,
     decode_outcome,
     decode_progress,
     decode_value,
     encode_arguments,
+    encode_caller,
     encode_inputs,
     encode_outcome,
     encode_progress,
@@ -25,6 +27,7 @@ from raincheck.task import Task, TaskStatus
 
 __all__ = [
     "ARGUMENTS",
+    "CALLER",
     "CHECKPOINT",
     "INPUTS",
     "OUTCOME",
@@ -41,7 +44,7 @@ __all__ = [
 SQL = load_statements("sqlite_queries.sql")
 """The statements of the SQLite store by name."""
 
-ARGUMENTS, INPUTS, OUTCOME, CHECKPOINT = 1, 2, 4, 8
+ARGUMENTS, INPUTS, OUTCOME, CHECKPOINT, CALLER = 1, 2, 4, 8, 16
 """The parts of a task that are kept apart where they are large: bits of `task.apart`, and `payload.part`."""
 
 Row = tuple[Any, ...]
@@ -79,6 +82,9 @@ def insert_row(task: Task) -> tuple[Row, Parts]:
     if len(arguments) > _INLINE:
         parts = (*parts, (ARGUMENTS, arguments))
         arguments = None
+    caller, large_caller = encode_caller(task.caller), False
+    if caller is not None and len(caller) > _INLINE:
+        parts, caller, large_caller = (*parts, (CALLER, caller)), None, True
     *changing, inputs, outcome, checkpoint, apart = columns
     row = (
         task.task_ref,
@@ -96,9 +102,10 @@ def insert_row(task: Task) -> tuple[Row, Parts]:
         inputs,
         outcome,
         checkpoint,
-        apart | (ARGUMENTS if arguments is None else 0),
+        apart | (ARGUMENTS if arguments is None else 0) | (CALLER if large_caller else 0),
         task.priority,
         None if task.callback_url is None else storable(task.callback_url),
+        caller,
     )
     return row, parts
 
@@ -194,6 +201,7 @@ def task_from(row: Row, connection: sqlite3.Connection) -> Task:
         checkpoint,
         priority,
         callback_url,
+        caller,
         apart,
     ) = row
     if apart:
@@ -205,6 +213,8 @@ def task_from(row: Row, connection: sqlite3.Connection) -> Task:
             outcome = _part(connection, task_id, OUTCOME)
         if apart & CHECKPOINT:
             checkpoint = _part(connection, task_id, CHECKPOINT)
+        if apart & CALLER:
+            caller = _part(connection, task_id, CALLER)
     return Task(
         task_ref=task_ref,
         scope=_text(scope),
@@ -229,6 +239,7 @@ def task_from(row: Row, connection: sqlite3.Connection) -> Task:
         fingerprint=fingerprint,
         priority=priority,
         callback_url=None if callback_url is None else _text(callback_url),
+        caller=decode_caller(_text(scope), caller),
         checkpoint=decode_value(checkpoint),
         progress=decode_progress(progress),
         inputs=decode_inputs(inputs),

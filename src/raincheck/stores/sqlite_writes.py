@@ -16,6 +16,7 @@ from raincheck.stores.room import check_room
 from raincheck.stores.sqlite_notes import note_row
 from raincheck.stores.sqlite_rows import (
     ARGUMENTS,
+    CALLER,
     CHECKPOINT,
     INPUTS,
     OUTCOME,
@@ -182,7 +183,7 @@ class Replace:
         task_id, _, before, apart_before, lease = found[0]
         if self._seen_lease is not None and lease != self._seen_lease:
             return False
-        apart |= apart_before & ARGUMENTS
+        apart |= apart_before & (ARGUMENTS | CALLER)
         if status == before and status not in _TERMINAL:
             # Spares the indexes that hold the status.
             same = (*columns[1:3], *columns[5:11], columns[12], columns[13], columns[15], apart, task_id)

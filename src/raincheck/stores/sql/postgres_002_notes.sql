@@ -1,9 +1,11 @@
--- Priorities, callbacks, checkpoints, and the notes beside the tasks. Processes of the release before go on meanwhile.
+-- Priorities, callbacks, callers, checkpoints, and the notes beside the tasks. Processes of the release before go on meanwhile.
 
 ALTER TABLE raincheck.task
     -- The negative of the priority: all of task_by_turn is in ascending order.
     ADD COLUMN turn smallint NOT NULL DEFAULT 0,
     ADD COLUMN callback_url text,
+    -- JSON as text, ASCII only.
+    ADD COLUMN caller text,
     ADD COLUMN checkpoint text;
 
 -- Claims and listings of what is pending read one range of this for each operation and priority there is; every other

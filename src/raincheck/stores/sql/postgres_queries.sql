@@ -31,7 +31,7 @@ WITH fresh AS MATERIALIZED (
         key_digest text, fingerprint text, status text, version bigint, change_id bigint, updated_at bigint,
         settled_at bigint, expires_at bigint, attempt integer, fence bigint, worker_id text, lease_until bigint,
         started_at bigint, due_at bigint, error_code text, progress text, arguments text, inputs text, outcome text,
-        turn smallint, callback_url text, checkpoint text
+        turn smallint, callback_url text, caller text, checkpoint text
     )
 ), ended AS MATERIALIZED (
     -- Those that lose their keys: to be removed, or to stay without.
@@ -54,7 +54,7 @@ WITH fresh AS MATERIALIZED (
         task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
         idempotency_key, key_digest, fingerprint, status, version, change_id, updated_at, settled_at, expires_at,
         attempt, fence, worker_id, lease_until, started_at, due_at, error_code, progress, arguments, inputs, outcome,
-        turn, callback_url, checkpoint
+        turn, callback_url, caller, checkpoint
     )
     -- The condition has the keys free before.
     SELECT * FROM fresh WHERE (SELECT count(*) FROM removed) + (SELECT count(*) FROM parted) >= 0
@@ -188,7 +188,8 @@ SELECT (SELECT count(*) FROM removed), (SELECT count(*) FROM forgotten);
 -- name: columns
 task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
 idempotency_key, fingerprint, status, version, updated_at, settled_at, expires_at, attempt, fence, worker_id,
-lease_until, started_at, progress, arguments, inputs, outcome, turn, callback_url, checkpoint;
+lease_until, started_at, progress, arguments, inputs, outcome, turn, callback_url, caller,
+checkpoint;
 
 -- name: get
 SELECT {columns} FROM raincheck.task WHERE task_ref = ANY(%(refs)s);

@@ -1,8 +1,11 @@
--- Priorities, where to call back, what an operation saved to go on from; and the notes beside the tasks.
+-- Priorities, where to call back, who called, what an operation saved to go on from; and the notes beside the tasks.
 
 ALTER TABLE task ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
 
 ALTER TABLE task ADD COLUMN callback_url TEXT;
+
+-- JSON; where it is too large to be rewritten with every change of the row it is in payload, and its bit in apart is 16.
+ALTER TABLE task ADD COLUMN caller TEXT;
 
 -- JSON; where it is too large to be rewritten with every change of the row it is in payload, and its bit in apart is 8.
 ALTER TABLE task ADD COLUMN checkpoint TEXT;

@@ -6,8 +6,8 @@ INSERT INTO task (
     task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
     idempotency_key, fingerprint, status, version, updated_at, settled_at, expires_at, attempt, fence, worker_id,
     lease_until, started_at, due_at, error_code, progress, arguments, inputs, outcome, checkpoint, apart, priority,
-    callback_url
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    callback_url, caller
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (scope, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
 
 -- A body that is the same as before dirties no page: SQLite compares.
@@ -60,7 +60,8 @@ DELETE FROM task WHERE id = ?;
 -- name: columns
 id, task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
 idempotency_key, fingerprint, status, version, updated_at, settled_at, expires_at, attempt, fence, worker_id,
-lease_until, started_at, progress, arguments, inputs, outcome, checkpoint, priority, callback_url, apart;
+lease_until, started_at, progress, arguments, inputs, outcome, checkpoint, priority, callback_url,
+caller, apart;
 
 -- name: get
 SELECT {columns} FROM task WHERE task_ref = ?;
