@@ -11,6 +11,7 @@ from typing import Any, Literal
 from raincheck.errors import ConfigurationError, OperationFailed
 from raincheck.operations.context import TaskCancelled, TaskContext
 from raincheck.operations.isolated import IsolatedExecutor
+from raincheck.operations.late_results import thrown_away
 from raincheck.operations.operation import Executor, Operation, Policy
 from raincheck.operations.signature import Signature, function_name
 from raincheck.operations.threads import THREADS
@@ -104,7 +105,7 @@ class PythonExecutor:
         """See `Executor`. `sys.exit` in the function ends the attempt, never the server."""
         call = partial(self._function, **self._signature.keywords(arguments, context))
         try:
-            return await (self._await(call) if self._is_async else self._in_thread(call))
+            return await (self._await(call) if self._is_async else self._in_thread(call, context))
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if context.cancelled or (task is not None and task.cancelling()):
@@ -124,8 +125,9 @@ class PythonExecutor:
         except BaseException as error:
             raise stopped(error) from error
 
-    async def _in_thread(self, call: Callable[[], Any]) -> Any:
-        value = await THREADS.run(partial(self._called, call), name=self._operation_type)
+    async def _in_thread(self, call: Callable[[], Any], context: TaskContext) -> Any:
+        late = partial(thrown_away, context)
+        value = await THREADS.run(partial(self._called, call), name=self._operation_type, late=late)
         if inspect.isawaitable(value):
 
             async def awaited() -> Any:
