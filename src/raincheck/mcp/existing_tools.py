@@ -32,6 +32,7 @@ from mcp_types.version import LATEST_MODERN_VERSION
 from pydantic import PrivateAttr
 
 from raincheck.errors import OperationFailed
+from raincheck.mcp.hosting import harmless_twice
 from raincheck.mcp.protocol_errors import protocol_error_outcome
 from raincheck.operations.context import TaskContext
 from raincheck.operations.foreign_json import NotJson, plain_json
@@ -194,4 +195,5 @@ def existing_tool_operation(server: MCPServer[Any], tool: Tool, policy: Policy) 
         policy=policy,
         title=tool.title,
         output_schema=tool.output_schema,
+        harmless_twice=harmless_twice(tool.annotations),
     )

@@ -32,6 +32,7 @@ from pydantic import PrivateAttr
 from pydantic_core import to_json
 
 from raincheck.errors import OperationFailed
+from raincheck.mcp.hosting import harmless_twice
 from raincheck.mcp.protocol_errors import protocol_error_outcome
 from raincheck.operations.context import TaskContext
 from raincheck.operations.foreign_json import NotJson, plain_json
@@ -219,4 +220,5 @@ def existing_tool_operation(server: FastMCP, tool: Tool, policy: Policy) -> Oper
         policy=policy,
         title=tool.title,
         output_schema=tool.output_schema,
+        harmless_twice=harmless_twice(tool.annotations),
     )

@@ -49,6 +49,11 @@ def python_operation(
     """
     if not callable(function):
         raise ConfigurationError(f"an operation needs a function, not a {type(function).__name__}")
+    if inspect.isasyncgenfunction(_underlying(function)):
+        raise ConfigurationError(
+            f"{function_name(function)}: an async generator cannot be an operation; collect what it yields and return "
+            "that, and report progress by a TaskContext"
+        )
     name = operation_type or _name(function)
     policy = policy or Policy()
     signature = Signature(function, name)
@@ -151,6 +156,13 @@ def stopped(error: BaseException) -> OperationFailed:
     if isinstance(error, SystemExit):
         return OperationFailed(f"the operation called sys.exit({error.code!r:.80}); it must return or raise instead")
     return OperationFailed(f"the operation raised {type(error).__name__}")
+
+
+def _underlying(function: Callable[..., Any]) -> Any:
+    """What a call of it runs: behind partials and decorators the function, of an object its `__call__`."""
+    while isinstance(function, partial):
+        function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return function if inspect.isroutine(function) else type(function).__call__
 
 
 def is_async(function: Callable[..., Any]) -> bool:

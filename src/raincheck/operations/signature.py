@@ -129,9 +129,18 @@ def function_name(function: Callable[..., Any]) -> str:
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
     try:
-        return inspect.signature(function)
+        return inspect.signature(_without_marks(function))
     except (TypeError, ValueError, NameError) as error:
         raise ConfigurationError(f"{function_name(function)}: its parameters are unknown: {error}") from error
+
+
+def _without_marks(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function; a `partial` as if `update_wrapper` had not said that it takes what the inner function takes."""
+    found: Any = inspect.unwrap(function, stop=lambda each: isinstance(each, partial))
+    if not isinstance(found, partial):
+        return function
+    bound = cast("partial[Any]", found)
+    return partial(_without_marks(bound.func), *bound.args, **bound.keywords)
 
 
 def _hints(function: Callable[..., Any], signature: inspect.Signature) -> dict[str, Any]:
