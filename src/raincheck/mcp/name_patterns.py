@@ -16,13 +16,13 @@ def is_named(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def naming_none(patterns: Iterable[str], names: Collection[str]) -> list[str]:
-    """For each pattern that names none of these tools a line that says so, with the near miss."""
-    return [
-        f"tools = {pattern!r} names no tool of this server{_instead(pattern, sorted(names))}"
+def naming_none(patterns: Iterable[str], names: Collection[str]) -> dict[str, str]:
+    """The patterns that name none of these tools, each with a line that says so, and the near miss."""
+    return {
+        pattern: f"tools = {pattern!r} names no tool of this server{_instead(pattern, sorted(names))}"
         for pattern in patterns
         if not any(fnmatchcase(name, pattern) for name in names)
-    ]
+    }
 
 
 def _instead(pattern: str, names: list[str]) -> str:

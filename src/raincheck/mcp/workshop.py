@@ -257,9 +257,10 @@ class Workshop:
         for name in existing:
             if name not in HANDLE_NAMES and is_named(name, self._patterns):
                 self._adopted_from(existing, name)
-        for line in naming_none(self._patterns, {*existing, *self._operations} - HANDLE_NAMES):
-            if line not in self._told:
-                self._told.add(line)
+        if existing:
+            untold = [each for each in self._patterns if each not in self._told]
+            for pattern, line in naming_none(untold, {*existing, *self._operations} - HANDLE_NAMES).items():
+                self._told.add(pattern)
                 logger.warning("%s", line)
 
     def _adopted_from(self, existing: Mapping[str, Callable[[Policy], Operation]], name: str) -> Operation | None:
