@@ -15,6 +15,7 @@ from referencing.jsonschema import DRAFT202012
 
 from raincheck.errors import ConfigurationError, InvalidParameters
 from raincheck.operations.argument_slips import as_declared
+from raincheck.operations.formats import FORMATS, format_checker
 from raincheck.operations.patterns import PatternRefused, matcher
 from raincheck.operations.problems import Problem, capped, invalid_parameters, named, shown
 from raincheck.operations.schema_keywords import (
@@ -23,7 +24,6 @@ from raincheck.operations.schema_keywords import (
     Choices,
     bounded_work,
     errors,
-    format_checker,
 )
 from raincheck.operations.values import stored_parameters
 
@@ -77,7 +77,7 @@ class ParameterSchema:
             raise ConfigurationError(f'{place}: type is {shown(whole["type"])}; allowed: "object"')
         try:
             # Patterns are for the engine that matches them to judge.
-            jsonschema.Draft202012Validator.check_schema(whole, format_checker=format_checker())
+            jsonschema.Draft202012Validator.check_schema(whole, format_checker=jsonschema.FormatChecker(formats=()))
         except SchemaError as error:
             where = ".".join(str(part) for part in error.absolute_path)
             raise ConfigurationError(f"{place}{'.' * bool(where)}{where}: {_told(error)}") from None
@@ -166,6 +166,10 @@ def _compiled(schema: Mapping[str, Any], place: str) -> dict[str, Any]:
         # A part that names a dialect would be checked by that dialect's own keywords.
         members.pop("$schema", None)
         _check_patterns(members, place)
+        if isinstance(members.get("format"), str) and members["format"] not in FORMATS:
+            raise ConfigurationError(
+                f"{place}: format {shown(members['format'])} would not be checked; allowed: {', '.join(FORMATS)}"
+            )
         if isinstance(members.get("enum"), list):
             members["enum"] = Choices(members["enum"])
         waiting += [members[key] for key in _ONE if key in members]
