@@ -18,6 +18,8 @@ from mcp.server.mcpserver import MCPServer
 from mcp_types import ToolAnnotations
 from pydantic import BaseModel, BeforeValidator, Field
 
+from raincheck.cli.check import warnings
+from raincheck.config import Settings
 from raincheck.mcp.extension import Raincheck
 from raincheck.mcp.name_patterns import naming_none
 from raincheck.operations.operation import Policy
@@ -29,6 +31,10 @@ Make = Callable[..., Raincheck]
 
 class Page(BaseModel):
     number: int
+
+
+class User(BaseModel):
+    user: str
 
 
 def _broken(value: Any) -> Any:
@@ -130,7 +136,12 @@ async def test_the_same_arguments_have_the_same_outcome_with_and_without_rainche
 async def test_what_the_tool_refuses_makes_no_task_and_is_told_in_one_line(make_raincheck: Make) -> None:
     rc = make_raincheck(tools="*")
     async with rc.running() as registry, Client(server_of(rc)) as client:
-        for name, arguments in [("count", {"n": "x"}), ("count", {}), ("page", {"page": {"number": []}})]:
+        wrong: list[tuple[str, dict[str, Any]]] = [
+            ("count", {"n": "x"}),
+            ("count", {}),
+            ("page", {"page": {"number": ""}}),
+        ]
+        for name, arguments in wrong:
             answer = (await client.call_tool(name, arguments)).structured_content
             assert answer is not None
             assert answer["error"]["code"] == "invalid_parameters", answer
@@ -323,3 +334,30 @@ async def test_a_server_whose_pattern_names_no_tool_says_so_once_when_it_starts(
         await client.list_tools()
     assert caplog.text.count("tools = 'slwo_*' names no tool of this server") == 1
     assert "'co*'" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("token", "user"), ""),
+        (("tokne",), "secrets names 'tokne', which is no parameter and no member of the result; did you mean token?"),
+        (("zzz",), "there are: token, user"),
+    ],
+)
+def test_a_secret_that_names_nothing_is_told_where_it_is_declared(
+    make_raincheck: Make, caplog: pytest.LogCaptureFixture, names: tuple[str, ...], told: str
+) -> None:
+    rc = make_raincheck()
+
+    @rc.operation(secrets=names)
+    def sign_in(token: str) -> User:
+        return User(user=token)
+
+    @rc.operation(secrets=("anything",))
+    def free(token: str) -> dict[str, Any]:
+        return {"anything": token}
+
+    warned = warnings(Settings(), rc.operations)
+    assert [each for each in warned if "secrets names" in each] == [each.getMessage() for each in caplog.records]
+    assert told in caplog.text
+    assert bool(told) is bool(caplog.records)

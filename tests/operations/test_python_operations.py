@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Annotated, Any, Literal, Optional
 
 import pytest
-from operations.running import Recorder, context_for, run, soon, start
+from operations.running import Recorder, context_for, run, soon, start, until
 from pydantic import BaseModel, Field, SecretStr
 
 from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed
@@ -457,6 +457,33 @@ async def test_a_generator_gives_what_it_yields(isolation: Any) -> None:
     assert await run(python_operation(counted, isolation=isolation), start=1) == [1, 2]
 
 
+@pytest.mark.parametrize("raises", [False, True])
+async def test_what_a_thread_returns_after_it_was_told_to_stop_is_told_and_thrown_away(
+    caplog: pytest.LogCaptureFixture, *, raises: bool
+) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow() -> str:
+        began.set()
+        go_on.wait(20)
+        if raises:
+            raise ValueError("the secret")
+        return "x" * 1000
+
+    operation = python_operation(slow)
+    running = start(operation, context_for(operation))
+    await asyncio.to_thread(began.wait, 20)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    go_on.set()
+    await until(lambda: "after it was told to stop" in caplog.text)
+    told = "raised ValueError after" if raises else "its result is thrown away (1002 bytes as JSON)"
+    assert told in caplog.text
+    assert "the secret" not in caplog.text
+    assert caplog.records[-1].__dict__["task_ref"] == "task-1"
+
+
 def lax(
     n: int,
     numbers: list[int],
@@ -471,6 +498,13 @@ def lax(
 @pytest.mark.parametrize("isolation", ["none", "process"])
 async def test_values_are_taken_as_pydantic_takes_them(isolation: Any) -> None:
     operation = python_operation(lax, isolation=isolation)
-    given = {"n": "3", "numbers": ["1", 2.0], "sure": "yes", "at": 1_700_000_000, "once": [1, 1, "1"], "price": 19.99}
+    given: dict[str, Any] = {
+        "n": "3",
+        "numbers": ["1", 2.0],
+        "sure": "yes",
+        "at": 1_700_000_000,
+        "once": [1, 1, "1"],
+        "price": 19.99,
+    }
     assert operation.executor.validate(given) == given
     assert await run(operation, **given) == [3, [1, 2], True, 2023, [1], 19.99]

@@ -65,6 +65,8 @@ def check(config: str | None, state_url: str | None, hash_token: bool, as_json: 
 
 def warnings(settings: Settings, operations: Mapping[str, Operation]) -> list[str]:
     """What is allowed, but perhaps not meant."""
+    from raincheck.operations.secret_names import secrets_of_nothing
+
     found: list[str] = []
     server = settings.server
     if not operations:
@@ -81,6 +83,7 @@ def warnings(settings: Settings, operations: Mapping[str, Operation]) -> list[st
         policy = operation.policy
         if not operation.description.strip():
             found.append(f"operation {name} has no description: a model would not know when to use it")
+        found += secrets_of_nothing(operation)
         if policy.timeout_seconds is not None and policy.timeout_seconds > policy.default_max_wait_seconds:
             found.append(
                 f"operation {name}: its deadline ({policy.default_max_wait_seconds:g} s) comes before its timeout "

@@ -54,6 +54,7 @@ from raincheck.operations.operation import (
     Policy,
     WithoutTasks,
 )
+from raincheck.operations.secret_names import secrets_of_nothing
 from raincheck.operations.webhook import Webhook
 from raincheck.polling.inline_wait import InlineWaits
 from raincheck.polling.patience import Patience
@@ -226,6 +227,8 @@ class Workshop:
         policy = _with_timeout(operation.policy, self._default_policy.timeout_seconds)
         executor = KeepsProtocolErrors(operation.executor)
         operation = self._usable(replace(operation, executor=executor, policy=policy))
+        for line in secrets_of_nothing(operation):
+            logger.warning("%s", line)
         self._operations[name] = operation
         self._register(operation)
 
