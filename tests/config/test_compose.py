@@ -34,7 +34,7 @@ def settings(text: str) -> Settings:
 
 
 def test_the_default_policy_is_that_of_an_operation_that_says_nothing() -> None:
-    assert default_policy(settings("")) == Policy()
+    assert default_policy(settings("")) == Policy(timeout_seconds=120)
     assert policy_of(settings('[operations.a]\nkind = "python"\ntarget = "a:b"'), "a") == Policy()
 
 

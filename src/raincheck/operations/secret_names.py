@@ -15,7 +15,7 @@ __all__ = ["secrets_of_nothing"]
 def secrets_of_nothing(operation: Operation) -> list[str]:
     """For each name in `secrets` of the operation that is surely mistaken a line that says so.
 
-    A result whose members no schema names may have any: of a name that may be one, only a near miss of a parameter is told.
+    A result may have any member where no schema names them: then only the near miss of a parameter is told.
     """
     parameters = _names(operation.executor.parameters_schema)
     members = _names(operation.output_schema)
