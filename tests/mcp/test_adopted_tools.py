@@ -311,6 +311,32 @@ async def test_a_result_that_comes_after_the_timeout_is_told_and_nothing_starts_
     assert "returned after it was told to stop: its result is thrown away (1002 bytes as JSON)" in caplog.text
 
 
+async def test_tools_that_run_as_tasks_leave_threads_to_the_others(make_raincheck: Make) -> None:
+    rc = make_raincheck(tools="slow", policy=Policy(mode="task"))
+    server = MCPServer[Any]("test", extensions=[rc])
+    go_on, at_work = threading.Event(), threading.Semaphore(0)
+
+    @server.tool()
+    def slow() -> str:
+        at_work.release()
+        go_on.wait(30)
+        return "done"
+
+    @server.tool()
+    def quick() -> str:
+        return "at once"
+
+    async with rc.running(), Client(server) as client, asyncio.timeout(30):
+        try:
+            for _ in range(45):
+                await client.call_tool("slow")
+            for _ in range(45):
+                assert await asyncio.to_thread(at_work.acquire, timeout=20)
+            assert not (await client.call_tool("quick")).is_error
+        finally:
+            go_on.set()
+
+
 # Patterns that name nothing.
 
 

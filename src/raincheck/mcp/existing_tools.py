@@ -34,9 +34,10 @@ from pydantic import PrivateAttr
 from raincheck.errors import OperationFailed
 from raincheck.mcp.hosting import harmless_twice
 from raincheck.mcp.protocol_errors import protocol_error_outcome
+from raincheck.mcp.tool_threads import in_own_thread
 from raincheck.operations.context import TaskContext
 from raincheck.operations.foreign_json import NotJson, plain_json
-from raincheck.operations.late_results import on_behalf_of, watched
+from raincheck.operations.late_results import on_behalf_of
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.own_checks import OwnChecks, object_schema
 from raincheck.task import Outcome, TaskError
@@ -139,12 +140,12 @@ class ExistingToolExecutor:
     async def _called(self, arguments: dict[str, Any], context: BackgroundContext) -> Any:
         """The result of the server's public `call_tool`, as the server itself makes it.
 
-        Where nothing of the server's own stands there, the tool's function is `watched` besides.
+        Where nothing of the server's own stands there, the tool's function is run by `in_own_thread`.
         """
         own = _own_tool(self._server, self._name)
         if own is None or getattr(self._server.call_tool, "__func__", None) is not MCPServer.call_tool:
             return await self._server.call_tool(self._name, arguments, context)
-        tool = own.model_copy(update={"fn": watched(own.fn)})
+        tool = own if own.is_async else own.model_copy(update={"fn": in_own_thread(own.fn), "is_async": True})
         return await tool.run(arguments, context, convert_result=True)
 
 

@@ -34,9 +34,10 @@ from pydantic_core import to_json
 from raincheck.errors import OperationFailed
 from raincheck.mcp.hosting import harmless_twice
 from raincheck.mcp.protocol_errors import protocol_error_outcome
+from raincheck.mcp.tool_threads import in_own_thread
 from raincheck.operations.context import TaskContext
 from raincheck.operations.foreign_json import NotJson, plain_json
-from raincheck.operations.late_results import on_behalf_of, watched
+from raincheck.operations.late_results import on_behalf_of
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.own_checks import OwnChecks, object_schema
 from raincheck.task import Outcome, TaskError
@@ -120,7 +121,8 @@ class FastMCPToolExecutor:
         self._server = server
         # FastMCP keeps what it makes of a function by the function, so that this is made once.
         own = isinstance(tool, FunctionTool)
-        self._tool = tool.model_copy(update={"fn": watched(tool.fn)}) if own else tool
+        threads = own and tool.run_in_thread
+        self._tool = tool.model_copy(update={"fn": in_own_thread(tool.fn, whole=True)}) if threads else tool
         self._schema = object_schema(tool.parameters)
         self._checks = _own_checks(server, tool) if own else OwnChecks(tool.name, tool.parameters, None)
 

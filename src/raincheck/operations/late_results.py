@@ -87,6 +87,4 @@ def watched(function: Callable[..., Any]) -> Callable[..., Any]:
                 lease.call_soon(returned)
             del value, error
 
-    # Not this function's own, where the other one has none: its signature says them.
-    run.__annotations__ = dict(getattr(function, "__annotations__", {}))
     return run

@@ -181,3 +181,30 @@ async def test_a_tool_runs_until_its_deadline_and_its_late_result_is_told(
     assert "thrown away (1002 bytes as JSON)" in caplog.text
     assert "default_max_wait_seconds of the operation" in caplog.text
     assert "tools = 'slwo_*' names no tool of this server; did you mean slow?" in caplog.text
+
+
+async def test_tools_that_run_as_tasks_leave_threads_to_the_others(store: Path) -> None:
+    rc = Raincheck(tools="slow", store=store, policy=Policy(mode="task"))
+    server = FastMCP("test")
+    server.add_extension(rc)
+    go_on, at_work = threading.Event(), threading.Semaphore(0)
+
+    @server.tool
+    def slow() -> str:
+        at_work.release()
+        go_on.wait(30)
+        return "done"
+
+    @server.tool
+    def quick() -> str:
+        return "at once"
+
+    async with Client(server) as client, asyncio.timeout(30):
+        try:
+            for _ in range(45):
+                await client.call_tool("slow")
+            for _ in range(45):
+                assert await asyncio.to_thread(at_work.acquire, timeout=20)
+            assert (await client.call_tool("quick")).data == "at once"
+        finally:
+            go_on.set()
