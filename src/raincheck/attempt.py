@@ -16,12 +16,12 @@ from raincheck.errors import InternalError, OperationFailed, RaincheckError, Tas
 from raincheck.local_paths import without_folders
 from raincheck.operations.callers import check_fresh
 from raincheck.operations.context import TaskContext
-from raincheck.operations.operation import Operation, Policy
+from raincheck.operations.operation import Operation
 from raincheck.results import outcome_of
 from raincheck.secrecy import marked, opened, outcome_scrubbed, texts_of, withheld, withholding, without
-from raincheck.task import Outcome, TaskError
+from raincheck.task import Outcome, Task, TaskError, TaskStatus
 
-__all__ = ["failure", "guarded", "timed_out", "worth_retrying"]
+__all__ = ["failure", "guarded", "log_deadline", "timed_out", "worth_retrying"]
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +70,31 @@ def failure(error: RaincheckError) -> Outcome:
     return Outcome(error=TaskError.from_exception(error))
 
 
-def timed_out(policy: Policy) -> TaskTimeout:
-    """The error of an attempt that ran into its timeout."""
-    seconds = policy.timeout_seconds
+def timed_out(operation: Operation, task_ref: str) -> TaskTimeout:
+    """The error of an attempt that ran into its timeout; the log says what to raise."""
+    seconds = operation.policy.attempt_seconds
+    logger.warning(
+        "operation %r was stopped after %g s; where it needs longer, raise its timeout_seconds",
+        operation.operation_type,
+        seconds,
+        extra={"task_ref": task_ref, "operation": operation.operation_type},
+    )
     return TaskTimeout(
         f"The operation ran longer than {seconds:g} s (timeout).",
+        retryable=operation.repeatable,
         details={"limit": "timeout", "phase": "processing", "seconds": seconds},
+    )
+
+
+def log_deadline(task: Task) -> None:
+    """Log that a task ends by its deadline, and what to raise."""
+    logger.warning(
+        "the deadline of a task of operation %r passed while it was %s: give it more time (default_max_wait_seconds of "
+        "the operation, max_wait_seconds of the call)%s",
+        task.operation_type,
+        task.status,
+        ", or more of them a place (max_concurrency of [execution])" if task.status is TaskStatus.PENDING else "",
+        extra={"task_ref": task.task_ref, "operation": task.operation_type},
     )
 
 

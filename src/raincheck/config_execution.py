@@ -41,7 +41,11 @@ class ExecutionSettings(Section):
     max_concurrency: int = Field(
         default=50, ge=0, le=100_000, description="How many tasks run at once in this process; 0: it only accepts them."
     )
-    default_timeout_seconds: Duration = Field(default=120, description="The timeout: the bound on one attempt's run.")
+    default_timeout_seconds: Duration = Field(
+        default=120,
+        description="The timeout: the bound on one attempt's run, of declared operations. Tools that `tools=` names "
+        "have none: their deadline ends them.",
+    )
     default_max_wait_seconds: Duration = Field(
         default=3600, description="The deadline, counted from acceptance, where the caller names none."
     )

@@ -190,17 +190,16 @@ class OperationFailed(TaskFailure):
 
 class TaskTimeout(TaskFailure):
     """A time limit passed. `details`: `limit` ("timeout" | "deadline"), `phase` ("pending" | "processing" |
-    "input_required") and `seconds`."""
+    "input_required") and `seconds`. Retryable where nothing had begun, or running twice is declared harmless."""
 
     code = "timeout"
-    default_retryable = True
 
 
 class WorkerLost(TaskFailure):
-    """The worker that ran the task died or lost its lease, and the operation may not run again by itself."""
+    """The worker that ran the task died or lost its lease, and the operation may not run again by itself. Retryable
+    where running twice is declared harmless (`on_worker_lost = "retry"`)."""
 
     code = "worker_lost"
-    default_retryable = True
 
 
 class UpstreamError(TaskFailure):

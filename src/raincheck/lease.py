@@ -157,7 +157,7 @@ class Lease:
         return self.revoked or (needed and elapsed() >= self.until)
 
     def thread_works(self) -> Callable[[], None]:
-        """A thread works under the lease; to be called on the event loop when it has returned."""
+        """A thread works under the lease (said in any thread); to be called on the event loop when it has returned."""
         returned = self._loop.create_future()
         self.threads.add(returned)
 
@@ -166,6 +166,11 @@ class Lease:
             returned.set_result(None)
 
         return has_returned
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call it on the lease's event loop; from any thread. A loop that is closed has nobody to be told."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback)
 
     def wait(self) -> asyncio.Future[None]:
         """Done at the next news of the lease; to be given to `waited` afterwards."""

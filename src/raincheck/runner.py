@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from raincheck.attempt import failure, guarded, timed_out, worth_retrying
+from raincheck.attempt import failure, guarded, log_deadline, timed_out, worth_retrying
 from raincheck.callbacks import Callbacks
 from raincheck.changes import Changes, Watch
 from raincheck.elapsed import elapsed
@@ -274,9 +274,10 @@ class Runner:
     def _event_of(self, run: Run, interrupted: Interrupted) -> Event | None:
         match interrupted.reason:
             case "timeout":
-                return Settle(fence=run.fence, outcome=failure(timed_out(run.operation.policy)))
+                return Settle(fence=run.fence, outcome=failure(timed_out(run.operation, run.task_ref)))
             case "deadline":
-                return DeadlinePassed()
+                log_deadline(run.task)
+                return DeadlinePassed(repeatable=run.operation.repeatable)
             case "shutdown":
                 return Release(fence=run.fence)
             case "settled" | "lost":
@@ -313,7 +314,7 @@ class Runner:
         operation = run.operation
         code = driven(partial(_begun, operation, run), run.lease)
         run.body = body = asyncio.create_task(code, name=f"raincheck:{operation.operation_type}")
-        run.start_timer(operation.policy.timeout_seconds)
+        run.start_timer(operation.policy.attempt_seconds)
         patience = _STUBBORN_SECONDS
         try:
             await run.until_stopped(body)
@@ -326,7 +327,7 @@ class Runner:
         if body.done() and not body.cancelled() and reason in (None, "timeout"):
             outcome = body.result()
             # A body that blocked the loop past its timeout comes back as if nothing were; the limit holds all the same.
-            return failure(timed_out(operation.policy)) if overran and outcome.error is None else outcome
+            return failure(timed_out(operation, run.task_ref)) if overran and outcome.error is None else outcome
         assert reason is not None
         if reason in ("settled", "deadline") or (reason == "timeout" and last):
             # What it was is settled now; its end may take a little longer and nobody needs to wait for it.
@@ -336,7 +337,7 @@ class Runner:
             # What starts next, here or elsewhere, must not work beside a thread of this attempt.
             ended = ended and await self._threads_returned(run, patience)
         if reason == "timeout" and not last and ended:
-            return failure(timed_out(operation.policy))
+            return failure(timed_out(operation, run.task_ref))
         if reason == "shutdown" and not ended:
             # It still runs: the lease must run out before somebody else may start it.
             raise Interrupted("lost")

@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
+from raincheck.attempt import log_deadline
 from raincheck.clock import StoreClock
 from raincheck.elapsed import elapsed
 from raincheck.errors import StoreError
@@ -133,13 +134,15 @@ class Sweeper:
         note = await due_with(self._store, task, swept, now)
         if not await self._store.replace(swept, seen_lease=seen_lease, note=note):
             return False
-        logger.info(
-            "%s: %s -> %s",
-            "deadline passed" if isinstance(event, DeadlinePassed) else "worker lost",
-            task.status,
-            swept.status,
-            extra={"task_ref": task.task_ref, "operation": task.operation_type},
-        )
+        if isinstance(event, DeadlinePassed):
+            log_deadline(task)
+        else:
+            logger.info(
+                "worker lost: %s -> %s",
+                task.status,
+                swept.status,
+                extra={"task_ref": task.task_ref, "operation": task.operation_type},
+            )
         if swept.status is TaskStatus.PENDING:
             await self._returned(swept)
         return True

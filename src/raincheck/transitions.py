@@ -125,7 +125,13 @@ class LeaseExpired:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeadlinePassed:
-    """The sweeper or the worker found that the deadline is over."""
+    """The sweeper or the worker found that the deadline is over.
+
+    Attributes:
+        repeatable: Whether running the task's operation twice is declared harmless, beside `Task.retry_when_lost`.
+    """
+
+    repeatable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -280,7 +286,8 @@ def _lost(task: Task, now: datetime, why: str, *, killed_it: bool) -> Task:
         message = f"The task was given up after {task.attempt} starts: {why} each time."
     else:
         message = f"The task was started and then {why}; it may have taken effect and was not run again."
-    error = TaskError.from_exception(WorkerLost(message, details={"attempts": task.attempt}))
+    lost = WorkerLost(message, retryable=task.retry_when_lost, details={"attempts": task.attempt})
+    error = TaskError.from_exception(lost)
     return _settled(task, now, TaskStatus.FAILED, Outcome(error=error))
 
 
@@ -303,6 +310,7 @@ def _deadline(task: Task, event: DeadlinePassed, now: datetime) -> Task:
     seconds = round((task.deadline_at - task.created_at).total_seconds(), 3)
     error = TaskTimeout(
         f"The task was not settled within {seconds:g} s of its acceptance (deadline); it was {task.status}.",
+        retryable=event.repeatable or task.retry_when_lost or not task.attempt,
         details={"limit": "deadline", "phase": str(task.status), "seconds": seconds},
     )
     return _settled(task, now, TaskStatus.FAILED, Outcome(error=TaskError.from_exception(error)))

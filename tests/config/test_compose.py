@@ -34,8 +34,8 @@ def settings(text: str) -> Settings:
 
 
 def test_the_default_policy_is_that_of_an_operation_that_says_nothing() -> None:
-    assert default_policy(settings("")) == Policy()
-    assert policy_of(settings('[operations.a]\nkind = "python"\ntarget = "a:b"'), "a") == Policy()
+    assert default_policy(settings("")) == Policy(timeout_seconds=120)
+    assert policy_of(settings('[operations.a]\nkind = "python"\ntarget = "a:b"'), "a") == Policy(timeout_seconds=120)
 
 
 def test_an_operation_inherits_what_it_does_not_say() -> None:

@@ -111,7 +111,7 @@ async def test_the_timeout_bounds_one_run(lab: Lab) -> None:
         error = error_of(await run(service, "slow"))
         await asyncio.wait_for(stopped.wait(), 5)
     assert error.code == "timeout"
-    assert error.retryable
+    assert not error.retryable
     assert error.details == {"limit": "timeout", "phase": "processing", "seconds": 0.1}
 
 

@@ -259,7 +259,7 @@ def test_a_lost_task_that_may_not_run_again_has_failed_as_worker_lost() -> None:
     lost = transition(in_status(TaskStatus.PROCESSING), LeaseExpired(), after(31))
     assert lost.outcome is not None
     assert lost.outcome.error is not None
-    assert (lost.outcome.error.code, lost.outcome.error.retryable) == ("worker_lost", True)
+    assert (lost.outcome.error.code, lost.outcome.error.retryable) == ("worker_lost", False)
     assert lost.outcome.error.details == {"attempts": 1}
     assert "was not run again" in lost.outcome.error.message
 
@@ -276,9 +276,29 @@ def test_a_task_that_loses_its_workers_is_given_up_after_so_many_starts(max_atte
     assert task.status is TaskStatus.FAILED
     assert task.outcome is not None
     assert task.outcome.error is not None
-    assert task.outcome.error.code == "worker_lost"
+    assert (task.outcome.error.code, task.outcome.error.retryable) == ("worker_lost", True)
     assert task.outcome.error.details == {"attempts": max_attempts}
     assert f"given up after {max_attempts} starts" in task.outcome.error.message
+
+
+@pytest.mark.parametrize(
+    ("task", "event", "retryable"),
+    [
+        (pending(), DeadlinePassed(), True),
+        (in_status(TaskStatus.PROCESSING), DeadlinePassed(), False),
+        (in_status(TaskStatus.INPUT_REQUIRED), DeadlinePassed(), False),
+        (in_status(TaskStatus.PROCESSING, retry=True), DeadlinePassed(), True),
+        (in_status(TaskStatus.PROCESSING), DeadlinePassed(repeatable=True), True),
+        (replace(pending(), attempt=1, checkpoint={"job": 7}), DeadlinePassed(), False),
+    ],
+)
+def test_what_had_begun_invites_to_call_again_where_running_it_twice_is_declared_harmless(
+    task: Task, event: Event, retryable: bool
+) -> None:
+    over = transition(task, event, LATE)
+    assert over.outcome is not None
+    assert over.outcome.error is not None
+    assert (over.outcome.error.code, over.outcome.error.retryable) == ("timeout", retryable)
 
 
 # Questions.

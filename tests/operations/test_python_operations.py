@@ -10,12 +10,13 @@ import json
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal, Optional
 
 import pytest
-from operations.running import Recorder, context_for, run, soon, start
+from operations.running import Recorder, context_for, run, soon, start, until
 from pydantic import BaseModel, Field, SecretStr
 
 from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed
@@ -394,3 +395,116 @@ async def test_stored_parameters_that_no_longer_fit_fail_the_task() -> None:
     operation = python_operation(report)
     with pytest.raises(OperationFailed, match=r"as it is now: .*day: required"):
         await operation.executor.run({}, context_for(operation))
+
+
+def bound(a: int, b: int) -> int:
+    """Add them."""
+    return a + b
+
+
+BOUND = functools.update_wrapper(functools.partial(bound, 1), bound)
+
+
+@functools.wraps(BOUND)
+def around_a_partial(*given: Any, **named: Any) -> int:
+    return BOUND(*given, **named)
+
+
+@functools.wraps(bound)
+def around(*given: Any, **named: Any) -> int:
+    return bound(*given, **named)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        functools.partial(bound, 1),
+        BOUND,
+        around_a_partial,
+        functools.update_wrapper(functools.partial(around, 1), around),
+    ],
+)
+async def test_a_partial_does_not_ask_for_what_is_bound_already(function: Any) -> None:
+    operation = python_operation(function, operation_type="bound")
+    assert operation.executor.parameters_schema["required"] == ["b"]
+    assert await run(operation, b="2") == 3
+    assert "unknown parameter" in refused(operation, a=1, b=2).message
+
+
+async def yields_later() -> Any:
+    yield 1
+
+
+class YieldsLater:
+    async def __call__(self) -> Any:
+        yield 1
+
+
+@pytest.mark.parametrize("function", [yields_later, functools.partial(yields_later), YieldsLater()])
+def test_an_async_generator_is_refused_when_it_is_declared(function: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"ields_?[lL]ater: an async generator cannot be an operation") as told:
+        python_operation(function, operation_type="later")
+    assert "\n" not in str(told.value)
+
+
+def counted(start: int) -> Iterator[int]:
+    yield start
+    yield start + 1
+
+
+@pytest.mark.parametrize("isolation", ["none", "process"])
+async def test_a_generator_gives_what_it_yields(isolation: Any) -> None:
+    assert await run(python_operation(counted, isolation=isolation), start=1) == [1, 2]
+
+
+@pytest.mark.parametrize("raises", [False, True])
+async def test_what_a_thread_returns_after_it_was_told_to_stop_is_told_and_thrown_away(
+    caplog: pytest.LogCaptureFixture, *, raises: bool
+) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow() -> str:
+        began.set()
+        go_on.wait(20)
+        if raises:
+            raise ValueError("the secret")
+        return "x" * 1000
+
+    operation = python_operation(slow)
+    running = start(operation, context_for(operation))
+    await asyncio.to_thread(began.wait, 20)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    go_on.set()
+    await until(lambda: "after it was told to stop" in caplog.text)
+    told = "raised ValueError after" if raises else "its result is thrown away (1002 bytes as JSON)"
+    assert told in caplog.text
+    assert "the secret" not in caplog.text
+    assert caplog.records[-1].__dict__["task_ref"] == "task-1"
+
+
+def lax(
+    n: int,
+    numbers: list[int],
+    sure: bool,
+    at: datetime.datetime,
+    once: set[int],
+    price: Annotated[float, Field(multiple_of=0.01)],
+) -> list[Any]:
+    return [n, numbers, sure, at.year, sorted(once), price]
+
+
+@pytest.mark.parametrize("isolation", ["none", "process"])
+async def test_values_are_taken_as_pydantic_takes_them(isolation: Any) -> None:
+    operation = python_operation(lax, isolation=isolation)
+    given: dict[str, Any] = {
+        "n": "3",
+        "numbers": ["1", 2.0],
+        "sure": "yes",
+        "at": 1_700_000_000,
+        "once": [1, 1, "1"],
+        "price": 19.99,
+    }
+    assert operation.executor.validate(given) == given
+    assert await run(operation, **given) == [3, [1, 2], True, 2023, [1], 19.99]

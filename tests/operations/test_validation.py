@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from raincheck.errors import ConfigurationError, InvalidParameters
+from raincheck.operations.formats import FORMATS
 from raincheck.operations.json_equality import canonical
 from raincheck.operations.operation import Operation
 from raincheck.operations.python import python_operation
@@ -39,6 +40,53 @@ def refusal(schema: ParameterSchema, value: Any) -> str:
     assert "\n" not in message
     assert len(message) < 700
     return message
+
+
+FITTING: dict[str, tuple[list[str], list[str]]] = {
+    "date-time": (
+        ["2026-11-30T10:00:00Z", "2026-11-30t10:00:00.25+02:00", "1990-12-31T23:59:60Z"],
+        [
+            "soon",
+            "2026-11-30",
+            "2026-11-30T10:00:00",
+            "2026-02-30T10:00:00Z",
+            "2026-11-30T25:00:00Z",
+            "2026-11-30T10:00:00Z\n",
+        ],
+    ),
+    "date": (["2026-11-30"], ["2026-11-31", "30.11.2026"]),
+    "time": (["10:00:00Z", "10:00:00-05:30"], ["10:00", "24:00:00Z"]),
+    "duration": (["P1D", "PT1H30M", "P3W"], ["P", "PT", "1D", "P1D2W"]),
+    "email": (["a@example.com"], ["a"]),
+    "hostname": (["a", "a-b.example.com"], ["-a", "a..b", "a_b", "a" * 64, "a." * 127 + "a"]),
+    "ipv4": (["127.0.0.1"], ["127.0.0.256"]),
+    "ipv6": (["::1"], ["1"]),
+    "uri": (["https://example.com/a?b=%20#c", "urn:a:b"], ["example.com", "https://a b", "a:%2"]),
+    "uri-reference": (["../a", "#b", ""], ["a b"]),
+    "uuid": (["2eb8aa08-aa98-11ea-b4aa-73b441d16380"], ["2eb8"]),
+    "json-pointer": (["", "/a~1b"], ["a", "/~2"]),
+    "relative-json-pointer": (["0#", "1/a"], ["/a", "01"]),
+}
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_a_format_that_may_be_declared_is_checked(name: str) -> None:
+    fitting, others = FITTING[name]
+    schema = schema_of({"type": "string", "format": name})
+    assert [refusal(schema, text) for text in fitting] == [""] * len(fitting)
+    for text in others:
+        assert f'x: should be in the format "{name}"' in refusal(schema, text), text
+
+
+def test_a_format_that_would_not_be_checked_is_refused_when_it_is_declared() -> None:
+    assert set(FITTING) | {"idn-email", "regex"} == set(FORMATS)
+    for part in ({"format": "int64"}, {"items": {"anyOf": [{"format": "uri-template"}]}}):
+        with pytest.raises(
+            ConfigurationError, match=r"format .* would not be checked; allowed: date, date-time, "
+        ) as told:
+            schema_of(part)
+        assert "\n" not in str(told.value)
+    assert refusal(schema_of({"const": {"format": "int64"}}), {"format": "int64"}) == ""
 
 
 def nested(levels: int, inner: Any, name: str = "l") -> Any:
@@ -125,6 +173,8 @@ COSTLY: dict[str, tuple[Any, Any, Any, str]] = {
         [{"a": i} for i in range(MANY)],
         "",
     ),
+    "a price": ({"multipleOf": 0.01}, None, 19.99, ""),
+    "no price": ({"multipleOf": 0.01}, None, 19.995, "multiple of 0.01"),
     "a multiple in decimal": ({"multipleOf": 0.1}, None, 0.3, ""),
     "no multiple in decimal": ({"multipleOf": 0.1}, None, 0.35, "multiple of 0.1"),
     "a multiple of a huge number": ({"multipleOf": 1e-300}, None, 1e300, ""),

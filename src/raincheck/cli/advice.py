@@ -157,7 +157,7 @@ def _timeout(runs: Durations, history: History, present: Policy | None, reasons:
     p999, longest = runs.quantile(0.999), runs.buckets[-1].upto
     if known and cut / known > _CUT_SHARE:
         limit = history.ran_cut.quantile(1.0) or longest
-        limit = max(limit, 0.0 if present is None else present.timeout_seconds)
+        limit = max(limit, 0.0 if present is None else present.timeout_seconds or 0.0)
         reasons.append(f"{cut / known:.1%} ran into a timeout of about {said(limit)}: what they need is not known")
         if cut / known > _MANY_CUT:
             reasons.append("so many look like hanging rather than slow: find out which before you give them more time")

@@ -136,8 +136,9 @@ def _present(policy: Policy) -> str:
     seconds = policy.inline_wait_seconds
     shown = seconds if seconds == "auto" else f"{seconds:g}"
     wait = f", inline_wait_seconds {shown}" if policy.mode == "auto" else ""
+    timeout = "unset" if policy.timeout_seconds is None else f"{policy.timeout_seconds:g}"
     breaker = ", a breaker" if policy.breaker is not None else ""
-    return f"mode {policy.mode}{wait}, timeout_seconds {policy.timeout_seconds:g}{breaker}"
+    return f"mode {policy.mode}{wait}, timeout_seconds {timeout}{breaker}"
 
 
 def _seconds(value: float | None) -> str:

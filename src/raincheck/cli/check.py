@@ -65,6 +65,8 @@ def check(config: str | None, state_url: str | None, hash_token: bool, as_json: 
 
 def warnings(settings: Settings, operations: Mapping[str, Operation]) -> list[str]:
     """What is allowed, but perhaps not meant."""
+    from raincheck.operations.secret_names import secrets_of_nothing
+
     found: list[str] = []
     server = settings.server
     if not operations:
@@ -81,14 +83,15 @@ def warnings(settings: Settings, operations: Mapping[str, Operation]) -> list[st
         policy = operation.policy
         if not operation.description.strip():
             found.append(f"operation {name} has no description: a model would not know when to use it")
-        if policy.timeout_seconds > policy.default_max_wait_seconds:
+        found += secrets_of_nothing(operation)
+        if policy.timeout_seconds is not None and policy.timeout_seconds > policy.default_max_wait_seconds:
             found.append(
                 f"operation {name}: its deadline ({policy.default_max_wait_seconds:g} s) comes before its timeout "
                 f"({policy.timeout_seconds:g} s); raise default_max_wait_seconds"
             )
-        if policy.mode == "inline" and policy.timeout_seconds > _PATIENCE_SECONDS:
+        if policy.mode == "inline" and policy.attempt_seconds > _PATIENCE_SECONDS:
             found.append(
-                f'operation {name}: mode "inline" with a timeout of {policy.timeout_seconds:g} s is longer than most '
+                f'operation {name}: mode "inline" with a timeout of {policy.attempt_seconds:g} s is longer than most '
                 'clients wait; use "auto"'
             )
     return found
@@ -215,7 +218,7 @@ def _row(operation: Mapping[str, Any]) -> list[str]:
         operation["operation_type"],
         operation["kind"],
         operation["mode"],
-        span(operation["timeout_seconds"]),
+        "none" if operation["timeout_seconds"] is None else span(operation["timeout_seconds"]),
         span(operation["default_max_wait_seconds"]),
         span(operation["ttl_seconds"]),
         operation["on_worker_lost"],

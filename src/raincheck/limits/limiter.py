@@ -201,7 +201,7 @@ class Limiter:
             yield call
             return
         ref = OUTSIDE + secrets.token_hex(12)
-        seconds = policy.timeout_seconds + _GRACE_SECONDS
+        seconds = policy.attempt_seconds + _GRACE_SECONDS
         if policy.breaker is not None:
             lapses_at = self._clock() + timedelta(seconds=seconds + policy.permit_wait_seconds)
             await self._breakers.admit(name, policy.breaker, ref, scope=scope, lapses_at=lapses_at)

@@ -16,6 +16,8 @@ from mcp.server.elicitation import (
 )
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool as RegisteredTool
+from mcp.server.mcpserver.tools import ToolManager
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
     CallToolResult,
@@ -30,13 +32,15 @@ from mcp_types.version import LATEST_MODERN_VERSION
 from pydantic import PrivateAttr
 
 from raincheck.errors import OperationFailed
+from raincheck.mcp.hosting import harmless_twice
 from raincheck.mcp.protocol_errors import protocol_error_outcome
 from raincheck.mcp.restored_caller import restored_caller
+from raincheck.mcp.tool_threads import in_own_thread
 from raincheck.operations.context import TaskContext
-from raincheck.operations.costly_types import CostlyTypes
 from raincheck.operations.foreign_json import NotJson, plain_json
+from raincheck.operations.late_results import on_behalf_of
 from raincheck.operations.operation import Operation, Policy
-from raincheck.operations.schema import ParameterSchema
+from raincheck.operations.own_checks import OwnChecks, object_schema
 from raincheck.task import Outcome, TaskError
 
 __all__ = ["existing_tool_operation"]
@@ -101,22 +105,17 @@ class ExistingToolExecutor:
     def __init__(self, server: MCPServer[Any], tool: Tool) -> None:
         self._server = server
         self._name = tool.name
-        # The SDK's tools pass over what they don't know, and stay as they are.
-        schema = {"additionalProperties": True, **tool.input_schema}
-        self._parameters = ParameterSchema(schema, tool.name, checked_elsewhere=True)
-        # The tool's own types are checked by pydantic when it runs.
-        self._costly = CostlyTypes(self._parameters.schema)
+        self._schema = object_schema(tool.input_schema)
+        self._checks = _own_checks(server, tool)
 
     @property
     def parameters_schema(self) -> Mapping[str, Any]:
         """See `Executor.parameters_schema`."""
-        return self._parameters.schema
+        return self._schema
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """See `Executor.validate`."""
-        checked = self._parameters.validate(arguments)
-        self._costly.check(self._parameters.operation_type, checked)
-        return checked
+        return self._checks.validate(arguments)
 
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Outcome:
         """See `Executor.run`: the whole tool result is kept, and a JSON-RPC error as it is."""
@@ -124,8 +123,8 @@ class ExistingToolExecutor:
         try:
             while True:
                 tool_context = BackgroundContext(self._server, context, answers)
-                with restored_caller(context.caller):
-                    result = await self._server.call_tool(self._name, dict(arguments), tool_context)
+                with restored_caller(context.caller), on_behalf_of(context):
+                    result = await self._called(dict(arguments), tool_context)
                 if isinstance(result, CallToolResult):
                     break
                 answers = await _answered(result, context)
@@ -144,6 +143,17 @@ class ExistingToolExecutor:
         text = next((block["text"] for block in dumped["content"] if block.get("type") == "text"), "The tool failed.")
         return Outcome(mcp_result=dumped, error=TaskError(code=OperationFailed.code, message=text))
 
+    async def _called(self, arguments: dict[str, Any], context: BackgroundContext) -> Any:
+        """The result of the server's public `call_tool`, as the server itself makes it.
+
+        Where nothing of the server's own stands there, the tool's function is run by `in_own_thread`.
+        """
+        own = _own_tool(self._server, self._name)
+        if own is None or getattr(self._server.call_tool, "__func__", None) is not MCPServer.call_tool:
+            return await self._server.call_tool(self._name, arguments, context)
+        tool = own if own.is_async else own.model_copy(update={"fn": in_own_thread(own.fn), "is_async": True})
+        return await tool.run(arguments, context, convert_result=True)
+
 
 async def _answered(asked: InputRequiredResult, context: TaskContext) -> InputResponseRequestParams:
     """Put a round's questions (SEP-2322) as the task's own, side by side; the params of the next round."""
@@ -156,6 +166,23 @@ async def _answered(asked: InputRequiredResult, context: TaskContext) -> InputRe
     )
     return InputResponseRequestParams.model_validate(
         {"inputResponses": dict(zip(questions, given, strict=True)), "requestState": asked.request_state}
+    )
+
+
+def _own_tool(server: MCPServer[Any], name: str) -> RegisteredTool | None:
+    """The tool as the server runs it; the SDK has no public way to it."""
+    manager: ToolManager | None = getattr(server, "_tool_manager", None)
+    return None if manager is None else manager.get_tool(name)
+
+
+def _own_checks(server: MCPServer[Any], tool: Tool) -> OwnChecks:
+    own = _own_tool(server, tool.name)
+    if own is None:
+        return OwnChecks(tool.name, tool.input_schema, None)
+    taken = own.fn_metadata
+    model = taken.arg_model
+    return OwnChecks(
+        tool.name, tool.input_schema, model.model_validate, model.__pydantic_core_schema__, taken.pre_parse_json
     )
 
 
@@ -175,4 +202,5 @@ def existing_tool_operation(server: MCPServer[Any], tool: Tool, policy: Policy) 
         policy=policy,
         title=tool.title,
         output_schema=tool.output_schema,
+        harmless_twice=harmless_twice(tool.annotations),
     )

@@ -7,15 +7,16 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_type_hints
 
 from fastmcp import Context, FastMCP
 from fastmcp.exceptions import FastMCPError
 from fastmcp.server import dependencies
-from fastmcp.server.dependencies import fastmcp_request_ctx
+from fastmcp.server.dependencies import fastmcp_request_ctx, without_injected_parameters
 from fastmcp.server.elicitation import (
     CancelledElicitation,
     DeclinedElicitation,
@@ -23,19 +24,24 @@ from fastmcp.server.elicitation import (
     parse_elicit_response_type,
 )
 from fastmcp.tools.base import InputRequiredToolResult, Tool, ToolResult
+from fastmcp.tools.function_tool import FunctionTool
+from fastmcp.utilities.types import get_cached_typeadapter
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
 from pydantic import PrivateAttr
+from pydantic_core import to_json
 
 from raincheck.caller import Caller
 from raincheck.errors import OperationFailed
+from raincheck.mcp.hosting import harmless_twice
 from raincheck.mcp.protocol_errors import protocol_error_outcome
 from raincheck.mcp.restored_caller import restored_caller
+from raincheck.mcp.tool_threads import in_own_thread
 from raincheck.operations.context import TaskContext
-from raincheck.operations.costly_types import CostlyTypes
 from raincheck.operations.foreign_json import NotJson, plain_json
+from raincheck.operations.late_results import on_behalf_of
 from raincheck.operations.operation import Operation, Policy
-from raincheck.operations.schema import ParameterSchema
+from raincheck.operations.own_checks import OwnChecks, object_schema
 from raincheck.task import Outcome, TaskError
 
 __all__ = ["AnsweredTool", "existing_tool_operation"]
@@ -120,26 +126,26 @@ class FastMCPToolExecutor:
 
     def __init__(self, server: FastMCP, tool: Tool) -> None:
         self._server = server
-        self._tool = tool
-        self._parameters = ParameterSchema(dict(tool.parameters), tool.name, checked_elsewhere=True)
-        # The tool's own types are checked by pydantic when it runs.
-        self._costly = CostlyTypes(self._parameters.schema)
+        # FastMCP keeps what it makes of a function by the function, so that this is made once.
+        own = isinstance(tool, FunctionTool)
+        threads = own and tool.run_in_thread
+        self._tool = tool.model_copy(update={"fn": in_own_thread(tool.fn, whole=True)}) if threads else tool
+        self._schema = object_schema(tool.parameters)
+        self._checks = _own_checks(server, tool) if own else OwnChecks(tool.name, tool.parameters, None)
 
     @property
     def parameters_schema(self) -> Mapping[str, Any]:
         """See `Executor.parameters_schema`."""
-        return self._parameters.schema
+        return self._schema
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """See `Executor.validate`."""
-        checked = self._parameters.validate(arguments)
-        self._costly.check(self._parameters.operation_type, checked)
-        return checked
+        return self._checks.validate(arguments)
 
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Outcome:
         """See `Executor.run`: the whole tool result is kept, and a JSON-RPC error as it is."""
         try:
-            with _outside_any_request(context.caller):
+            with _outside_any_request(context.caller), on_behalf_of(context):
                 async with BackgroundContext(self._server, context):
                     result = await self._tool.run(dict(arguments))
         except MCPError as error:
@@ -160,6 +166,33 @@ class FastMCPToolExecutor:
         masked = getattr(self._server, "_mask_error_details", True)
         text = f"Error calling tool {self._tool.name!r}"
         return text if masked else f"{text}: {error}"
+
+
+def _own_checks(server: FastMCP, tool: FunctionTool) -> OwnChecks:
+    """FastMCP checks arguments in one with the call of the function: here one is called that does nothing."""
+    taken = without_injected_parameters(tool.fn)
+
+    def call(*args: Any, **kwargs: Any) -> None:
+        return
+
+    call.__signature__ = inspect.signature(taken)  # pyright: ignore[reportFunctionMemberAccess]
+    call.__annotations__ = _annotations(taken)
+    adapter = get_cached_typeadapter(call)
+
+    def check(arguments: Any) -> None:
+        if server.strict_input_validation:
+            adapter.validate_json(to_json(arguments), strict=True)
+        else:
+            adapter.validate_python(arguments)
+
+    return OwnChecks(tool.name, tool.parameters, check, adapter.core_schema)
+
+
+def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):
+        return {name: each.annotation for name, each in inspect.signature(function).parameters.items()}
 
 
 def wire_result(result: ToolResult) -> CallToolResult:
@@ -196,4 +229,5 @@ def existing_tool_operation(server: FastMCP, tool: Tool, policy: Policy) -> Oper
         policy=policy,
         title=tool.title,
         output_schema=tool.output_schema,
+        harmless_twice=harmless_twice(tool.annotations),
     )

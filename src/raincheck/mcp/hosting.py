@@ -21,6 +21,7 @@ __all__ = [
     "annotations_of",
     "constructing_server",
     "described",
+    "harmless_twice",
     "listed",
     "listed_handles",
     "may_give_ticket",
@@ -58,6 +59,11 @@ def annotations_of(tool: HandleTool) -> ToolAnnotations | None:
         return ToolAnnotations(read_only_hint=True)
     # What says nothing of itself counts as destructive, and a cancel is.
     return None if tool.name == "cancel_background_task" else ToolAnnotations(destructive_hint=False)
+
+
+def harmless_twice(annotations: ToolAnnotations | None) -> bool:
+    """Whether a tool says of itself that it may be called twice without harm."""
+    return annotations is not None and bool(annotations.read_only_hint or annotations.idempotent_hint)
 
 
 def listed_handles() -> dict[str, dict[str, Any]]:

@@ -214,11 +214,11 @@ async def _run_within(operation: Operation, arguments: Mapping[str, Any], contex
     request = asyncio.current_task()
     assert request is not None
     try:
-        async with asyncio.timeout(operation.policy.timeout_seconds):
+        async with asyncio.timeout(operation.policy.attempt_seconds):
             return await guarded(operation, arguments, context, told_to_stop=lambda: request.cancelling() > 0)
     except TimeoutError:
         context.mark_cancelled()
-        return failure(timed_out(operation.policy))
+        return failure(timed_out(operation, context.task_ref))
 
 
 class _RequestBackend:

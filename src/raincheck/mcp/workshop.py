@@ -7,12 +7,12 @@ its server lists tools and brings calls here.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -35,6 +35,7 @@ from raincheck.mcp.handle_definitions import HANDLE_NAMES, hidden_handle_tools
 from raincheck.mcp.handle_tools import HandleTools, answer_errors
 from raincheck.mcp.holds import Holds
 from raincheck.mcp.host_elicitation import HostElicitation
+from raincheck.mcp.name_patterns import is_named, naming_none
 from raincheck.mcp.protocol_errors import KeepsProtocolErrors
 from raincheck.mcp.result_resources import read
 from raincheck.mcp.scopes import ANONYMOUS, caller_of, scope_of
@@ -54,6 +55,7 @@ from raincheck.operations.operation import (
     Policy,
     WithoutTasks,
 )
+from raincheck.operations.secret_names import secrets_of_nothing
 from raincheck.operations.webhook import Webhook
 from raincheck.polling.inline_wait import InlineWaits
 from raincheck.polling.patience import Patience
@@ -65,6 +67,8 @@ from raincheck.store import TaskStore
 
 __all__ = ["Workshop", "checked_policy"]
 
+logger = logging.getLogger(__name__)
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -73,7 +77,8 @@ class Workshop:
     """Operations and the service that runs them, for one server.
 
     Args:
-        tools: Name patterns (`fnmatch`) of the server's own tool functions that become operations, unchanged.
+        tools: Name patterns (`fnmatch`) of the server's own tool functions that become operations, unchanged. They
+            have a deadline and no timeout, unless `policy` says one.
         store: Where tasks are kept: a path (SQLite), a store, or None for the settings' one.
         results: Where large results are kept: a folder, a `raincheck.blobs.BlobStore`, or None as the settings say.
         policy: How those tools are run and answered.
@@ -100,10 +105,14 @@ class Workshop:
         self._given_blobs = None if isinstance(results, str | os.PathLike) else results
         self._patterns = (tools,) if isinstance(tools, str) else tuple(tools)
         self._admission = Admission(self._settings)
-        self._default_policy = policy or default_policy(self._settings)
+        declared = default_policy(self._settings)
+        # What stands in the server already is there to run as long as it takes.
+        self._adopted_policy = policy or replace(declared, timeout_seconds=None)
+        self._default_policy = _with_timeout(self._adopted_policy, declared.timeout_seconds)
         self._given_store = store if store is not None and not isinstance(store, str | os.PathLike) else None
         self._operations: dict[str, Operation] = {}
         self._adopted: set[str] = set()
+        self._told: set[str] = set()
         self._service: Service | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Lock | None = None
@@ -221,7 +230,11 @@ class Workshop:
         name = operation.operation_type
         if name in self._operations or name in HANDLE_NAMES:
             raise ConfigurationError(f"There is already an operation or a handle tool named {name!r}.")
-        operation = self._usable(replace(operation, executor=KeepsProtocolErrors(operation.executor)))
+        policy = _with_timeout(operation.policy, self._default_policy.timeout_seconds)
+        executor = KeepsProtocolErrors(operation.executor)
+        operation = self._usable(replace(operation, executor=executor, policy=policy))
+        for line in secrets_of_nothing(operation):
+            logger.warning("%s", line)
         self._operations[name] = operation
         self._register(operation)
 
@@ -241,21 +254,27 @@ class Workshop:
         """The operation of that name; of an existing tool where a pattern names it, None for any other tool."""
         if (known := self._operations.get(name)) is not None:
             return known
-        if name in HANDLE_NAMES or not any(fnmatchcase(name, each) for each in self._patterns):
+        if name in HANDLE_NAMES or not is_named(name, self._patterns):
             return None
         return self._adopted_from(await self._existing_tools(), name)
 
     async def adopt_all(self) -> None:
-        """Make operations of all existing tools that a pattern names."""
-        if self._patterns:
-            existing = await self._existing_tools()
-            for name in existing:
-                if name not in HANDLE_NAMES and any(fnmatchcase(name, each) for each in self._patterns):
-                    self._adopted_from(existing, name)
+        """Make operations of all existing tools that a pattern names; a pattern that names none is told in the log."""
+        if not self._patterns:
+            return
+        existing = await self._existing_tools()
+        for name in existing:
+            if name not in HANDLE_NAMES and is_named(name, self._patterns):
+                self._adopted_from(existing, name)
+        if existing:
+            untold = [each for each in self._patterns if each not in self._told]
+            for pattern, line in naming_none(untold, {*existing, *self._operations} - HANDLE_NAMES).items():
+                self._told.add(pattern)
+                logger.warning("%s", line)
 
     def _adopted_from(self, existing: Mapping[str, Callable[[Policy], Operation]], name: str) -> Operation | None:
         if name not in self._operations and (make := existing.get(name)) is not None:
-            self._operations[name] = self._usable(make(self._default_policy))
+            self._operations[name] = self._usable(make(self._adopted_policy))
             self._adopted.add(name)
         return self._operations.get(name)
 
@@ -456,6 +475,10 @@ class Workshop:
 
     def _names(self) -> Collection[str]:
         return self._operations.keys()
+
+
+def _with_timeout(policy: Policy, seconds: float | None) -> Policy:
+    return replace(policy, timeout_seconds=seconds) if policy.timeout_seconds is None else policy
 
 
 def checked_policy(base: Policy, given: Mapping[str, Any]) -> Policy:

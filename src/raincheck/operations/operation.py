@@ -46,7 +46,8 @@ class Policy:
             a ticket) or "task" (always a ticket).
         inline_wait_seconds: How long `auto` waits; "auto": as long as pays (`raincheck.polling.inline_wait`).
         without_tasks: What a typed tool gives a client that declares no task surface: "ticket", "wait" or "refuse".
-        timeout_seconds: The bound on one attempt's run.
+        timeout_seconds: The bound on one attempt's run; None: where it is declared, `default_timeout_seconds` of
+            [execution], and of a tool that `tools=` names none: its deadline ends it.
         default_max_wait_seconds: The deadline, from acceptance, where the caller names none.
         max_wait_ceiling_seconds: The longest deadline that a caller may ask for.
         ttl_seconds: Retention, from settling.
@@ -77,7 +78,7 @@ class Policy:
     mode: Mode = "auto"
     inline_wait_seconds: InlineWait = "auto"
     without_tasks: WithoutTasks = "ticket"
-    timeout_seconds: float = 120.0
+    timeout_seconds: float | None = None
     default_max_wait_seconds: float = 3600.0
     max_wait_ceiling_seconds: float = 86400.0
     ttl_seconds: float = 86400.0
@@ -120,6 +121,13 @@ class Policy:
     def limited(self) -> bool:
         """Whether a start needs a permit."""
         return self.max_running > 0 or self.starts_per_minute > 0
+
+    @property
+    def attempt_seconds(self) -> float:
+        """How long one attempt may run: without a timeout as long as a deadline may be, that of its task or its own."""
+        if self.timeout_seconds is not None:
+            return self.timeout_seconds
+        return self.default_max_wait_seconds if self.mode == "inline" else self.max_wait_ceiling_seconds
 
     @property
     def permit_wait_seconds(self) -> float:
@@ -190,6 +198,7 @@ class Operation:
         output_schema: JSON Schema of the value, where known.
         ask_first: Questions to the caller's user before the work, by name: the params of `elicitation/create`. A client
             that can is asked before there is a task, every other one inside it; see `TaskContext.answers`.
+        harmless_twice: Its tool says that it may be called twice without harm (MCP's `readOnlyHint`, `idempotentHint`).
         secret_parameters, secret_results: Which of its parameters, and members of its result, are secret.
     """
 
@@ -200,6 +209,7 @@ class Operation:
     title: str | None = None
     output_schema: Mapping[str, Any] | None = None
     ask_first: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    harmless_twice: bool = False
     secret_parameters: frozenset[str] = field(init=False, default=frozenset())
     secret_results: frozenset[str] = field(init=False, default=frozenset())
 
@@ -211,3 +221,8 @@ class Operation:
         }
         for name, value in own.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether running it twice is declared harmless: its errors then invite to call again."""
+        return self.harmless_twice or self.policy.on_worker_lost == "retry" or self.policy.retry_attempts > 0

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from raincheck.errors import ConfigurationError, OperationFailed
 from raincheck.operations.context import TaskCancelled, TaskContext
 from raincheck.operations.isolated import IsolatedExecutor
+from raincheck.operations.late_results import thrown_away
 from raincheck.operations.operation import Executor, Operation, Policy
 from raincheck.operations.signature import Signature, function_name
 from raincheck.operations.threads import THREADS
@@ -48,6 +49,11 @@ def python_operation(
     """
     if not callable(function):
         raise ConfigurationError(f"an operation needs a function, not a {type(function).__name__}")
+    if inspect.isasyncgenfunction(_underlying(function)):
+        raise ConfigurationError(
+            f"{function_name(function)}: an async generator cannot be an operation; collect what it yields and return "
+            "that, and report progress by a TaskContext"
+        )
     name = operation_type or _name(function)
     policy = policy or Policy()
     signature = Signature(function, name)
@@ -104,7 +110,7 @@ class PythonExecutor:
         """See `Executor`. `sys.exit` in the function ends the attempt, never the server."""
         call = partial(self._function, **self._signature.keywords(arguments, context))
         try:
-            return await (self._await(call) if self._is_async else self._in_thread(call))
+            return await (self._await(call) if self._is_async else self._in_thread(call, context))
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if context.cancelled or (task is not None and task.cancelling()):
@@ -124,8 +130,9 @@ class PythonExecutor:
         except BaseException as error:
             raise stopped(error) from error
 
-    async def _in_thread(self, call: Callable[[], Any]) -> Any:
-        value = await THREADS.run(partial(self._called, call), name=self._operation_type)
+    async def _in_thread(self, call: Callable[[], Any], context: TaskContext) -> Any:
+        late = partial(thrown_away, context)
+        value = await THREADS.run(partial(self._called, call), name=self._operation_type, late=late)
         if inspect.isawaitable(value):
 
             async def awaited() -> Any:
@@ -149,6 +156,13 @@ def stopped(error: BaseException) -> OperationFailed:
     if isinstance(error, SystemExit):
         return OperationFailed(f"the operation called sys.exit({error.code!r:.80}); it must return or raise instead")
     return OperationFailed(f"the operation raised {type(error).__name__}")
+
+
+def _underlying(function: Callable[..., Any]) -> Any:
+    """What a call of it runs: behind partials and decorators the function, of an object its `__call__`."""
+    while isinstance(function, partial):
+        function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return function if inspect.isroutine(function) else type(function).__call__
 
 
 def is_async(function: Callable[..., Any]) -> bool:

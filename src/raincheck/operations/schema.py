@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from referencing.jsonschema import DRAFT202012
 
 from raincheck.errors import ConfigurationError, InvalidParameters
 from raincheck.operations.argument_slips import as_declared
+from raincheck.operations.formats import FORMATS, format_checker
 from raincheck.operations.patterns import PatternRefused, matcher
 from raincheck.operations.problems import Problem, capped, invalid_parameters, named, shown
 from raincheck.operations.schema_keywords import (
@@ -24,13 +24,10 @@ from raincheck.operations.schema_keywords import (
     Choices,
     bounded_work,
     errors,
-    format_checker,
 )
 from raincheck.operations.values import stored_parameters
 
 __all__ = ["ParameterSchema"]
-
-logger = logging.getLogger(__name__)
 
 _MOST_ERRORS = 50
 _TOLD = {
@@ -63,14 +60,12 @@ class ParameterSchema:
         properties: The schemas of the declared parameters.
     """
 
-    def __init__(self, schema: Mapping[str, Any], operation_type: str, *, checked_elsewhere: bool = False) -> None:
+    def __init__(self, schema: Mapping[str, Any], operation_type: str) -> None:
         """Compile `schema`.
 
         Args:
             schema: Of an object.
             operation_type: Whose parameters they are.
-            checked_elsewhere: What it describes checks its parameters itself: a pattern that this engine does not
-                match is left to it.
 
         Raises:
             ConfigurationError: It is not a JSON Schema of an object; the message names the place.
@@ -82,11 +77,11 @@ class ParameterSchema:
             raise ConfigurationError(f'{place}: type is {shown(whole["type"])}; allowed: "object"')
         try:
             # Patterns are for the engine that matches them to judge.
-            jsonschema.Draft202012Validator.check_schema(whole, format_checker=format_checker())
+            jsonschema.Draft202012Validator.check_schema(whole, format_checker=jsonschema.FormatChecker(formats=()))
         except SchemaError as error:
             where = ".".join(str(part) for part in error.absolute_path)
             raise ConfigurationError(f"{place}{'.' * bool(where)}{where}: {_told(error)}") from None
-        compiled = _compiled(whole, place, lenient=checked_elsewhere)
+        compiled = _compiled(whole, place)
         self.schema: Mapping[str, Any] = whole
         self.properties: Mapping[str, Any] = whole["properties"]
         self._defaults: dict[str, Any] = {
@@ -156,7 +151,7 @@ _LISTED = ("allOf", "anyOf", "oneOf", "prefixItems")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 
 
-def _compiled(schema: Mapping[str, Any], place: str, *, lenient: bool) -> dict[str, Any]:
+def _compiled(schema: Mapping[str, Any], place: str) -> dict[str, Any]:
     """A copy of the schema as `BoundedValidator` takes it, every part of it checked."""
     whole: dict[str, Any] = copy.deepcopy(dict(schema))
     resolver = Registry[Any]().with_resource("", DRAFT202012.create_resource(whole)).resolver()
@@ -170,7 +165,11 @@ def _compiled(schema: Mapping[str, Any], place: str, *, lenient: bool) -> dict[s
         seen.add(id(members))
         # A part that names a dialect would be checked by that dialect's own keywords.
         members.pop("$schema", None)
-        _check_patterns(members, place, lenient=lenient)
+        _check_patterns(members, place)
+        if isinstance(members.get("format"), str) and members["format"] not in FORMATS:
+            raise ConfigurationError(
+                f"{place}: format {shown(members['format'])} would not be checked; allowed: {', '.join(FORMATS)}"
+            )
         if isinstance(members.get("enum"), list):
             members["enum"] = Choices(members["enum"])
         waiting += [members[key] for key in _ONE if key in members]
@@ -188,7 +187,7 @@ def _compiled(schema: Mapping[str, Any], place: str, *, lenient: bool) -> dict[s
     return whole
 
 
-def _check_patterns(part: dict[str, Any], place: str, *, lenient: bool) -> None:
+def _check_patterns(part: dict[str, Any], place: str) -> None:
     named: Any = part.get("patternProperties")
     names = cast("dict[str, Any]", named) if isinstance(named, dict) else {}
     for pattern in (part.get("pattern"), *names):
@@ -196,23 +195,7 @@ def _check_patterns(part: dict[str, Any], place: str, *, lenient: bool) -> None:
             try:
                 matcher(pattern)
             except PatternRefused as error:
-                if lenient:
-                    logger.warning("%s: pattern %s is left to the tool to check: %s", place, shown(pattern), error)
-                    _leave_out(part, pattern)
-                    continue
                 raise ConfigurationError(
                     f"{place}: pattern {shown(pattern)} cannot be matched: {error}; allowed: the syntax of Rust's "
                     "regex, which no text can hold up"
                 ) from None
-
-
-def _leave_out(part: dict[str, Any], pattern: str) -> None:
-    if part.get("pattern") == pattern:
-        del part["pattern"]
-    named: Any = part.get("patternProperties")
-    if isinstance(named, dict) and pattern in named:
-        names = cast("dict[str, Any]", named)
-        part["patternProperties"] = {name: inner for name, inner in names.items() if name != pattern}
-        # Else what it described would be unknown now.
-        part.pop("additionalProperties", None)
-        part.pop("unevaluatedProperties", None)

@@ -23,7 +23,7 @@ from referencing.jsonschema import DRAFT202012
 from raincheck.operations.json_equality import canonical
 from raincheck.operations.patterns import matcher
 
-__all__ = ["BoundedValidator", "Choices", "TooMuchWork", "bounded_work", "errors", "format_checker"]
+__all__ = ["BoundedValidator", "Choices", "TooMuchWork", "bounded_work", "errors"]
 
 LONGEST_WORK_SECONDS = 5.0
 """How long one validation may take where its caller set no bound, in seconds of the processor."""
@@ -319,11 +319,3 @@ BoundedValidator: Any = _validators.extend(
     _BASE, {name: _counted(keyword) for name, keyword in {**_BASE.VALIDATORS, **_OURS}.items()}
 )
 """Draft 2020-12 with these keywords."""
-
-
-def format_checker() -> jsonschema.FormatChecker:
-    """The formats that are checked: jsonschema's, but not `regex`, whose check compiles the caller's pattern."""
-    checker = jsonschema.FormatChecker(formats=())
-    known = _BASE.FORMAT_CHECKER.checkers
-    checker.checkers = {name: known[name] for name in known if name != "regex"}
-    return checker

@@ -8,7 +8,6 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import islice
 from typing import Annotated, Any, Union, cast, get_args, get_origin
 
 import pydantic_core
@@ -19,14 +18,14 @@ from pydantic.json_schema import GenerateJsonSchema
 from raincheck.errors import ConfigurationError, InvalidParameters
 from raincheck.operations.context import TaskContext
 from raincheck.operations.costly_types import CostlyTypes, refuse_unbounded_patterns
-from raincheck.operations.problems import Problem, capped, invalid_parameters, named, no_longer_fitting, shown
+from raincheck.operations.problems import capped, no_longer_fitting, shown
+from raincheck.operations.pydantic_problems import pydantic_refusal
 from raincheck.operations.values import stored_parameters
 from raincheck.task import Outcome
 
 __all__ = ["Signature", "function_name"]
 
 _MODEL_CONFIG = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=False, allow_inf_nan=False)
-_MANY_ERRORS = 100
 _PATTERN_REFUSED = re.compile(r"regex parse error:\n\s*+(.++)\n")
 _VARIADIC = {
     inspect.Parameter.VAR_POSITIONAL: "*{}",
@@ -93,7 +92,7 @@ class Signature:
         try:
             self._model.__pydantic_validator__.validate_json(text)
         except ValidationError as error:
-            raise self._invalid(self._fewer(error, stored)) from None
+            raise self._invalid(error, stored) from None
         return stored
 
     def keywords(self, arguments: Mapping[str, Any], context: TaskContext) -> dict[str, Any]:
@@ -111,31 +110,13 @@ class Signature:
             keywords[self.context_parameter] = context
         return keywords
 
-    def _fewer(self, error: ValidationError, arguments: dict[str, Any]) -> ValidationError:
-        """The same error, found in a short form of the arguments where it holds very many."""
-        if error.error_count() <= _MANY_ERRORS:
-            return error
-        # pydantic lists every error or none: a quarter of a million of them would hold the event loop for a second.
-        try:
-            self._model.__pydantic_validator__.validate_json(pydantic_core.to_json(_shortened(arguments)))
-        except ValidationError as first:
-            return first
-        return error
+    def _invalid(self, error: ValidationError, arguments: dict[str, Any] | None = None) -> InvalidParameters:
+        names = self.parameters_schema["properties"]
+        again = None if arguments is None else self._again
+        return pydantic_refusal(self._operation_type, error, names, arguments, again)
 
-    def _invalid(self, error: ValidationError) -> InvalidParameters:
-        problems: list[Problem] = []
-        for found in error.errors(include_url=False, include_context=False)[:10]:
-            where = ".".join(str(part) for part in found["loc"]) or "(all)"
-            match found["type"]:
-                case "missing":
-                    told = "required, and missing"
-                case "extra_forbidden" | "unexpected_keyword_argument":
-                    allowed = named(self.parameters_schema["properties"]) if len(found["loc"]) == 1 else ""
-                    told = "unknown parameter" + (f"; there are: {allowed}" if allowed else "")
-                case _:
-                    told = f"{found['msg']} (got {shown(found['input'])})"
-            problems.append(Problem(parameter=where, problem=told))
-        return invalid_parameters(self._operation_type, problems, error.error_count())
+    def _again(self, arguments: Any) -> None:
+        self._model.__pydantic_validator__.validate_json(pydantic_core.to_json(arguments))
 
 
 def function_name(function: Callable[..., Any]) -> str:
@@ -146,20 +127,20 @@ def function_name(function: Callable[..., Any]) -> str:
     return f"{getattr(function, '__module__', None) or type(function).__module__}.{name}"
 
 
-def _shortened(value: Any) -> Any:
-    if isinstance(value, dict):
-        members = islice(cast("dict[str, Any]", value).items(), _MANY_ERRORS)
-        return {name: _shortened(member) for name, member in members}
-    if isinstance(value, list):
-        return [_shortened(item) for item in cast("list[Any]", value)[:10]]
-    return value
-
-
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
     try:
-        return inspect.signature(function)
+        return inspect.signature(_without_marks(function))
     except (TypeError, ValueError, NameError) as error:
         raise ConfigurationError(f"{function_name(function)}: its parameters are unknown: {error}") from error
+
+
+def _without_marks(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function; a `partial` as if `update_wrapper` had not said that it takes what the inner function takes."""
+    found: Any = inspect.unwrap(function, stop=lambda each: isinstance(each, partial))
+    if not isinstance(found, partial):
+        return function
+    bound = cast("partial[Any]", found)
+    return partial(_without_marks(bound.func), *bound.args, **bound.keywords)
 
 
 def _hints(function: Callable[..., Any], signature: inspect.Signature) -> dict[str, Any]:

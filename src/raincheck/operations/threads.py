@@ -35,6 +35,8 @@ class _Call:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     returned: Callable[[], None] | None = None
+    late: Callable[[Any, BaseException | None], None] | None = None
+    began: bool = False
     finished: bool = False
     abandoned: bool = False
     warning: asyncio.TimerHandle | None = None
@@ -78,11 +80,15 @@ class _Worker:
             error: BaseException | None = None
             try:
                 # Whose caller has gone before it begins does not begin.
-                value = None if call.abandoned else call.run()
+                if not call.abandoned:
+                    call.began = True
+                    value = call.run()
             except BaseException as raised:  # noqa: BLE001 - handed to the caller, whatever it is
                 error = raised
             self._thread.name = "raincheck-idle"
             self._pool.finished(self, call)
+            if call.abandoned and call.began and call.late is not None:
+                call.late(value, error)
             try:
                 call.loop.call_soon_threadsafe(call.deliver, value, error)
             except RuntimeError:
@@ -114,8 +120,16 @@ class ThreadPool:
         """How many threads wait for work."""
         return len(self._idle)
 
-    async def run(self, function: Callable[[], _T], *, name: str) -> _T:
+    async def run(
+        self,
+        function: Callable[[], _T],
+        *,
+        name: str,
+        late: Callable[[Any, BaseException | None], None] | None = None,
+    ) -> _T:
         """Call `function` in a thread, with a copy of the caller's context variables; `name` is for thread and log.
+
+        What it returns or raises after its caller was cancelled is told to `late`, in the thread.
 
         Cancelling abandons the thread: `CancelledError` goes through at once. A thread that still runs
         `warn_after_seconds` later is logged as a warning, once.
@@ -130,6 +144,7 @@ class ThreadPool:
             name=name,
             loop=loop,
             future=loop.create_future(),
+            late=late,
         )
         self._hand_over(call)
         if lease is not None:
