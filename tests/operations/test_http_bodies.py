@@ -93,7 +93,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n"
         (packed(ZIPPED, "zstd"), "in the coding 'zstd'"),
         (packed(ZIPPED, "gzip, gzip, gzip"), "in the coding 'gzip, gzip, gzip'"),
         (answer(206, body="a part", content_type=TEXT, content_range="bytes 0-5/100"), "a part of the body"),
-        (answer(302, location="http://127.0.0.1:x/"), "redirects to an address that is none"),
+        (answer(302, location="http://127.0.0.1:x/"), "status 302 and no address"),
         (answer(302, body="moved"), "status 302 and no address"),
         (answer(304), "status 304"),
         (answer(body="ü".encode("latin-1"), content_type="text/plain; charset=undefined"), "charset 'undefined'"),

@@ -181,12 +181,7 @@ class HttpClient:
             content=prepared.content,
         )
         for _ in range(_MOST_REDIRECTS + 1):
-            try:
-                response = await client.send(request, stream=True)
-            except self._httpx.RemoteProtocolError as error:
-                if "location header" in str(error):
-                    raise UpstreamError(f"{host} redirects to an address that is none") from None
-                raise
+            response = await client.send(request, stream=True)
             following = response.next_request
             if following is None or not redirects:
                 return response
