@@ -49,9 +49,14 @@ def says_isolated(context: TaskContext) -> str:
     raise ValueError(ODD)
 '''
 NAMES = ("raises", "refuses", "returns", "says", "asks")
-TOML = "[execution]\ndrain_seconds = 0\n" + "".join(f'[operations.{name}]\nkind = "python"\ntarget = "ops:{name}"\nmode = "task"\n' for name in NAMES) + (
-    '[operations.at_once]\nkind = "python"\ntarget = "ops:raises"\nmode = "inline"\n'
-    '[operations.isolated]\nkind = "python"\ntarget = "ops:says_isolated"\nisolation = "process"\n'
+TABLES = [f'[operations.{name}]\nkind = "python"\ntarget = "ops:{name}"\nmode = "task"\n' for name in NAMES]
+TOML = (
+    "[execution]\ndrain_seconds = 0\n"
+    + "".join(TABLES)
+    + (
+        '[operations.at_once]\nkind = "python"\ntarget = "ops:raises"\nmode = "inline"\n'
+        '[operations.isolated]\nkind = "python"\ntarget = "ops:says_isolated"\nisolation = "process"\n'
+    )
 )
 CAFE = "caf\ufffd"
 
@@ -98,5 +103,3 @@ async def test_no_odd_character_ends_the_server_or_its_answer(tmp_path: Path, tr
     code, out, _ = await place.raincheck("tasks", "show", refs["raises"])
     assert code == 0
     assert CAFE in out
-
-
