@@ -37,6 +37,7 @@ from raincheck.operations.foreign_json import NotJson, plain_json
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.schema import ParameterSchema
 from raincheck.task import Outcome, TaskError
+from raincheck.unicode_text import well_formed_json
 
 __all__ = ["existing_tool_operation"]
 
@@ -129,7 +130,7 @@ class ExistingToolExecutor:
                 logger.info("tool failed", exc_info=error.__cause__, extra={"task_ref": context.task_ref})
             return _tool_error(str(error))
         try:
-            dumped, _ = plain_json(result.model_dump(by_alias=True, mode="json", exclude_none=True))
+            dumped, _ = plain_json(well_formed_json(result.model_dump(by_alias=True, mode="json", exclude_none=True)))
         except NotJson as error:
             return _tool_error(f"Tool {self._name} gave a result that JSON cannot hold: {error}")
         if not result.is_error:
