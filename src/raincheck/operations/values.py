@@ -86,6 +86,8 @@ def _dumped(value: Any, adapter: TypeAdapter[Any] | None) -> bytes:
     except pydantic_core.PydanticSerializationError as error:
         if "surrogates" not in str(error) or isinstance(value, Iterator):  # an iterator is used up by now
             raise
+        # Names of members first: pydantic's own form needs them as UTF-8.
+        value = well_formed_json(value)
         if adapter is None:
             plain: Any = pydantic_core.to_jsonable_python(value)
         else:
