@@ -25,16 +25,31 @@ def well_formed_json(value: Any) -> Any:
     rest = [value]
     while rest:
         each: Any = rest.pop()
-        if isinstance(each, str):
-            if not _is_well_formed(each):
+        kind: type[Any] = type(each)
+        # The usual kinds first: the question whether it is a Mapping costs more than all the others.
+        if kind is str:
+            if not each.isascii() and not _is_well_formed(each):
                 return _cleaned(value)
-        elif isinstance(each, Mapping):
-            members = cast("Mapping[str, Any]", each)
-            rest.extend(members)
-            rest.extend(members.values())
-        elif isinstance(each, list | tuple):
-            rest.extend(cast("list[Any]", each))
+        elif kind is dict:
+            rest += each
+            rest += each.values()
+        elif kind is list or kind is tuple:
+            rest += each
+        elif kind not in _PLAIN:
+            rest += _parts(each)
     return value
+
+
+_PLAIN = (int, float, bool, type(None))
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        return [str(value)]
+    if isinstance(value, Mapping):
+        members = cast("Mapping[str, Any]", value)
+        return [*members, *members.values()]
+    return list(cast("list[Any]", value)) if isinstance(value, list | tuple) else []
 
 
 def _is_well_formed(text: str) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from operations.http_server import answer, answering, serving
 from operations.running import run
 
-from raincheck.errors import UpstreamError
+from raincheck.errors import ConfigurationError, UpstreamError
 from raincheck.operations.http import HttpExecutor, http_operation
 from raincheck.operations.operation import Operation
 
@@ -116,6 +116,14 @@ async def test_what_is_not_the_whole_body_is_an_upstream_error(response: bytes, 
                 await asyncio.wait_for(run(operation), 20)
         finally:
             await operation.executor.aclose()
+
+
+def test_a_variable_that_is_not_utf_8_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ODD", "caf\udce9")
+    with pytest.raises(ConfigurationError, match=r"operation 'call'.*the environment's ODD is not UTF-8$"):
+        http_operation(
+            "call", method="GET", url="http://x/", parameters={}, description="Calls.", headers={"X-Key": "${ODD}"}
+        )
 
 
 async def test_a_part_that_was_asked_for_is_the_answer() -> None:
