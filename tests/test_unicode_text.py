@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
+from raincheck.cli import tables
+from raincheck.logs import on_one_line
+from raincheck.operations.channel import packed
 from raincheck.unicode_text import well_formed, well_formed_json
+from raincheck.webhooks.message import body_of
 
 
 class Odd(StrEnum):
@@ -46,3 +50,12 @@ def test_it_is_found_in_whatever_holds_it(value: Any) -> None:
     text = json.dumps(well_formed_json(value), ensure_ascii=False)
     assert "\ufffd" in text
     text.encode()
+
+
+def test_every_exit_applies_it(capsys: pytest.CaptureFixture[str]) -> None:
+    odd = {"\udce9": ["caf\udce9"]}
+    assert json.loads(body_of(odd)) == json.loads(packed(odd)[4:]) == {"\ufffd": ["caf\ufffd"]}
+    assert on_one_line("caf\udce9\n") == "caf\ufffd\\n"
+    assert tables.clean("caf\udce9") == "caf\ufffd"
+    tables.document(odd)
+    assert json.loads(capsys.readouterr().out) == {"\ufffd": ["caf\ufffd"]}

@@ -75,7 +75,7 @@ async def test_every_call_that_was_read_is_answered_before_the_end(tmp_path: Pat
         quick = (await server.submit("work", {"seconds": 1.0}))["task_ref"]
         slow = (await server.submit("work", {"seconds": 60.0}))["task_ref"]
         before = len(server.lines)
-        calls = [
+        calls: list[tuple[str, dict[str, Any]]] = [
             ("at_once", {"seconds": 0.6}),
             ("at_once", {"seconds": 1.2}),
             ("initiate_background_task", {"operation_type": "work", "parameters": {"seconds": 0.0}}),
