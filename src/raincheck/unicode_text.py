@@ -25,7 +25,7 @@ def well_formed_json(value: Any) -> Any:
     rest = [value]
     while rest:
         each: Any = rest.pop()
-        kind: Any = type(each)
+        kind = each.__class__
         # The usual kinds first: the question whether it is a Mapping costs more than all the others.
         if kind is str:
             if not each.isascii() and not _is_well_formed(each):
