@@ -150,6 +150,11 @@ class CommandSettings(_WithParameters):
     max_output_bytes: Size | None = Field(
         default=None, description="The largest stdout; unset: the operation's `max_result_bytes`."
     )
+    output: Literal["auto", "json", "text"] = Field(
+        default="auto",
+        description='What stdout is: `"json"`, `"text"`, or `"auto"`: JSON where it is such and nothing is lost by '
+        "that (`3.10`, `1234e56` and whole numbers beyond 2^53 are texts), else the text.",
+    )
 
 
 class HttpSettings(_WithParameters):

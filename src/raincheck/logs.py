@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from raincheck.secrecy import WITHHELD, withheld, without
+from raincheck.unicode_text import well_formed
 
 __all__ = ["configure_logs", "guard_logs", "on_one_line", "printable", "traceback_lines"]
 
@@ -42,7 +43,7 @@ def printable(text: str) -> str:
     """The text with everything escaped that could begin a line, steer a terminal, turn the writing round or hide."""
     if text.isprintable():
         return text
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in well_formed(text))
 
 
 def on_one_line(text: str, longest: int = LONGEST_LINE) -> str:

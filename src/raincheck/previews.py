@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
+from raincheck.unicode_text import well_formed
+
 __all__ = ["LARGEST_PREVIEW", "json_preview", "text_preview"]
 
 LARGEST_PREVIEW = 2048
@@ -87,5 +89,4 @@ def _name(key: str) -> str:
 
 
 def _size(value: Any) -> int:
-    # A lone surrogate has no UTF-8; it goes out as one byte in its place.
-    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace"))
+    return len(well_formed(json.dumps(value, ensure_ascii=False, separators=(",", ":"))).encode())

@@ -27,6 +27,7 @@ from urllib.parse import quote
 
 from raincheck.previews import json_preview, text_preview
 from raincheck.task import LargeResult, Outcome
+from raincheck.unicode_text import well_formed
 
 __all__ = [
     "JSON",
@@ -241,8 +242,7 @@ def _json(value: Any, shape: str | None) -> Body:
 
 
 def _encoded(text: str) -> bytes:
-    # A lone surrogate has no UTF-8 and would not go over the wire either.
-    return text.encode(errors="replace")
+    return well_formed(text).encode()
 
 
 def _decoded(text: Any) -> bytes | None:

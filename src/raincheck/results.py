@@ -19,6 +19,7 @@ from raincheck.operations.operation import Policy
 from raincheck.result_forms import Body, body_of, to_text
 from raincheck.secrecy import outcome_hidden
 from raincheck.task import LargeResult, Outcome, Task, TaskError
+from raincheck.unicode_text import well_formed, well_formed_json
 
 __all__ = ["MARGIN", "Results", "StoredResult", "outcome_of"]
 
@@ -234,17 +235,23 @@ def outcome_of(value: Any, limit: int) -> Outcome:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except (TypeError, ValueError, RecursionError) as error:
             return _failure(OperationFailed(f"The operation returned something that JSON cannot hold: {error}"))
-        return Outcome(value=value) if _fits(text, limit) else _too_large(limit)
-    for held in (value.value, value.mcp_result, value.rpc_error):
-        if held is not None and not _fits(to_text(held), limit):
-            return _too_large(limit)
-    return value
+        return Outcome(value=_well_formed(value, text)) if _fits(text, limit) else _too_large(limit)
+    held = {"value": value.value, "mcp_result": value.mcp_result, "rpc_error": value.rpc_error}
+    texts = {name: to_text(each) for name, each in held.items() if each is not None}
+    if not all(_fits(text, limit) for text in texts.values()):
+        return _too_large(limit)
+    return replace(value, **{name: _well_formed(held[name], text) for name, text in texts.items()})
+
+
+def _well_formed(value: Any, text: str) -> Any:
+    """The value whose JSON is that text, looked through there: a large one has a million places."""
+    return value if well_formed(text) is text else well_formed_json(value)
 
 
 def _fits(text: str, limit: int) -> bool:
     if len(text) > limit:
         return False
-    return len(text) * 4 <= limit or len(text.encode(errors="replace")) <= limit
+    return len(text) * 4 <= limit or len(well_formed(text).encode()) <= limit
 
 
 def _too_large(limit: int) -> Outcome:

@@ -13,6 +13,7 @@ from typing import Any
 
 from raincheck.errors import TaskTimeout, WorkerLost
 from raincheck.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus
+from raincheck.unicode_text import well_formed, well_formed_json
 
 __all__ = [
     "TABLE",
@@ -210,7 +211,9 @@ def _claim(task: Task, event: Claim, now: datetime) -> Task:
 
 def _progress(task: Task, event: ReportProgress, now: datetime) -> Task:
     _held(task, event)
-    return _next(task, now, progress=event.progress)
+    message = event.progress.message
+    clean = event.progress if message is None else replace(event.progress, message=well_formed(message))
+    return _next(task, now, progress=clean)
 
 
 def _checkpoint(task: Task, event: SaveCheckpoint, now: datetime) -> Task:
@@ -222,7 +225,11 @@ def _ask(task: Task, event: AskInput, now: datetime) -> Task:
     _held(task, event)
     # Who asks again, since the store's answer was lost, asks once.
     asked = {request.key for request in task.inputs}
-    requests = tuple(request for request in event.requests if request.key not in asked)
+    requests = tuple(
+        replace(request, params=well_formed_json(request.params))
+        for request in event.requests
+        if request.key not in asked
+    )
     if not requests:
         return task
     return _next(task, now, status=TaskStatus.INPUT_REQUIRED, inputs=task.inputs + requests)
@@ -247,8 +254,12 @@ def _settle(task: Task, event: Settle, now: datetime) -> Task:
 
 
 def _call_back(task: Task, event: Settle | CallBack, now: datetime) -> Task:
-    failed = event.outcome.error is not None
-    return _settled(task, now, TaskStatus.FAILED if failed else TaskStatus.COMPLETED, event.outcome)
+    outcome, error = event.outcome, event.outcome.error
+    if error is None:
+        return _settled(task, now, TaskStatus.COMPLETED, outcome)
+    # Of what succeeds the text was looked through when it was measured (`raincheck.results.outcome_of`).
+    clean = replace(error, message=well_formed(error.message), details=well_formed_json(error.details))
+    return _settled(task, now, TaskStatus.FAILED, replace(outcome, error=clean))
 
 
 def shown_when_lost(task: Task) -> Task:

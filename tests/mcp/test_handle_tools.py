@@ -249,6 +249,16 @@ async def test_a_task_that_asks_gets_its_answer(call: Caller) -> None:
     assert status["result"] == answer
 
 
+async def test_null_is_taken_for_every_argument_that_may_be_left_out(call: Caller) -> None:
+    ref = (await call.ok("initiate_background_task", operation_type="report", parameters={"quarter": 3}))["task_ref"]
+    given: dict[str, Any] = {"operation_type": "nothing", "task_ref": ref, "responses": {}}
+    for tool in HANDLE_TOOLS:
+        optional = dict.fromkeys({*tool.properties, *tool.unlisted} - set(tool.required) - {"wait_seconds"})
+        held = {"wait_seconds": 0} if "wait_seconds" in tool.properties else {}
+        assert await call.ok(tool.name, **optional, **held, **{name: given[name] for name in tool.required})
+    assert (await call.ok("list_background_tasks", limit=None, status=None))["tasks"]
+
+
 async def test_a_lost_ticket_is_found_in_the_list(call: Caller) -> None:
     ticket = await call.ok("initiate_background_task", operation_type="report", parameters={"quarter": 3})
     await call.ok("initiate_background_task", operation_type="ask")

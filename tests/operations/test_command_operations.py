@@ -165,10 +165,32 @@ def test_a_wrong_declaration_stops_the_start_with_one_line(argv: Any, schema: di
         ("printf '\\377'", "\ufffd"),
         ("echo NaN", "NaN"),
         ("cat; echo over", "over"),
+        ("echo 1234e56", "1234e56"),
+        ("echo 12e4567", "12e4567"),
+        ("echo 3.10", "3.10"),
+        ("echo 1.0e5", "1.0e5"),
+        ("echo 007", "007"),
+        ("echo -0", "-0"),
+        ("echo 9007199254740993", "9007199254740993"),
+        ("echo 9007199254740991", 9007199254740991),
+        ("echo 0.25", 0.25),
+        ("echo '\"a\"'", "a"),
+        ('echo \'{"a": 1, "a": 2}\'', '{"a": 1, "a": 2}'),
+        ("echo '[1e400]'", "[1e400]"),
+        ("printf '\\357\\273\\277[{\"v\": 3.10}]'", [{"v": 3.1}]),
+        ("""printf '%s' '"caf\\udce9"'""", "caf\ufffd"),
     ],
 )
 async def test_stdout_is_the_result(script: str, value: Any) -> None:
     assert await run(shell(script)) == value
+
+
+async def test_stdout_is_what_the_operation_says_that_it_is() -> None:
+    assert await run(shell("echo 42", output="text")) == "42"
+    assert await run(shell("echo 1234e5", output="json")) == 123400000.0
+    for script, told in [("echo hello", "not JSON"), ("echo 12e4567", "a number beyond"), ("true", "not JSON")]:
+        with pytest.raises(OperationFailed, match=f"the output of command /bin/sh is not taken as JSON: {told}"):
+            await run(shell(script, output="json"))
 
 
 async def test_a_failing_command_tells_its_exit_status_and_the_end_of_stderr() -> None:

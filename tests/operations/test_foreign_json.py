@@ -66,9 +66,7 @@ def test_nesting_is_taken_up_to_its_bound() -> None:
             read_json(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "NaN", "[Infinity]", "-Infinity", "[1,]", "'a'", '"\\ud800"', b"\xff", "1 2"]
-)
+@pytest.mark.parametrize("text", ["", "{", "NaN", "[Infinity]", "-Infinity", "[1,]", "'a'", b"\xff", "1 2"])
 def test_what_is_no_json_is_told_in_one_short_line(text: str | bytes) -> None:
     with pytest.raises(NotJson) as refused:
         read_json(text)

@@ -1,128 +1,153 @@
-"""Bodies of http operations: what a caller passes stays one value, whatever the body is."""
+"""The body of an upstream's answer: all of it, or `upstream_error`; never a part that passes for the whole."""
 
 from __future__ import annotations
 
-import json
+import asyncio
+import gzip
+import zlib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import parse_qsl
-from xml.etree import ElementTree
 
 import pytest
-from operations.test_http_operations import schema, sent
+from operations.http_server import answer, answering, serving
+from operations.running import run
 
-from raincheck.errors import ConfigurationError, InvalidParameters
-from raincheck.operations.http import http_operation
+from raincheck.errors import ConfigurationError, UpstreamError
+from raincheck.operations.http import HttpExecutor, http_operation
+from raincheck.operations.operation import Operation
 
-FORM = "application/x-www-form-urlencoded"
-NASTY = 'x&role=admin#"},{"role":"admin\\</b><role>admin</role>\r\n%26;='
-
-
-async def body_of(body: Any, value: Any, content_type: str | None = None, **declared: Any) -> tuple[str, str]:
-    """The body that is sent, and its type."""
-    headers = {} if content_type is None else {"Content-Type": content_type}
-    request = await sent("/", schema("user"), "POST", body=body, headers=headers, arguments={"user": value}, **declared)
-    return request.body.decode(), request.headers["content-type"]
+TEXT = "text/plain"
+WHOLE = "all of the text, " * 400
 
 
-@pytest.mark.parametrize("content_type", [None, FORM, f"{FORM}; charset=UTF-8"])
-async def test_a_value_cannot_add_a_field_to_a_form_that_is_written_out(content_type: str | None) -> None:
-    body, sent_as = await body_of("user={user}&role=guest", NASTY, content_type)
-
-    assert parse_qsl(body, strict_parsing=True) == [("user", NASTY), ("role", "guest")]
-    assert sent_as == (content_type or FORM)
-
-
-@pytest.mark.parametrize("content_type", [None, "application/json", "application/vnd.api+json; charset=utf-8"])
-async def test_a_value_cannot_leave_its_place_in_json_that_is_written_out(content_type: str | None) -> None:
-    text = '{{"user": "{user}", "of": ["\\"{user}", {user}], "role": "guest"}}'
-    body, sent_as = await body_of(text, NASTY, content_type)
-
-    assert json.loads(body) == {"user": NASTY, "of": [f'"{NASTY}', NASTY], "role": "guest"}
-    assert sent_as == (content_type or "application/json")
-    assert json.loads((await body_of(text, [1, None], content_type))[0])["of"] == ['"[1,null]', [1, None]]
-    assert json.loads((await body_of(text, None, content_type))[0])["of"] == ['"', None]
+@asynccontextmanager
+async def answered(response: bytes, **options: Any) -> AsyncGenerator[Operation]:
+    """An operation whose request is answered so."""
+    async with serving(answering(response)) as server:
+        operation = http_operation("call", method="GET", url=server.url, parameters={}, description="Calls.", **options)
+        assert isinstance(operation.executor, HttpExecutor)
+        try:
+            yield operation
+        finally:
+            await operation.executor.aclose()
 
 
-@pytest.mark.parametrize("content_type", ["application/xml", "image/svg+xml", "text/html; charset=utf-8"])
-async def test_a_value_stays_text_in_xml_and_html(content_type: str) -> None:
-    nasty = NASTY.replace("\r\n", "")
-    body, _ = await body_of('<a name="{user}"><b>{user}</b></a>', nasty, content_type)
-
-    root = ElementTree.fromstring(body)
-    assert root.attrib == {"name": nasty}
-    assert [(each.tag, each.text) for each in root] == [("b", nasty)]
+def raw_deflate(text: str) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(text.encode()) + packer.flush()
 
 
-async def test_a_form_takes_its_fields_from_a_table() -> None:
-    request = await sent(
-        "/",
-        schema("user", "tags", "size", optional=("gone",)),
-        "POST",
-        form={"user": "{user}", "tag": "{tags}", "text": "about {user}: {size}", "gone": "{gone}", "role": "guest"},
-        arguments={"user": NASTY, "tags": ["a&b", 2], "size": 1.5},
-    )
-
-    assert request.headers["content-type"] == FORM
-    assert parse_qsl(request.body.decode(), strict_parsing=True) == [
-        ("user", NASTY),
-        ("tag", "a&b"),
-        ("tag", "2"),
-        ("text", f"about {NASTY}: 1.5"),
-        ("role", "guest"),
-    ]
+def packed(data: bytes, coding: str = "gzip") -> bytes:
+    return answer(body=data, content_type=TEXT, content_encoding=coding)
 
 
-async def test_text_and_raw_bodies_hold_values_as_they_are() -> None:
-    assert await body_of("Dear {user}", NASTY, "text/plain") == (f"Dear {NASTY}", "text/plain")
-    assert await body_of("Dear {user}", NASTY) == (f"Dear {NASTY}", "text/plain; charset=utf-8")
-    assert (await body_of("user={user}", NASTY, FORM, raw=True))[0] == f"user={NASTY}"
-    assert await body_of("{user}", '{"a":1}', "application/json", raw=True) == ('{"a":1}', "application/json")
+ZIPPED = gzip.compress(WHOLE.encode())
+MEMBERS = gzip.compress(WHOLE[:100].encode()) + gzip.compress(b"") + gzip.compress(WHOLE[100:].encode())
 
 
 @pytest.mark.parametrize(
-    ("declared", "told"),
+    ("response", "value"),
     [
-        ({"body": "a: {user}", "headers": {"Content-Type": "text/yaml"}}, "raw = true fills values in as they are"),
-        ({"body": "a={user}", "headers": {"content-type": "{user}"}}, "raw = true fills values in as they are"),
-        ({"body": "{user}", "headers": {"Content-Type": "text/html; charset=utf-7"}}, "in UTF-8"),
-        ({"body": '{{"a": {user}', "headers": {"Content-Type": "application/json"}}, "it is not JSON"),
-        ({"body": {"a": "{user}"}, "headers": {"Content-Type": FORM}}, "form = {...}"),
-        ({"form": {"a": "{user}"}, "body": "a"}, "'body' and 'form' exclude each other"),
-        ({"form": {"a": "{user}"}, "headers": {"Content-Type": "application/json"}}, f"a form is sent as {FORM}"),
-        ({"form": {"a": "{usr}"}}, "form.a: '{usr}' names no parameter"),
-        ({"body": {"a": "{user}"}, "raw": True}, "raw = true is for a body that is a text"),
+        (packed(MEMBERS), WHOLE),
+        (packed(ZIPPED + bytes(300)), WHOLE),
+        (packed(zlib.compress(WHOLE.encode()), "deflate"), WHOLE),
+        (packed(raw_deflate(WHOLE), "deflate"), WHOLE),
+        (packed(gzip.compress(ZIPPED), "gzip, gzip"), WHOLE),
+        (packed(WHOLE.encode(), "identity"), WHOLE),
+        (answer(body="über", content_type="text/plain; charset=undefined"), "über"),
+        (answer(body="über", content_type="text/plain; charset=utf8mb4"), "über"),
+        (answer(body="über", content_type="text/plain; charset=utf-8, text/plain; charset=latin1"), "über"),
+        (answer(body="€".encode("cp1252"), content_type="text/plain; charset=cp1252"), "€"),
+        (answer(body="\ufeffüber", content_type="text/plain; charset=iso-8859-1"), "über"),
+        (answer(body='\ufeff{"a": "ü"}'), {"a": "ü"}),
+        (answer(body=b'["\\ud83d", "\\ud83d\\ude00", "\\\\ud83d"]'), ["\ufffd", "😀", "\\ud83d"]),
+        (answer(body='{"a": "ü"}'.encode("latin-1"), content_type="application/json; charset=latin1"), {"a": "ü"}),
+        (answer(body='{"a": "ü"}'.encode("utf-16")), {"a": "ü"}),
+    ],
+)  # fmt: skip
+async def test_a_body_is_read_to_its_end(response: bytes, value: Any) -> None:
+    async with answered(response) as operation:
+        assert await asyncio.wait_for(run(operation), 20) == value
+
+
+def cut(whole: bytes) -> bytes:
+    """A response whose coded body ends early, with the length that it has."""
+    return packed(whole[: len(whole) // 2])
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n"
+
+
+@pytest.mark.parametrize(
+    ("response", "why"),
+    [
+        (cut(ZIPPED), "cut off"),
+        (packed(ZIPPED[:-1]), "cut off"),
+        (packed(MEMBERS + ZIPPED[:5]), "cut off"),
+        (packed(ZIPPED + b"\x1f"), "cut off"),
+        (packed(zlib.compress(WHOLE.encode())[:-2], "deflate"), "cut off"),
+        (packed(raw_deflate(WHOLE)[:-2], "deflate"), "cut off"),
+        (packed(ZIPPED + b"more"), "cannot be decoded"),
+        (packed(ZIPPED, "br"), "in the coding 'br'"),
+        (packed(ZIPPED, "zstd"), "in the coding 'zstd'"),
+        (packed(ZIPPED, "gzip, gzip, gzip"), "in the coding 'gzip, gzip, gzip'"),
+        (answer(206, body="a part", content_type=TEXT, content_range="bytes 0-5/100"), "a part of the body"),
+        (answer(302, location="http://127.0.0.1:x/"), "status 302 and no address"),
+        (answer(302, body="moved"), "status 302 and no address"),
+        (answer(304), "status 304"),
+        (answer(body="ü".encode("latin-1"), content_type="text/plain; charset=undefined"), "charset 'undefined'"),
+        (answer(body=b"\xff", content_type="text/plain; charset=utf-8; charset=latin1"), "not text"),
+        (HEAD + b"content-length: 9\r\nconnection: close\r\n\r\nhalf", "before the answer was complete"),
+        (HEAD + b"transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n", "before the answer was complete"),
+        (HEAD + b"content-length: 4\r\ncontent-length: 9\r\n\r\nhalf", "before the answer was complete"),
     ],
 )
-def test_a_body_whose_values_cannot_be_encoded_stops_the_start(declared: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
+async def test_what_is_not_the_whole_body_is_an_upstream_error(response: bytes, why: str) -> None:
+    async def handle(_: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(response)
+        writer.write_eof()
+
+    async with serving(handle) as server:
+        operation = http_operation("call", method="GET", url=server.url, parameters={}, description="Calls.")
+        assert isinstance(operation.executor, HttpExecutor)
+        try:
+            with pytest.raises(UpstreamError, match=why):
+                await asyncio.wait_for(run(operation), 20)
+        finally:
+            await operation.executor.aclose()
+
+
+def test_a_variable_that_is_not_utf_8_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ODD", "caf\udce9")
+    with pytest.raises(ConfigurationError, match=r"operation 'call'.*the environment's ODD is not UTF-8$"):
         http_operation(
-            "call", method="POST", url="https://api.example.com/", parameters=schema("user"), description="", **declared
+            "call", method="GET", url="http://x/", parameters={}, description="Calls.", headers={"X-Key": "${ODD}"}
         )
-    assert told in caught.value.message
-    assert caught.value.message.startswith("operation 'call': ")
 
 
-def test_a_value_cannot_add_a_cookie() -> None:
-    operation = http_operation(
-        "call",
-        method="GET",
-        url="https://api.example.com/",
-        parameters=schema("user"),
-        headers={"Cookie": "user={user}; role=guest"},
-        description="",
-    )
-    for value in ("x; role=admin", "x,role=admin", "x\trole", '"x'):
-        with pytest.raises(InvalidParameters, match="being part of a cookie"):
-            operation.executor.validate({"user": value})
-    assert operation.executor.validate({"user": "x"}) == {"user": "x"}
+async def test_a_part_that_was_asked_for_is_the_answer() -> None:
+    response = answer(206, body="a part", content_type=TEXT, content_range="bytes 0-5/100")
+    async with answered(response, headers={"Range": "bytes=0-5"}) as operation:
+        assert await asyncio.wait_for(run(operation), 20) == "a part"
 
 
-async def test_json_may_begin_with_a_blank_and_stays_json() -> None:
-    body, sent_as = await body_of(' {{"user": "{user}"}}', 'x", "role": "admin')
-    assert (json.loads(body), sent_as) == ({"user": 'x", "role": "admin'}, "application/json")
-
-
-@pytest.mark.parametrize("text", ["<user>{user}</user>", "note=a b&user={user}"])
-async def test_what_may_be_read_as_more_than_text_says_what_it_is(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="a Content-Type header must say what this body is"):
-        await body_of(text, "ada")
+@pytest.mark.parametrize(
+    "location",
+    [
+        "",
+        "http://",
+        "//",
+        "::::",
+        "mailto:x@y",
+        "http://[",
+        "ht!tp://x",
+        "http:///x",
+        "http://127.0.0.1:99999/",
+        "http://a b/",
+    ],
+)
+async def test_a_redirect_that_leads_nowhere_is_an_upstream_error(location: str) -> None:
+    async with answered(answer(302, location=location)) as operation:
+        with pytest.raises(UpstreamError):
+            await asyncio.wait_for(run(operation), 20)

@@ -256,12 +256,35 @@ async def test_a_result_fits_its_return_annotation_and_its_output_schema() -> No
         await run(operation, number="many")
 
 
+@dataclass
+class Found:
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("caf\udce9", "caf\ufffd"),
+        ({"\udce9": ["\ud83d\ude00", "\ud83d"]}, {"\ufffd": ["\U0001f600", "\ufffd"]}),
+        (Found("\udce9"), {"name": "\ufffd"}),
+    ],
+)
+async def test_a_lone_surrogate_in_a_result_is_a_replacement_character(value: Any, told: Any) -> None:
+    def untyped():
+        return value
+
+    def typed() -> Found:
+        return Found("caf\udce9")
+
+    assert await run(python_operation(untyped, operation_type="odd")) == told
+    assert await run(python_operation(typed, operation_type="odd")) == {"name": "caf\ufffd"}
+
+
 @pytest.mark.parametrize(
     ("make", "why"),
     [
         (lambda: float("inf"), "NaN, infinity"),
         (lambda: b"\xff", "not UTF-8"),
-        (lambda: {"a": "\ud800"}, "not UTF-8"),
         (lambda: threading.Lock(), "an object of type _thread.lock"),
         (lambda: functools.reduce(lambda inner, _: [inner], range(400), 0), "nested too deeply"),
     ],

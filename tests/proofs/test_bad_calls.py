@@ -142,6 +142,9 @@ async def test_what_is_no_mcp_at_all_does_not_disturb_a_stdio_server(tmp_path: P
             server.write(junk)
         assert await still_serves(server)
         assert server.stray == []
+        refused = [message["error"]["code"] for line in server.lines if (message := json.loads(line))["id"] is None]
+        # An empty line is no message.
+        assert refused == [-32700, -32600, -32600, -32700, -32700, -32700]
 
 
 async def test_what_is_no_mcp_at_all_is_a_bad_request_over_http(tmp_path: Path) -> None:

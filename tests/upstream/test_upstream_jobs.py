@@ -165,6 +165,7 @@ async def test_a_state_that_will_not_get_better_ends_the_task(lab: Lab, api: Job
         (answer(200, {"links": {"self": "http://127.0.0.2:1/x"}}), "begins with https://"),
         (answer(200, {"links": {"self": "https://127.0.0.2:1/x"}}), "not public"),
         (answer(200, {"links": {"self": "http://a@b/x"}}), "no user"),
+        (answer(200, {"links": {"self": "http://[::1/x"}}), "an address of the upstream job is none"),
         (answer(200, {"links": {"self": "file:///etc/passwd"}}), "begins with https://"),
         (answer(200, {"links": {"self": "x" * 3000}}), "more than 2048 characters"),
     ],
@@ -200,18 +201,21 @@ async def test_credentials_stay_at_the_origin_of_the_request(lab: Lab, api: JobA
 
 
 @pytest.mark.parametrize("operation_location", [True, False])
-async def test_the_address_in_a_202_is_followed(lab: Lab, api: JobApi, operation_location: bool) -> None:
+@pytest.mark.parametrize("fragment", ["", "#now"])
+async def test_the_address_in_a_202_is_followed(lab: Lab, api: JobApi, operation_location: bool, fragment: str) -> None:
     async def monitor(request: Received) -> bytes | None:
         asked = sum(each.target == "/monitor" for each in api.received)
         if request.method == "POST":
-            where = {"operation_location" if operation_location else "location": "/monitor"}
+            where = {"operation_location" if operation_location else "location": f"/monitor{fragment}"}
             return answer(202, {"accepted": True}, retry_after="0", **where)
         if request.target == "/final":
             return answer(200, {"final": True})
         if operation_location:
-            state = {"status": "Running"} if asked < 2 else {"status": "Succeeded", "resourceLocation": "/final"}
+            state = (
+                {"status": "Running"} if asked < 2 else {"status": "Succeeded", "resourceLocation": f"/final{fragment}"}
+            )
             return answer(200, state, retry_after="0")
-        return answer(202, retry_after="0") if asked < 2 else answer(303, location="/final")
+        return answer(202, retry_after="0") if asked < 2 else answer(303, location=f"/final{fragment}")
 
     api.before = monitor
     declare(lab, api, poll=None)
@@ -220,7 +224,7 @@ async def test_the_address_in_a_202_is_followed(lab: Lab, api: JobApi, operation
     task = await end_of(lab)
     assert task.outcome is not None
     assert task.outcome.value == {"final": True}
-    assert task.checkpoint["job"]["status_url"] == "/monitor"
+    assert task.checkpoint["job"]["status_url"] == f"/monitor{fragment}"
     declare(lab, api, poll=None, accepted="result")
     task = await end_of(lab)
     assert task.outcome is not None

@@ -13,6 +13,7 @@ from raincheck.results import Results
 from raincheck.secrecy import outcome_hidden
 from raincheck.store import Cursor, TaskStore, TaskSummary
 from raincheck.task import TERMINAL, Outcome, Task, TaskStatus, new_task_ref, utc_now
+from raincheck.unicode_text import well_formed
 from raincheck.webhooks.outbox import Outbox
 
 __all__ = ["Desk"]
@@ -77,7 +78,7 @@ class Desk:
         if task.outcome is None or not task.outcome.secret:
             return data
         value = plain_value(stored.form, stored.shape, stored.media_type, data)
-        return to_text(outcome_hidden(Outcome(value=value, secret=task.outcome.secret)).value).encode(errors="replace")
+        return well_formed(to_text(outcome_hidden(Outcome(value=value, secret=task.outcome.secret)).value)).encode()
 
     async def cancel(self, task_ref: str) -> tuple[Task, bool]:
         """The task after its cancellation, and whether that changed it.

@@ -12,6 +12,7 @@ import click
 
 from raincheck import status
 from raincheck.logs import printable
+from raincheck.unicode_text import well_formed_json
 
 __all__ = ["clean", "document", "pretty", "print_table", "span", "timestamp"]
 
@@ -34,7 +35,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def document(value: Any) -> None:
     """Print a value as one JSON document."""
-    click.echo(json.dumps(value, indent=2))
+    click.echo(json.dumps(well_formed_json(value), indent=2))
 
 
 def pretty(value: Any) -> str:

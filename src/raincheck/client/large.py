@@ -16,6 +16,7 @@ from raincheck.client.policy import PollingPolicy
 from raincheck.client.records import TaskHandle
 from raincheck.errors import RaincheckError, TaskNotFound
 from raincheck.result_forms import call_result, plain_value, result_uri
+from raincheck.unicode_text import well_formed
 
 __all__ = ["LargeAnswer", "large_answer"]
 
@@ -131,7 +132,7 @@ def _body(answer: object, handle: TaskHandle | None) -> bytes:
     part = parts[0]
     text, blob = (part.get(each) if isinstance(part, dict) else getattr(part, each, None) for each in ("text", "blob"))  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     if isinstance(text, str):
-        return text.encode(errors="replace")
+        return well_formed(text).encode()
     try:
         return base64.b64decode(blob or "", validate=True)  # pyright: ignore[reportUnknownArgumentType]
     except (binascii.Error, TypeError) as error:

@@ -30,6 +30,7 @@ from raincheck.mcp.places import Places
 from raincheck.mcp.protocol_errors import rpc_error_of
 from raincheck.mcp.scopes import scope_of
 from raincheck.mcp.surfaces import CORE_TASKS_VERSION
+from raincheck.unicode_text import well_formed, well_formed_json
 
 __all__ = ["Admission", "Lease"]
 
@@ -156,11 +157,13 @@ class Admission:
         except RateLimited as error:
             return _refusal(ctx, error)
         try:
-            result = await answer(lease)
+            result = well_formed_json(await answer(lease))
             lease.answered(size_of(result))
             return result
         except RateLimited as error:
             return _refusal(ctx, error)
+        except MCPError as error:
+            raise _well_formed(error) from error.__cause__
         finally:
             if Exchange.of(ctx.request) is None:
                 lease.made()
@@ -226,6 +229,13 @@ class Admission:
             connection.exit_stack.callback(self._sessions.give_back, scope)
         if size_of(ctx.params) > _LARGEST_INITIALIZE:
             raise MCPError(INVALID_PARAMS, f"initialize must have at most {_LARGEST_INITIALIZE} bytes")
+
+
+def _well_formed(error: MCPError) -> MCPError:
+    told = error.error
+    message, data = well_formed(told.message), well_formed_json(told.data)
+    # Most are as they should be, and may be of a kind of their own.
+    return error if message is told.message and data is told.data else MCPError(told.code, message, data)
 
 
 def _is_sdks_own(ctx: ServerRequestContext[Any, Any]) -> bool:

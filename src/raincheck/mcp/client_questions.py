@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from raincheck.mcp import task_wire
 from raincheck.registry import Registry
 from raincheck.task import InputRequest, Task
+from raincheck.unicode_text import well_formed_json
 
 __all__ = [
     "Round",
@@ -99,7 +100,9 @@ async def _ask(
     dismissed: Callable[[str], None] | None,
 ) -> None:
     for question in questions:
-        request = _ClientRequest(method=question.method, params=task_wire.related(dict(question.params), task_ref))
+        request = _ClientRequest(
+            method=question.method, params=well_formed_json(task_wire.related(dict(question.params), task_ref))
+        )
         answer = await ctx.session.send_request(request, _AnyResult, metadata=_on_this_stream(ctx))  # pyright: ignore[reportArgumentType]
         given = answer.model_dump(mode="json", by_alias=True, exclude_none=True)
         if dismissed is not None and is_dismissal(given):

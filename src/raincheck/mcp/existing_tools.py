@@ -42,6 +42,7 @@ from raincheck.operations.late_results import on_behalf_of
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.own_checks import OwnChecks, object_schema
 from raincheck.task import Outcome, TaskError
+from raincheck.unicode_text import well_formed_json
 
 __all__ = ["existing_tool_operation"]
 
@@ -135,7 +136,7 @@ class ExistingToolExecutor:
                 logger.info("tool failed", exc_info=error.__cause__, extra={"task_ref": context.task_ref})
             return _tool_error(str(error))
         try:
-            dumped, _ = plain_json(result.model_dump(by_alias=True, mode="json", exclude_none=True))
+            dumped, _ = plain_json(well_formed_json(result.model_dump(by_alias=True, mode="json", exclude_none=True)))
         except NotJson as error:
             return _tool_error(f"Tool {self._name} gave a result that JSON cannot hold: {error}")
         if not result.is_error:

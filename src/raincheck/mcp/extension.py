@@ -147,6 +147,7 @@ class Raincheck(Workshop, Extension):
             raise ConfigurationError("This Raincheck belongs to another server already; make one for each.")
         self._server = server
         server.middleware.append(self._middleware)
+        self._answer_to_the_end(server._lowlevel_server)  # pyright: ignore[reportPrivateUsage]  it has no public name
         for operation in self._operations.values():
             self._register(operation)
 

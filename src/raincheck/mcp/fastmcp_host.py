@@ -154,6 +154,7 @@ class Raincheck(Workshop, ServerExtension):
             self._serves_core_tasks = True
         else:
             logger.warning("this version of FastMCP has no place for raincheck's limits: callers are not bounded")
+        self._answer_to_the_end(getattr(server, "_mcp_server", None))
         for tool in HANDLE_TOOLS:
             self._add_tool(
                 name=tool.name,

@@ -43,6 +43,7 @@ from raincheck.operations.late_results import on_behalf_of
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.own_checks import OwnChecks, object_schema
 from raincheck.task import Outcome, TaskError
+from raincheck.unicode_text import well_formed_json
 
 __all__ = ["AnsweredTool", "existing_tool_operation"]
 
@@ -206,7 +207,9 @@ def wire_result(result: ToolResult) -> CallToolResult:
 
 def _outcome(result: ToolResult) -> Outcome:
     dumped: dict[str, Any]
-    dumped, _ = plain_json(wire_result(result).model_dump(by_alias=True, mode="json", exclude_none=True))
+    dumped, _ = plain_json(
+        well_formed_json(wire_result(result).model_dump(by_alias=True, mode="json", exclude_none=True))
+    )
     if not dumped.get("isError"):
         return Outcome(mcp_result=dumped)
     text = next((block["text"] for block in dumped["content"] if block.get("type") == "text"), "The tool failed.")

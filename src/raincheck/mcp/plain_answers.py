@@ -8,6 +8,8 @@ from typing import Any
 
 from starlette.types import Send
 
+from raincheck.unicode_text import well_formed_json
+
 __all__ = ["json_answer", "refuse"]
 
 Header = tuple[bytes, bytes]
@@ -15,7 +17,7 @@ Header = tuple[bytes, bytes]
 
 async def json_answer(send: Send, status: int, document: Mapping[str, Any], headers: Iterable[Header] = ()) -> None:
     """A JSON document, not to be kept."""
-    body = json.dumps(document).encode()
+    body = json.dumps(well_formed_json(document)).encode()
     own = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),

@@ -9,6 +9,7 @@ from typing import Any
 from mcp.server.context import ServerRequestContext
 
 from raincheck.task import Progress, Task
+from raincheck.unicode_text import well_formed
 
 __all__ = ["ProgressNotifications"]
 
@@ -44,5 +45,5 @@ class ProgressNotifications:
         if value <= self._value:
             return math.inf
         self._value, self._next_at = value, now + _INTERVAL_SECONDS
-        await self._session.report_progress(self._value, 1.0, progress.message)
+        await self._session.report_progress(self._value, 1.0, well_formed(progress.message or "") or None)
         return math.inf

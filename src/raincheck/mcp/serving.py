@@ -130,6 +130,8 @@ async def _serve(server: MCPServer[Any], rc: Raincheck, settings: Settings, door
         service = await rc.started()
         web: uvicorn.Server | None = None
         if isinstance(door, Wire):
+            # What is held then is answered as the task is by the end of the drain.
+            rc.end_held_calls = service.stop
             serving = asyncio.create_task(run_on(door, server))
         else:
             web = _web_server(server, settings, door, service)

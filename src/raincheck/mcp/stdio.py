@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from io import TextIOWrapper
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import anyio
 from mcp.server.mcpserver import MCPServer
@@ -16,7 +16,7 @@ __all__ = ["Wire", "run_on", "take_wire"]
 class Wire(NamedTuple):
     """The client's ends of stdin and stdout, on file descriptors of their own."""
 
-    stdin: TextIOWrapper
+    stdin: BinaryIO
     stdout: TextIOWrapper
 
 
@@ -40,7 +40,7 @@ def take_wire() -> Wire:
         os.close(nothing)
     # A thread may still be blocked in a read when the process ends, so they are never closed.
     return Wire(
-        TextIOWrapper(os.fdopen(stdin, "rb", closefd=False), encoding="utf-8", errors="replace"),
+        os.fdopen(stdin, "rb", closefd=False),
         TextIOWrapper(os.fdopen(stdout, "wb", closefd=False), encoding="utf-8"),
     )
 
@@ -48,5 +48,7 @@ def take_wire() -> Wire:
 async def run_on(wire: Wire, server: MCPServer[Any]) -> None:
     """Serve until stdin ends."""
     lowlevel = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  the SDK has no public way with own streams
-    async with stdio_server(anyio.wrap_file(wire.stdin), anyio.wrap_file(wire.stdout)) as (read, write):
+    # Lines of bytes: of what is no UTF-8 the sender hears (`raincheck.mcp.streams`).
+    lines: Any = anyio.wrap_file(wire.stdin)
+    async with stdio_server(lines, anyio.wrap_file(wire.stdout)) as (read, write):
         await lowlevel.run(read, write, lowlevel.create_initialization_options())

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from raincheck.mcp.surfaces import TASKS_EXTENSION, declares_tasks, missing_capability
 from raincheck.mcp.task_methods import TaskMethods
+from raincheck.unicode_text import well_formed_json
 
 __all__ = ["listen"]
 
@@ -59,7 +60,7 @@ async def listen(
     reserve(len(task_refs) * _BYTES_OF_A_TASK)
 
     async def send(method: str, params: dict[str, Any]) -> None:
-        notification: Any = _Notification(method=method, params={**params, "_meta": meta})
+        notification: Any = _Notification(method=method, params=well_formed_json({**params, "_meta": meta}))
         await ctx.session.send_notification(notification, related_request_id=ctx.request_id)
 
     await send("notifications/subscriptions/acknowledged", {"notifications": {"taskIds": task_refs}})

@@ -45,6 +45,7 @@ from raincheck.results import Results
 from raincheck.run import input_key
 from raincheck.secrecy import wrapped
 from raincheck.task import InputRequest, Outcome, Progress, Task, TaskStatus, new_task_ref
+from raincheck.unicode_text import well_formed
 
 __all__ = ["TypedTools", "task_support", "tool_function"]
 
@@ -228,7 +229,8 @@ class _RequestBackend:
         self._ctx = ctx
 
     async def report(self, progress: Progress) -> None:
-        await self._ctx.session.report_progress(progress.fraction or 0.0, 1.0, progress.message)
+        message = well_formed(progress.message or "") or None
+        await self._ctx.session.report_progress(progress.fraction or 0.0, 1.0, message)
 
     async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         raise OperationFailed("An inline operation cannot ask its caller; use mode auto or task.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,26 +24,11 @@ __all__ = [
 ]
 
 
-def _speakable(value: Any) -> tuple[Any, str]:
-    """The value and its compact JSON, without lone surrogates (Python's stand-in for a file name's odd bytes).
-
-    UTF-8 has none, and the SDK's stdio transport ends the whole server when it is to write one.
-    """
-    text = to_text(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = text.encode(errors="replace").decode()
-        return json.loads(text), text
-    return value, text
-
-
 def json_result(payload: Mapping[str, Any], *, is_error: bool = False) -> dict[str, Any]:
     """A tool result: the payload as `structuredContent`, and the same JSON as text."""
-    payload, text = _speakable(payload)
     return {
         "resultType": "complete",
-        "content": [{"type": "text", "text": text}],
+        "content": [{"type": "text", "text": to_text(payload)}],
         "structuredContent": payload,
         "isError": is_error,
     }
@@ -105,12 +89,12 @@ def outcome_result(
         Exception: What `raise_rpc_error` makes of a JSON-RPC error, where the operation ended in one.
     """
     if outcome.rpc_error is not None and raise_rpc_error is not None:
-        raise raise_rpc_error(_speakable(outcome.rpc_error)[0])
+        raise raise_rpc_error(outcome.rpc_error)
     if outcome.large is not None:
         result = json_result(public_preview(outcome.large), is_error=outcome.error is not None)
         return {**result, "content": [*result["content"], link_of(outcome.large)]}
     if outcome.mcp_result is not None:
-        return {"resultType": "complete", **_speakable(outcome.mcp_result)[0]}
+        return {"resultType": "complete", **outcome.mcp_result}
     if outcome.error is not None:
         return json_result({"error": outcome.error.public()}, is_error=True)
     return value_result(outcome.value)

@@ -39,6 +39,7 @@ from raincheck.mcp.name_patterns import is_named, naming_none
 from raincheck.mcp.protocol_errors import KeepsProtocolErrors
 from raincheck.mcp.result_resources import read
 from raincheck.mcp.scopes import ANONYMOUS, caller_of, scope_of
+from raincheck.mcp.streams import AtEnd, answer_to_the_end
 from raincheck.mcp.surfaces import Surface, surface_of
 from raincheck.mcp.task_methods import TaskMethods, answered
 from raincheck.mcp.tool_use_ids import ToolUseIds
@@ -121,6 +122,7 @@ class Workshop:
         self._methods: TaskMethods | None = None
         self._typed: TypedTools | None = None
         self._elicitation: HostElicitation | None = None
+        self.end_held_calls: AtEnd | None = None
 
     # What a host says of its server.
 
@@ -139,6 +141,12 @@ class Workshop:
     def _server_lifespan(self) -> AbstractAsyncContextManager[Any]:
         """What the server sets up for its tools while it serves."""
         raise NotImplementedError
+
+    def _answer_to_the_end(self, lowlevel: Any) -> None:
+        """Have calls under way answered when a connection's input ends, where the SDK's server lets us."""
+        if callable(getattr(lowlevel, "run", None)):
+            seconds = self._settings.execution.drain_seconds
+            answer_to_the_end(lowlevel, drain_seconds=seconds, at_end=lambda: self.end_held_calls)
 
     # Declaring operations.
 

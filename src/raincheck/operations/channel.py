@@ -10,6 +10,8 @@ from typing import Any
 
 import pydantic_core
 
+from raincheck.unicode_text import well_formed_json
+
 __all__ = ["Channel", "MessageTooLarge", "packed", "read_message"]
 
 _LENGTH = struct.Struct(">I")
@@ -21,8 +23,11 @@ class MessageTooLarge(Exception):
 
 
 def packed(message: dict[str, Any]) -> bytes:
-    """A message as bytes."""
-    body = pydantic_core.to_json(message)
+    """A message as bytes; a lone surrogate is U+FFFD."""
+    try:
+        body = pydantic_core.to_json(message)
+    except pydantic_core.PydanticSerializationError:
+        body = pydantic_core.to_json(well_formed_json(message))
     return _LENGTH.pack(len(body)) + body
 
 

@@ -16,7 +16,7 @@ from raincheck.errors import ConfigurationError, InvalidParameters, OperationFai
 from raincheck.operations.context import TaskContext
 from raincheck.operations.environment import INHERITED, checked_inherit, filled_in, inherited
 from raincheck.operations.exhaustion import exhausted, what_is_exhausted
-from raincheck.operations.foreign_json import NestedTooDeeply, NotJson, read_json
+from raincheck.operations.foreign_json import NestedTooDeeply, NotJson
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.problems import Problem, invalid_parameters
 from raincheck.operations.processes import (
@@ -27,6 +27,7 @@ from raincheck.operations.processes import (
     refuse_without_process_groups,
 )
 from raincheck.operations.schema import ParameterSchema
+from raincheck.operations.stdout_value import OutputForm, stdout_value
 from raincheck.operations.templates import Template
 from raincheck.operations.validation import still_fitting
 
@@ -50,6 +51,7 @@ def command_operation(
     env: Mapping[str, str] | None = None,
     inherit: Sequence[str] = (),
     max_output_bytes: int = 16 * 1024 * 1024,
+    output: OutputForm = "auto",
     grace_seconds: float = 2.0,
 ) -> Operation:
     """An operation that runs a program.
@@ -62,7 +64,8 @@ def command_operation(
     that makes it begin with `-` is refused, unless an earlier argument is `--` or the parameter's schema lists the
     value (`enum`, `const`). Numbers may be negative. `"./{file}"` and `"--name={name}"` take any value.
 
-    The program's stdout is the result: JSON where it parses as such, else the text without one trailing newline. A
+    The program's stdout is the result: JSON where it is such and nothing is lost by that, else the text without one
+    trailing newline (`3.10` and `1234e56` are texts); `output` says which of the two. A
     non-zero exit fails the task with `details`: `exit_code` or `signal`, and `stderr_tail` (the last 4 KiB). A line
     `raincheck-progress: 0.4 page 4 of 10` on stderr is its progress; of a line the first 4 KiB are read. When it ends,
     is cancelled, or the server dies, what it started ends too.
@@ -82,6 +85,7 @@ def command_operation(
         env: Variables of its own; `${NAME}` in a value is that variable of the server's, taken at the declaration.
         inherit: Which more of the server's variables it finds; none that begins with `RAINCHECK_`.
         max_output_bytes: The bound on stdout; beyond it the task fails with `result_too_large`.
+        output: What stdout is: "json", "text", or "auto" as above. What is to be JSON and is none fails the task.
         grace_seconds: From SIGTERM to SIGKILL.
 
     Raises:
@@ -95,6 +99,7 @@ def command_operation(
         env=env,
         inherit=inherit,
         max_output_bytes=max_output_bytes,
+        read_as=output,
         grace_seconds=grace_seconds,
     )
     return Operation(
@@ -119,6 +124,7 @@ class CommandExecutor:
         env: Mapping[str, str] | None = None,
         inherit: Sequence[str] = (),
         max_output_bytes: int = 16 * 1024 * 1024,
+        read_as: OutputForm = "auto",
         grace_seconds: float = 2.0,
     ) -> None:
         place = f"operation {operation_type!r}: argv"
@@ -139,6 +145,7 @@ class CommandExecutor:
         }
         self._inherit = (*INHERITED, *checked_inherit(inherit, f"operation {operation_type!r}"))
         self._max_output_bytes = max_output_bytes
+        self._read_as: OutputForm = read_as
         self._grace_seconds = grace_seconds
 
     @property
@@ -207,9 +214,11 @@ class CommandExecutor:
                 details={**exit_details(status), "stderr_tail": tail.decode("utf-8", "replace")},
             )
         try:
-            return _result(output.result())
+            return stdout_value(output.result(), self._read_as)
         except NestedTooDeeply as error:
             raise OperationFailed(f"the output of command {self._program} is {error}") from None
+        except NotJson as error:
+            raise OperationFailed(f"the output of command {self._program} is not taken as JSON: {error}") from None
 
     async def _read_result(self, stdout: asyncio.StreamReader) -> bytes:
         output = bytearray()
@@ -312,13 +321,3 @@ async def _listen(stderr: asyncio.StreamReader, tail: bytearray, context: TaskCo
             await context.progress(
                 float(fraction) if fraction else None, message.decode("utf-8", "replace").strip() or None
             )
-
-
-def _result(output: bytes) -> Any:
-    try:
-        return read_json(output)
-    except NestedTooDeeply:
-        raise
-    except NotJson:
-        text = output.decode("utf-8", "replace")
-        return text[:-1].removesuffix("\r") if text.endswith("\n") else text

@@ -1,11 +1,13 @@
 """The one reader of JSON that others wrote: callers, upstreams, commands, whoever calls back.
 
 It takes what every JSON reader can take (RFC 8259, "Numbers" and "Parsers"): no deeper nesting than `DEEPEST`, and only
-numbers that a double can hold. What other readers parsed comes here as values (`plain_json`).
+numbers that a double can hold. A byte order mark is passed over, and a lone surrogate is U+FFFD. What other readers
+parsed comes here as values (`plain_json`).
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
@@ -25,6 +27,10 @@ _MANY_DIGITS = b"0" * 200
 _DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _NO_NUMBER = re.compile(rb"NaN|Infinity")
 _LONGEST_REASON = 120
+# An escape in a text: a pair of surrogates, half of one (the group), any other.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
 
 
 class NotJson(ValueError):
@@ -50,8 +56,8 @@ def read_json(text: bytes | str) -> Any:
         BeyondBounds: It is nested more deeply than `DEEPEST`, or holds a number beyond a double.
     """
     try:
-        encoded = text.encode() if isinstance(text, str) else text
-        value = pydantic_core.from_json(encoded, allow_inf_nan=False)
+        encoded = (text.encode() if isinstance(text, str) else text).removeprefix(codecs.BOM_UTF8)
+        value = _parsed(encoded)
     except ValueError as error:
         raise _reason(error, text) from None
     if encoded.count(b"[") + encoded.count(b"{") > DEEPEST and _is_deeper(value):
@@ -73,6 +79,17 @@ def plain_json(value: Any) -> tuple[Any, bytes]:
     except (pydantic_core.PydanticSerializationError, ValueError, RecursionError) as error:
         raise _reason(error) from None
     return read_json(text), text
+
+
+def _parsed(encoded: bytes) -> Any:
+    try:
+        return pydantic_core.from_json(encoded, allow_inf_nan=False)
+    except ValueError:
+        # The grammar allows half of a pair in an escape (RFC 8259 §8.2), and no UTF-8 can hold one.
+        mended = _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], encoded)
+        if mended == encoded:
+            raise
+        return pydantic_core.from_json(mended, allow_inf_nan=False)
 
 
 def _checked_number(text: str) -> None:

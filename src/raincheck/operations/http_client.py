@@ -7,6 +7,7 @@ import functools
 import logging
 import socket
 import ssl
+import zlib
 from collections.abc import AsyncGenerator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -17,10 +18,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from raincheck._version import __version__
 from raincheck.errors import MissingDependency, ResultTooLarge, UpstreamError
+from raincheck.operations.content_coding import ACCEPTED, Decoder, UnknownCoding
 from raincheck.operations.exhaustion import what_is_exhausted
 from raincheck.operations.foreign_json import BeyondBounds, NotJson, read_json
 from raincheck.operations.http_request import PreparedRequest
 from raincheck.operations.problems import capped
+from raincheck.operations.reply_text import UnknownCharset, text_of
 from raincheck.outgoing.retry_after import retry_after
 
 if TYPE_CHECKING:
@@ -34,16 +37,6 @@ _BODY_TAIL_CHARS = 2048
 _ERROR_BODY_BYTES = 1024 * 1024
 _RETRYABLE = frozenset({408, 425, 429})
 _LONGEST_RETRY_AFTER = 86400.0
-# The web's own. Python knows more, and some of those (punycode) take quadratic time.
-_CHARSETS = frozenset(
-    {
-        *("utf-8", "utf8", "utf-16", "utf-16le", "utf-16be", "us-ascii", "ascii", "latin1", "macintosh", "ibm866"),
-        *(f"iso-8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 14, 15, 16)),
-        *(f"windows-125{part}" for part in range(9)),
-        *("koi8-r", "koi8-u", "gb2312", "gbk", "gb18030", "big5", "euc-jp", "iso-2022-jp", "shift_jis", "euc-kr"),
-    }
-)
-
 _ours: ContextVar[bool] = ContextVar("raincheck_http_request", default=False)
 
 
@@ -70,16 +63,16 @@ class Reply:
         """
         if not self.body:
             return None
-        given, _, parameters = self.headers.get("content-type", "").partition(";")
-        media_type = given.strip().lower()
+        content_type = self.headers.get("content-type", "")
+        media_type = content_type.partition(";")[0].strip().lower()
         if media_type.endswith(("/json", "+json")):
             return self.document
-        charset = next((each.split("=", 1)[1] for each in parameters.split(";") if "charset=" in each.lower()), "")
-        charset = charset.strip(" \"'").lower() or "utf-8"
-        if charset not in _CHARSETS:
-            raise UpstreamError(f"{self.host} answered in the charset {capped(charset, 40)!r}, which is not read")
         try:
-            return self.body.decode(charset)
+            return text_of(self.body, content_type)
+        except UnknownCharset as charset:
+            raise UpstreamError(
+                f"{self.host} answered in the charset {str(charset)[:40]!r}, which is not read"
+            ) from None
         except UnicodeDecodeError:
             raise UpstreamError(
                 f"{self.host} answered with {capped(media_type, 80) or 'something'} that is not text"
@@ -93,10 +86,16 @@ class Reply:
             UpstreamError: It is broken.
         """
         try:
-            return read_json(self.body)
+            try:
+                return read_json(self.body)
+            except BeyondBounds:
+                raise
+            except NotJson:
+                # JSON is UTF-8 (RFC 8259 §8.1); what is not says so.
+                return read_json(text_of(self.body, self.headers.get("content-type", "")))
         except BeyondBounds as error:
             raise UpstreamError(f"{self.host} answered with JSON that is not taken: {error}") from None
-        except NotJson:
+        except (NotJson, UnknownCharset, UnicodeDecodeError):
             raise UpstreamError(f"{self.host} answered with broken JSON") from None
 
     @property
@@ -150,12 +149,13 @@ class HttpClient:
             redirects: Whether those within the same origin are followed.
 
         Raises:
-            UpstreamError: There was no answer, or a redirect to another origin.
+            UpstreamError: There was no answer, a part of one, or a redirect to nowhere or to another origin.
             ResultTooLarge: Its body is larger.
         """
         async with self._told(host):
             response = await self._send(host, prepared, redirects=redirects)
             try:
+                _check_whole(host, prepared, response.status_code, redirects=redirects)
                 body = await _body(host, response, max_body_bytes)
             finally:
                 await response.aclose()
@@ -202,7 +202,7 @@ class HttpClient:
             # The runner bounds the whole; a server that thinks for minutes is what this product is for.
             timeout=self._httpx.Timeout(None, connect=_CONNECT_SECONDS),
             limits=self._httpx.Limits(max_connections=None, max_keepalive_connections=20),
-            headers={"User-Agent": f"raincheck/{__version__}"},
+            headers={"User-Agent": f"raincheck/{__version__}", "Accept-Encoding": ACCEPTED},
             verify=self._tls,
         )
         # One caller's cookies must not travel with another's request.
@@ -224,8 +224,6 @@ class HttpClient:
         certificate = next((cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError)), None)
         if certificate is not None:
             return UpstreamError(f"the certificate of {host} is not valid: {capped(certificate.verify_message, 120)}")
-        if isinstance(error, self._httpx.DecodingError):
-            return UpstreamError(f"{host} sent a body that cannot be decoded")
         if isinstance(error, self._httpx.InvalidURL | self._httpx.UnsupportedProtocol | self._httpx.LocalProtocolError):
             return UpstreamError(f"the request to {host} is not valid HTTP")
         if isinstance(error, self._httpx.ConnectError):
@@ -236,13 +234,36 @@ class HttpClient:
 async def _body(host: str, response: httpx2.Response, limit: int) -> bytes:
     refused = response.status_code >= 400
     body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if refused and len(body) > _ERROR_BODY_BYTES:
-            break
-        if not refused and len(body) > limit:
-            raise ResultTooLarge(f"the answer of {host} is larger than {limit} bytes")
-    return bytes(body)
+    try:
+        decoder = Decoder(response.headers.get("content-encoding", ""))
+        async for raw in response.aiter_raw():
+            for piece in decoder.decode(raw):
+                body += piece
+                if refused and len(body) > _ERROR_BODY_BYTES:
+                    return bytes(body)
+                if not refused and len(body) > limit:
+                    raise ResultTooLarge(f"the answer of {host} is larger than {limit} bytes")
+        decoder.end()
+    except UnknownCoding as coding:
+        problem = f"in the coding {str(coding)[:40]!r}, which is not read"
+    except zlib.error:
+        problem = "that cannot be decoded"
+    except EOFError:
+        problem = "that was cut off"
+    else:
+        return bytes(body)
+    if refused:
+        # What it has to say is its status.
+        return bytes(body)
+    raise UpstreamError(f"{host} sent a body {problem}", retryable=problem == "that was cut off")
+
+
+def _check_whole(host: str, prepared: PreparedRequest, status: int, *, redirects: bool) -> None:
+    """Refuse what is no answer, or only a part of one."""
+    if redirects and 300 <= status < 400:
+        raise UpstreamError(f"{host} answered with status {status} and no address", details={"status": status})
+    if status == 206 and not any(name.lower() == "range" for name, _ in prepared.headers):
+        raise UpstreamError(f"{host} sent a part of the body, which was not asked for", details={"status": status})
 
 
 def _client_library() -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 from raincheck.errors import ConfigurationError
 from raincheck.operations.problems import capped
+from raincheck.unicode_text import well_formed
 
 __all__ = ["Placeholder", "Template", "formatted"]
 
@@ -66,7 +67,10 @@ class Template:
                     raise ConfigurationError(
                         f"{place}: the environment has no variable {token[1]} (used as {token[0]})"
                     )
-                parts.append(os.environ[token[1]])
+                value = os.environ[token[1]]
+                if well_formed(value) != value:
+                    raise ConfigurationError(f"{place}: the environment's {token[1]} is not UTF-8")
+                parts.append(value)
             elif token[0] in ("{{", "}}"):
                 parts.append(token[0][0])
             elif token[2] is None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
-from urllib.parse import quote, urljoin
+from urllib.parse import quote, urldefrag, urljoin
 
 from raincheck.errors import ConfigurationError, UpstreamError
 from raincheck.operations.http_client import Reply
@@ -156,7 +156,7 @@ class AddressTemplate:
             if index and value == "":
                 raise UpstreamError(f"the value of {part.name} is empty and cannot stand in an address")
             parts.append(value if index == 0 else quote(value, safe=""))
-        return urljoin(base, "".join(parts))
+        return _absolute(base, "".join(parts))
 
 
 class Table:
@@ -277,7 +277,7 @@ class Accepted:
 
     def status_url(self, job: Mapping[str, Any], url: str, arguments: Mapping[str, Any]) -> str:
         """See `UpstreamApi`."""
-        return urljoin(url, job["status_url"])
+        return _absolute(url, job["status_url"])
 
     def verdict(self, reply: Reply, job: Mapping[str, Any], status_url: str) -> Verdict:
         """See `UpstreamApi`."""
@@ -285,7 +285,7 @@ class Accepted:
             location = reply.headers.get("location")
             if location is None:
                 raise UpstreamError(f"{reply.host} redirects to nowhere")
-            return Verdict(state="done", result_url=urljoin(status_url, location))
+            return Verdict(state="done", result_url=_absolute(status_url, location))
         document = _object(reply)
         status = document.get("status")
         shown = capped(status, 100) if isinstance(status, str) else ""
@@ -300,8 +300,16 @@ class Accepted:
         resource = document.get("resourceLocation")
         where = resource if isinstance(resource, str) else job["result_url"]
         if where is not None:
-            return Verdict(state="done", shown=shown, result_url=urljoin(status_url, where))
+            return Verdict(state="done", shown=shown, result_url=_absolute(status_url, where))
         return Verdict(state="done", shown=shown, result=reply.value)
+
+
+def _absolute(base: str, reference: str) -> str:
+    """The address that a reference means, without its fragment: that is for who reads the answer (RFC 9110 §10.2.2)."""
+    try:
+        return urldefrag(urljoin(base, reference)).url
+    except ValueError:
+        raise UpstreamError("an address of the upstream job is none", details={"refused": True}) from None
 
 
 def _object(reply: Reply) -> Mapping[str, Any]:

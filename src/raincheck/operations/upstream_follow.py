@@ -164,6 +164,8 @@ class Follower:
             )
         if reply.status >= 400:
             raise reply.refusal(self._request.secrets)
+        if reply.status == 206:
+            raise UpstreamError(f"{reply.host} sent a part of the body, which was not asked for")
 
     async def _ask(self, method: str, url: str, arguments: Mapping[str, Any], *, bounded: bool = True) -> Reply:
         try:

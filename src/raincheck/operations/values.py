@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pydantic_core
@@ -13,6 +13,7 @@ from raincheck.errors import OperationFailed
 from raincheck.operations.foreign_json import NotJson, plain_json, read_json
 from raincheck.operations.problems import Problem, capped, invalid_parameters
 from raincheck.task import Outcome
+from raincheck.unicode_text import well_formed, well_formed_json
 
 __all__ = ["json_bytes", "json_value", "stored_parameters"]
 
@@ -37,7 +38,7 @@ def _at_fault(arguments: Mapping[str, Any], error: NotJson) -> tuple[str, str]:
         try:
             plain_json({name: value})
         except NotJson as its_own:
-            return name.encode(errors="replace").decode(), str(its_own)
+            return well_formed(name), str(its_own)
     return "(all)", str(error)
 
 
@@ -45,7 +46,8 @@ def json_value(value: Any, adapter: TypeAdapter[Any] | None = None) -> Any:
     """`value` as plain JSON values; an `Outcome` as it is.
 
     Dataclasses, pydantic models, dates, enums, sets, iterators and the like become what pydantic makes of them. Bytes
-    must be UTF-8 text; NaN and the infinities are refused, since JSON has none and a silent null would lose them.
+    must be UTF-8 text; NaN and the infinities are refused, since JSON has none and a silent null would lose them. A
+    lone surrogate in a text is U+FFFD.
 
     Args:
         value: What the operation returned.
@@ -65,8 +67,8 @@ def json_bytes(value: Any, adapter: TypeAdapter[Any] | None = None) -> bytes:
     """
     try:
         if adapter is not None:
-            return adapter.dump_json(adapter.validate_python(value), by_alias=True)
-        return pydantic_core.to_json(value)
+            value = adapter.validate_python(value)
+        return _dumped(value, adapter)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -76,6 +78,21 @@ def json_bytes(value: Any, adapter: TypeAdapter[Any] | None = None) -> bytes:
         ) from error
     except (pydantic_core.PydanticSerializationError, ValueError, RecursionError) as error:
         raise OperationFailed(f"the operation returned a value that JSON cannot hold: {_why(error, value)}") from error
+
+
+def _dumped(value: Any, adapter: TypeAdapter[Any] | None) -> bytes:
+    try:
+        return pydantic_core.to_json(value) if adapter is None else adapter.dump_json(value, by_alias=True)
+    except pydantic_core.PydanticSerializationError as error:
+        if "surrogates" not in str(error) or isinstance(value, Iterator):  # an iterator is used up by now
+            raise
+        # Names of members first: pydantic's own form needs them as UTF-8.
+        value = well_formed_json(value)
+        if adapter is None:
+            plain: Any = pydantic_core.to_jsonable_python(value)
+        else:
+            plain = adapter.dump_python(value, mode="json", by_alias=True)
+        return pydantic_core.to_json(well_formed_json(plain))
 
 
 def _parsed(text: bytes) -> Any:

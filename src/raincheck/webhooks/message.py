@@ -15,6 +15,7 @@ from raincheck.result_forms import public_preview
 from raincheck.secrecy import outcome_hidden
 from raincheck.status import status_of, timestamp
 from raincheck.task import Task
+from raincheck.unicode_text import well_formed_json
 
 __all__ = ["LARGEST_RESULT", "body_of", "message_id", "message_of"]
 
@@ -56,4 +57,4 @@ def message_of(task: Task) -> dict[str, Any]:
 
 def body_of(value: Any) -> bytes:
     """A JSON value as it is sent: ASCII, so that an odd character cannot break it."""
-    return json.dumps(value, separators=(",", ":")).encode("ascii")
+    return json.dumps(well_formed_json(value), separators=(",", ":")).encode("ascii")
