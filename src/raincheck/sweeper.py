@@ -133,9 +133,11 @@ class Sweeper:
         note = await due_with(self._store, task, swept, now)
         if not await self._store.replace(swept, seen_lease=seen_lease, note=note):
             return False
-        logger.info(
+        lost = isinstance(event, LeaseExpired)
+        logger.log(
+            logging.WARNING if lost else logging.INFO,
             "%s: %s -> %s",
-            "deadline passed" if isinstance(event, DeadlinePassed) else "worker lost",
+            "worker lost" if lost else "deadline passed",
             task.status,
             swept.status,
             extra={"task_ref": task.task_ref, "operation": task.operation_type},

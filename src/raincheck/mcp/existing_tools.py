@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,16 +30,15 @@ from pydantic import PrivateAttr
 
 from raincheck.errors import OperationFailed
 from raincheck.mcp.protocol_errors import protocol_error_outcome
+from raincheck.mcp.tool_runs import NO_REQUEST, failed_tool, log_of_tool
 from raincheck.operations.context import TaskContext
 from raincheck.operations.costly_types import CostlyTypes
 from raincheck.operations.foreign_json import NotJson, plain_json
-from raincheck.operations.operation import Operation, Policy
+from raincheck.operations.operation import FailedAs, Operation, Policy
 from raincheck.operations.schema import ParameterSchema
 from raincheck.task import Outcome, TaskError
 
 __all__ = ["existing_tool_operation"]
-
-logger = logging.getLogger(__name__)
 
 
 class BackgroundContext(Context[Any, Any]):
@@ -85,8 +83,22 @@ class BackgroundContext(Context[Any, Any]):
                 return CancelledElicitation()
 
     async def log(self, level: Any, data: Any, *, logger_name: str | None = None) -> None:
-        """A log message has no client to go to; it goes to the server's log, without its data."""
-        logger.info("a tool logged at level %s", level, extra={"task_ref": self._task.task_ref})
+        """A log message has no client to go to; it goes to the server's log."""
+        log_of_tool(self._task, level, data)
+
+    @property
+    def request_id(self) -> str:
+        """The task's id: there is no request."""
+        return self._task.task_ref
+
+    @property
+    def request_context(self) -> Any:
+        """See `Context.request_context`.
+
+        Raises:
+            ValueError: Always: there is no request.
+        """
+        raise ValueError(f"ctx.session, ctx.request_context: {NO_REQUEST}")
 
 
 class ExistingToolExecutor:
@@ -123,15 +135,14 @@ class ExistingToolExecutor:
                     break
                 answers = await _answered(result, context)
         except MCPError as error:
-            return protocol_error_outcome(error)
+            raise FailedAs(protocol_error_outcome(error)) from error
         except ToolError as error:
-            if error.__cause__ is not None:
-                logger.info("tool failed", exc_info=error.__cause__, extra={"task_ref": context.task_ref})
-            return _tool_error(str(error))
+            cause = error.__cause__ or error
+            raise failed_tool(str(error), cause) from cause
         try:
             dumped, _ = plain_json(result.model_dump(by_alias=True, mode="json", exclude_none=True))
         except NotJson as error:
-            return _tool_error(f"Tool {self._name} gave a result that JSON cannot hold: {error}")
+            raise failed_tool(f"Tool {self._name} gave a result that JSON cannot hold: {error}") from error
         if not result.is_error:
             return Outcome(mcp_result=dumped)
         text = next((block["text"] for block in dumped["content"] if block.get("type") == "text"), "The tool failed.")
@@ -149,13 +160,6 @@ async def _answered(asked: InputRequiredResult, context: TaskContext) -> InputRe
     )
     return InputResponseRequestParams.model_validate(
         {"inputResponses": dict(zip(questions, given, strict=True)), "requestState": asked.request_state}
-    )
-
-
-def _tool_error(text: str) -> Outcome:
-    return Outcome(
-        mcp_result={"content": [{"type": "text", "text": text}], "isError": True},
-        error=TaskError(code=OperationFailed.code, message=text),
     )
 
 
