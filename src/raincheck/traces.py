@@ -48,18 +48,18 @@ def text_of(error: BaseException) -> str:
 def raised_by(error: BaseException) -> Raised:
     """What was raised, and the innermost line of the user's own that it came through; where there is none, of any
     library that is not raincheck."""
-    error = alone(error)
-    told: BaseException | None = error
+    inner = alone(error)
+    told: BaseException | None = inner
     while told is not None:
         if isinstance(told, RaisedElsewhere):
             return told.raised
-        files = _files(told)
+        files = _files(told) or _files(error)
         if (at := next((place for file, place in files if _is_users(file)), None)) is not None:
             return Raised(_type_of(told), at)
         # Raised by raincheck because of something else, which may be the user's.
         told = told.__cause__ if files and files[0][0].startswith(_OURS) else None
-    files = _files(error)
-    return Raised(_type_of(error), None if not files or files[0][0].startswith(_OURS) else files[0][1])
+    files = _files(inner)
+    return Raised(_type_of(inner), None if not files or files[0][0].startswith(_OURS) else files[0][1])
 
 
 def stack_of(error: BaseException, *, texts: bool) -> str:
