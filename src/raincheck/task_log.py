@@ -14,25 +14,26 @@ logger = logging.getLogger(TASKS)
 
 def accepted(task: Task) -> None:
     """The task is durable."""
-    logger.info("task accepted", extra=_named(task))
+    _tell(logging.INFO, "task accepted", task)
 
 
 def started(task: Task) -> None:
     """A worker has claimed the task and begins."""
-    logger.info("task started", extra=_named(task) | {"worker_id": task.worker_id, "attempt": task.attempt})
+    _tell(logging.INFO, "task started", task, worker_id=task.worker_id, attempt=task.attempt)
 
 
 def ended(task: Task) -> None:
     """The task is terminal: how, with which code, and how many seconds after its start (or, never started, after it
     was accepted)."""
     assert task.settled_at is not None
-    seconds = (task.settled_at - (task.started_at or task.created_at)).total_seconds()
-    more: dict[str, object] = {"seconds": round(max(0.0, seconds), 3)}
-    if task.outcome is not None and task.outcome.error is not None:
-        more["code"] = task.outcome.error.code
+    seconds = round(max(0.0, (task.settled_at - (task.started_at or task.created_at)).total_seconds()), 3)
+    error = task.outcome.error if task.outcome is not None else None
     level = logging.WARNING if task.status is TaskStatus.FAILED else logging.INFO
-    logger.log(level, "task %s", task.status, extra=_named(task) | more)
+    _tell(level, f"task {task.status}", task, seconds=seconds, code=error.code if error is not None else None)
 
 
-def _named(task: Task) -> dict[str, object]:
-    return {"task_ref": task.task_ref, "operation": task.operation_type}
+def _tell(level: int, message: str, task: Task, **more: object) -> None:
+    if logger.isEnabledFor(level):
+        # Made here, since to look for the caller's line costs as much as the rest.
+        extra = {"task_ref": task.task_ref, "operation": task.operation_type, "on_one_line": True, **more}
+        logger.handle(logger.makeRecord(TASKS, level, __file__, 0, message, (), None, extra=extra))
