@@ -90,8 +90,9 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         try:
-            servers = [Server(Path(name, each), lines=each == "on", form=arguments.format) for each in ("on", "off")]
-            on, off = asyncio.run(measure(*servers, arguments.rounds, arguments.seconds))
+            having = Server(Path(name, "on"), lines=True, form=arguments.format)
+            missing = Server(Path(name, "off"), lines=False, form=arguments.format)
+            on, off = asyncio.run(measure(having, missing, arguments.rounds, arguments.seconds))
         finally:
             end_all()
     ratio = statistics.median(on) / statistics.median(off)

@@ -14,12 +14,14 @@ SOURCE = Path(__file__).parents[1] / "src"
 _DOMAIN = {
     "elapsed",
     "errors",
+    "exits",
     "local_paths",
     "lease",
     "previews",
     "result_forms",
     "secrecy",
     "task",
+    "traces",
     "transitions",
     "logs",
     "_version",
@@ -29,6 +31,7 @@ _HISTORY = {"history", "history_sketch", "history_keeper", "hints", "hints_sched
 _CORE = {
     *("attempt", "registry", "runner", "run", "heartbeat", "sweeper", "changes", "failure_rate", "service", "clock"),
     *("callbacks", "leftovers", "limits", "lost_answers", "lost_workers", "results", "result_pages", "sealing"),
+    "task_log",
     *_HISTORY,
 }
 
@@ -39,9 +42,11 @@ ALLOWED: dict[str, set[str]] = {
     "elapsed": set(),
     "lease": {"elapsed"},
     "errors": set(),
+    "exits": {"errors"},
     "local_paths": set(),
-    "logs": {"secrecy"},
+    "logs": {"secrecy", "traces"},
     "task": {"errors"},
+    "traces": {"task"},
     "transitions": {"errors", "task"},
     "previews": set(),
     "result_forms": {"previews", "task"},
@@ -95,6 +100,7 @@ ALLOWED: dict[str, set[str]] = {
     **{name: _DOMAIN | _PORTS | _CORE | {"operations", "webhooks"} for name in _CORE - {"sealing"}},
     # One process's share is put together here; the embedded engine is its default.
     "failure_rate": set(),
+    "task_log": {"logs", "task"},
     "history_sketch": set(),
     "history": {"errors", "history_sketch", "task"},
     "history_keeper": {"errors", "history", "notes", "task"},

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from raincheck.error_details import plain_details, plain_text
 from raincheck.errors import InternalError, OperationFailed, RaincheckError, TaskFailure, TaskTimeout
 from raincheck.exits import by_signal, stopped, watched_exits
 from raincheck.local_paths import without_folders
 from raincheck.operations.context import TaskContext
+from raincheck.operations.error_details import plain_details, plain_text
 from raincheck.operations.operation import FailedAs, Operation, Policy
 from raincheck.results import outcome_of
 from raincheck.secrecy import marked, opened, outcome_scrubbed, texts_of, withheld, withholding, without
@@ -147,10 +147,11 @@ def _logged(
     if isinstance(alone(cause), FailedAs):
         cause = alone(cause).__cause__ or cause
     raised = raised_by(cause)
-    correlation = error.details.get("correlation_id") if error.code == InternalError.code else None
-    told = "operation failed" if correlation is None else f"internal error {correlation}"
-    at = "" if raised.at is None else f" at {raised.at}"
-    logger.error("%s: %s%s", told, raised.type, at, exc_info=cause, extra=extra)
+    what = " at ".join(filter(None, raised))
+    if (correlation := error.details.get("correlation_id")) and error.code == InternalError.code:
+        logger.error("internal error %s: %s", correlation, what, exc_info=cause, extra=extra)
+    else:
+        logger.error("operation failed: %s", what, exc_info=cause, extra=extra)
     return replace(outcome, error=replace(error, raised=raised))
 
 

@@ -133,7 +133,7 @@ async def test_each_task_has_a_line_when_accepted_started_and_ended_and_they_can
             assert told == [("task accepted", "info"), ("task started", "info"), (f"task {end}", level)]
             assert {each["operation"] for each in own} == {"thread"}
             assert own[-1]["seconds"] >= 0
-            assert own[-1].get("code") == (task["error"] or {}).get("code")
+            assert own[-1].get("code") == (task["error"]["code"] if task["error"] else None)
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from typing import Any
 
 from mcp.shared.exceptions import MCPError
 
-from raincheck.error_details import LARGEST_DATA, plain_value
 from raincheck.errors import OperationFailed, RaincheckError
 from raincheck.operations.context import TaskContext
+from raincheck.operations.error_details import LARGEST_DATA, plain_value
 from raincheck.operations.operation import Executor, FailedAs, StopsOutside
 from raincheck.task import Outcome, TaskError
 

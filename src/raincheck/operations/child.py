@@ -24,11 +24,11 @@ from typing import Any, NoReturn
 
 import pydantic_core
 
-from raincheck.error_details import LARGEST_DATA, plain_details, plain_text
 from raincheck.errors import OperationFailed, TaskFailure
 from raincheck.exits import stopped
 from raincheck.operations.channel import Channel
 from raincheck.operations.context import CallbackAddress, TaskCancelled, TaskContext
+from raincheck.operations.error_details import LARGEST_DATA, plain_details, plain_text
 from raincheck.operations.python import PythonExecutor, is_async
 from raincheck.operations.signature import Signature
 from raincheck.operations.values import json_value
