@@ -102,14 +102,18 @@ async def _ran(
             raise
         except BaseException as raised:  # noqa: BLE001  whatever an operation raises is its own error
             error = raised
-    # What a task or a callback of it raised to end the process has cancelled it, too.
-    error = exits.error or error
-    if error is not None:
-        if by_signal(error) or (isinstance(alone(error), asyncio.CancelledError) and told_to_stop()):
-            raise error
-        outcome = _failed(error, operation.policy.max_result_bytes)
-    assert outcome is not None
-    return outcome if outcome.error is None else _logged(outcome, outcome.error, error, operation, context)
+    try:
+        # What a task or a callback of it raised to end the process has cancelled it, too.
+        error = exits.error or error
+        if error is not None:
+            if by_signal(error) or (isinstance(alone(error), asyncio.CancelledError) and told_to_stop()):
+                raise error
+            outcome = _failed(error, operation.policy.max_result_bytes)
+        assert outcome is not None
+        return outcome if outcome.error is None else _logged(outcome, outcome.error, error, operation, context)
+    finally:
+        # Its traceback holds this frame, and with it whatever the operation's code held.
+        error = None
 
 
 def _failed(error: BaseException, max_result_bytes: int) -> Outcome:
@@ -148,7 +152,7 @@ def _logged(
         cause = alone(cause).__cause__ or cause
     raised = raised_by(cause)
     what = " at ".join(filter(None, raised))
-    if (correlation := error.details.get("correlation_id")) and error.code == InternalError.code:
+    if error.code == InternalError.code and (correlation := error.details.get("correlation_id")):
         logger.error("internal error %s: %s", correlation, what, exc_info=cause, extra=extra)
     else:
         logger.error("operation failed: %s", what, exc_info=cause, extra=extra)
