@@ -89,6 +89,8 @@ def configure_logs(level: str, form: LogForm = "text", *, tasks: bool = True) ->
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
     logging.getLogger(TASKS).setLevel(logging.NOTSET if tasks else logging.WARNING)
+    # No line tells these, and every record would find them out (the manual of `logging`, "Optimization").
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     guard_logs()
 
 
@@ -102,7 +104,7 @@ def guard_logs() -> None:
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = "".join(f" {name}={_field(value)}" for name, value in _fields(record))
+        fields = "".join([f" {name}={_field(value)}" for name, value in _fields(record)])
         line = f"{_time(record)} {record.levelname.lower()} {printable(record.name)}: {_message(record)}{fields}"
         error = _error_of(record)
         return line if error is None else f"{line}\n{traceback_lines(error)}"
