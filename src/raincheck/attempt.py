@@ -8,18 +8,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 from raincheck.errors import InternalError, OperationFailed, RaincheckError, TaskFailure, TaskTimeout
+from raincheck.exits import by_signal, stopped, watched_exits
 from raincheck.local_paths import without_folders
 from raincheck.operations.callers import check_fresh
 from raincheck.operations.context import TaskContext
-from raincheck.operations.operation import Operation
+from raincheck.operations.error_details import plain_details, plain_text
+from raincheck.operations.operation import FailedAs, Operation, Policy
 from raincheck.results import outcome_of
 from raincheck.secrecy import marked, opened, outcome_scrubbed, texts_of, withheld, withholding, without
 from raincheck.task import Outcome, Task, TaskError, TaskStatus
+from raincheck.traces import alone, raised_by, text_of
 
 __all__ = ["failure", "guarded", "log_deadline", "timed_out", "worth_retrying"]
 
@@ -55,13 +58,8 @@ async def guarded(
     secret = texts_of(arguments) | context.caller.secret_texts
     with withholding(secret):
         outcome = await _ran(operation, arguments, context, first, told_to_stop)
-    if (error := outcome.error) is not None:
-        if secret:
-            outcome = outcome_scrubbed(outcome, secret)
-        if outcome.mcp_result is None:
-            message = without(error.message, secret)[:_LONGEST_MESSAGE]
-            told = replace(outcome.error or error, message=without_folders(message, opened(arguments)))
-            outcome = replace(outcome, error=told)
+    if outcome.error is not None:
+        outcome = _told(outcome, outcome.error, arguments, secret, operation.policy)
     return marked(outcome, operation.secret_results) if operation.secret_results else outcome
 
 
@@ -113,35 +111,86 @@ async def _ran(
     first: Callable[[], Awaitable[None]],
     told_to_stop: Callable[[], bool],
 ) -> Outcome:
-    extra = {"task_ref": context.task_ref, "operation": operation.operation_type}
+    outcome: Outcome | None = None
+    error: BaseException | None = None
+    with watched_exits() as exits:
+        try:
+            await first()
+            check_fresh(context.caller)
+            value = await operation.executor.run(opened(arguments), context)
+            outcome = outcome_of(value, operation.policy.max_result_bytes)
+        except GeneratorExit:
+            raise
+        except BaseException as raised:  # noqa: BLE001  whatever an operation raises is its own error
+            error = raised
     try:
-        await first()
-        check_fresh(context.caller)
-        value = await operation.executor.run(opened(arguments), context)
-        return outcome_of(value, operation.policy.max_result_bytes)
-    except asyncio.CancelledError:
-        if not told_to_stop():
+        # What a task or a callback of it raised to end the process has cancelled it, too.
+        error = exits.error or error
+        if error is not None:
+            if by_signal(error) or (isinstance(alone(error), asyncio.CancelledError) and told_to_stop()):
+                raise error
+            outcome = _failed(error, operation.policy.max_result_bytes)
+        assert outcome is not None
+        return outcome if outcome.error is None else _logged(outcome, outcome.error, error, operation, context)
+    finally:
+        # Its traceback holds this frame, and with it whatever the operation's code held.
+        error = None
+
+
+def _failed(error: BaseException, max_result_bytes: int) -> Outcome:
+    """What an attempt that raised this ended in."""
+    match alone(error):
+        case FailedAs(outcome=outcome):
+            return outcome_of(outcome, max_result_bytes)
+        case asyncio.CancelledError():
             # The operation cancelled itself (a library's stray cancel scope): an error like any other.
             return failure(OperationFailed("The operation was cancelled from within."))
-        raise
-    except InternalError as error:
-        correlation = secrets.token_hex(8)
-        logger.error("internal error %s", correlation, exc_info=True, extra=extra)
-        return failure(InternalError(error.message, details={"correlation_id": correlation}))
-    except RaincheckError as error:
-        return failure(error if isinstance(error, TaskFailure) else _foreign(error))
-    except Exception as error:  # whatever an operation raises is its own error, and the caller's answer
-        logger.info("operation failed: %s", type(error).__name__, exc_info=True, extra=extra)
-        return failure(_foreign(error))
-    except BaseException as error:  # noqa: BLE001  sys.exit in an operation must not end the server
-        logger.warning("an operation raised %s", type(error).__name__, extra=extra)
-        return failure(OperationFailed(f"The operation tried to end the process ({type(error).__name__})."))
+        case InternalError() as internal:
+            return failure(InternalError(internal.message, details={"correlation_id": secrets.token_hex(8)}))
+        case TaskFailure() as told:
+            return failure(told)
+        case Exception() as raised:
+            return failure(_foreign(raised))
+        case raised:
+            # sys.exit in an operation must not end the server.
+            return failure(stopped(raised))
 
 
-def _foreign(error: BaseException) -> OperationFailed:
-    try:
-        text = str(error).strip()
-    except Exception:  # noqa: BLE001  the operation's own code, and its error has to be told all the same
-        text = ""
-    text = text or type(error).__name__
-    return OperationFailed(without(text, withheld())[:_LONGEST_MESSAGE], details={"type": type(error).__name__})
+def _foreign(error: Exception) -> OperationFailed:
+    text = without(text_of(error), withheld())[:_LONGEST_MESSAGE]
+    return OperationFailed(text, details={"type": type(error).__name__})
+
+
+def _logged(
+    outcome: Outcome, error: TaskError, cause: BaseException | None, operation: Operation, context: TaskContext
+) -> Outcome:
+    """The outcome with what was raised, which the log is told with its traceback."""
+    extra = {"task_ref": context.task_ref, "operation": operation.operation_type, "code": error.code}
+    if cause is None:
+        logger.error("operation failed: %s", error.message, extra=extra)
+        return outcome
+    if isinstance(alone(cause), FailedAs):
+        cause = alone(cause).__cause__ or cause
+    raised = raised_by(cause)
+    what = " at ".join(filter(None, raised))
+    if error.code == InternalError.code and (correlation := error.details.get("correlation_id")):
+        logger.error("internal error %s: %s", correlation, what, exc_info=cause, extra=extra)
+    else:
+        logger.error("operation failed: %s", what, exc_info=cause, extra=extra)
+    return replace(outcome, error=replace(error, raised=raised))
+
+
+def _told(
+    outcome: Outcome, error: TaskError, arguments: Mapping[str, Any], secret: Collection[str], policy: Policy
+) -> Outcome:
+    """The failed outcome as it is kept: without secrets and folders, JSON values within bounds."""
+    details = plain_details(error.details, policy.max_inline_bytes)
+    error = replace(error, message=plain_text(error.message), retryable=bool(error.retryable), details=details)
+    outcome = replace(outcome, error=error)
+    if secret:
+        outcome = outcome_scrubbed(outcome, secret)
+        error = outcome.error or error
+    if outcome.mcp_result is None:
+        message = without(error.message, secret)[:_LONGEST_MESSAGE]
+        error = replace(error, message=without_folders(message, opened(arguments)))
+    return replace(outcome, error=error)

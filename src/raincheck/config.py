@@ -138,6 +138,13 @@ class ObservabilitySettings(Section):
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         default="info", description="The least severe lines that are logged (to stderr)."
     )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description='The form of the log: lines for people, or "json": one object on each line.'
+    )
+    log_tasks: bool = Field(
+        default=True,
+        description="Whether each task has a line when it is accepted, started and ended; failures always have.",
+    )
     alert_on_failure_rate: float = Field(
         default=0.05,
         ge=0,

@@ -1,4 +1,4 @@
-"""What goes to a log: one line each, `key=value` after the message, never a payload or a secret.
+"""What goes to a log: one line each, `key=value` after the message or as JSON, never a payload or a secret.
 
 Messages and tracebacks hold what others chose: names, parameters, the texts of exceptions. Everything passes
 `on_one_line` or `traceback_lines` before it is written: nothing in it can begin a line, steer a terminal or be of any
@@ -7,19 +7,26 @@ length.
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
 import re
 import sys
-import traceback
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from raincheck.secrecy import WITHHELD, withheld, without
+from raincheck.traces import stack_of
 from raincheck.unicode_text import well_formed
 
-__all__ = ["configure_logs", "guard_logs", "on_one_line", "printable", "traceback_lines"]
+__all__ = ["TASKS", "LogForm", "configure_logs", "guard_logs", "on_one_line", "printable", "traceback_lines"]
 
-_FIELDS = ("task_ref", "operation", "worker_id")
+LogForm = Literal["text", "json"]
+
+TASKS: Final = "raincheck.tasks"
+"""The logger of the lines that every task has."""
+
+_FIELDS = ("task_ref", "operation", "worker_id", "attempt", "seconds", "code")
 _NOISY = ("mcp", "uvicorn", "httpx2", "httpcore2", "asyncio")
 
 LONGEST_LINE: Final = 4000
@@ -37,6 +44,10 @@ _SECRET = re.compile(
     r"|\bwhsec_[\w+/=-]{8,200}",
     re.IGNORECASE,
 )
+# Without one of these in it there is none of those: looking for them costs a tenth.
+_MARKS_OF_SECRETS = ("://", "password=", "bearer ", "basic ", "whsec_")
+# What most fields are, and needs no look.
+_WORD = re.compile(r"(?!.*whsec_)[A-Za-z0-9_.:-]{1,100}", re.ASCII)
 
 
 def printable(text: str) -> str:
@@ -49,25 +60,38 @@ def printable(text: str) -> str:
 def on_one_line(text: str, longest: int = LONGEST_LINE) -> str:
     """The text as it may stand in a log: on one line, at most `longest` characters of it, and without secrets."""
     # Cut first and last: what is cut away costs little, and escaping makes it longer. A cut secret is not known as one.
-    told = _SECRET.sub(WITHHELD, _cut(without(text, withheld()), longest))
+    told = _cut(without(text, withheld()), longest)
+    lower = told.lower()
+    if any(mark in lower for mark in _MARKS_OF_SECRETS):
+        told = _SECRET.sub(WITHHELD, told)
     return _cut(printable(told), longest)
 
 
-def traceback_lines(error: BaseException) -> str:
-    """The traceback as it may stand below a line of the log."""
-    lines = "".join(traceback.format_exception(error)).rstrip("\n").split("\n")
-    told = [_INDENT + on_one_line(line) for line in lines]
+def traceback_lines(error: BaseException, indent: str = _INDENT) -> str:
+    """The traceback as it may stand below a line of the log; where something is secret, without the exceptions' texts:
+    they may show it in a form that nobody foresaw."""
+    lines = stack_of(error, texts=not withheld()).split("\n")
+    told = [indent + on_one_line(line) for line in lines]
     # What led to it stands at the beginning, what it was at the end.
-    return _cut("\n".join(told), _LONGEST_TRACEBACK, between=f"\n{_INDENT}")
+    return _cut("\n".join(told), _LONGEST_TRACEBACK, between=f"\n{indent}")
 
 
-def configure_logs(level: str) -> None:
-    """Send every log line of that level and above to stderr; the libraries below us speak from warnings on."""
+def configure_logs(level: str, form: LogForm = "text", *, tasks: bool = True) -> None:
+    """Send every log line of that level and above to stderr; the libraries below us speak from warnings on.
+
+    Args:
+        level: The least severe level.
+        form: "text" for people, or "json": one object on each line.
+        tasks: Whether each task that is accepted, started and ended has a line (`raincheck.task_log`).
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter())
+    handler.setFormatter(_JsonFormatter() if form == "json" else _Formatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+    logging.getLogger(TASKS).setLevel(logging.NOTSET if tasks else logging.WARNING)
+    # No line tells these, and every record would find them out (the manual of `logging`, "Optimization").
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     guard_logs()
 
 
@@ -81,21 +105,33 @@ def guard_logs() -> None:
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        at = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-        fields = "".join(
-            f" {name}={_field(value)}" for name in _FIELDS if (value := getattr(record, name, None)) is not None
-        )
-        message = on_one_line(record.getMessage())
-        line = f"{at} {record.levelname.lower()} {printable(record.name)}: {message}{fields}"
+        fields = "".join([f" {name}={_field(value)}" for name, value in _fields(record)])
+        line = f"{_time(record)} {record.levelname.lower()} {printable(record.name)}: {_message(record)}{fields}"
         error = _error_of(record)
         return line if error is None else f"{line}\n{traceback_lines(error)}"
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        told: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": printable(record.name),
+            "message": _message(record),
+        }
+        for name, value in _fields(record):
+            told[name] = value if isinstance(value, int | float) else _known(value)
+        if (error := _error_of(record)) is not None:
+            told["traceback"] = traceback_lines(error, "")
+        return json.dumps(told)
 
 
 class _Guard(logging.Handler):
     """Writes nothing: it makes the record safe that the handlers after it will write."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        record.msg, record.args = on_one_line(record.getMessage()), ()
+        if not getattr(record, "on_one_line", False):
+            record.msg, record.args, record.on_one_line = on_one_line(record.getMessage()), (), True
         error = _error_of(record)
         if error is None:
             record.exc_info = record.exc_text = None
@@ -116,11 +152,40 @@ def _others(name: str) -> bool:
 
 
 def _error_of(record: logging.LogRecord) -> BaseException | None:
-    # A traceback may show what is secret in a form that nobody foresaw: where something is, there is none.
-    return record.exc_info[1] if record.exc_info and not withheld() else None
+    return record.exc_info[1] if record.exc_info else None
+
+
+def _time(record: logging.LogRecord) -> str:
+    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
+
+
+@functools.lru_cache(maxsize=1)
+def _second(since_1970: int) -> str:
+    return datetime.fromtimestamp(since_1970, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _message(record: logging.LogRecord) -> str:
+    return record.msg if getattr(record, "on_one_line", False) else on_one_line(record.getMessage())
+
+
+def _fields(record: logging.LogRecord) -> list[tuple[str, Any]]:
+    known = record.__dict__
+    return [(name, known[name]) for name in _FIELDS if known.get(name) is not None]
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and _WORD.fullmatch(value) is not None and not withheld()
+
+
+def _known(value: Any) -> str:
+    return value if _is_word(value) else on_one_line(str(value), _LONGEST_FIELD)
 
 
 def _field(value: Any) -> str:
+    if isinstance(value, int | float):
+        return str(value)
+    if _is_word(value):
+        return value
     text = on_one_line(str(value), _LONGEST_FIELD)
     return text if not set(text) & set(" =\"'") else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 
+from raincheck import task_log
 from raincheck.caller import Caller
 from raincheck.changes import Changes
 from raincheck.engine import Engine
@@ -216,6 +217,7 @@ class Registry:
             unkeyed = replace(task, idempotency_key=None, fingerprint="")
             stored, created = await self._inserted(operation, unkeyed, keyed=False)
         if created:
+            task_log.accepted(stored)
             if self._engine is not None:
                 await self._engine.deliver(stored)
         elif stored.fingerprint != task.fingerprint:

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from raincheck import task_log
 from raincheck.attempt import failure, guarded, log_deadline, timed_out, worth_retrying
 from raincheck.callbacks import Callbacks
 from raincheck.changes import Changes, Watch
@@ -166,6 +167,7 @@ class Runner:
                 lease=self._lease,
                 asked=asked,
             )
+            task_log.started(claimed)
             self._runs[task.task_ref] = run
             self._changes.add(run)
             if (newer := watch.latest) is not None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from raincheck import task_log
 from raincheck.blobs import BlobStore
 from raincheck.callbacks import Callbacks
 from raincheck.changes import Changes
@@ -19,6 +20,7 @@ from raincheck.elapsed import elapsed
 from raincheck.engine import EngineFactory
 from raincheck.engines.local import local_engine
 from raincheck.errors import StoreError
+from raincheck.exits import guard_loop, leave_loop
 from raincheck.failure_rate import FailureRate
 from raincheck.heartbeat import Heartbeat
 from raincheck.history_keeper import HistoryKeeper
@@ -246,6 +248,7 @@ class Service:
             await self._store.close()
             raise
         hold_child_tasks()
+        guard_loop()
         await self._store_clock.start()
         self._changes.start()
         self._heartbeat.start()
@@ -288,6 +291,7 @@ class Service:
         await self.results.close()
         await self._store.close()
         let_child_tasks_go()
+        leave_loop()
         logger.info("worker %s stopped", self.worker_id)
 
     async def unready(self, seconds: float) -> str | None:
@@ -321,6 +325,7 @@ class Service:
         await self._store.put_note(note)
 
     def _ended(self, task: Task) -> None:
+        task_log.ended(task)
         self.history.settled(task)
         self._limiter.settled(task)
 

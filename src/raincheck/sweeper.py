@@ -137,7 +137,7 @@ class Sweeper:
         if isinstance(event, DeadlinePassed):
             log_deadline(task)
         else:
-            logger.info(
+            logger.warning(
                 "worker lost: %s -> %s",
                 task.status,
                 swept.status,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from raincheck.caller import Caller
 from raincheck.errors import RaincheckError
@@ -24,6 +24,7 @@ __all__ = [
     "LargeResult",
     "Outcome",
     "Progress",
+    "Raised",
     "Task",
     "TaskError",
     "TaskStatus",
@@ -58,14 +59,24 @@ class TaskStatus(StrEnum):
 TERMINAL: frozenset[TaskStatus] = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
 
 
+class Raised(NamedTuple):
+    """What an operation's code raised, for the operator: the type of the exception, and the `file:line` of the
+    innermost line of the user's own, None where there is none."""
+
+    type: str
+    at: str | None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskError:
-    """The structured error of a failed task: `{"code", "message", "retryable", "details"}` for the caller."""
+    """The structured error of a failed task: `{"code", "message", "retryable", "details"}` for the caller, and what was
+    `raised` for the operator alone."""
 
     code: str
     message: str
     retryable: bool = False
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    raised: Raised | None = None
 
     @classmethod
     def from_exception(cls, error: RaincheckError) -> TaskError:

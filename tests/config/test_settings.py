@@ -72,6 +72,8 @@ def test_without_a_file_the_defaults_of_the_design_hold() -> None:
     assert settings.observability.model_dump() == {
         "metrics_prefix": "mcp_async",
         "log_level": "info",
+        "log_format": "text",
+        "log_tasks": True,
         "alert_on_failure_rate": 0.05,
     }
     assert settings.source == "the defaults"
@@ -172,6 +174,10 @@ def test_the_short_form_of_parameters_becomes_a_schema_where_those_without_defau
         ("port = 80", ["unknown key", "outside of any table", "belongs into [server]"]),
         ("folder = '/'", ["unknown key 'folder'"]),
         ("server = 3", ["[server]", "must be a table, found 3"]),
+        (
+            "[observability]\nlog_format = 'xml'",
+            ["invalid value \"xml\" for 'log_format' in [observability] of", 'allowed: "text" or "json"'],
+        ),
         ("operations = 3", ["[operations]", "must be a table, found 3"]),
         ("operations.x = 3", ["[operations.x]", "must be a table, found 3"]),
         ("[server]\nport = true", ["invalid value true for 'port' in [server]", "a whole number from 0 up to 65535"]),

@@ -78,7 +78,7 @@ MISBEHAVING: list[tuple[str, str, str]] = [
     ("raises_odd_text", "operation_failed", "no such file: \ufffd.txt"),
     ("raises_unprintable", "operation_failed", "Unprintable"),
     ("raises_much", "operation_failed", "xxx"),
-    ("raises_odd_details", "internal", "Something went wrong"),
+    ("raises_odd_details", "operation_failed", "odd"),
     ("exits", "operation_failed", "sys.exit(3)"),
     ("exits_async", "operation_failed", "sys.exit(3)"),
     ("interrupts", "operation_failed", "KeyboardInterrupt"),

@@ -15,7 +15,7 @@ from stores.records import NOW, after, apply, cancelled, claimed, new_task, sett
 
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.store import TaskStore
-from raincheck.task import InputRequest, Outcome, Progress, TaskError, TaskStatus
+from raincheck.task import InputRequest, Outcome, Progress, Raised, TaskError, TaskStatus
 from raincheck.transitions import (
     TABLE,
     AskInput,
@@ -39,6 +39,8 @@ OUTCOMES = (
     Outcome(value=None),
     Outcome(mcp_result={"content": [{"type": "text", "text": "hi"}], "isError": False}),
     Outcome(error=TaskError(code="operation_failed", message="no", retryable=True, details={"at": [3]})),
+    Outcome(error=TaskError(code="operation_failed", message="no", raised=Raised("KeyError", "/srv/office.py:3"))),
+    Outcome(error=TaskError(code="operation_failed", message="no", raised=Raised("office.Odd", None))),
     Outcome(
         error=TaskError(code="operation_failed", message="no"),
         mcp_result={"content": [], "isError": True},

@@ -30,6 +30,11 @@ __all__ = ["serve"]
     type=click.Choice(["debug", "info", "warning", "error", "critical"]),
     help="The least severe lines that are logged, to stderr; default: info.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    help="Lines for people, or one JSON object on each line; default: text.",
+)
 def serve(
     config: str | None,
     transport: str | None,
@@ -38,6 +43,7 @@ def serve(
     allow_anonymous: bool | None,
     state_url: str | None,
     log_level: str | None,
+    log_format: str | None,
 ) -> int:
     """Serve the operations of CONFIG to MCP clients.
 
@@ -57,6 +63,7 @@ def serve(
         server__port=port,
         server__allow_anonymous=allow_anonymous,
         observability__log_level=log_level,
+        observability__log_format=log_format,
     )
     from raincheck.compose import require_server
 

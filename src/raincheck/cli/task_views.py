@@ -65,6 +65,7 @@ def task_json(task: Task) -> dict[str, Any]:
         "arguments": hidden(task.arguments),
         "result": _result(task),
         "error": error.public() if error else None,
+        "raised": error.raised._asdict() if error and error.raised else None,
     }
 
 
@@ -84,6 +85,7 @@ def print_summaries(summaries: Sequence[TaskSummary], *, limit: int) -> None:
 def print_task(task: Task, *, full: bool) -> None:
     """Everything about one task, long values cut unless `full`."""
     now = utc_now()
+    error = task.outcome.error if task.outcome else None
     facts = {
         "task_ref": task.task_ref,
         "operation": task.operation_type,
@@ -99,13 +101,13 @@ def print_task(task: Task, *, full: bool) -> None:
         "idempotency_key": task.callers_key,
         "progress": _progress(task.progress) or None,
         "waits for": ", ".join(each.key for each in task.outstanding) or None,
+        "raised": " at ".join(filter(None, error.raised)) if error and error.raised else None,
     }
     facts |= {_CALLER[name]: _told(value) for name, value in task.called_by.public().items()}
     width = max(len(name) for name in facts)
     for name, value in facts.items():
         if value is not None:
             click.echo(f"{name.ljust(width)}  {clean(value)}")
-    error = task.outcome.error if task.outcome else None
     sections = {
         "arguments": hidden(task.arguments),
         "result": _result(task),

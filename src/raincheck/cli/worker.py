@@ -50,6 +50,11 @@ _OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
     type=click.Choice(["debug", "info", "warning", "error", "critical"]),
     help="The least severe lines that are logged, to stderr; default: info.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    help="Lines for people, or one JSON object on each line; default: text.",
+)
 def worker(
     target: str | None,
     max_concurrency: int | None,
@@ -58,6 +63,7 @@ def worker(
     health_host: str | None,
     state_url: str | None,
     log_level: str | None,
+    log_format: str | None,
 ) -> int:
     """Run the tasks of a store that servers and workers share.
 
@@ -79,6 +85,7 @@ def worker(
         "worker__health_port": health_port,
         "worker__health_host": health_host,
         "observability__log_level": log_level,
+        "observability__log_format": log_format,
     }
     if target is not None and _OBJECT.fullmatch(target) and not os.path.exists(target):
         if state_url is not None:
@@ -89,7 +96,8 @@ def worker(
     from raincheck.logs import configure_logs
     from raincheck.worker import run_worker
 
-    configure_logs(settings.observability.log_level)
+    log = settings.observability
+    configure_logs(log.log_level, log.log_format, tasks=log.log_tasks)
     runner = asyncio.Runner()
     try:
         code = runner.run(run_worker(work))

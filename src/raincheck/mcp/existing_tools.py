@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,18 +34,17 @@ from raincheck.errors import OperationFailed
 from raincheck.mcp.hosting import harmless_twice
 from raincheck.mcp.protocol_errors import protocol_error_outcome
 from raincheck.mcp.restored_caller import restored_caller
+from raincheck.mcp.tool_runs import NO_REQUEST, failed_tool, log_of_tool
 from raincheck.mcp.tool_threads import in_own_thread
 from raincheck.operations.context import TaskContext
 from raincheck.operations.foreign_json import NotJson, plain_json
 from raincheck.operations.late_results import on_behalf_of
-from raincheck.operations.operation import Operation, Policy
+from raincheck.operations.operation import FailedAs, Operation, Policy
 from raincheck.operations.own_checks import OwnChecks, object_schema
 from raincheck.task import Outcome, TaskError
 from raincheck.unicode_text import well_formed_json
 
 __all__ = ["existing_tool_operation"]
-
-logger = logging.getLogger(__name__)
 
 
 class BackgroundContext(Context[Any, Any]):
@@ -96,8 +94,22 @@ class BackgroundContext(Context[Any, Any]):
                 return CancelledElicitation()
 
     async def log(self, level: Any, data: Any, *, logger_name: str | None = None) -> None:
-        """A log message has no client to go to; it goes to the server's log, without its data."""
-        logger.info("a tool logged at level %s", level, extra={"task_ref": self._task.task_ref})
+        """A log message has no client to go to; it goes to the server's log."""
+        log_of_tool(self._task, level, data)
+
+    @property
+    def request_id(self) -> str:
+        """The task's id: there is no request."""
+        return self._task.task_ref
+
+    @property
+    def request_context(self) -> Any:
+        """See `Context.request_context`.
+
+        Raises:
+            ValueError: Always: there is no request.
+        """
+        raise ValueError(f"ctx.session, ctx.request_context: {NO_REQUEST}")
 
 
 class ExistingToolExecutor:
@@ -130,15 +142,14 @@ class ExistingToolExecutor:
                     break
                 answers = await _answered(result, context)
         except MCPError as error:
-            return protocol_error_outcome(error)
+            raise FailedAs(protocol_error_outcome(error)) from error
         except ToolError as error:
-            if error.__cause__ is not None:
-                logger.info("tool failed", exc_info=error.__cause__, extra={"task_ref": context.task_ref})
-            return _tool_error(str(error))
+            cause = error.__cause__ or error
+            raise failed_tool(str(error), cause) from cause
         try:
             dumped, _ = plain_json(well_formed_json(result.model_dump(by_alias=True, mode="json", exclude_none=True)))
         except NotJson as error:
-            return _tool_error(f"Tool {self._name} gave a result that JSON cannot hold: {error}")
+            raise failed_tool(f"Tool {self._name} gave a result that JSON cannot hold: {error}") from error
         if not result.is_error:
             return Outcome(mcp_result=dumped)
         text = next((block["text"] for block in dumped["content"] if block.get("type") == "text"), "The tool failed.")
@@ -184,13 +195,6 @@ def _own_checks(server: MCPServer[Any], tool: Tool) -> OwnChecks:
     model = taken.arg_model
     return OwnChecks(
         tool.name, tool.input_schema, model.model_validate, model.__pydantic_core_schema__, taken.pre_parse_json
-    )
-
-
-def _tool_error(text: str) -> Outcome:
-    return Outcome(
-        mcp_result={"content": [{"type": "text", "text": text}], "isError": True},
-        error=TaskError(code=OperationFailed.code, message=text),
     )
 
 

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import contextmanager
 from typing import Any, get_type_hints
@@ -36,18 +35,18 @@ from raincheck.errors import OperationFailed
 from raincheck.mcp.hosting import harmless_twice
 from raincheck.mcp.protocol_errors import protocol_error_outcome
 from raincheck.mcp.restored_caller import restored_caller
+from raincheck.mcp.tool_runs import NO_REQUEST, failed_tool, log_of_tool
 from raincheck.mcp.tool_threads import in_own_thread
 from raincheck.operations.context import TaskContext
 from raincheck.operations.foreign_json import NotJson, plain_json
 from raincheck.operations.late_results import on_behalf_of
-from raincheck.operations.operation import Operation, Policy
+from raincheck.operations.operation import FailedAs, Operation, Policy
 from raincheck.operations.own_checks import OwnChecks, object_schema
 from raincheck.task import Outcome, TaskError
+from raincheck.traces import text_of
 from raincheck.unicode_text import well_formed_json
 
 __all__ = ["AnsweredTool", "existing_tool_operation"]
-
-logger = logging.getLogger(__name__)
 
 Answer = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 
@@ -86,7 +85,27 @@ class BackgroundContext(Context):
 
     async def log(self, message: str, level: Any = None, logger_name: str | None = None, extra: Any = None) -> None:
         """A log message has no client to go to; it goes to the server's log."""
-        logger.info("%s: %s", level or "info", message, extra={"task_ref": self._task.task_ref})
+        log_of_tool(self._task, level, message, extra)
+
+    @property
+    def request_id(self) -> str:
+        """The task's id: there is no request."""
+        return self._task.task_ref
+
+    @property
+    def session_id(self) -> str:
+        """The task's id, as each call of protocol 2026-07-28 is a session of its own: state that the tool sets is
+        there until the task ends, also in its next attempt."""
+        return self._task.task_ref
+
+    @property
+    def session(self) -> Any:
+        """See `Context.session`.
+
+        Raises:
+            RuntimeError: Always: there is no request.
+        """
+        raise RuntimeError(f"ctx.session: {NO_REQUEST}")
 
     async def elicit(
         self,
@@ -150,23 +169,22 @@ class FastMCPToolExecutor:
                 async with BackgroundContext(self._server, context):
                     result = await self._tool.run(dict(arguments))
         except MCPError as error:
-            return protocol_error_outcome(error)
+            raise FailedAs(protocol_error_outcome(error)) from error
         except FastMCPError as error:
-            return _tool_error(str(error))
+            raise failed_tool(text_of(error), error) from error
         except Exception as error:
-            logger.info("tool failed", exc_info=True, extra={"task_ref": context.task_ref})
-            return _tool_error(self._told(error))
+            raise failed_tool(self._told(error), error) from error
         if not isinstance(result, ToolResult) or isinstance(result, InputRequiredToolResult):
-            return _tool_error(f"Tool {self._tool.name} asked for input in a way that a task cannot: use ctx.elicit.")
+            raise failed_tool(f"Tool {self._tool.name} asked for input in a way that a task cannot: use ctx.elicit.")
         try:
             return _outcome(result)
         except NotJson as error:
-            return _tool_error(f"Tool {self._tool.name} gave a result that JSON cannot hold: {error}")
+            raise failed_tool(f"Tool {self._tool.name} gave a result that JSON cannot hold: {error}") from error
 
     def _told(self, error: Exception) -> str:
         masked = getattr(self._server, "_mask_error_details", True)
         text = f"Error calling tool {self._tool.name!r}"
-        return text if masked else f"{text}: {error}"
+        return text if masked else f"{text}: {text_of(error)}"
 
 
 def _own_checks(server: FastMCP, tool: FunctionTool) -> OwnChecks:
@@ -214,13 +232,6 @@ def _outcome(result: ToolResult) -> Outcome:
         return Outcome(mcp_result=dumped)
     text = next((block["text"] for block in dumped["content"] if block.get("type") == "text"), "The tool failed.")
     return Outcome(mcp_result=dumped, error=TaskError(code=OperationFailed.code, message=text))
-
-
-def _tool_error(text: str) -> Outcome:
-    return Outcome(
-        mcp_result={"content": [{"type": "text", "text": text}], "isError": True},
-        error=TaskError(code=OperationFailed.code, message=text),
-    )
 
 
 def existing_tool_operation(server: FastMCP, tool: Tool, policy: Policy) -> Operation:

@@ -13,7 +13,8 @@ from mcp.shared.exceptions import MCPError
 from raincheck.errors import OperationFailed, RaincheckError
 from raincheck.mcp.restored_caller import restored_caller
 from raincheck.operations.context import TaskContext
-from raincheck.operations.operation import Executor, StopsOutside
+from raincheck.operations.error_details import LARGEST_DATA, plain_value
+from raincheck.operations.operation import Executor, FailedAs, StopsOutside
 from raincheck.task import Outcome, TaskError
 
 __all__ = ["KeepsProtocolErrors", "protocol_error_outcome", "rpc_error_of"]
@@ -27,10 +28,11 @@ def rpc_error_of(error: RaincheckError, code: int) -> MCPError:
 
 def protocol_error_outcome(error: MCPError) -> Outcome:
     """The outcome of a task that ended in a JSON-RPC error."""
-    return Outcome(
-        error=TaskError(code=OperationFailed.code, message=error.message, details={"rpc_code": error.code}),
-        rpc_error=error.error.model_dump(mode="json", exclude_none=True),
-    )
+    rpc_error: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.error.data is not None:
+        rpc_error["data"] = plain_value(error.error.data, LARGEST_DATA)
+    told = TaskError(code=OperationFailed.code, message=error.message, details={"rpc_code": error.code})
+    return Outcome(error=told, rpc_error=rpc_error)
 
 
 class KeepsProtocolErrors:
@@ -55,7 +57,7 @@ class KeepsProtocolErrors:
             with restored_caller(context.caller):
                 return await self.inner.run(arguments, context)
         except MCPError as error:
-            return protocol_error_outcome(error)
+            raise FailedAs(protocol_error_outcome(error)) from error
 
     @property
     def leaves_work(self) -> bool:

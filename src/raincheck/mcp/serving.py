@@ -95,7 +95,8 @@ def serve(settings: Settings) -> int:
     Raises:
         ConfigurationError: An operation's declaration is wrong, or it is open who may call.
     """
-    configure_logs(settings.observability.log_level)
+    log = settings.observability
+    configure_logs(log.log_level, log.log_format, tasks=log.log_tasks)
     throttle_logs()
     raise_descriptor_limit()
     verifier = make_verifier(settings, os.environ)

@@ -25,19 +25,23 @@ from typing import Any, NoReturn
 import pydantic_core
 
 from raincheck.caller import Caller
-from raincheck.errors import OperationFailed, RaincheckError, TaskFailure
+from raincheck.errors import OperationFailed, TaskFailure
+from raincheck.exits import stopped
 from raincheck.operations.channel import Channel
 from raincheck.operations.context import CallbackAddress, TaskCancelled, TaskContext
-from raincheck.operations.python import PythonExecutor, is_async, stopped
+from raincheck.operations.error_details import LARGEST_DATA, plain_details, plain_text
+from raincheck.operations.python import PythonExecutor, is_async
 from raincheck.operations.signature import Signature
 from raincheck.operations.values import json_value
 from raincheck.task import Progress
+from raincheck.traces import alone, raised_by, stack_of, text_of
 
 __all__ = ["main"]
 
 # A script is loaded under a name of its own, so that its `if __name__ == "__main__"` block does not run.
 _SCRIPT_MODULE = "__raincheck_main__"
 _MESSAGE_CHARS = 2000
+_STACK_CHARS = 16_000
 
 
 def main() -> NoReturn:
@@ -136,17 +140,26 @@ def _end_of(call: dict[str, Any], worker: _Worker) -> dict[str, Any]:
         value = _run(function, call, worker)
         limit: int = call["max_result_bytes"]
         return {"too_large": limit} if len(pydantic_core.to_json(value)) > limit else {"result": value}
-    except TaskFailure as error:
-        return _failed(error)
-    except BaseException as error:
-        logging.getLogger(__name__).debug("the operation failed", exc_info=True)
-        text = (error.message if isinstance(error, RaincheckError) else str(error)).strip() or type(error).__name__
-        return _failed(OperationFailed(text[:_MESSAGE_CHARS], details={"type": type(error).__name__}))
+    except BaseException as error:  # noqa: BLE001  how it ended, whatever it raised
+        return _failed(error, texts=call["texts"])
 
 
-def _failed(error: TaskFailure) -> dict[str, Any]:
-    details: dict[str, Any] = pydantic_core.to_jsonable_python(error.details, fallback=str)
-    return {"failed": {"code": error.code, "message": error.message, "retryable": error.retryable, "details": details}}
+def _failed(error: BaseException, *, texts: bool) -> dict[str, Any]:
+    match alone(error):
+        case TaskFailure() as told:
+            pass
+        case Exception() as raised:
+            told = OperationFailed(text_of(raised)[:_MESSAGE_CHARS], details={"type": type(raised).__name__})
+        case raised:
+            told = stopped(raised)
+    public = {
+        "code": told.code,
+        "message": plain_text(told.message),
+        "retryable": bool(told.retryable),
+        "details": plain_details(told.details, LARGEST_DATA),
+    }
+    stack = plain_text(stack_of(error, texts=texts)[-_STACK_CHARS:])
+    return {"failed": {**public, "stack": stack, "raised": raised_by(error)}}
 
 
 def _imported(call: dict[str, Any]) -> Callable[..., Any]:

@@ -28,6 +28,9 @@ from raincheck.operations.processes import (
     refuse_without_process_groups,
 )
 from raincheck.operations.signature import Signature, function_name
+from raincheck.secrecy import withheld
+from raincheck.task import Raised
+from raincheck.traces import RaisedElsewhere
 
 __all__ = ["IsolatedExecutor"]
 
@@ -96,6 +99,7 @@ class IsolatedExecutor:
                 "scope": context.caller.scope,
                 "caller": context.caller.whole(),
                 "max_result_bytes": self._max_result_bytes,
+                "texts": not withheld(),
             }
         )
         try:
@@ -193,8 +197,8 @@ def _result(end: dict[str, Any]) -> Any:
             return value
         case {"too_large": limit}:
             raise _too_large(limit)
-        case {"failed": {"code": code, "message": message, "retryable": retryable, "details": details}}:
-            raise _failure_class(code)(message, retryable=retryable, details=details)
+        case {"failed": {"code": code, "stack": stack, "raised": raised, **told}}:
+            raise _failure_class(code)(**told) from RaisedElsewhere(stack, Raised(*raised))
         case _:
             raise OperationFailed("the operation's process sent something unknown")
 

@@ -11,12 +11,14 @@ from raincheck.operations.context import TaskContext
 from raincheck.operations.limits import BreakerPolicy, check_limits
 from raincheck.operations.webhook import Webhook
 from raincheck.secrecy import secret_properties
+from raincheck.task import Outcome
 
 __all__ = [
     "INLINE_WAIT_SECONDS",
     "AnswerBy",
     "Dedupe",
     "Executor",
+    "FailedAs",
     "InlineWait",
     "LostPolicy",
     "Mode",
@@ -162,9 +164,22 @@ class Executor(Protocol):
 
         Raises:
             TaskFailure: The attempt failed; `code`, `message`, `retryable` and `details` are for the caller.
+            FailedAs: It failed with that very outcome.
             Exception: The operation's own error: `operation_failed` with the exception's text.
         """
         ...
+
+
+class FailedAs(Exception):
+    """The attempt failed with that outcome; the `__cause__` is what the operation's code raised, for the log.
+
+    Attributes:
+        outcome: A failed one.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.error.message if outcome.error else "")
+        self.outcome = outcome
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Literal
 
 from raincheck.errors import ConfigurationError, OperationFailed
+from raincheck.exits import by_signal, stopped
 from raincheck.operations.context import TaskCancelled, TaskContext
 from raincheck.operations.isolated import IsolatedExecutor
 from raincheck.operations.late_results import thrown_away
@@ -17,7 +18,7 @@ from raincheck.operations.signature import Signature, function_name
 from raincheck.operations.threads import THREADS
 from raincheck.operations.values import json_value
 
-__all__ = ["Isolation", "PythonExecutor", "is_async", "python_operation", "stopped"]
+__all__ = ["Isolation", "PythonExecutor", "is_async", "python_operation"]
 
 Isolation = Literal["none", "process"]
 
@@ -128,6 +129,8 @@ class PythonExecutor:
         except (Exception, asyncio.CancelledError, TaskCancelled):
             raise
         except BaseException as error:
+            if by_signal(error):
+                raise
             raise stopped(error) from error
 
     async def _in_thread(self, call: Callable[[], Any], context: TaskContext) -> Any:
@@ -149,13 +152,6 @@ class PythonExecutor:
             raise
         except BaseException as error:
             raise stopped(error) from error
-
-
-def stopped(error: BaseException) -> OperationFailed:
-    """The failure of an operation that tried to end the process."""
-    if isinstance(error, SystemExit):
-        return OperationFailed(f"the operation called sys.exit({error.code!r:.80}); it must return or raise instead")
-    return OperationFailed(f"the operation raised {type(error).__name__}")
 
 
 def _underlying(function: Callable[..., Any]) -> Any:

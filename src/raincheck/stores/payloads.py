@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any, cast
 
 from raincheck.caller import Caller
-from raincheck.task import InputRequest, LargeResult, Outcome, Progress, TaskError
+from raincheck.task import InputRequest, LargeResult, Outcome, Progress, Raised, TaskError
 
 __all__ = [
     "decode_arguments",
@@ -92,6 +92,8 @@ def encode_outcome(outcome: Outcome | None) -> str | None:
         members["mcp_result"] = outcome.mcp_result
     if outcome.error is not None:
         members["error"] = outcome.error.public()
+        if outcome.error.raised is not None:
+            members["raised"] = outcome.error.raised
     if outcome.rpc_error is not None:
         members["rpc_error"] = outcome.rpc_error
     if outcome.secret:
@@ -106,11 +108,11 @@ def decode_outcome(text: str | None) -> Outcome | None:
     if text is None:
         return None
     members: dict[str, Any] = _decode(text)
-    error, large = members.get("error"), members.get("large")
+    error, raised, large = members.get("error"), members.get("raised"), members.get("large")
     return Outcome(
         value=members.get("value"),
         mcp_result=members.get("mcp_result"),
-        error=TaskError(**error) if error is not None else None,
+        error=TaskError(**error, raised=Raised(*raised) if raised else None) if error is not None else None,
         rpc_error=members.get("rpc_error"),
         secret=tuple(members.get("secret", ())),
         large=LargeResult(**large) if large is not None else None,
