@@ -173,7 +173,7 @@ def _plain_blobs(settings: Settings, blobs: str) -> BlobStore:
             from raincheck.blob_stores.files import FileBlobs
 
             if results.folder:
-                return FileBlobs(settings.folder.absolute() / Path(results.folder).expanduser())
+                return FileBlobs(settings.placed(results.folder, "'folder' in [results]"))
             return FileBlobs(settings.database.with_name(f"{settings.database.name}.results"))
         case "postgres":
             from raincheck.blob_stores.postgres import PostgresBlobs
@@ -340,7 +340,7 @@ def _tls(settings: Settings) -> Tls | None:
 
     state = settings.state
     names = {"tls_ca": state.tls_ca, "tls_cert": state.tls_cert, "tls_key": state.tls_key}
-    paths = {key: str(settings.folder.absolute() / value) if value else None for key, value in names.items()}
+    paths = {key: str(settings.placed(value, f"{key!r} in [state]")) if value else None for key, value in names.items()}
     for key, path in paths.items():
         if path is not None and not os.path.isfile(path):
             raise ConfigurationError(f"{key!r} in [state] of {settings.source}: there is no file {path}")
