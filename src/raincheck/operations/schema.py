@@ -18,6 +18,7 @@ from raincheck.errors import ConfigurationError, InvalidParameters
 from raincheck.operations.argument_slips import as_declared
 from raincheck.operations.patterns import PatternRefused, matcher
 from raincheck.operations.problems import Problem, capped, invalid_parameters, named, shown
+from raincheck.operations.schema_circles import SchemaSteps
 from raincheck.operations.schema_keywords import (
     LONGEST_WORK_SECONDS,
     BoundedValidator,
@@ -159,6 +160,7 @@ _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentS
 def _compiled(schema: Mapping[str, Any], place: str, *, lenient: bool) -> dict[str, Any]:
     """A copy of the schema as `BoundedValidator` takes it, every part of it checked."""
     whole: dict[str, Any] = copy.deepcopy(dict(schema))
+    steps = SchemaSteps()
     resolver = Registry[Any]().with_resource("", DRAFT202012.create_resource(whole)).resolver()
     waiting: list[Any] = [whole]
     seen: set[int] = set()
@@ -180,11 +182,16 @@ def _compiled(schema: Mapping[str, Any], place: str, *, lenient: bool) -> dict[s
             if not isinstance(reference, str):
                 continue
             try:
-                waiting.append(resolver.lookup(reference).contents)
+                referred = resolver.lookup(reference).contents
             except Unresolvable:
                 raise ConfigurationError(
                     f"{place}: $ref {shown(reference)} leads nowhere; allowed: a place in this schema"
                 ) from None
+            waiting.append(referred)
+            steps.refer(members, referred, reference)
+        steps.into(members)
+    if (reference := steps.circle()) is not None:
+        raise ConfigurationError(f"{place}: $ref {shown(reference)} leads back to itself: no value can be checked")
     return whole
 
 

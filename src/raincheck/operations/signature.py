@@ -76,7 +76,7 @@ class Signature:
             self._parameters[field] = parameter.name
             fields[field] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
         self._model = _model(function, fields)
-        self.parameters_schema: Mapping[str, Any] = _parameters_schema(function, self._model)
+        self.parameters_schema: Mapping[str, Any] = _parameters_schema(function, self._model, fields)
         core_schema = self._model.__pydantic_core_schema__
         refuse_unbounded_patterns(core_schema, f"operation {operation_type!r}: {function_name(function)}")
         self._costly = CostlyTypes(self.parameters_schema, core_schema)
@@ -210,24 +210,34 @@ def _model(function: Callable[..., Any], fields: dict[str, Any]) -> type[BaseMod
     try:
         return create_model("Parameters", __config__=_MODEL_CONFIG, **fields)
     except (PydanticUserError, pydantic_core.SchemaError, TypeError, NameError) as error:
-        raise ConfigurationError(f"{function_name(function)}: {_why_no_model(error)}") from error
+        raise ConfigurationError(f"{function_name(function)}: {_why_no_model(error, fields)}") from error
 
 
-def _why_no_model(error: Exception) -> str:
+def _why_no_model(error: Exception, fields: dict[str, Any]) -> str:
     lines = str(error).splitlines()
     if (refused := _PATTERN_REFUSED.search(str(error))) is not None:
         return f"pattern {shown(refused[1])} cannot be matched: {lines[-1].strip().removeprefix('error: ')}"
-    return f"a parameter has a type without a schema: {capped(lines[0])}"
+    return f"{_first_refused(fields, TypeAdapter)}, which has no schema"
 
 
-def _parameters_schema(function: Callable[..., Any], model: type[BaseModel]) -> dict[str, Any]:
+def _first_refused(fields: dict[str, Any], attempt: Callable[[Any], Any]) -> str:
+    """Names the parameter whose type an attempt fails for, and the type."""
+    for field, (annotation, _) in fields.items():
+        plain = annotation if get_origin(annotation) is not Annotated else get_args(annotation)[0]
+        alias = next((meta.alias for meta in get_args(annotation)[1:] if getattr(meta, "alias", None)), field)
+        try:
+            attempt(annotation)
+        except Exception:  # whatever pydantic, or a type's own hook, raises
+            return f"parameter {alias!r} is of type {capped(inspect.formatannotation(plain), 80)}"
+    return "the parameters are of types"
+
+
+def _parameters_schema(function: Callable[..., Any], model: type[BaseModel], fields: dict[str, Any]) -> dict[str, Any]:
     try:
         schema = model.model_json_schema(schema_generator=_Schema)
     except PydanticUserError as error:
-        first = str(error).splitlines()[0]
-        raise ConfigurationError(
-            f"{function_name(function)}: a parameter has a type that JSON Schema cannot tell: {capped(first)}"
-        ) from error
+        refused = _first_refused(fields, lambda annotation: TypeAdapter(annotation).json_schema())
+        raise ConfigurationError(f"{function_name(function)}: {refused}, which JSON Schema cannot tell") from error
     schema.pop("title", None)
     schema.setdefault("properties", {})
     return schema
