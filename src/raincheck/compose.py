@@ -6,7 +6,6 @@ import importlib.metadata
 import importlib.util
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raincheck.errors import ConfigurationError, MissingDependency

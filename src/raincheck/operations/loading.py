@@ -62,27 +62,27 @@ def _module(target: str, name: str, folder: Path | None) -> Any:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             where = f" in {folder} or on the Python path" if folder is not None else " on the Python path"
             raise ConfigurationError(f'target = "{target}": there is no module {error.name!r}{where}') from error
-        problem, failure = f"failed: it imports {error.name!r}, which is not installed", error
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
+        raise _failed(target, name, f"failed: it imports {error.name!r}, which is not installed", folder) from error
     except SystemExit as error:
-        problem, failure = "called sys.exit", error
-    except BaseException as error:  # whatever the user's module raises
-        problem, failure = f"failed: {type(error).__name__}: {capped(_text(error))}", error
-    raise ConfigurationError(f'target = "{target}": importing {name} {problem}{_place(failure, folder)}') from failure
+        raise _failed(target, name, "called sys.exit", folder) from error
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        told = str(error.msg) if isinstance(error, SyntaxError) else str(error)
+        raise _failed(target, name, f"failed: {type(error).__name__}: {capped(told)}", folder) from error
 
 
-def _text(error: BaseException) -> str:
-    # Where it is wrong is told in one form for all errors.
-    return str(error.msg) if isinstance(error, SyntaxError) else str(error)
+def _failed(target: str, name: str, problem: str, folder: Path | None) -> ConfigurationError:
+    place = _place(sys.exception(), folder)
+    return ConfigurationError(f'target = "{target}": importing {name} {problem}{place}')
 
 
-def _place(error: BaseException, folder: Path | None) -> str:
+def _place(error: BaseException | None, folder: Path | None) -> str:
     """` (file:line)`, where the error came from: the innermost line of the user's files, else of any."""
     if isinstance(error, SyntaxError) and error.filename:
         lines = [(error.filename, error.lineno)]
     else:
-        frames = traceback.extract_tb(error.__traceback__)
+        frames = traceback.extract_tb(None if error is None else error.__traceback__)
         lines = [(each.filename, each.lineno) for each in frames if not _is_import(each.filename)]
     if not lines:
         return ""

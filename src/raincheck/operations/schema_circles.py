@@ -22,13 +22,11 @@ class SchemaSteps:
     def into(self, part: dict[str, Any]) -> None:
         """Note what of `part` is about the same value."""
         for key in _SAME_VALUE:
-            held = part.get(key)
-            inner: list[Any] = [held]
+            held: Any = part.get(key)
             if key == "dependentSchemas" and isinstance(held, dict):
-                inner = list(cast("dict[str, Any]", held).values())
-            elif isinstance(held, list):
-                inner = list(cast("list[Any]", held))
-            self._next.setdefault(id(part), []).extend((id(each), "") for each in inner if isinstance(each, dict))
+                held = list(cast("dict[str, Any]", held).values())
+            inner = cast("list[Any]", held) if isinstance(held, list) else [held]
+            self._next.setdefault(id(part), []).extend((id(each), "") for each in inner)
 
     def circle(self) -> str | None:
         """A reference that leads back to itself, if there is one."""

@@ -27,6 +27,7 @@ __all__ = ["Signature", "function_name"]
 
 _MODEL_CONFIG = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=False, allow_inf_nan=False)
 _MANY_ERRORS = 100
+_REFUSALS = (PydanticUserError, pydantic_core.SchemaError, TypeError, NameError)
 _PATTERN_REFUSED = re.compile(r"regex parse error:\n\s*+(.++)\n")
 _VARIADIC = {
     inspect.Parameter.VAR_POSITIONAL: "*{}",
@@ -208,35 +209,39 @@ def _field(index: int, name: str, annotation: Any) -> tuple[str, Any]:
 
 def _model(function: Callable[..., Any], fields: dict[str, Any]) -> type[BaseModel]:
     try:
-        return create_model("Parameters", __config__=_MODEL_CONFIG, **fields)
-    except (PydanticUserError, pydantic_core.SchemaError, TypeError, NameError) as error:
+        return _model_of(fields)
+    except _REFUSALS as error:
         raise ConfigurationError(f"{function_name(function)}: {_why_no_model(error, fields)}") from error
+
+
+def _model_of(fields: dict[str, Any]) -> type[BaseModel]:
+    return create_model("Parameters", __config__=_MODEL_CONFIG, **fields)
 
 
 def _why_no_model(error: Exception, fields: dict[str, Any]) -> str:
     lines = str(error).splitlines()
     if (refused := _PATTERN_REFUSED.search(str(error))) is not None:
         return f"pattern {shown(refused[1])} cannot be matched: {lines[-1].strip().removeprefix('error: ')}"
-    return f"{_first_refused(fields, TypeAdapter)}, which has no schema"
+    return f"{_first_refused(fields, lambda model: model)}, which has no schema"
 
 
-def _first_refused(fields: dict[str, Any], attempt: Callable[[Any], Any]) -> str:
-    """Names the parameter whose type an attempt fails for, and the type."""
-    for field, (annotation, _) in fields.items():
-        plain = annotation if get_origin(annotation) is not Annotated else get_args(annotation)[0]
-        alias = next((meta.alias for meta in get_args(annotation)[1:] if getattr(meta, "alias", None)), field)
+def _first_refused(fields: dict[str, Any], use: Callable[[type[BaseModel]], Any]) -> str:
+    """Names the parameter that fails where a model of it alone is used so, and its type."""
+    for field, (annotation, default) in fields.items():
         try:
-            attempt(annotation)
-        except Exception:  # whatever pydantic, or a type's own hook, raises
-            return f"parameter {alias!r} is of type {capped(inspect.formatannotation(plain), 80)}"
-    return "the parameters are of types"
+            use(_model_of({field: (annotation, default)}))
+        except _REFUSALS:
+            parts = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+            name = next((part.alias for part in parts if getattr(part, "alias", None)), field)
+            return f"parameter {name!r} is of type {capped(inspect.formatannotation(parts[0]), 80)}"
+    return "its parameters together are of types"
 
 
 def _parameters_schema(function: Callable[..., Any], model: type[BaseModel], fields: dict[str, Any]) -> dict[str, Any]:
     try:
         schema = model.model_json_schema(schema_generator=_Schema)
     except PydanticUserError as error:
-        refused = _first_refused(fields, lambda annotation: TypeAdapter(annotation).json_schema())
+        refused = _first_refused(fields, lambda model: model.model_json_schema(schema_generator=_Schema))
         raise ConfigurationError(f"{function_name(function)}: {refused}, which JSON Schema cannot tell") from error
     schema.pop("title", None)
     schema.setdefault("properties", {})
@@ -249,7 +254,7 @@ def _output(annotation: Any) -> tuple[TypeAdapter[Any] | None, dict[str, Any] | 
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(annotation)
         schema = adapter.json_schema(mode="serialization", schema_generator=_Schema)
-    except (PydanticUserError, pydantic_core.SchemaError, TypeError, NameError):
+    except _REFUSALS:
         return None, None
     if schema.get("type") != "object":
         return None, None
