@@ -191,6 +191,11 @@ class Settings(Section):
             raise ConfigurationError(f"{key} of {self.source}: there is no home folder {home!a}") from None
 
     @property
+    def file(self) -> str:
+        """The whole path of the file that they are of, or what stands in its place."""
+        return str(self.program_file or self.source)
+
+    @property
     def queue_url(self) -> str:
         """The address of the engine's queue: its own, or the store's."""
         return self.execution.queue_url or self.state.url

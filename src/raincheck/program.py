@@ -64,15 +64,16 @@ async def claim_store(store: TaskStore, program: Program) -> None:
         ConfigurationError: It is another program's.
         StoreError: The store does not answer.
     """
-    value = {"mark": program.mark, "file": str(program.file), "server_name": program.server_name}
+    value = {"file": str(program.file), "server_name": program.server_name}
     if await store.put_note(Note(kind=PROGRAM_NOTE, key=PROGRAM_KEY, value=value)):
         return
     found = await store.get_note(PROGRAM_NOTE, PROGRAM_KEY)
-    if found is not None and found.value["mark"] != program.mark:
+    owner = program if found is None else program_of(found.value)
+    if owner != program:
         raise ConfigurationError(
-            f"the default file of this program holds the tasks of another one ({found.value['file']}): name a file for "
-            "this one's ('url' in [state], or Raincheck(store=PATH)); two programs that share a file on purpose both "
-            "name it"
+            f"the default file of this program holds the tasks of another one ({owner and owner.file}): name a file "
+            "for this one's ('url' in [state], or Raincheck(store=PATH)); two programs that share a file on purpose "
+            "both name it"
         )
 
 

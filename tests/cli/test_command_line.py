@@ -90,7 +90,7 @@ def test_without_a_command_the_help_is_shown(raincheck: CommandLine) -> None:
         (("serve", "--transport", "http"), "'streamable-http'"),
         (("serve", "gone.toml"), "no configuration file gone.toml"),
         (("serve", "--state-url", "redis://h"), "--state-url"),
-        (("serve", "--state-url", "gone/tasks.db"), "there is no folder"),
+        (("store", "migrate", "--state-url", "gone/tasks.db"), "there is no folder"),
         (("tasks", "list", "--limit", "0"), "--limit"),
         (("tasks", "list", "--status", "done"), "'pending'"),
         (("tasks", "show"), "TASK_REF"),

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from raincheck.cli.options import config_option, duration, json_option, settings_from, state_url_option
+from raincheck.cli.options import TargetGroup, config_option, duration, json_option, state_url_option
 from raincheck.cli.tables import document
-from raincheck.errors import ConfigurationError, RaincheckError
+from raincheck.cli.target import Target, target_with_store
+from raincheck.errors import RaincheckError
 
 if TYPE_CHECKING:
     from raincheck.cli.desk import Desk
-    from raincheck.config import Settings
     from raincheck.store import TaskStore
 
 __all__ = ["at_store", "tasks"]
@@ -34,17 +34,19 @@ def _common(command: _F) -> _F:
     return json_option(config_option(state_url_option(command)))
 
 
-@click.group()
+@click.group(cls=TargetGroup, default="list")
 def tasks() -> None:
     """List, show, cancel, retry and remove tasks.
 
-    Works on the store of the configuration, also while servers run on it. Where a TASK_REF is asked for, its first
-    characters do, as long as no other task begins with them.
+    Works on the store of the configuration or of the Raincheck object, also while servers run on it; by default on the
+    one store of the programs in this folder. Where a TASK_REF is asked for, its first characters do, as long as no
+    other task begins with them. Without a COMMAND: list.
 
     \b
     Examples:
       raincheck tasks list --status failed
       raincheck tasks show 8Zr1x
+      raincheck tasks office:rc list
       raincheck tasks list --json | jq '.[].task_ref'
     """
 
@@ -73,7 +75,7 @@ def list_(
     from raincheck.cli import task_views
 
     found = _at_desk(
-        settings_from(config, state_url=state_url),
+        target_with_store(config, state_url),
         lambda desk: desk.newest(statuses=statuses, operation_type=operation, scope=scope, limit=limit),
     )
     if as_json:
@@ -95,7 +97,7 @@ def show(task_ref: str, full: bool, as_json: bool, config: str | None, state_url
     """
     from raincheck.cli import task_views
 
-    task = _at_desk(settings_from(config, state_url=state_url), lambda desk: desk.find(task_ref))
+    task = _at_desk(target_with_store(config, state_url), lambda desk: desk.find(task_ref))
     if as_json:
         document(task_views.task_json(task))
     else:
@@ -119,12 +121,16 @@ def result(task_ref: str, output: str | None, config: str | None, state_url: str
     Example:
       raincheck tasks result 8Zr1x --output report.txt
     """
-    found = _at_desk(settings_from(config, state_url=state_url), lambda desk: desk.result(task_ref))
+    found = _at_desk(target_with_store(config, state_url), lambda desk: desk.result(task_ref))
+    if output in (None, "-"):
+        with click.open_file("-", "wb") as stdout:
+            stdout.write(found)
+        return
     try:
-        with open(output, "wb", opener=_private) if output not in (None, "-") else click.open_file("-", "wb") as file:
+        with open(output, "wb", opener=_private) as file:
             file.write(found)
     except OSError as error:
-        raise RaincheckError(f"cannot write {output or 'the result'}: {error.strerror}") from None
+        raise RaincheckError(f"cannot write {output}: {error.strerror}") from None
 
 
 @tasks.command(context_settings=_REF_SETTINGS)
@@ -139,7 +145,7 @@ def cancel(task_ref: str, as_json: bool, config: str | None, state_url: str | No
     """
     from raincheck.cli import task_views
 
-    task, changed = _at_desk(settings_from(config, state_url=state_url), lambda desk: desk.cancel(task_ref))
+    task, changed = _at_desk(target_with_store(config, state_url), lambda desk: desk.cancel(task_ref))
     if as_json:
         document(task_views.task_json(task))
     elif changed:
@@ -162,7 +168,7 @@ def retry(task_ref: str, as_json: bool, config: str | None, state_url: str | Non
     """
     from raincheck.cli import task_views
 
-    task = _at_desk(settings_from(config, state_url=state_url), lambda desk: desk.retry(task_ref))
+    task = _at_desk(target_with_store(config, state_url), lambda desk: desk.retry(task_ref))
     if as_json:
         document(task_views.task_json(task))
     else:
@@ -194,15 +200,15 @@ def purge(
     """
     if expired and settled_before is not None:
         raise click.UsageError("--expired and --settled-before exclude each other")
-    settings = settings_from(config, state_url=state_url)
+    target = target_with_store(config, state_url)
     if settled_before is None:
-        removed = _at_desk(settings, lambda desk: desk.purge_expired())
+        removed = _at_desk(target, lambda desk: desk.purge_expired())
     else:
         age = timedelta(seconds=settled_before)
         if not yes:
-            number = _at_desk(settings, lambda desk: desk.count_settled_before(age))
+            number = _at_desk(target, lambda desk: desk.count_settled_before(age))
             click.confirm(f"Remove {number} ended tasks for good?", abort=True, err=True)
-        removed = _at_desk(settings, lambda desk: desk.purge_settled_before(age))
+        removed = _at_desk(target, lambda desk: desk.purge_settled_before(age))
     if as_json:
         document({"removed": removed})
     else:
@@ -214,44 +220,40 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _at_desk(settings: Settings, work: Callable[[Desk], Awaitable[_T]]) -> _T:
+def _at_desk(target: Target, work: Callable[[Desk], Awaitable[_T]]) -> _T:
     from raincheck.cli.desk import Desk
-    from raincheck.compose import make_blobs
     from raincheck.results import Results
     from raincheck.task import utc_now
 
     async def at_desk(store: TaskStore) -> _T:
-        results = Results(store, make_blobs(settings, store), clock=utc_now)
+        results = Results(store, target.new_blobs(store), clock=utc_now)
         try:
             await results.open()
             return await work(Desk(store, results))
         finally:
             await results.close()
 
-    return at_store(settings, at_desk)
+    return at_store(target, at_desk)
 
 
-def at_store(settings: Settings, work: Callable[[TaskStore], Awaitable[_T]]) -> _T:
-    """What the work gives on the store of the settings, opened for it.
+def at_store(target: Target, work: Callable[[TaskStore], Awaitable[_T]]) -> _T:
+    """What the work gives on the target's store, opened for it.
 
     Raises:
         RaincheckError: There is no such store, it cannot be opened, or the work failed.
     """
-    from raincheck.compose import make_store
     from raincheck.sealing import check_keys
 
-    if settings.state.provider == "memory":
-        raise ConfigurationError(
-            f"'provider' in [state] of {settings.source} is \"memory\": its tasks exist inside the server only"
-        )
-    if settings.state.provider == "sqlite" and not settings.database.exists():
+    target.refuse_memory("its tasks exist inside the server only")
+    settings = target.settings
+    if not target.store_is_given and settings.state.provider == "sqlite" and not os.path.exists(settings.database):
         raise RaincheckError(
-            f"there is no task store at {settings.database}: no server has run with these settings yet "
+            f"there is no task store at {settings.database}: no server of {settings.source} has run yet "
             "(--config and --state-url name others)"
         )
 
     async def run() -> _T:
-        store = make_store(settings)
+        store = target.new_store()
         await store.open()
         try:
             await check_keys(store)

@@ -128,6 +128,10 @@ async def _serve(server: MCPServer[Any], rc: Raincheck, settings: Settings, door
         gc.collect()
         gc.freeze()
         service = await rc.started()
+        store, engine = rc.place()
+        logger.info(
+            "serving %d operations of %s, store %s, engine %s", len(rc.operations), settings.file, store, engine
+        )
         web: uvicorn.Server | None = None
         if isinstance(door, Wire):
             serving = asyncio.create_task(run_on(door, server))
