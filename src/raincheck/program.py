@@ -15,9 +15,9 @@ from raincheck.notes import Note
 if TYPE_CHECKING:
     from raincheck.store import TaskStore
 
-__all__ = ["PROGRAM_KEY", "PROGRAM_NOTE", "Program", "calling_file", "claim_store", "program_of"]
+__all__ = ["OF_PROGRAM", "PROGRAM_KEY", "Program", "calling_file", "claim_store", "program_of"]
 
-PROGRAM_NOTE: Final = "program"
+OF_PROGRAM: Final = "program"
 PROGRAM_KEY: Final = "mark"
 """The note of a store that says whose it is."""
 
@@ -65,9 +65,9 @@ async def claim_store(store: TaskStore, program: Program) -> None:
         StoreError: The store does not answer.
     """
     value = {"file": str(program.file), "server_name": program.server_name}
-    if await store.put_note(Note(kind=PROGRAM_NOTE, key=PROGRAM_KEY, value=value)):
+    if await store.put_note(Note(kind=OF_PROGRAM, key=PROGRAM_KEY, value=value)):
         return
-    found = await store.get_note(PROGRAM_NOTE, PROGRAM_KEY)
+    found = await store.get_note(OF_PROGRAM, PROGRAM_KEY)
     owner = program if found is None else program_of(found.value)
     if owner != program:
         raise ConfigurationError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,9 +16,10 @@ from raincheck.secrecy import hidden, outcome_hidden
 from raincheck.store import TaskSummary
 from raincheck.task import Progress, Task, utc_now
 
-__all__ = ["print_summaries", "print_task", "summary_json", "task_json"]
+__all__ = ["follow", "print_summaries", "print_task", "summary_json", "task_json"]
 
 _SHOWN_CHARACTERS = 2000
+_FOLLOW_SECONDS = 0.5
 
 
 def summary_json(summary: TaskSummary) -> dict[str, Any]:
@@ -69,6 +72,29 @@ def print_summaries(summaries: Sequence[TaskSummary], *, limit: int) -> None:
     print_table(columns, [[*_row(summary, now), *[summary.scope] * scopes] for summary in summaries])
     if len(summaries) == limit:
         click.echo(f"(the newest {limit}; --limit shows more)", err=True)
+
+
+async def follow(newest: Callable[[], Awaitable[Sequence[TaskSummary]]], *, as_json: bool) -> None:
+    """Print a line for each task that `newest` gives, and for whatever changes in one of them, for ever."""
+    told: dict[str, tuple[Any, ...]] = {}
+    while True:
+        found, now = await newest(), utc_now()
+        changed = [each for each in reversed(found) if told.get(each.task_ref) != _seen(each)]
+        for summary in changed:
+            click.echo(json.dumps(summary_json(summary)) if as_json else clean(_line(summary, now)))
+        # What is no longer among the newest is not told of again.
+        told = {each.task_ref: _seen(each) for each in found}
+        await asyncio.sleep(_FOLLOW_SECONDS)
+
+
+def _seen(summary: TaskSummary) -> tuple[Any, ...]:
+    return summary.status, summary.attempt, summary.progress, summary.error_code
+
+
+def _line(summary: TaskSummary, now: datetime) -> str:
+    ref, operation, status, _, lasted, progress = _row(summary, now)
+    at = now.astimezone().strftime("%H:%M:%S")
+    return f"{at}  {ref}  {operation}  {status}  {lasted}  {progress}".rstrip()
 
 
 def print_task(task: Task, *, full: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -17,7 +18,7 @@ from raincheck.errors import RaincheckError
 
 if TYPE_CHECKING:
     from raincheck.cli.desk import Desk
-    from raincheck.store import TaskStore
+    from raincheck.store import TaskStore, TaskSummary
 
 __all__ = ["at_store", "tasks"]
 
@@ -56,28 +57,40 @@ def tasks() -> None:
 @click.option("--operation", help="Only tasks of this operation.")
 @click.option("--scope", help="Only tasks of this scope.")
 @click.option("--limit", type=click.IntRange(1, _LONGEST_LIST), default=50, show_default=True, help="How many at most.")
+@click.option("--follow", is_flag=True, help="Go on: show each change, until Ctrl-C.")
 @_common
 def list_(
     statuses: tuple[str, ...],
     operation: str | None,
     scope: str | None,
     limit: int,
+    follow: bool,
     as_json: bool,
     config: str | None,
     state_url: str | None,
 ) -> None:
     """List tasks, newest first.
 
+    With --follow first those that there are, oldest first, then a line for whatever becomes of one; with --json each
+    line is a JSON document. Ctrl-C ends it.
+
     \b
-    Example:
+    Examples:
       raincheck tasks list --status pending --status processing
+      raincheck tasks list --follow
     """
     from raincheck.cli import task_views
 
-    found = _at_desk(
-        target_with_store(config, state_url),
-        lambda desk: desk.newest(statuses=statuses, operation_type=operation, scope=scope, limit=limit),
-    )
+    target = target_with_store(config, state_url)
+
+    async def newest(desk: Desk) -> list[TaskSummary]:
+        return await desk.newest(statuses=statuses, operation_type=operation, scope=scope, limit=limit)
+
+    if follow:
+        with contextlib.suppress(KeyboardInterrupt):
+            _at_desk(target, lambda desk: task_views.follow(lambda: newest(desk), as_json=as_json))
+        return
+    found = _at_desk(target, newest)
     if as_json:
         document([task_views.summary_json(summary) for summary in found])
     else:

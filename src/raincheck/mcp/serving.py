@@ -129,9 +129,10 @@ async def _serve(server: MCPServer[Any], rc: Raincheck, settings: Settings, door
         gc.freeze()
         service = await rc.started()
         store, engine = rc.place()
-        logger.info(
-            "serving %d operations of %s, store %s, engine %s", len(rc.operations), settings.file, store, engine
-        )
+        number = len(rc.operations)
+        logger.info("serving %d operations of %s, store %s, engine %s", number, settings.file, store, engine)
+        if not number:
+            logger.warning("%s declares no operation: clients find no work", settings.file)
         web: uvicorn.Server | None = None
         if isinstance(door, Wire):
             serving = asyncio.create_task(run_on(door, server))
