@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
+import select
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-__all__ = ["give_up_stdout", "have_stdout", "leave_stdout", "others_on_stderr"]
+__all__ = ["check_reader", "give_up_stdout", "have_stdout", "leave_stdout", "others_on_stderr"]
 
 
 class _Nowhere(io.RawIOBase):
@@ -32,13 +34,41 @@ def others_on_stderr() -> Generator[None]:
     """While the block runs, whatever goes to stdout goes to stderr: of modules of the user's, and of their children."""
     sys.stdout.flush()
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # One of them is closed.
-            kept = os.dup(1)
-            stack.callback(os.close, kept)
+        with contextlib.suppress(OSError):  # stderr is closed.
+            stack.callback(_put_back, _duplicate(1))
             os.dup2(2, 1)
-            stack.callback(os.dup2, kept, 1)
         with redirect_stdout(sys.stderr):
             yield
+
+
+def _duplicate(descriptor: int) -> int | None:
+    try:
+        return os.dup(descriptor)
+    except OSError:  # It is closed.
+        return None
+
+
+def _put_back(kept: int | None) -> None:
+    if kept is None:
+        os.close(1)
+    else:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def check_reader() -> None:
+    """See that somebody still reads stdout, where that can be seen without writing.
+
+    Raises:
+        BrokenPipeError: Nobody does.
+    """
+    if not hasattr(select, "poll"):  # Windows.
+        return
+    watched = select.poll()
+    with contextlib.suppress(OSError, ValueError):  # ValueError: it is no file.
+        watched.register(sys.stdout.fileno(), 0)
+    if any(event & select.POLLERR for _, event in watched.poll(0)):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 def leave_stdout() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from raincheck.cli.output import check_reader
 from raincheck.cli.tables import clean, pretty, print_table, span, timestamp
 from raincheck.result_forms import public_preview
 from raincheck.secrecy import hidden, outcome_hidden
@@ -85,6 +86,7 @@ async def follow(newest: Callable[[], Awaitable[Sequence[TaskSummary]]], *, as_j
         # What is no longer among the newest is not told of again.
         told = {each.task_ref: _seen(each) for each in found}
         await asyncio.sleep(_FOLLOW_SECONDS)
+        check_reader()
 
 
 def _seen(summary: TaskSummary) -> tuple[Any, ...]:
