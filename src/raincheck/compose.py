@@ -357,8 +357,9 @@ def _sqlite(settings: Settings) -> TaskStore:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         elif not path.parent.is_dir():
             raise ConfigurationError(f"'url' in [state] of {settings.source}: there is no folder {path.parent}")
-        if path.is_dir():
-            raise ConfigurationError(f"'url' in [state] of {settings.source}: {path} is a folder, not a file")
+        if path.exists() and not path.is_file():
+            kind = "a folder, not a file" if path.is_dir() else "a device or a pipe, not a file"
+            raise ConfigurationError(f"'url' in [state] of {settings.source}: {path} is {kind}")
     except OSError as error:
         raise ConfigurationError(
             f"cannot keep tasks in {path.parent}: {error.strerror}; set 'url' in [state]"

@@ -24,7 +24,7 @@ from raincheck.config_operations import CommandSettings, HttpSettings, Operation
 from raincheck.config_results import ResultsSettings
 from raincheck.config_section import Section
 from raincheck.config_server import ServerSettings
-from raincheck.config_state import URL_FORMS, StateSettings
+from raincheck.config_state import URL_FORMS, StateSettings, is_address
 from raincheck.config_upstream import PollSettings
 from raincheck.config_webhooks import WebhookSettings, WebhooksSettings
 from raincheck.errors import ConfigurationError
@@ -233,6 +233,8 @@ class Settings(Section):
         if not (url or self.state.url).startswith(forms):
             allowed = " or ".join(forms)
             raise ValueError(f"'queue_url' in [execution] must begin with {allowed} for the engine \"{engine}\"")
+        if not is_address(url):
+            raise ValueError("'queue_url' in [execution] is no valid address: its host is malformed")
         if self.state.provider == "memory":
             raise ValueError(f'\'provider\' in [state] must not be "memory" for the engine "{engine}"')
         return self

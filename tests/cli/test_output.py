@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -119,6 +120,35 @@ def test_a_shell_completes_commands_flags_and_files(
     assert completed("raincheck tasks office:rc li") == ["plain,list"]
     assert completed("raincheck tasks list --fo") == ["plain,--follow"]
     assert completed("raincheck serve rep") == ["file,rep"]
+
+
+def test_the_first_ctrl_c_tells_of_the_second_and_who_runs_nothing_is_no_worker(folder: Path) -> None:
+    accepting = {**os.environ, "RAINCHECK_EXECUTION__MAX_CONCURRENCY": "0"}
+    with (
+        subprocess.Popen([*PROGRAM, "worker"], stderr=subprocess.PIPE, text=True) as worker,
+        subprocess.Popen(
+            [*PROGRAM, "serve"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=accepting,
+        ) as server,
+    ):
+        try:
+            assert worker.stderr is not None
+            assert any(line.startswith("raincheck: worker ") for line in worker.stderr)
+            worker.send_signal(signal.SIGINT)
+            assert "raincheck: stopping; Ctrl-C once more ends it at once\n" in worker.stderr.read()
+            assert worker.wait(60) == 0
+            told = server.communicate(timeout=60)[1]
+            assert "started: it accepts tasks, and workers elsewhere run them" in told
+            assert f"serving 1 operations of {folder / 'raincheck.toml'}, store sqlite {folder / 'tasks.db'}" in told
+            assert "worker started" not in told
+            assert ": worker " not in told
+        finally:
+            worker.kill()
+            server.kill()
 
 
 def test_a_full_disk_at_the_start_is_called_full(folder: Path) -> None:

@@ -14,8 +14,8 @@ from raincheck.operations.signature import Signature
 
 NAMES = (
     *("ctx", "ctx0", "p0", "p1", "model_config", "model_dump_one_level", "model_fields", "model_post_init", "schema"),
-    *("self", "cls", "arguments", "context", "params", "class", "_private", "__class__", "with-dash", "with space", "ä"),
-    *("copy", "json", "validate", "$ref", "1st"),
+    *("self", "cls", "arguments", "context", "params", "class", "_private", "__class__"),
+    *("with-dash", "with space", "ä", "copy", "json", "validate", "$ref", "1st"),
 )
 
 

@@ -111,7 +111,10 @@ def _run(args: Sequence[str] | None) -> int:
         return end.code if isinstance(end.code, int) else 1
     except OSError as error:
         give_up_stdout()
-        return 1 if error.errno == errno.EPIPE else _say(f"cannot write: {error.strerror or error}", 1)
+        if error.errno == errno.EPIPE:
+            return 1
+        what = "cannot write" if error.filename is None else f"cannot use {error.filename}"
+        return _say(f"{what}: {error.strerror or error}", 1)
     return code if isinstance(code, int) else 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -81,6 +82,8 @@ class ParameterSchema:
         place = f"operation {operation_type!r}: parameters"
         if whole["type"] != "object":
             raise ConfigurationError(f'{place}: type is {shown(whole["type"])}; allowed: "object"')
+        if not checked_elsewhere and (strange := _no_json(whole)):
+            raise ConfigurationError(f"{place} hold {strange}, which JSON has not (a date is a text there)")
         try:
             # Patterns are for the engine that matches them to judge.
             jsonschema.Draft202012Validator.check_schema(whole, format_checker=format_checker())
@@ -147,6 +150,20 @@ class ParameterSchema:
 def _told(error: ValidationError | SchemaError) -> str:
     told = _TOLD.get(str(error.validator), f"does not fit {error.validator!r}: {{}}")
     return told.format(capped(json.dumps(error.validator_value, ensure_ascii=False, default=str), 120))
+
+
+def _no_json(value: Any) -> str:
+    """A date or a number in it that TOML has and JSON has not; empty where there is none."""
+    waiting: list[Any] = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Mapping):
+            waiting += cast("Mapping[str, Any]", part).values()
+        elif isinstance(part, list | tuple):
+            waiting += cast("list[Any]", part)
+        elif not (isinstance(part, str | bool | int | None) or (isinstance(part, float) and math.isfinite(part))):
+            return str(part)[:80]
+    return ""
 
 
 _ONE = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 import types
@@ -27,7 +28,6 @@ __all__ = ["Signature", "function_name"]
 
 _MODEL_CONFIG = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=False, allow_inf_nan=False)
 _MANY_ERRORS = 100
-_REFUSALS = (PydanticUserError, pydantic_core.SchemaError, TypeError, NameError)
 _PATTERN_REFUSED = re.compile(r"regex parse error:\n\s*+(.++)\n")
 _VARIADIC = {
     inspect.Parameter.VAR_POSITIONAL: "*{}",
@@ -210,7 +210,7 @@ def _field(index: int, name: str, annotation: Any) -> tuple[str, Any]:
 def _model(function: Callable[..., Any], fields: dict[str, Any]) -> type[BaseModel]:
     try:
         return _model_of(fields)
-    except _REFUSALS as error:
+    except Exception as error:  # a type of the user's may say itself what its schema is
         raise ConfigurationError(f"{function_name(function)}: {_why_no_model(error, fields)}") from error
 
 
@@ -222,25 +222,30 @@ def _why_no_model(error: Exception, fields: dict[str, Any]) -> str:
     lines = str(error).splitlines()
     if (refused := _PATTERN_REFUSED.search(str(error))) is not None:
         return f"pattern {shown(refused[1])} cannot be matched: {lines[-1].strip().removeprefix('error: ')}"
-    return f"{_first_refused(fields, lambda model: model)}, which has no schema"
+    told = f"{_first_refused(fields, lambda model: model)}, which has no schema"
+    # pydantic says there which library's type is to be taken.
+    version = isinstance(error, PydanticUserError) and error.code == "typed-dict-version"
+    return f"{told}: {lines[0]}" if version else told
 
 
 def _first_refused(fields: dict[str, Any], use: Callable[[type[BaseModel]], Any]) -> str:
     """Names the parameter that fails where a model of it alone is used so, and its type."""
     for field, (annotation, default) in fields.items():
-        try:
+        parts = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+        name = next((part.alias for part in parts if getattr(part, "alias", None)), field)
+        refused = f"parameter {name!r} is of type {capped(inspect.formatannotation(parts[0]), 80)}"
+        with contextlib.suppress(Exception):
             use(_model_of({field: (annotation, default)}))
-        except _REFUSALS:
-            parts = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
-            name = next((part.alias for part in parts if getattr(part, "alias", None)), field)
-            return f"parameter {name!r} is of type {capped(inspect.formatannotation(parts[0]), 80)}"
+            refused = ""
+        if refused:
+            return refused
     return "its parameters together are of types"
 
 
 def _parameters_schema(function: Callable[..., Any], model: type[BaseModel], fields: dict[str, Any]) -> dict[str, Any]:
     try:
         schema = model.model_json_schema(schema_generator=_Schema)
-    except PydanticUserError as error:
+    except Exception as error:
         refused = _first_refused(fields, lambda model: model.model_json_schema(schema_generator=_Schema))
         raise ConfigurationError(f"{function_name(function)}: {refused}, which JSON Schema cannot tell") from error
     schema.pop("title", None)
@@ -251,11 +256,9 @@ def _parameters_schema(function: Callable[..., Any], model: type[BaseModel], fie
 def _output(annotation: Any) -> tuple[TypeAdapter[Any] | None, dict[str, Any] | None]:
     if annotation in (None, type(None), Any, inspect.Signature.empty) or annotation is Outcome:
         return None, None
-    try:
+    with contextlib.suppress(Exception):
         adapter: TypeAdapter[Any] = TypeAdapter(annotation)
         schema = adapter.json_schema(mode="serialization", schema_generator=_Schema)
-    except _REFUSALS:
-        return None, None
-    if schema.get("type") != "object":
-        return None, None
-    return adapter, schema
+        if schema.get("type") == "object":
+            return adapter, schema
+    return None, None
