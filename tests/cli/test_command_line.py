@@ -217,8 +217,17 @@ def test_an_old_sdk_is_one_line_that_names_the_command(
     old.mkdir(parents=True)
     (old / "METADATA").write_text("Metadata-Version: 2.1\nName: mcp\nVersion: 1.9.0\n")
     monkeypatch.setattr("sys.path", ["site", *sys.path])
-    for command in ("serve", "check"):
-        said = configured(command)
+    of_the_server = (
+        "serve",
+        "check",
+        "demo",
+        "worker office:rc",
+        "check office:rc",
+        "tasks office:rc",
+        "store office:rc",
+    )
+    for command in of_the_server:
+        said = configured(*command.split())
         assert said.code == 2
         assert said.err == 'raincheck: raincheck\'s server needs mcp 2.3 or newer: pip install "raincheck[server]"\n'
 
