@@ -6,7 +6,6 @@ import importlib.metadata
 import importlib.util
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raincheck.errors import ConfigurationError, MissingDependency
@@ -173,7 +172,7 @@ def _plain_blobs(settings: Settings, blobs: str) -> BlobStore:
             from raincheck.blob_stores.files import FileBlobs
 
             if results.folder:
-                return FileBlobs(settings.folder.absolute() / Path(results.folder).expanduser())
+                return FileBlobs(settings.placed(results.folder, "'folder' in [results]"))
             return FileBlobs(settings.database.with_name(f"{settings.database.name}.results"))
         case "postgres":
             from raincheck.blob_stores.postgres import PostgresBlobs
@@ -340,7 +339,7 @@ def _tls(settings: Settings) -> Tls | None:
 
     state = settings.state
     names = {"tls_ca": state.tls_ca, "tls_cert": state.tls_cert, "tls_key": state.tls_key}
-    paths = {key: str(settings.folder.absolute() / value) if value else None for key, value in names.items()}
+    paths = {key: str(settings.placed(value, f"{key!r} in [state]")) if value else None for key, value in names.items()}
     for key, path in paths.items():
         if path is not None and not os.path.isfile(path):
             raise ConfigurationError(f"{key!r} in [state] of {settings.source}: there is no file {path}")
@@ -358,8 +357,9 @@ def _sqlite(settings: Settings) -> TaskStore:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         elif not path.parent.is_dir():
             raise ConfigurationError(f"'url' in [state] of {settings.source}: there is no folder {path.parent}")
-        if path.is_dir():
-            raise ConfigurationError(f"'url' in [state] of {settings.source}: {path} is a folder, not a file")
+        if path.exists() and not path.is_file():
+            kind = "a folder, not a file" if path.is_dir() else "a device or a pipe, not a file"
+            raise ConfigurationError(f"'url' in [state] of {settings.source}: {path} is {kind}")
     except OSError as error:
         raise ConfigurationError(
             f"cannot keep tasks in {path.parent}: {error.strerror}; set 'url' in [state]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from raincheck.config import CommandSettings, HttpSettings, PythonSettings, Settings
     from raincheck.operations.operation import Operation, Policy
 
-__all__ = ["default_policy", "make_operations", "policy_of"]
+__all__ = ["check_machine", "default_policy", "make_operations", "policy_of"]
 
 
 def make_operations(settings: Settings) -> dict[str, Operation]:
@@ -74,10 +74,25 @@ def _make_operation(name: str, settings: Settings) -> Operation:
         policy = policy_of(settings, name)
         check_sealed(name, policy, seals=bool(settings.encryption.keys))
         if table.kind == "python":
-            return _python(name, table, policy, settings)
-        if table.kind == "command":
-            return _command(name, table, policy, settings)
-        return _http(name, table, policy, settings)
+            operation = _python(name, table, policy, settings)
+        elif table.kind == "command":
+            operation = _command(name, table, policy, settings)
+        else:
+            operation = _http(name, table, policy, settings)
+        if settings.execution.max_concurrency:
+            check_machine(operation)
+        return operation
+
+
+def check_machine(operation: Operation) -> None:
+    """See that what an operation needs of the machine that runs it is there: its program, its folder.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    look: Callable[[], list[str]] | None = getattr(operation.executor, "check", None)
+    for problem in look() if look else []:
+        raise ConfigurationError(f"operation {operation.operation_type!r}: {problem}")
 
 
 def _python(name: str, table: PythonSettings, policy: Policy, settings: Settings) -> Operation:

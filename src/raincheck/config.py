@@ -24,11 +24,11 @@ from raincheck.config_operations import CommandSettings, HttpSettings, Operation
 from raincheck.config_results import ResultsSettings
 from raincheck.config_section import Section
 from raincheck.config_server import ServerSettings
-from raincheck.config_state import URL_FORMS, StateSettings
+from raincheck.config_state import URL_FORMS, StateSettings, is_address
 from raincheck.config_upstream import PollSettings
 from raincheck.config_webhooks import WebhookSettings, WebhooksSettings
 from raincheck.errors import ConfigurationError
-from raincheck.program import file_of_program, program_mark
+from raincheck.program import Program
 
 __all__ = [
     "NESTED_MODELS",
@@ -185,6 +185,23 @@ class Settings(Section):
     server_name: str = ""
     state_folder: Path | None = Field(default_factory=lambda: user_state_folder(os.environ))
 
+    def placed(self, path: str, key: str) -> Path:
+        """A path of the configuration, absolute: it starts in its folder, or in a home folder (`~`).
+
+        Raises:
+            ConfigurationError: There is no such home folder; the message names the key.
+        """
+        try:
+            return self.folder.absolute() / Path(path).expanduser()
+        except RuntimeError:
+            home = Path(path).parts[0][:40]
+            raise ConfigurationError(f"{key} of {self.source}: there is no home folder {home!a}") from None
+
+    @property
+    def file(self) -> str:
+        """The whole path of the file that they are of, or what stands in its place."""
+        return str(self.program_file or self.source)
+
     @property
     def queue_url(self) -> str:
         """The address of the engine's queue: its own, or the store's."""
@@ -195,22 +212,22 @@ class Settings(Section):
         """The file of the SQLite store, absolute.
 
         Raises:
-            ConfigurationError: `state.url` is empty and there is no home folder.
+            ConfigurationError: There is no home folder: the user's, or the one that `state.url` begins with.
         """
         if self.state.url:
-            return self.folder.absolute() / Path(self.state.url).expanduser()
+            return self.placed(self.state.url, "'url' in [state]")
         if self.state_folder is None:
             raise ConfigurationError("there is no home folder to keep tasks in: set 'url' in [state], a file's path")
         if self.program_file is None:
             return self.state_folder / "tasks.db"
-        return file_of_program(self.state_folder, self.program_file, self.server_name)
+        return Program(file=self.program_file, server_name=self.server_name).store_file(self.state_folder)
 
     @property
-    def program(self) -> str | None:
-        """The mark of this program, which the store's file is to carry; None where the place was named."""
+    def program(self) -> Program | None:
+        """This program, whose mark the store's file is to carry; None where the place was named."""
         if self.state.provider != "sqlite" or self.state.url or self.program_file is None:
             return None
-        return program_mark(self.program_file, self.server_name)
+        return Program(file=self.program_file, server_name=self.server_name)
 
     @model_validator(mode="after")
     def _engine_fits(self) -> Settings:
@@ -223,6 +240,8 @@ class Settings(Section):
         if not (url or self.state.url).startswith(forms):
             allowed = " or ".join(forms)
             raise ValueError(f"'queue_url' in [execution] must begin with {allowed} for the engine \"{engine}\"")
+        if not is_address(url):
+            raise ValueError("'queue_url' in [execution] is no valid address: its host is malformed")
         if self.state.provider == "memory":
             raise ValueError(f'\'provider\' in [state] must not be "memory" for the engine "{engine}"')
         return self

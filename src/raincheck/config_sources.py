@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from raincheck.config import (
 from raincheck.config_messages import Origins, describe, shorten, suggestion, value_kind, wrong_value
 from raincheck.errors import ConfigurationError
 
-__all__ = ["DEFAULT_FILE", "load_settings", "settings_of"]
+__all__ = ["DEFAULT_FILE", "load_settings", "nothing_here", "settings_of"]
 
 DEFAULT_FILE = "raincheck.toml"
 """What is read from the working folder where no file is named."""
@@ -66,6 +67,34 @@ def load_settings(
         "state_folder": user_state_folder(environ),
     }
     return settings_of({**data, **place}, source, origins)
+
+
+def nothing_here(folder: Path) -> str | None:
+    """What to say where there is no `raincheck.toml` in the folder, with the near miss; None where there is one."""
+    if (folder / DEFAULT_FILE).is_file():
+        return None
+    try:
+        names = [file.name for file in folder.iterdir() if file.is_file()]
+    except OSError:
+        names = []
+    above = next((str(each) for each in folder.parents if (each / DEFAULT_FILE).is_file()), None)
+    by_case = {name.lower(): name for name in names}
+    close = [by_case[name] for name in difflib.get_close_matches(DEFAULT_FILE, by_case, n=3, cutoff=0.7)]
+    tables = [name for name in sorted(names) if name.endswith(".toml") and _declares(folder / name)]
+    hint = ""
+    if close or tables:
+        hint = f"; there is {' and '.join(list(dict.fromkeys([*close, *tables]))[:5])} here"
+    elif above is not None:
+        hint = f"; there is one in {above}"
+    return f"there is no {DEFAULT_FILE} in {folder}: name the file, or make one (raincheck init){hint}"
+
+
+def _declares(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            return b"[operations." in opened.read(_MAX_FILE_BYTES)
+    except OSError:
+        return False
 
 
 def settings_of(data: Mapping[str, Any], source: str, origins: Origins = MappingProxyType({})) -> Settings:

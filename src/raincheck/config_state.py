@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from raincheck.config_section import Retention, Section
 
-__all__ = ["URL_FORMS", "StateSettings", "public_url"]
+__all__ = ["URL_FORMS", "StateSettings", "is_address", "public_url"]
 
 URL_FORMS: Mapping[str, tuple[str, ...]] = {
     "postgres": ("postgresql://", "postgres://"),
@@ -103,9 +104,20 @@ class StateSettings(Section):
         elif not self.url.startswith(forms) and (self.url or self.provider != "dynamodb"):
             # Never the value: it may hold a password.
             raise ValueError(f"'url' must begin with {' or '.join(forms)} for the provider \"{self.provider}\"")
+        elif not is_address(self.url):
+            raise ValueError("'url' is no valid address: its host is malformed")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ValueError("'tls_cert' and 'tls_key' go together")
         return self
+
+
+def is_address(url: str) -> bool:
+    """Whether an address can be taken apart: the brackets round its host, if any, are whole."""
+    try:
+        urlsplit(url)
+    except ValueError:
+        return False
+    return True
 
 
 def public_url(url: str) -> str:

@@ -7,22 +7,26 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 
 __all__ = ["notify", "told_to_stop"]
 
 
 def told_to_stop() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
+    """Set by the first SIGTERM or SIGINT; a second one ends the process at once, of which Ctrl-C tells."""
     loop, told = asyncio.get_running_loop(), asyncio.Event()
 
-    def stop() -> None:
+    def stop(signalled: int) -> None:
         told.set()
+        if signalled == signal.SIGINT:
+            with contextlib.suppress(OSError, ValueError):
+                print("raincheck: stopping; Ctrl-C once more ends it at once", file=sys.stderr, flush=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, stop, number)
     return told
 
 

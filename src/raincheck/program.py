@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from raincheck.errors import ConfigurationError
 from raincheck.notes import Note
@@ -14,10 +15,11 @@ from raincheck.notes import Note
 if TYPE_CHECKING:
     from raincheck.store import TaskStore
 
-__all__ = ["calling_file", "claim_store", "file_of_program", "program_mark"]
+__all__ = ["OF_PROGRAM", "PROGRAM_KEY", "Program", "calling_file", "claim_store", "program_of"]
 
-_KIND: Final = "program"
-_KEY: Final = "mark"
+OF_PROGRAM: Final = "program"
+PROGRAM_KEY: Final = "mark"
+"""The note of a store that says whose it is."""
 
 
 def calling_file() -> Path:
@@ -31,30 +33,53 @@ def calling_file() -> Path:
     return Path(frame.f_globals.get("__file__") or frame.f_code.co_filename).resolve()
 
 
-def program_mark(file: Path, server_name: str = "") -> str:
-    """What tells programs apart: a digest of the file that declares the server, and of the server's name in it."""
-    return hashlib.sha256(f"{file}\0{server_name}".encode("utf-8", "surrogatepass")).hexdigest()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Program:
+    """What tells programs apart.
+
+    Attributes:
+        file: The file that declares the server, resolved: a Python file or a configuration.
+        server_name: The server's name in it, where it may declare several.
+    """
+
+    file: Path
+    server_name: str = ""
+
+    @property
+    def mark(self) -> str:
+        """A digest of both."""
+        return hashlib.sha256(f"{self.file}\0{self.server_name}".encode("utf-8", "surrogatepass")).hexdigest()
+
+    def store_file(self, folder: Path) -> Path:
+        """The program's own file of tasks in that folder."""
+        # The readable part is for people; the digest alone tells programs apart.
+        readable = re.sub(r"[^A-Za-z0-9_-]+", "-", self.file.stem).strip("-")[:40] or "server"
+        return folder / f"{readable}-{self.mark[:16]}.db"
 
 
-def file_of_program(folder: Path, file: Path, server_name: str = "") -> Path:
-    """The program's own file of tasks in that folder."""
-    # The readable part is for people; the digest alone tells programs apart.
-    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", file.stem).strip("-")[:40] or "server"
-    return folder / f"{readable}-{program_mark(file, server_name)[:16]}.db"
-
-
-async def claim_store(store: TaskStore, mark: str) -> None:
+async def claim_store(store: TaskStore, program: Program) -> None:
     """Mark an open store as that program's, or see that it is.
 
     Raises:
         ConfigurationError: It is another program's.
         StoreError: The store does not answer.
     """
-    if await store.put_note(Note(kind=_KIND, key=_KEY, value=mark)):
+    value = {"file": str(program.file), "server_name": program.server_name}
+    if await store.put_note(Note(kind=OF_PROGRAM, key=PROGRAM_KEY, value=value)):
         return
-    found = await store.get_note(_KIND, _KEY)
-    if found is not None and found.value != mark:
+    found = await store.get_note(OF_PROGRAM, PROGRAM_KEY)
+    owner = program if found is None else program_of(found.value)
+    if owner != program:
         raise ConfigurationError(
-            "the default file of this program holds the tasks of another one: name a file for this one's "
-            "('url' in [state], or Raincheck(store=PATH)); two programs that share a file on purpose both name it"
+            f"the default file of this program holds the tasks of another one ({owner and owner.file}): name a file "
+            "for this one's ('url' in [state], or Raincheck(store=PATH)); two programs that share a file on purpose "
+            "both name it"
         )
+
+
+def program_of(value: Any) -> Program | None:
+    """The program that the value of a store's note names."""
+    try:
+        return Program(file=Path(value["file"]), server_name=str(value["server_name"]))
+    except (KeyError, TypeError):
+        return None

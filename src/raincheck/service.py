@@ -36,7 +36,7 @@ from raincheck.operations.guardian import guardian_at_work
 from raincheck.operations.operation import Operation
 from raincheck.polling.patience_store import PatienceStore
 from raincheck.process_identity import Kernel, own_identity, worker_id
-from raincheck.program import claim_store
+from raincheck.program import Program, claim_store
 from raincheck.registry import Registry
 from raincheck.results import Results
 from raincheck.runner import Runner
@@ -83,7 +83,7 @@ class ServiceSettings:
         public_url: Where the server is reached from outside, for callbacks; None: nobody is given an address.
         callback_secret: See `raincheck.callbacks.Callbacks`.
         webhooks: How the ends of tasks are told to whoever asked for it.
-        program: The mark that the store is to carry (`raincheck.program`); None: its place was named.
+        program: The program whose mark the store is to carry; None: its place was named.
     """
 
     max_concurrency: int = 50
@@ -98,7 +98,7 @@ class ServiceSettings:
     public_url: str | None = None
     callback_secret: str | None = field(default=None, repr=False)
     webhooks: WebhookRules = field(default_factory=WebhookRules)
-    program: str | None = None
+    program: Program | None = None
 
 
 class Service:
@@ -263,7 +263,10 @@ class Service:
         except BaseException:
             await self.stop(0.0)
             raise
-        logger.info("worker %s started, max_concurrency %d", self.worker_id, self.settings.max_concurrency)
+        if self.settings.max_concurrency:
+            logger.info("worker %s started, max_concurrency %d", self.worker_id, self.settings.max_concurrency)
+        else:
+            logger.info("%s started: it accepts tasks, and workers elsewhere run them", self.worker_id)
 
     async def stop(self, drain_seconds: float | None = None) -> None:
         """Drain, stop what still runs, give back what may run again, and close the store. Idempotent."""
@@ -292,7 +295,7 @@ class Service:
         await self._store.close()
         let_child_tasks_go()
         leave_loop()
-        logger.info("worker %s stopped", self.worker_id)
+        logger.info("%s%s stopped", "worker " if self.settings.max_concurrency else "", self.worker_id)
 
     async def unready(self, seconds: float) -> str | None:
         """Why this process should get no work now, or None; the store has `seconds` to answer. Tells nothing secret.

@@ -19,6 +19,14 @@ print("what a module prints")
 async def build(quarter: str, pages: int = 3) -> str:
     """Build a quarterly report."""
     return quarter
+
+class Odd:
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_):
+        raise RuntimeError("odd")
+
+async def odd(fine: int, x: Odd) -> None:
+    """Its type has a mind of its own."""
 '''
 CONFIGURATION = """
 [operations.report]
@@ -90,7 +98,7 @@ def test_without_a_command_the_help_is_shown(raincheck: CommandLine) -> None:
         (("serve", "--transport", "http"), "'streamable-http'"),
         (("serve", "gone.toml"), "no configuration file gone.toml"),
         (("serve", "--state-url", "redis://h"), "--state-url"),
-        (("serve", "--state-url", "gone/tasks.db"), "there is no folder"),
+        (("store", "migrate", "--state-url", "gone/tasks.db"), "there is no folder"),
         (("tasks", "list", "--limit", "0"), "--limit"),
         (("tasks", "list", "--status", "done"), "'pending'"),
         (("tasks", "show"), "TASK_REF"),
@@ -145,6 +153,27 @@ def test_check_tells_programs_the_same(configured: CommandLine) -> None:
         ),
         ('[operations.a]\nkind = "command"\nargv = ["echo"]\ncwd = "gone"', ("[operations.a]", "gone")),
         ('[state]\nurl = "reports.py"', ("reports.py",)),
+        ('[state]\nurl = "/dev/null"', ("/dev/null is a device or a pipe, not a file",)),
+        ('[state]\nurl = "~nouser/x.db"', ("'url' in [state] of raincheck.toml: there is no home folder '~nouser'",)),
+        ('[results]\nblobs = "files"\nfolder = "~nouser/x"', ("'folder' in [results]", "'~nouser'")),
+        (f'[results]\nblobs = "files"\nfolder = "{"b" * 300}"', ("File name too long",)),
+        ('[state]\nprovider = "dynamodb"\nurl = "http://["', ("'url' is no valid address",)),
+        ('[execution]\nengine = "docket"\nqueue_url = "redis://[::1"', ("'queue_url' in [execution]",)),
+        (f'[operations.a]\nkind = "command"\nargv = ["echo"]\ncwd = "{"c" * 300}"', ("working folder not found",)),
+        (
+            '[operations.a]\nkind = "command"\nargv = ["echo"]\nparameters = {x = {default = 1979-05-27}}',
+            ("[operations.a] of raincheck.toml: parameters hold 1979-05-27, which JSON has not",),
+        ),
+        (
+            '[operations.a]\nkind = "command"\nargv = ["echo"]\nparameters = {x = {minimum = 1e400}}',
+            ("parameters hold inf, which JSON has not",),
+        ),
+        (
+            '[operations.a]\nkind = "command"\nargv = ["echo"]\n'
+            'parameters = {type = "object", properties = {x = {"$ref" = "#/properties/x"}}}',
+            ("[operations.a] of raincheck.toml", "leads back to itself"),
+        ),
+        ('[operations.a]\nkind = "python"\ntarget = "reports:odd"', ("parameter 'x' is of type reports.Odd",)),
     ],
 )
 def test_check_ends_with_code_2_where_serve_would_not_start(
@@ -188,8 +217,17 @@ def test_an_old_sdk_is_one_line_that_names_the_command(
     old.mkdir(parents=True)
     (old / "METADATA").write_text("Metadata-Version: 2.1\nName: mcp\nVersion: 1.9.0\n")
     monkeypatch.setattr("sys.path", ["site", *sys.path])
-    for command in ("serve", "check"):
-        said = configured(command)
+    of_the_server = (
+        "serve",
+        "check",
+        "demo",
+        "worker office:rc",
+        "check office:rc",
+        "tasks office:rc",
+        "store office:rc",
+    )
+    for command in of_the_server:
+        said = configured(*command.split())
         assert said.code == 2
         assert said.err == 'raincheck: raincheck\'s server needs mcp 2.3 or newer: pip install "raincheck[server]"\n'
 

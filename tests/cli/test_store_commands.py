@@ -96,6 +96,7 @@ def test_a_server_that_is_not_there_is_one_line_without_the_password(
     monkeypatch.setenv("RAINCHECK_STATE__PROVIDER", provider)
     monkeypatch.setenv("RAINCHECK_STATE__URL", f"{scheme}://ada:{PASSWORD}@127.0.0.1:9/0")
     monkeypatch.setenv("RAINCHECK_STATE__TIMEOUT_SECONDS", "1")
+    Path("raincheck.toml").touch()
     for command in (
         ("store", "check"),
         ("store", "migrate"),
@@ -143,6 +144,7 @@ def test_check_shows_the_store_and_the_engine_without_password(
     address = server.url.replace("postgres@", f"postgres:{PASSWORD}@")
     monkeypatch.setenv("RAINCHECK_STATE__URL", address)
     monkeypatch.setenv("RAINCHECK_EXECUTION__ENGINE", "procrastinate")
+    Path("raincheck.toml").touch()
     said = raincheck("check")
     assert said.code == 0, said
     shown = server.url.replace("postgres@", "")

@@ -13,13 +13,15 @@ import pytest
 from raincheck.config_sources import load_settings
 from raincheck.errors import ConfigurationError
 from raincheck.operations.operation import Operation
-from raincheck.program import claim_store
+from raincheck.program import Program, claim_store
 from raincheck.sealing import Sealer
 from raincheck.service import Service, ServiceSettings
 from raincheck.stores.sealed import SealedStore
 from raincheck.stores.sqlite import SqliteStore
 
 FileOf = Callable[..., str]
+
+_OWN, _OTHER = Program(file=Path("/srv/own.py")), Program(file=Path("/srv/other.py"))
 
 _SERVER = """
 from mcp.server.mcpserver import MCPServer
@@ -97,11 +99,13 @@ def _none(operation_type: str) -> Operation | None:
 async def test_a_file_with_the_mark_of_another_program_is_refused(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "tasks.db")
     await store.open()
-    await claim_store(store, "a" * 64)
-    await claim_store(store, "a" * 64)
+    await claim_store(store, _OWN)
+    await claim_store(store, _OWN)
     await store.close()
-    foreign = Service(SqliteStore(tmp_path / "tasks.db"), _none, tuple, ServiceSettings(program="b" * 64))
-    with pytest.raises(ConfigurationError, match=r"tasks of another one: name a file .* Raincheck\(store=PATH\)"):
+    foreign = Service(SqliteStore(tmp_path / "tasks.db"), _none, tuple, ServiceSettings(program=_OTHER))
+    with pytest.raises(
+        ConfigurationError, match=r"tasks of another one \(/srv/own.py\): name a file .* Raincheck\(store=PATH\)"
+    ):
         await foreign.start()
     named = Service(SqliteStore(tmp_path / "tasks.db"), _none, tuple, ServiceSettings())
     await named.start()
@@ -112,7 +116,7 @@ async def test_the_mark_outlives_every_key(tmp_path: Path) -> None:
     file = SqliteStore(tmp_path / "tasks.db")
     sealed = SealedStore(file, Sealer([os.urandom(32)]))
     await sealed.open()
-    await claim_store(sealed, "a" * 64)
+    await claim_store(sealed, _OWN)
     # Neither sealed by a key that is to be changed one day, nor refused for being from before there was one.
-    await claim_store(file, "a" * 64)
+    await claim_store(file, _OWN)
     await sealed.close()

@@ -143,6 +143,12 @@ def test_parameters_are_checked_before_the_ticket() -> None:
         (["cat"], {"type": "array"}, 'allowed: "object"'),
         (["cat"], {"properties": {"page": {"type": "integr"}}}, "parameters.properties.page.type"),
         (["cat"], {"properties": {"page": {"$ref": "https://example.com/x"}}}, "leads nowhere"),
+        (["cat"], {"properties": {"page": {"$ref": "#/properties/page"}}}, '"#/properties/page" leads back to itself'),
+        (
+            ["cat"],
+            {"properties": {"a": {"allOf": [{"$ref": "#/properties/b"}]}, "b": {"not": {"$ref": "#/properties/a"}}}},
+            "leads back to itself",
+        ),
     ],
 )
 def test_a_wrong_declaration_stops_the_start_with_one_line(argv: Any, schema: dict[str, Any], told: str) -> None:

@@ -62,3 +62,23 @@ def test_each_mistake_is_one_line_that_names_it(folder: Path, target: str, told:
     assert told in caught.value.message
     assert f'target = "{target}"' in caught.value.message
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = 1\n\n1 / 0\n", "ZeroDivisionError: division by zero (loading_place.py:3)"),
+        ("x = 1\ny = (\n", "SyntaxError: '(' was never closed (loading_place.py:2)"),
+        ("import json\njson.loads('{')\n", "(loading_place.py:2)"),
+        ("import json\nimport no_such_library_anywhere\n", "which is not installed (loading_place.py:2)"),
+        ("\nimport sys; sys.exit(3)\n", "called sys.exit (loading_place.py:2)"),
+        ("import loading_package.deep\n", f"NameError: name 'x' is not defined ({Path('loading_package/deep.py')}:2)"),
+        ("raise BaseException('all')\n", "BaseException: all (loading_place.py:1)"),
+    ],
+)
+def test_an_import_that_fails_names_the_line_of_the_users_file(folder: Path, text: str, told: str) -> None:
+    (folder / "loading_package" / "deep.py").write_text("\nx\n")
+    (folder / "loading_place.py").write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        load_target("loading_place:build", folder)
+    assert caught.value.message.endswith(told)

@@ -10,7 +10,7 @@ import json
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal, Optional
@@ -189,14 +189,21 @@ def test_functions_that_cannot_be_operations_are_refused_by_name() -> None:
     def double_stars(**kwargs: int) -> None: ...
     def positional(a: int, /) -> None: ...
     def unknown(a: "Nowhere") -> None: ...  # type: ignore[name-defined] # noqa: F821, UP037 # pyright: ignore
-    def odd(a: threading.Thread) -> None: ...
+    def odd(fine: int, a: threading.Thread) -> None: ...
+    def nested(fine: int, _a: dict[str, list[threading.Thread]]) -> None: ...
+    def untold(fine: int, model_config: Callable[[int], int]) -> None: ...
 
     cases: list[tuple[Any, str]] = [
         (stars, r"\*args"),
         (double_stars, r"\*\*kwargs"),
         (positional, "positional-only a"),
         (unknown, "annotation of 'a'"),
-        (odd, "type without a schema"),
+        (odd, r"parameter 'a' is of type threading\.Thread, which has no schema$"),
+        (nested, r"parameter '_a' is of type dict\[str, list\[threading\.Thread\]\], which has no schema$"),
+        (
+            untold,
+            r"parameter 'model_config' is of type collections\.abc\.Callable\[.*\], which JSON Schema cannot tell$",
+        ),
     ]
     for function, why in cases:
         with pytest.raises(ConfigurationError, match=rf"{function.__name__}: .*{why}"):

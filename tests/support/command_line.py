@@ -78,6 +78,16 @@ class Tasks:
 
         return self.at_store(insert)
 
+    def change(self, ref: str, event: Event) -> None:
+        """What becomes of the task."""
+
+        async def change(store: SqliteStore) -> None:
+            task = await store.get(ref)
+            assert task is not None
+            assert await store.replace(transition(task, event, utc_now()))
+
+        self.at_store(change)
+
     def get(self, ref: str) -> Task | None:
         return self.at_store(lambda store: store.get(ref))
 

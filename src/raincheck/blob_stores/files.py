@@ -34,9 +34,12 @@ class FileBlobs:
 
     async def open(self) -> None:
         """See `BlobStore.open`."""
-        if self._folder.exists() and not self._folder.is_dir():
-            raise StoreUnusable(f"Large results cannot be kept in {self._folder}: it is not a folder.")
-        check_folder(self._folder)
+        try:
+            if self._folder.exists() and not self._folder.is_dir():
+                raise StoreUnusable(f"Large results cannot be kept in {self._folder}: it is not a folder.")
+            check_folder(self._folder)
+        except OSError as error:
+            raise StoreUnusable(f"Large results cannot be kept in {self._folder}: {error.strerror}.") from error
 
     async def close(self) -> None:
         """See `BlobStore.close`."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from raincheck.cli.options import json_option, settings_from, state_url_option
+from raincheck.cli.options import TARGET, json_option, state_url_option
+from raincheck.cli.output import others_on_stderr
 from raincheck.cli.tables import clean, document, print_table
+from raincheck.cli.target import target_with_store
 
 if TYPE_CHECKING:
     from raincheck.cli.advice import Advice
@@ -22,7 +25,7 @@ __all__ = ["advise", "toml_lines"]
 
 
 @click.command()
-@click.argument("config", required=False)
+@click.argument("config", required=False, metavar="[CONFIG | MODULE:RAINCHECK]", type=TARGET)
 @state_url_option
 @json_option
 def advise(config: str | None, state_url: str | None, as_json: bool) -> None:
@@ -34,13 +37,16 @@ def advise(config: str | None, state_url: str | None, as_json: bool) -> None:
     Examples:
       raincheck advise
       raincheck advise reports.toml --json
+      raincheck advise office:rc
     """
     from raincheck.cli.advice import advice_on
     from raincheck.cli.tasks import at_store
 
-    settings = settings_from(config, state_url=state_url)
-    policies = _policies(settings)
-    histories = at_store(settings, _histories)
+    target = target_with_store(config, state_url)
+    settings = target.settings
+    with others_on_stderr():
+        policies = asyncio.run(target.policies())
+    histories = at_store(target, _histories)
     advices = [advice_on(each, policies.get(each.operation_type)) for each in histories]
     unheard = [name for name in policies if name not in {each.operation_type for each in histories}]
     if as_json:
@@ -54,12 +60,6 @@ async def _histories(store: TaskStore) -> list[History]:
     from raincheck.history_keeper import stored_histories
 
     return sorted([each async for each in stored_histories(store)], key=lambda each: each.operation_type)
-
-
-def _policies(settings: Settings) -> dict[str, Policy]:
-    from raincheck.compose_operations import policy_of
-
-    return {name: policy_of(settings, name) for name in settings.operations}
 
 
 def toml_lines(advice: Advice) -> list[str]:

@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raincheck.cli.options import json_option, settings_from, state_url_option
+from raincheck.cli.options import TARGET, is_object, json_option, settings_from, state_url_option
+from raincheck.cli.output import others_on_stderr
 from raincheck.cli.tables import clean, document, print_table, span
+from raincheck.cli.target import Target, target_from
 from raincheck.config_auth import hash_token as hash_of_token
 from raincheck.config_auth import is_loopback
-from raincheck.errors import ConfigurationError, RaincheckError
+from raincheck.errors import RaincheckError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from raincheck.config import Settings
+    from raincheck.mcp.workshop import Workshop
     from raincheck.operations.operation import Operation
     from raincheck.operations.webhook import Webhook
 
@@ -29,28 +32,32 @@ _PATIENCE_SECONDS = 60
 
 
 @click.command()
-@click.argument("config", required=False)
+@click.argument("config", required=False, metavar="[CONFIG | MODULE:RAINCHECK]", type=TARGET)
 @state_url_option
 @click.option(
     "--hash-token", is_flag=True, help="Read a bearer token (typed, or from stdin), print its hash for [server.auth]."
 )
 @json_option
 def check(config: str | None, state_url: str | None, hash_token: bool, as_json: bool) -> int:
-    """Load everything that CONFIG names, and show what would be served.
+    """Build all that would be served, and show it.
 
-    Imports the functions, compiles the schemas, looks for the programs, and opens the store (which makes its file).
+    Imports the functions, compiles the schemas, looks for the programs, builds the server, and opens the store (which
+    makes its file). In place of a configuration MODULE:RAINCHECK names the Raincheck object of a server in Python.
     Exit code 0: all of it can be served; 2: it cannot, and one line says why.
 
     \b
     Examples:
       raincheck check
       raincheck check reports.toml --json
+      raincheck check office:rc
       raincheck check --hash-token < token.txt
     """
     if hash_token:
         return _print_hash()
     try:
-        report = _report(settings_from(config, state_url=state_url))
+        target = _target(config, state_url)
+        with others_on_stderr():
+            report = asyncio.run(_report(target))
     except RaincheckError as error:
         if as_json:
             document({"ok": False, "error": error.message})
@@ -97,37 +104,51 @@ def warnings(settings: Settings, operations: Mapping[str, Operation]) -> list[st
     return found
 
 
-def _report(settings: Settings) -> dict[str, Any]:
-    from raincheck.compose import make_engine, place_of, require_server, service_settings
-    from raincheck.compose_operations import make_operations
+def _target(config: str | None, state_url: str | None) -> Target:
+    if config is not None and is_object(config):
+        return target_from(config, state_url=state_url)
+    # The file that `serve` would serve, by the same function.
+    return Target(settings=settings_from(config, state_url=state_url, required=True))
+
+
+async def _report(target: Target) -> dict[str, Any]:
+    from raincheck.compose import require_server
+    from raincheck.compose_operations import check_machine
 
     require_server()
-    from raincheck.mcp.auth import make_verifier
     from raincheck.mcp.handle_definitions import HANDLE_TOOLS
 
-    make_verifier(settings, os.environ)
-    operations = make_operations(settings)
-    _check_machine(settings, operations)
-    make_engine(settings)
-    service_settings(settings)
-    kept = asyncio.run(_stored_tasks(settings))
-    store, engine = place_of(settings)
+    settings, rc = target.settings, target.rc
+    if rc is None:
+        _, rc = _server(settings)
+        server = settings.server.model_dump(include={"name", "version", "transport", "host", "port"})
+    else:
+        server = {"name": rc.settings_of_server().server_name} | dict.fromkeys(("version", "transport", "host", "port"))
+    await rc.adopt_all()
+    operations = rc.operations
+    if target.rc is not None:
+        for operation in operations.values():
+            check_machine(operation)
+    kept = await _stored_tasks(target)
+    store, engine = target.place()
+    in_a_file = settings.state.provider == "sqlite" and not target.store_is_given
     return {
         "ok": True,
         "source": settings.source,
-        "server": settings.server.model_dump(include={"name", "version", "transport", "host", "port"}),
-        "callers": _callers(settings),
+        "file": settings.file,
+        "server": server,
+        "callers": None if target.rc is not None else _callers(settings),
         "state": {
-            "provider": settings.state.provider,
+            "provider": None if target.store_is_given else settings.state.provider,
             "place": store,
-            "file": str(settings.database) if settings.state.provider == "sqlite" else None,
+            "file": str(settings.database) if in_a_file else None,
             "tasks": kept,
         },
         "engine": {"name": settings.execution.engine, "place": engine},
         "operations": [
             {
                 "operation_type": name,
-                "kind": settings.operations[name].kind,
+                "kind": settings.operations[name].kind if name in settings.operations else None,
                 "title": operation.title,
                 "description": operation.description,
                 "parameters": operation.executor.parameters_schema,
@@ -139,6 +160,17 @@ def _report(settings: Settings) -> dict[str, Any]:
         "handle_tools": [tool.name for tool in HANDLE_TOOLS],
         "warnings": warnings(settings, operations),
     }
+
+
+def _server(settings: Settings) -> tuple[Any, Workshop]:
+    """The server as `serve` builds it, which then listens and runs it."""
+    from raincheck.mcp.auth import make_verifier
+    from raincheck.mcp.serving import make_server
+
+    of = settings.server
+    return make_server(
+        settings, verifier=make_verifier(settings, os.environ), address=f"http://{of.host}:{of.port}/mcp"
+    )
 
 
 def _webhook(webhook: Webhook | None) -> dict[str, Any] | None:
@@ -166,22 +198,25 @@ def _print_hash() -> int:
     return 0
 
 
-def _check_machine(settings: Settings, operations: Mapping[str, Operation]) -> None:
-    """Ask the kinds that depend on the machine (programs, folders) whether it has what they need."""
-    from raincheck.config import table_name
+async def _stored_tasks(target: Target) -> int:
+    """Begin as a server does, as far as its first task, and say how many there are."""
+    from raincheck.compose import make_engine, service_settings
+    from raincheck.program import claim_store
+    from raincheck.sealing import check_keys
 
-    for name, operation in operations.items():
-        look: Callable[[], list[str]] | None = getattr(operation.executor, "check", None)
-        for problem in look() if look else []:
-            raise ConfigurationError(f"{table_name('operations', name)} of {settings.source}: {problem}")
-
-
-async def _stored_tasks(settings: Settings) -> int:
-    from raincheck.compose import make_store
-
-    store = make_store(settings)
+    settings = target.settings
+    make_engine(settings)
+    program = service_settings(settings).program
+    store = target.new_store()
+    blobs = target.new_blobs(store)
     await store.open()
     try:
+        await check_keys(store)
+        if program is not None and not target.store_is_given:
+            await claim_store(store, program)
+        if blobs is not None:
+            await blobs.open()
+            await blobs.close()
         return sum((await store.count()).values())
     finally:
         await store.close()
@@ -189,9 +224,9 @@ async def _stored_tasks(settings: Settings) -> int:
 
 def _print(report: Mapping[str, Any]) -> None:
     server, state = report["server"], report["state"]
-    where = "stdio" if server["transport"] == "stdio" else f"{server['transport']} on {server['host']}:{server['port']}"
-    click.echo(f"{clean(report['source'])}: {clean(server['name'])} {clean(server['version'])} over {clean(where)}")
-    if server["transport"] != "stdio":
+    transport = server["transport"]
+    click.echo(f"{clean(report['file'])}: {clean(_in_words(server))}")
+    if transport not in (None, "stdio"):
         click.echo(f"callers: {clean(_callers_in_words(report['callers']))}")
     kept = f"{state['tasks']} task{'s' * (state['tasks'] != 1)} kept"
     click.echo(f"store: {clean(state['place'])} ({kept})")
@@ -205,6 +240,14 @@ def _print(report: Mapping[str, Any]) -> None:
         click.echo(f"warning: {clean(warning)}")
 
 
+def _in_words(server: Mapping[str, Any]) -> str:
+    name, transport = server["name"] or "a server without a name", server["transport"]
+    if transport is None:
+        return name
+    where = "stdio" if transport == "stdio" else f"{transport} on {server['host']}:{server['port']}"
+    return f"{name} {server['version']} over {where}"
+
+
 def _callers_in_words(callers: Mapping[str, Any]) -> str:
     if not callers["authenticated"]:
         return "anybody, without a token"
@@ -216,7 +259,7 @@ def _row(operation: Mapping[str, Any]) -> list[str]:
     description = " ".join(operation["description"].split())
     return [
         operation["operation_type"],
-        operation["kind"],
+        operation["kind"] or "",
         operation["mode"],
         "none" if operation["timeout_seconds"] is None else span(operation["timeout_seconds"]),
         span(operation["default_max_wait_seconds"]),

@@ -5,6 +5,9 @@ Exit codes: 0, 1 (failed), 2 (usage or configuration). Errors are one line on st
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -12,6 +15,7 @@ from collections.abc import Sequence
 import click
 
 from raincheck._version import __version__
+from raincheck.cli.output import give_up_stdout, have_stdout, leave_stdout
 from raincheck.errors import ConfigurationError, MissingDependency, RaincheckError
 
 __all__ = ["cli", "main"]
@@ -67,13 +71,25 @@ def demo() -> int:
     Example:
       raincheck demo
     """
+    from raincheck.compose import require_server
+
+    require_server()
     from raincheck.cli import demo as story
 
     return story.main()
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
+    """Run the command line; the exit code. Without `args` it is that of this process."""
+    have_stdout()
+    code = _run(args)
+    if args is None:
+        # The last one that is registered is the first one that is called.
+        atexit.register(leave_stdout)
+    return code
+
+
+def _run(args: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         # A task may hold any text; a terminal that cannot show it must not end the command.
         reconfigure = getattr(stream, "reconfigure", None)
@@ -81,6 +97,7 @@ def main(args: Sequence[str] | None = None) -> int:
             reconfigure(errors="backslashreplace")
     try:
         code = cli.main(args, prog_name="raincheck", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         return _usage(error)
     except (ConfigurationError, MissingDependency) as error:
@@ -89,6 +106,15 @@ def main(args: Sequence[str] | None = None) -> int:
         return _say(error.message, 1)
     except click.Abort:
         return _say("stopped", 1)
+    except SystemExit as end:  # Whoever read the output has gone: click ends so, without a word.
+        give_up_stdout()
+        return end.code if isinstance(end.code, int) else 1
+    except OSError as error:
+        give_up_stdout()
+        if error.errno == errno.EPIPE:
+            return 1
+        what = "cannot write" if error.filename is None else f"cannot use {error.filename}"
+        return _say(f"{what}: {error.strerror or error}", 1)
     return code if isinstance(code, int) else 0
 
 
@@ -104,5 +130,6 @@ def _usage(error: click.ClickException) -> int:
 def _say(message: str, code: int) -> int:
     from raincheck.logs import printable
 
-    print(f"raincheck: {printable(' '.join(message.split()))}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # Where nobody can be told, the exit code tells.
+        print(f"raincheck: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
     return code

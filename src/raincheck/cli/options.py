@@ -9,13 +9,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
+
+from raincheck.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from raincheck.config import Settings
 
-__all__ = ["config_option", "duration", "json_option", "settings_from", "state_url_option"]
+__all__ = [
+    "TARGET",
+    "TargetGroup",
+    "config_option",
+    "duration",
+    "is_object",
+    "json_option",
+    "settings_from",
+    "state_url_option",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_OBJECT = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -27,10 +40,58 @@ def duration(context: click.Context, parameter: click.Parameter, value: str | No
     raise click.BadParameter(f"{value[:40]!r} is no duration; allowed: a number and s, m, h, d or w, as in 12h")
 
 
+class _TargetType(click.ParamType):  # pyright: ignore[reportMissingTypeArgument]  of click 8.4 and newer
+    """A configuration file or `MODULE:RAINCHECK`; a shell completes it as a file."""
+
+    name = "target"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(incomplete, type="file")]
+
+
+TARGET = _TargetType()
+"""The type of what names a configuration, or the Raincheck object of a server in Python."""
+
+
+class TargetGroup(click.Group):
+    """Commands about one target, which may stand before them: `raincheck tasks office:rc list`.
+
+    Args:
+        default: The command that is meant where none is named.
+    """
+
+    def __init__(self, *args: Any, default: str, **kwargs: Any) -> None:
+        super().__init__(*args, subcommand_metavar="[CONFIG | MODULE:RAINCHECK] [COMMAND] [ARGS]...", **kwargs)
+        self.default = default
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the target off; `--config` of the commands defaults to it."""
+        if args and args[0] not in self.commands and (is_object(args[0]) or args[0].endswith(".toml")):
+            ctx.obj, args = args[0], args[1:]
+        if not args and not ctx.resilient_parsing:
+            args = [self.default]
+        return super().parse_args(ctx, args)
+
+
+def is_object(text: str) -> bool:
+    """Whether it reads as `MODULE:RAINCHECK`, and is no file."""
+    return _OBJECT.fullmatch(text) is not None and not os.path.exists(text)
+
+
+def _or_the_groups(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    given: str | None = context.obj
+    return value or given
+
+
 def config_option(command: _F) -> _F:
-    """`--config FILE`."""
+    """`--config [FILE | MODULE:RAINCHECK]`."""
     return click.option(
-        "--config", metavar="FILE", help="The configuration; default: raincheck.toml in this folder, if there."
+        "--config",
+        metavar="[FILE | MODULE:RAINCHECK]",
+        type=TARGET,
+        callback=_or_the_groups,
+        help="The configuration, or the Raincheck object of a server in Python; default: raincheck.toml in this "
+        "folder, if there, else the one store of the programs in it.",
     )(command)
 
 
@@ -48,17 +109,23 @@ def json_option(command: _F) -> _F:
     return click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")(command)
 
 
-def settings_from(config: str | None, *, state_url: str | None = None, **flags: Any) -> Settings:
+def settings_from(
+    config: str | None, *, state_url: str | None = None, required: bool = False, **flags: Any
+) -> Settings:
     """The settings, with what the flags say; each of `flags` is `section__key=value`, None where it was not given.
 
     Raises:
-        ConfigurationError: Something is wrong in the file, the environment or the flags.
+        ConfigurationError: Something is wrong in the file, the environment or the flags; or (`required`) there is no
+            file.
     """
-    from raincheck.config_sources import load_settings
+    from raincheck.config_sources import load_settings, nothing_here
 
     if state_url and "://" not in state_url and not state_url.startswith("~"):
         # What is typed on a command line is relative to where it is typed.
         state_url = os.path.abspath(state_url)  # Path.absolute would keep `..`.
     overrides = {name.replace("__", ".", 1): value for name, value in flags.items()}
     overrides["state.url"] = state_url
-    return load_settings(Path(config) if config is not None else None, environ=os.environ, overrides=overrides)
+    settings = load_settings(Path(config) if config is not None else None, environ=os.environ, overrides=overrides)
+    if required and config is None and (missing := nothing_here(Path.cwd())) is not None:
+        raise ConfigurationError(missing)
+    return settings

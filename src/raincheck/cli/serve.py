@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
-from raincheck.cli.options import settings_from, state_url_option
+from raincheck.cli.options import TARGET, is_object, settings_from, state_url_option
+from raincheck.errors import ConfigurationError
 
 __all__ = ["serve"]
 
 
 @click.command()
-@click.argument("config", required=False)
+@click.argument("config", required=False, type=TARGET)
 @click.option(
     "--transport",
     type=click.Choice(["stdio", "streamable-http", "sse"]),
@@ -47,16 +48,23 @@ def serve(
 ) -> int:
     """Serve the operations of CONFIG to MCP clients.
 
-    CONFIG is a file as in docs/configuration.md; by default raincheck.toml in this folder, if it is there. A client
-    that starts its servers itself runs this command; on stdio nothing but MCP goes to stdout.
+    CONFIG is a file as in docs/configuration.md; by default raincheck.toml in this folder. A client that starts
+    its servers itself runs this command; on stdio nothing but MCP goes to stdout.
 
     \b
     Examples:
       raincheck serve
       raincheck serve reports.toml --transport streamable-http --port 8080
     """
+    if config is not None and is_object(config):
+        file = config.partition(":")[0].replace(".", "/")
+        raise ConfigurationError(
+            f"{config} is no configuration: a server in Python is started itself (python {file}.py), and its tasks are "
+            f"run elsewhere by raincheck worker {config}"
+        )
     settings = settings_from(
         config,
+        required=True,
         state_url=state_url,
         server__transport=transport,
         server__host=host,

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from raincheck.cli.options import config_option, json_option, settings_from, state_url_option
+from raincheck.cli.options import TargetGroup, config_option, json_option, state_url_option
 from raincheck.cli.tables import clean, document, timestamp
-from raincheck.errors import ConfigurationError
+from raincheck.cli.target import Target, target_with_store
 
 if TYPE_CHECKING:
     from raincheck.cli.store_checks import Finding
-    from raincheck.config import Settings
 
 __all__ = ["store"]
 
@@ -26,14 +25,15 @@ def _common(command: _F) -> _F:
     return json_option(config_option(state_url_option(command)))
 
 
-@click.group()
+@click.group(cls=TargetGroup, default="check")
 def store() -> None:
-    """Make, upgrade and check the store that keeps the tasks.
+    """Make, upgrade and check the store that keeps the tasks. Without a COMMAND: check.
 
     \b
     Examples:
       raincheck store check
       raincheck store migrate --config reports.toml
+      raincheck store office:rc check
     """
 
 
@@ -49,10 +49,10 @@ def migrate(config: str | None, state_url: str | None, as_json: bool) -> None:
     Example:
       raincheck store migrate --config reports.toml
     """
-    settings, place = _settings(config, state_url)
+    target, place = _target(config, state_url)
     from raincheck.cli.store_checks import migrated
 
-    did = asyncio.run(migrated(settings))
+    did = asyncio.run(migrated(target))
     if as_json:
         document({"store": place, "did": did})
     else:
@@ -71,10 +71,10 @@ def check(config: str | None, state_url: str | None, as_json: bool) -> int:
     Example:
       raincheck store check --state-url redis://127.0.0.1:6379/0
     """
-    settings, place = _settings(config, state_url)
+    target, place = _target(config, state_url)
     if not as_json:
         click.echo(f"store: {clean(place)}")
-    findings = asyncio.run(_findings(settings, show=not as_json))
+    findings = asyncio.run(_findings(target, show=not as_json))
     usable = all(finding.level != "failed" for finding in findings)
     if as_json:
         document({"ok": usable, "store": place, "findings": [asdict(finding) for finding in findings]})
@@ -113,11 +113,11 @@ def keys(config: str | None, state_url: str | None, as_json: bool, forget: str |
       raincheck store keys --close
       raincheck store keys --forget 3f1c0a9b7d22
     """
-    settings, place = _settings(config, state_url)
+    target, place = _target(config, state_url)
     from raincheck.cli.store_checks import closed, known_keys
 
-    plain = asyncio.run(closed(settings)) if close else None
-    found = asyncio.run(known_keys(settings, forget))
+    plain = asyncio.run(closed(target)) if close else None
+    found = asyncio.run(known_keys(target, forget))
     if as_json:
         listed = [{"id": key, "configured": there} for key, there in found.items()]
         document({"store": place, "keys": listed} | ({} if plain is None else {"plain_tasks": plain.number}))
@@ -139,23 +139,18 @@ def keys(config: str | None, state_url: str | None, as_json: bool, forget: str |
     return 0
 
 
-async def _findings(settings: Settings, *, show: bool) -> list[Finding]:
+async def _findings(target: Target, *, show: bool) -> list[Finding]:
     from raincheck.cli.store_checks import checked
 
     found: list[Finding] = []
-    async for finding in checked(settings):
+    async for finding in checked(target):
         found.append(finding)
         if show:
             click.echo(f"{finding.level:<8} {finding.name}: {clean(finding.told)}")
     return found
 
 
-def _settings(config: str | None, state_url: str | None) -> tuple[Settings, str]:
-    from raincheck.compose import place_of
-
-    settings = settings_from(config, state_url=state_url)
-    if settings.state.provider == "memory":
-        raise ConfigurationError(
-            f"'provider' in [state] of {settings.source} is \"memory\": there is nothing to make or to check"
-        )
-    return settings, place_of(settings)[0]
+def _target(config: str | None, state_url: str | None) -> tuple[Target, str]:
+    target = target_with_store(config, state_url)
+    target.refuse_memory("there is nothing to make or to check")
+    return target, target.place()[0]

@@ -19,6 +19,7 @@ from raincheck.task import Task, new_task_ref, utc_now
 from raincheck.transitions import Cancel, transition
 
 if TYPE_CHECKING:
+    from raincheck.cli.target import Target
     from raincheck.config import Settings
     from raincheck.stores.closing import PlainTasks
 
@@ -38,7 +39,7 @@ class Finding:
     told: str
 
 
-async def migrated(settings: Settings) -> list[str]:
+async def migrated(target: Target) -> list[str]:
     """Make or upgrade the schemas of the store and the queue; what that did, in words.
 
     Raises:
@@ -46,31 +47,31 @@ async def migrated(settings: Settings) -> list[str]:
     """
     from raincheck.compose import prepare_queue
 
-    did = [await _store_migrated(settings)]
-    if await prepare_queue(settings):
-        did.append(f"the queue of {settings.execution.engine} has the schema that it needs")
+    did = [await _store_migrated(target)]
+    if await prepare_queue(target.settings):
+        did.append(f"the queue of {target.settings.execution.engine} has the schema that it needs")
     return did
 
 
-async def _store_migrated(settings: Settings) -> str:
-    provider = settings.state.provider
-    there = provider != "sqlite" or settings.database.exists()
+async def _store_migrated(target: Target) -> str:
+    settings = target.settings
+    there = target.store_is_given or settings.state.provider != "sqlite" or settings.database.exists()
     try:
-        async with _opened(settings, migrate=not there):
+        async with _opened(target, migrate=not there):
             return "the schema is up to date, nothing was changed" if there else "the file was made"
     except StoreUnusable:
         # Missing or older, which the next lines mend; or foreign or newer, which they say.
-        async with _opened(settings, migrate=True):
+        async with _opened(target, migrate=True):
             return "the schema was made or upgraded"
 
 
-async def checked(settings: Settings) -> AsyncGenerator[Finding]:
+async def checked(target: Target) -> AsyncGenerator[Finding]:
     """Look at one thing after the other; ends after the first that makes the store unusable."""
     began = time.monotonic()
     told: list[logging.LogRecord] = []
     with _listening(told):
         try:
-            async with _opened(settings, migrate=False) as store:
+            async with _opened(target, migrate=False) as store:
                 took = (time.monotonic() - began) * 1000
                 yield Finding(level="ok", name="reachable", told=f"open after {took:.0f} ms")
                 yield Finding(level="ok", name="schema", told="as this raincheck needs it")
@@ -80,23 +81,24 @@ async def checked(settings: Settings) -> AsyncGenerator[Finding]:
                     level = "warning" if record.levelno >= logging.WARNING else "ok"
                     yield Finding(level=level, name="kept", told=record.getMessage())
                 if not told:
-                    yield Finding(level="ok", name="kept", told=_kept(settings))
+                    yield Finding(level="ok", name="kept", told=_kept(target.settings))
         except StoreUnusable as error:
             yield Finding(level="failed", name="schema", told=error.message)
         except StoreError as error:
             yield Finding(level="failed", name="reachable", told=error.message)
 
 
-async def known_keys(settings: Settings, forget: str | None) -> dict[str, bool]:
+async def known_keys(target: Target, forget: str | None) -> dict[str, bool]:
     """The ids of the keys that payloads may be sealed with, each with whether the settings name it.
 
     Raises:
         InvalidParameters: The key to be forgotten is not there, or it is the one that seals.
     """
+    settings = target.settings
     ids = [key_id(key) for key in settings.encryption.key_bytes(os.environ)]
     # Opened as it is: a key that is missing is what this command is for.
     plain = settings.model_copy(update={"encryption": type(settings.encryption)()})
-    async with _opened(plain, migrate=False) as store:
+    async with _opened(target, plain, migrate=False) as store:
         in_use = await keys_in_use(store)
         if forget is not None:
             if forget not in in_use:
@@ -111,7 +113,7 @@ async def known_keys(settings: Settings, forget: str | None) -> dict[str, bool]:
         return {key: key in ids for key in in_use}
 
 
-async def closed(settings: Settings) -> PlainTasks:
+async def closed(target: Target) -> PlainTasks:
     """Close the store to plain payloads, where no task has one any more; the tasks that have. Notes are sealed first.
 
     Raises:
@@ -119,21 +121,21 @@ async def closed(settings: Settings) -> PlainTasks:
     """
     from raincheck.compose import close_to_plain
 
+    settings = target.settings
     if not settings.encryption.keys:
         raise InvalidParameters("there are no 'keys' in [encryption]: payloads are stored as they are")
     accepting = settings.encryption.model_copy(update={"accept_plain": True})
-    async with _opened(settings.model_copy(update={"encryption": accepting}), migrate=False) as store:
+    async with _opened(target, settings.model_copy(update={"encryption": accepting}), migrate=False) as store:
         return await close_to_plain(store)
 
 
 @asynccontextmanager
-async def _opened(settings: Settings, *, migrate: bool) -> AsyncGenerator[TaskStore]:
-    from raincheck.compose import make_store
-
+async def _opened(target: Target, settings: Settings | None = None, *, migrate: bool) -> AsyncGenerator[TaskStore]:
+    settings = settings or target.settings
     state = settings.state.model_copy(update={"migrate": "auto" if migrate else "check"})
     # With another engine an insert would also hand a task to the queue.
     execution = settings.execution.model_copy(update={"engine": "local", "queue_url": ""})
-    store = make_store(settings.model_copy(update={"state": state, "execution": execution}))
+    store = target.new_store(settings.model_copy(update={"state": state, "execution": execution}))
     await store.open()
     try:
         yield store

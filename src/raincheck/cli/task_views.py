@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 import click
 
+from raincheck.cli.output import check_reader
 from raincheck.cli.tables import clean, pretty, print_table, span, timestamp
 from raincheck.result_forms import public_preview
 from raincheck.secrecy import hidden, outcome_hidden
 from raincheck.store import TaskSummary
 from raincheck.task import Progress, Task, utc_now
 
-__all__ = ["print_summaries", "print_task", "summary_json", "task_json"]
+__all__ = ["follow", "print_summaries", "print_task", "summary_json", "task_json"]
 
 _SHOWN_CHARACTERS = 2000
+_FOLLOW_SECONDS = 0.5
 _CALLER = {
     "subject": "caller",
     "issuer": "issuer",
@@ -80,6 +83,30 @@ def print_summaries(summaries: Sequence[TaskSummary], *, limit: int) -> None:
     print_table(columns, [[*_row(summary, now), *[summary.scope] * scopes] for summary in summaries])
     if len(summaries) == limit:
         click.echo(f"(the newest {limit}; --limit shows more)", err=True)
+
+
+async def follow(newest: Callable[[], Awaitable[Sequence[TaskSummary]]], *, as_json: bool) -> None:
+    """Print a line for each task that `newest` gives, and for whatever changes in one of them, for ever."""
+    told: dict[str, tuple[Any, ...]] = {}
+    while True:
+        found, now = await newest(), utc_now()
+        changed = [each for each in reversed(found) if told.get(each.task_ref) != _seen(each)]
+        for summary in changed:
+            click.echo(json.dumps(summary_json(summary)) if as_json else clean(_line(summary, now)))
+        # What is no longer among the newest is not told of again.
+        told = {each.task_ref: _seen(each) for each in found}
+        await asyncio.sleep(_FOLLOW_SECONDS)
+        check_reader()
+
+
+def _seen(summary: TaskSummary) -> tuple[Any, ...]:
+    return summary.status, summary.attempt, summary.progress, summary.error_code
+
+
+def _line(summary: TaskSummary, now: datetime) -> str:
+    ref, operation, status, _, lasted, progress = _row(summary, now)
+    at = now.astimezone().strftime("%H:%M:%S")
+    return f"{at}  {ref}  {operation}  {status}  {lasted}  {progress}".rstrip()
 
 
 def print_task(task: Task, *, full: bool) -> None:

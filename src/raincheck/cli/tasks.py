@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -10,14 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from raincheck.cli.options import config_option, duration, json_option, settings_from, state_url_option
+from raincheck.cli.options import TargetGroup, config_option, duration, json_option, state_url_option
 from raincheck.cli.tables import document
-from raincheck.errors import ConfigurationError, RaincheckError
+from raincheck.cli.target import Target, target_with_store
+from raincheck.errors import RaincheckError
 
 if TYPE_CHECKING:
     from raincheck.cli.desk import Desk
-    from raincheck.config import Settings
-    from raincheck.store import TaskStore
+    from raincheck.store import TaskStore, TaskSummary
 
 __all__ = ["at_store", "tasks"]
 
@@ -34,17 +35,19 @@ def _common(command: _F) -> _F:
     return json_option(config_option(state_url_option(command)))
 
 
-@click.group()
+@click.group(cls=TargetGroup, default="list")
 def tasks() -> None:
     """List, show, cancel, retry and remove tasks.
 
-    Works on the store of the configuration, also while servers run on it. Where a TASK_REF is asked for, its first
-    characters do, as long as no other task begins with them.
+    Works on the store of the configuration or of the Raincheck object, also while servers run on it; by default on the
+    one store of the programs in this folder. Where a TASK_REF is asked for, its first characters do, as long as no
+    other task begins with them. Without a COMMAND: list.
 
     \b
     Examples:
       raincheck tasks list --status failed
       raincheck tasks show 8Zr1x
+      raincheck tasks office:rc list
       raincheck tasks list --json | jq '.[].task_ref'
     """
 
@@ -54,28 +57,40 @@ def tasks() -> None:
 @click.option("--operation", help="Only tasks of this operation.")
 @click.option("--scope", help="Only tasks of this scope.")
 @click.option("--limit", type=click.IntRange(1, _LONGEST_LIST), default=50, show_default=True, help="How many at most.")
+@click.option("--follow", is_flag=True, help="Go on: show each change, until Ctrl-C.")
 @_common
 def list_(
     statuses: tuple[str, ...],
     operation: str | None,
     scope: str | None,
     limit: int,
+    follow: bool,
     as_json: bool,
     config: str | None,
     state_url: str | None,
 ) -> None:
     """List tasks, newest first.
 
+    With --follow first those that there are, oldest first, then a line for whatever becomes of one; with --json each
+    line is a JSON document. Ctrl-C ends it.
+
     \b
-    Example:
+    Examples:
       raincheck tasks list --status pending --status processing
+      raincheck tasks list --follow
     """
     from raincheck.cli import task_views
 
-    found = _at_desk(
-        settings_from(config, state_url=state_url),
-        lambda desk: desk.newest(statuses=statuses, operation_type=operation, scope=scope, limit=limit),
-    )
+    target = target_with_store(config, state_url)
+
+    async def newest(desk: Desk) -> list[TaskSummary]:
+        return await desk.newest(statuses=statuses, operation_type=operation, scope=scope, limit=limit)
+
+    if follow:
+        with contextlib.suppress(KeyboardInterrupt):
+            _at_desk(target, lambda desk: task_views.follow(lambda: newest(desk), as_json=as_json))
+        return
+    found = _at_desk(target, newest)
     if as_json:
         document([task_views.summary_json(summary) for summary in found])
     else:
@@ -95,7 +110,7 @@ def show(task_ref: str, full: bool, as_json: bool, config: str | None, state_url
     """
     from raincheck.cli import task_views
 
-    task = _at_desk(settings_from(config, state_url=state_url), lambda desk: desk.find(task_ref))
+    task = _at_desk(target_with_store(config, state_url), lambda desk: desk.find(task_ref))
     if as_json:
         document(task_views.task_json(task))
     else:
@@ -119,12 +134,16 @@ def result(task_ref: str, output: str | None, config: str | None, state_url: str
     Example:
       raincheck tasks result 8Zr1x --output report.txt
     """
-    found = _at_desk(settings_from(config, state_url=state_url), lambda desk: desk.result(task_ref))
+    found = _at_desk(target_with_store(config, state_url), lambda desk: desk.result(task_ref))
+    if output in (None, "-"):
+        with click.open_file("-", "wb") as stdout:
+            stdout.write(found)
+        return
     try:
-        with open(output, "wb", opener=_private) if output not in (None, "-") else click.open_file("-", "wb") as file:
+        with open(output, "wb", opener=_private) as file:
             file.write(found)
     except OSError as error:
-        raise RaincheckError(f"cannot write {output or 'the result'}: {error.strerror}") from None
+        raise RaincheckError(f"cannot write {output}: {error.strerror}") from None
 
 
 @tasks.command(context_settings=_REF_SETTINGS)
@@ -139,7 +158,7 @@ def cancel(task_ref: str, as_json: bool, config: str | None, state_url: str | No
     """
     from raincheck.cli import task_views
 
-    task, changed = _at_desk(settings_from(config, state_url=state_url), lambda desk: desk.cancel(task_ref))
+    task, changed = _at_desk(target_with_store(config, state_url), lambda desk: desk.cancel(task_ref))
     if as_json:
         document(task_views.task_json(task))
     elif changed:
@@ -162,7 +181,7 @@ def retry(task_ref: str, as_json: bool, config: str | None, state_url: str | Non
     """
     from raincheck.cli import task_views
 
-    task = _at_desk(settings_from(config, state_url=state_url), lambda desk: desk.retry(task_ref))
+    task = _at_desk(target_with_store(config, state_url), lambda desk: desk.retry(task_ref))
     if as_json:
         document(task_views.task_json(task))
     else:
@@ -194,15 +213,15 @@ def purge(
     """
     if expired and settled_before is not None:
         raise click.UsageError("--expired and --settled-before exclude each other")
-    settings = settings_from(config, state_url=state_url)
+    target = target_with_store(config, state_url)
     if settled_before is None:
-        removed = _at_desk(settings, lambda desk: desk.purge_expired())
+        removed = _at_desk(target, lambda desk: desk.purge_expired())
     else:
         age = timedelta(seconds=settled_before)
         if not yes:
-            number = _at_desk(settings, lambda desk: desk.count_settled_before(age))
+            number = _at_desk(target, lambda desk: desk.count_settled_before(age))
             click.confirm(f"Remove {number} ended tasks for good?", abort=True, err=True)
-        removed = _at_desk(settings, lambda desk: desk.purge_settled_before(age))
+        removed = _at_desk(target, lambda desk: desk.purge_settled_before(age))
     if as_json:
         document({"removed": removed})
     else:
@@ -214,44 +233,40 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _at_desk(settings: Settings, work: Callable[[Desk], Awaitable[_T]]) -> _T:
+def _at_desk(target: Target, work: Callable[[Desk], Awaitable[_T]]) -> _T:
     from raincheck.cli.desk import Desk
-    from raincheck.compose import make_blobs
     from raincheck.results import Results
     from raincheck.task import utc_now
 
     async def at_desk(store: TaskStore) -> _T:
-        results = Results(store, make_blobs(settings, store), clock=utc_now)
+        results = Results(store, target.new_blobs(store), clock=utc_now)
         try:
             await results.open()
             return await work(Desk(store, results))
         finally:
             await results.close()
 
-    return at_store(settings, at_desk)
+    return at_store(target, at_desk)
 
 
-def at_store(settings: Settings, work: Callable[[TaskStore], Awaitable[_T]]) -> _T:
-    """What the work gives on the store of the settings, opened for it.
+def at_store(target: Target, work: Callable[[TaskStore], Awaitable[_T]]) -> _T:
+    """What the work gives on the target's store, opened for it.
 
     Raises:
         RaincheckError: There is no such store, it cannot be opened, or the work failed.
     """
-    from raincheck.compose import make_store
     from raincheck.sealing import check_keys
 
-    if settings.state.provider == "memory":
-        raise ConfigurationError(
-            f"'provider' in [state] of {settings.source} is \"memory\": its tasks exist inside the server only"
-        )
-    if settings.state.provider == "sqlite" and not settings.database.exists():
+    target.refuse_memory("its tasks exist inside the server only")
+    settings = target.settings
+    if not target.store_is_given and settings.state.provider == "sqlite" and not os.path.exists(settings.database):
         raise RaincheckError(
-            f"there is no task store at {settings.database}: no server has run with these settings yet "
+            f"there is no task store at {settings.database}: no server of {settings.source} has run yet "
             "(--config and --state-url name others)"
         )
 
     async def run() -> _T:
-        store = make_store(settings)
+        store = target.new_store()
         await store.open()
         try:
             await check_keys(store)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from raincheck.cli.options import config_option, json_option, settings_from, state_url_option
+from raincheck.cli.options import TargetGroup, config_option, json_option, state_url_option
 from raincheck.cli.tables import document, print_table, span, timestamp
+from raincheck.cli.target import target_from, target_with_store
 from raincheck.cli.tasks import at_store, tasks
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def _common(command: _F) -> _F:
     return json_option(config_option(state_url_option(command)))
 
 
-@tasks.group()
+@tasks.group(cls=TargetGroup, default="list")
 def webhooks() -> None:
     """See which webhooks are not delivered yet or were given up, and have them tried again.
 
@@ -51,8 +52,8 @@ def list_(states: tuple[str, ...], limit: int, as_json: bool, config: str | None
     """
     from raincheck.webhooks.desk import WebhookDesk
 
-    settings = settings_from(config, state_url=state_url)
-    found = at_store(settings, lambda store: WebhookDesk(store).list(states=states, limit=limit))
+    target = target_with_store(config, state_url)
+    found = at_store(target, lambda store: WebhookDesk(store).list(states=states, limit=limit))
     if as_json:
         document([_json(entry) for entry in found])
     elif found:
@@ -77,11 +78,11 @@ def retry(task_ref: str | None, everything: bool, as_json: bool, config: str | N
 
     if (task_ref is None) is not everything:
         raise click.UsageError("give either a TASK_REF or --all")
-    settings = settings_from(config, state_url=state_url)
+    target = target_with_store(config, state_url)
     if task_ref is None:
-        number = at_store(settings, lambda store: WebhookDesk(store).retry_dead())
+        number = at_store(target, lambda store: WebhookDesk(store).retry_dead())
     else:
-        number = at_store(settings, lambda store: WebhookDesk(store).retry(task_ref))
+        number = at_store(target, lambda store: WebhookDesk(store).retry(task_ref))
     if as_json:
         document({"retried": number})
     else:
@@ -104,7 +105,7 @@ def secret(url: str, as_json: bool, config: str | None, state_url: str | None) -
     from raincheck.compose import require_signing, service_settings
     from raincheck.errors import InvalidParameters
 
-    settings = settings_from(config, state_url=state_url)
+    settings = target_from(config, state_url=state_url).settings
     require_signing()
     from raincheck.webhooks.signing import secrets_of
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from raincheck.cli.options import settings_from, state_url_option
+from raincheck.cli.options import TARGET, state_url_option
+from raincheck.cli.target import target_from
 from raincheck.errors import ConfigurationError, RaincheckError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+    from collections.abc import AsyncGenerator, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from raincheck.cli.target import Target
     from raincheck.config import Settings
     from raincheck.operations.operation import Operation
     from raincheck.service import Service
@@ -27,11 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["worker"]
 
-_OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-
 
 @click.command()
-@click.argument("target", required=False, metavar="[CONFIG | MODULE:RAINCHECK]")
+@click.argument("target", required=False, metavar="[CONFIG | MODULE:RAINCHECK]", type=TARGET)
 @click.option("--max-concurrency", type=click.IntRange(1, 100_000), help="How many tasks run at once; default: 50.")
 @click.option(
     "--drain-seconds",
@@ -87,12 +85,7 @@ def worker(
         "observability__log_level": log_level,
         "observability__log_format": log_format,
     }
-    if target is not None and _OBJECT.fullmatch(target) and not os.path.exists(target):
-        if state_url is not None:
-            raise click.UsageError("--state-url is for a configuration: a Raincheck object names its own store")
-        settings, work = _of_object(target, flags)
-    else:
-        settings, work = _of_configuration(settings_from(target, state_url=state_url, **flags))
+    settings, work = _work(target_from(target, state_url=state_url, **flags))
     from raincheck.logs import configure_logs
     from raincheck.worker import run_worker
 
@@ -110,19 +103,34 @@ def worker(
     os._exit(code)
 
 
-def _of_configuration(settings: Settings) -> tuple[Settings, Work]:
-    from raincheck.compose import place_of
+def _work(target: Target) -> tuple[Settings, Work]:
     from raincheck.compose_operations import make_operations
+    from raincheck.worker import Work
 
-    if settings.state.provider == "memory":
+    settings = target.settings
+    service: AbstractAsyncContextManager[Service]
+    if (rc := target.rc) is not None:
+        service, names = rc.working(settings), lambda: rc.operations
+    else:
+        target.refuse_memory("its tasks exist inside the server only, no worker can run them")
+        operations = _as_served(make_operations(settings))
+        if not operations:
+            raise ConfigurationError(f"{settings.source} declares no operation that a worker could run")
+        service, names = _running(settings, operations), lambda: operations
+    if settings.execution.max_concurrency == 0:
         raise ConfigurationError(
-            f"'provider' in [state] of {settings.source} is \"memory\": its tasks exist inside the server only, "
-            "no worker can run them"
+            f"'max_concurrency' in [execution] of {settings.source} is 0, which is a server that only accepts; "
+            "a worker needs at least 1 (--max-concurrency)"
         )
-    operations = _as_served(make_operations(settings))
-    if not operations:
-        raise ConfigurationError(f"{settings.source} declares no operation that a worker could run")
-    return settings, _work(settings, place_of(settings), _running(settings, operations), lambda: operations)
+    store, engine = target.place()
+    work = Work(
+        service=service,
+        operations=names,
+        place=f"of {store} with the engine {engine}",
+        health_host=settings.worker.health_host,
+        health_port=settings.worker.health_port,
+    )
+    return settings, work
 
 
 def _as_served(operations: dict[str, Operation]) -> dict[str, Operation]:
@@ -132,53 +140,6 @@ def _as_served(operations: dict[str, Operation]) -> dict[str, Operation]:
     except ImportError:
         return operations
     return {name: replace(each, executor=KeepsProtocolErrors(each.executor)) for name, each in operations.items()}
-
-
-def _of_object(target: str, flags: Mapping[str, Any]) -> tuple[Settings, Work]:
-    from raincheck.compose import require_server
-    from raincheck.operations.loading import load_object
-
-    require_server()
-    from raincheck.mcp.workshop import Workshop
-
-    rc = load_object(target, Path.cwd())
-    if not isinstance(rc, Workshop):
-        raise ConfigurationError(f"{target} is of type {type(rc).__name__}; allowed: a Raincheck object")
-    settings = _with_flags(rc.settings_of_server(), flags)
-    return settings, _work(settings, rc.place(), rc.working(settings), lambda: rc.operations)
-
-
-def _with_flags(settings: Settings, flags: Mapping[str, Any]) -> Settings:
-    changes: dict[str, dict[str, Any]] = {}
-    for name, value in flags.items():
-        section, _, key = name.partition("__")
-        if value is not None:
-            changes.setdefault(section, {})[key] = value
-    sections = {name: getattr(settings, name).model_copy(update=update) for name, update in changes.items()}
-    return settings.model_copy(update=sections)
-
-
-def _work(
-    settings: Settings,
-    place: tuple[str, str],
-    service: AbstractAsyncContextManager[Service],
-    operations: Callable[[], Collection[str]],
-) -> Work:
-    from raincheck.worker import Work
-
-    if settings.execution.max_concurrency == 0:
-        raise ConfigurationError(
-            f"'max_concurrency' in [execution] of {settings.source} is 0, which is a server that only accepts; "
-            "a worker needs at least 1 (--max-concurrency)"
-        )
-    store, engine = place
-    return Work(
-        service=service,
-        operations=operations,
-        place=f"of {store} with the engine {engine}",
-        health_host=settings.worker.health_host,
-        health_port=settings.worker.health_port,
-    )
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ An operation that raises the SDK's `MCPError` ends in that JSON-RPC error, as th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mcp.shared.exceptions import MCPError
@@ -68,6 +68,11 @@ class KeepsProtocolErrors:
         """See `StopsOutside.stop_outside`."""
         if isinstance(self.inner, StopsOutside):
             await self.inner.stop_outside(leftover)
+
+    def check(self) -> list[str]:
+        """What the inner one lacks on this machine, in words."""
+        look: Callable[[], list[str]] | None = getattr(self.inner, "check", None)
+        return look() if look is not None else []
 
     async def aclose(self) -> None:
         """Let the inner one let go of what it holds, if anything."""

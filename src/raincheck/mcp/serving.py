@@ -129,6 +129,11 @@ async def _serve(server: MCPServer[Any], rc: Raincheck, settings: Settings, door
         gc.collect()
         gc.freeze()
         service = await rc.started()
+        store, engine = rc.place()
+        number = len(rc.operations)
+        logger.info("serving %d operations of %s, store %s, engine %s", number, settings.file, store, engine)
+        if not number:
+            logger.warning("%s declares no operation: clients find no work", settings.file)
         web: uvicorn.Server | None = None
         if isinstance(door, Wire):
             # What is held then is answered as the task is by the end of the drain.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import keyword
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, NoReturn
@@ -334,21 +333,25 @@ def tool_function(
 
     The SDK derives a tool's schema from a signature; this builds the signature from the schema's properties.
     """
-    names: dict[str, str] = {}
-    parameters: list[inspect.Parameter] = []
+    properties: dict[str, Any] = dict(schema.get("properties", {}))
     required = set(schema.get("required", ()))
-    for index, (name, property_schema) in enumerate(dict(schema.get("properties", {})).items()):
-        python_name = name if name.isidentifier() and not keyword.iskeyword(name) and name[0] != "_" else f"p{index}"
-        names[python_name] = name
-        annotation = Annotated[Any, WithJsonSchema(_without_refs(property_schema)), Field(alias=name)]
-        default = inspect.Parameter.empty if name in required else property_schema.get("default")
-        parameters.append(
-            inspect.Parameter(python_name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+    # The SDK hands its context over beside the arguments, under a name that none of them has.
+    context = next(name for name in ("ctx", *(f"ctx{n}" for n in range(len(properties)))) if name not in properties)
+    # An argument comes under its alias: a field of its own name may be one that a model has no room for.
+    parameters = [
+        inspect.Parameter(
+            f"p{index}",
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=Annotated[Any, WithJsonSchema(_alone(part)), Field(alias=name)],
+            default=inspect.Parameter.empty if name in required else _default(part),
         )
-    parameters.append(inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=Context))
+        for index, (name, part) in enumerate(properties.items())
+    ]
+    parameters.append(inspect.Parameter(context, inspect.Parameter.KEYWORD_ONLY, annotation=Context))
 
-    async def call(*, ctx: Context[Any, Any], **arguments: Any) -> CallToolResult:
-        given = {names.get(key, key): value for key, value in arguments.items() if value is not None}
+    async def call(**arguments: Any) -> CallToolResult:
+        ctx: Context[Any, Any] = arguments.pop(context)
+        given = {name: value for name, value in arguments.items() if value is not None}
         return CallToolResult.model_validate(await answer(given, ctx.request_context))
 
     call.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
@@ -356,6 +359,13 @@ def tool_function(
     return call
 
 
-def _without_refs(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema where pydantic can take it: a `$ref` points into the whole schema, which a property alone has not."""
+def _alone(schema: Mapping[str, Any] | bool) -> dict[str, Any]:
+    """A parameter's schema where pydantic can take it: no `true` or `false`, and no `$ref`, which points into the whole
+    schema that a parameter alone has not."""
+    if isinstance(schema, bool):
+        return {} if schema else {"not": {}}
     return {} if '"$ref"' in json.dumps(schema) else dict(schema)
+
+
+def _default(schema: Mapping[str, Any] | bool) -> Any:
+    return None if isinstance(schema, bool) else schema.get("default")

@@ -389,8 +389,7 @@ class Workshop:
             ConfigurationError: Other processes cannot reach the tasks of its store.
             StoreError: The store cannot be opened.
         """
-        shared = self._given_store is None or self._given_store.capabilities.shared
-        if not shared or (self._given_store is None and settings.state.provider == "memory"):
+        if not self.store_is_shared:
             raise ConfigurationError(
                 "the tasks of a store in memory exist inside the server only: a worker needs another"
             )
@@ -463,16 +462,35 @@ class Workshop:
 
     def _new_service(self) -> Service:
         settings = self.settings_of_server()
-        store = sealing(self._settings, self._given_store) if self._given_store else make_store(settings)
-        blobs = self._given_blobs or make_blobs(settings, store, given=self._given_store is not None)
+        store = self.new_store(settings)
         return Service(
             store,
             self._operations.get,
             self._names,
             service_settings(settings),
             engine=make_engine(self._settings),
-            blobs=blobs,
+            blobs=self.new_blobs(settings, store),
         )
+
+    def new_store(self, settings: Settings) -> TaskStore:
+        """The store of its tasks, not yet opened, sealing where it has to: the given one, or the settings'."""
+        return make_store(settings) if self._given_store is None else sealing(settings, self._given_store)
+
+    def new_blobs(self, settings: Settings, store: TaskStore) -> BlobStore | None:
+        """Where its large results are kept, not yet opened."""
+        return self._given_blobs or make_blobs(settings, store, given=self.store_is_given)
+
+    @property
+    def store_is_given(self) -> bool:
+        """Whether it was given a store, so that the settings say nothing of it."""
+        return self._given_store is not None
+
+    @property
+    def store_is_shared(self) -> bool:
+        """Whether other processes can reach its tasks."""
+        if self._given_store is not None:
+            return self._given_store.capabilities.shared
+        return self._settings.state.provider != "memory"
 
     def settings_of_server(self) -> Settings:
         """All settings; where they don't say where tasks are kept, each server of a program has a file of its own."""

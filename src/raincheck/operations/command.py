@@ -161,7 +161,7 @@ class CommandExecutor:
 
     def check(self) -> list[str]:
         """What would keep it from running on this machine, one line each."""
-        if self._cwd is not None and not Path(self._cwd).is_dir():
+        if self._cwd is not None and not os.path.isdir(self._cwd):
             return [f"working folder not found: {self._cwd}"]
         program = self._program
         if os.sep in program and self._cwd is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,40 @@ def _module(target: str, name: str, folder: Path | None) -> Any:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             where = f" in {folder} or on the Python path" if folder is not None else " on the Python path"
             raise ConfigurationError(f'target = "{target}": there is no module {error.name!r}{where}') from error
-        raise ConfigurationError(
-            f'target = "{target}": importing {name} failed: it imports {error.name!r}, which is not installed'
-        ) from error
-    except Exception as error:
-        raise ConfigurationError(
-            f'target = "{target}": importing {name} failed: {type(error).__name__}: {capped(str(error))}'
-        ) from error
+        raise _failed(target, name, f"failed: it imports {error.name!r}, which is not installed", folder) from error
     except SystemExit as error:
-        raise ConfigurationError(f'target = "{target}": importing {name} called sys.exit') from error
+        raise _failed(target, name, "called sys.exit", folder) from error
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        told = str(error.msg) if isinstance(error, SyntaxError) else str(error)
+        raise _failed(target, name, f"failed: {type(error).__name__}: {capped(told)}", folder) from error
+
+
+def _failed(target: str, name: str, problem: str, folder: Path | None) -> ConfigurationError:
+    place = _place(sys.exception(), folder)
+    return ConfigurationError(f'target = "{target}": importing {name} {problem}{place}')
+
+
+def _place(error: BaseException | None, folder: Path | None) -> str:
+    """` (file:line)`, where the error came from: the innermost line of the user's files, else of any."""
+    if isinstance(error, SyntaxError) and error.filename:
+        lines = [(error.filename, error.lineno)]
+    else:
+        frames = traceback.extract_tb(None if error is None else error.__traceback__)
+        lines = [(each.filename, each.lineno) for each in frames if not _is_import(each.filename)]
+    if not lines:
+        return ""
+    home = None if folder is None else folder.resolve()
+    theirs = [each for each in lines if home is not None and _within(Path(each[0]), home)]
+    file, line = (theirs or lines)[-1]
+    shown = Path(file).relative_to(home) if theirs and home is not None else file
+    return f" ({shown}:{line})"
+
+
+def _is_import(file: str) -> bool:
+    return file.startswith("<frozen importlib") or file == importlib.__file__ or file == __file__
+
+
+def _within(file: Path, folder: Path) -> bool:
+    return file.is_relative_to(folder) and "site-packages" not in file.parts

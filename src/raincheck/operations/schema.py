@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from raincheck.operations.argument_slips import as_declared
 from raincheck.operations.formats import FORMATS, format_checker
 from raincheck.operations.patterns import PatternRefused, matcher
 from raincheck.operations.problems import Problem, capped, invalid_parameters, named, shown
+from raincheck.operations.schema_circles import SchemaSteps
 from raincheck.operations.schema_keywords import (
     LONGEST_WORK_SECONDS,
     BoundedValidator,
@@ -75,6 +77,8 @@ class ParameterSchema:
         place = f"operation {operation_type!r}: parameters"
         if whole["type"] != "object":
             raise ConfigurationError(f'{place}: type is {shown(whole["type"])}; allowed: "object"')
+        if strange := _no_json(whole):
+            raise ConfigurationError(f"{place} hold {strange}, which JSON has not (a date is a text there)")
         try:
             # Patterns are for the engine that matches them to judge.
             jsonschema.Draft202012Validator.check_schema(whole, format_checker=jsonschema.FormatChecker(formats=()))
@@ -143,6 +147,20 @@ def _told(error: ValidationError | SchemaError) -> str:
     return told.format(capped(json.dumps(error.validator_value, ensure_ascii=False, default=str), 120))
 
 
+def _no_json(value: Any) -> str:
+    """A date or a number in it that TOML has and JSON has not; empty where there is none."""
+    waiting: list[Any] = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Mapping):
+            waiting += cast("Mapping[str, Any]", part).values()
+        elif isinstance(part, list | tuple):
+            waiting += cast("list[Any]", part)
+        elif not (isinstance(part, str | bool | int | None) or (isinstance(part, float) and math.isfinite(part))):
+            return str(part)[:80]
+    return ""
+
+
 _ONE = (
     *("items", "contains", "additionalProperties", "propertyNames", "not", "if", "then", "else"),
     *("unevaluatedItems", "unevaluatedProperties", "contentSchema"),
@@ -154,6 +172,7 @@ _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentS
 def _compiled(schema: Mapping[str, Any], place: str) -> dict[str, Any]:
     """A copy of the schema as `BoundedValidator` takes it, every part of it checked."""
     whole: dict[str, Any] = copy.deepcopy(dict(schema))
+    steps = SchemaSteps()
     resolver = Registry[Any]().with_resource("", DRAFT202012.create_resource(whole)).resolver()
     waiting: list[Any] = [whole]
     seen: set[int] = set()
@@ -179,11 +198,16 @@ def _compiled(schema: Mapping[str, Any], place: str) -> dict[str, Any]:
             if not isinstance(reference, str):
                 continue
             try:
-                waiting.append(resolver.lookup(reference).contents)
+                referred = resolver.lookup(reference).contents
             except Unresolvable:
                 raise ConfigurationError(
                     f"{place}: $ref {shown(reference)} leads nowhere; allowed: a place in this schema"
                 ) from None
+            waiting.append(referred)
+            steps.refer(members, referred, reference)
+        steps.into(members)
+    if (reference := steps.circle()) is not None:
+        raise ConfigurationError(f"{place}: $ref {shown(reference)} leads back to itself: no value can be checked")
     return whole
 
 

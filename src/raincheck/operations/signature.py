@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 import types
@@ -75,7 +76,7 @@ class Signature:
             self._parameters[field] = parameter.name
             fields[field] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
         self._model = _model(function, fields)
-        self.parameters_schema: Mapping[str, Any] = _parameters_schema(function, self._model)
+        self.parameters_schema: Mapping[str, Any] = _parameters_schema(function, self._model, fields)
         core_schema = self._model.__pydantic_core_schema__
         refuse_unbounded_patterns(core_schema, f"operation {operation_type!r}: {function_name(function)}")
         self._costly = CostlyTypes(self.parameters_schema, core_schema)
@@ -189,26 +190,45 @@ def _field(index: int, name: str, annotation: Any) -> tuple[str, Any]:
 
 def _model(function: Callable[..., Any], fields: dict[str, Any]) -> type[BaseModel]:
     try:
-        return create_model("Parameters", __config__=_MODEL_CONFIG, **fields)
-    except (PydanticUserError, pydantic_core.SchemaError, TypeError, NameError) as error:
-        raise ConfigurationError(f"{function_name(function)}: {_why_no_model(error)}") from error
+        return _model_of(fields)
+    except Exception as error:  # a type of the user's may say itself what its schema is
+        raise ConfigurationError(f"{function_name(function)}: {_why_no_model(error, fields)}") from error
 
 
-def _why_no_model(error: Exception) -> str:
+def _model_of(fields: dict[str, Any]) -> type[BaseModel]:
+    return create_model("Parameters", __config__=_MODEL_CONFIG, **fields)
+
+
+def _why_no_model(error: Exception, fields: dict[str, Any]) -> str:
     lines = str(error).splitlines()
     if (refused := _PATTERN_REFUSED.search(str(error))) is not None:
         return f"pattern {shown(refused[1])} cannot be matched: {lines[-1].strip().removeprefix('error: ')}"
-    return f"a parameter has a type without a schema: {capped(lines[0])}"
+    told = f"{_first_refused(fields, lambda model: model)}, which has no schema"
+    # pydantic says there which library's type is to be taken.
+    version = isinstance(error, PydanticUserError) and error.code == "typed-dict-version"
+    return f"{told}: {lines[0]}" if version else told
 
 
-def _parameters_schema(function: Callable[..., Any], model: type[BaseModel]) -> dict[str, Any]:
+def _first_refused(fields: dict[str, Any], use: Callable[[type[BaseModel]], Any]) -> str:
+    """Names the parameter that fails where a model of it alone is used so, and its type."""
+    for field, (annotation, default) in fields.items():
+        parts = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+        name = next((part.alias for part in parts if getattr(part, "alias", None)), field)
+        refused = f"parameter {name!r} is of type {capped(inspect.formatannotation(parts[0]), 80)}"
+        with contextlib.suppress(Exception):
+            use(_model_of({field: (annotation, default)}))
+            refused = ""
+        if refused:
+            return refused
+    return "its parameters together are of types"
+
+
+def _parameters_schema(function: Callable[..., Any], model: type[BaseModel], fields: dict[str, Any]) -> dict[str, Any]:
     try:
         schema = model.model_json_schema(schema_generator=_Schema)
-    except PydanticUserError as error:
-        first = str(error).splitlines()[0]
-        raise ConfigurationError(
-            f"{function_name(function)}: a parameter has a type that JSON Schema cannot tell: {capped(first)}"
-        ) from error
+    except Exception as error:
+        refused = _first_refused(fields, lambda model: model.model_json_schema(schema_generator=_Schema))
+        raise ConfigurationError(f"{function_name(function)}: {refused}, which JSON Schema cannot tell") from error
     schema.pop("title", None)
     schema.setdefault("properties", {})
     return schema
@@ -217,11 +237,9 @@ def _parameters_schema(function: Callable[..., Any], model: type[BaseModel]) -> 
 def _output(annotation: Any) -> tuple[TypeAdapter[Any] | None, dict[str, Any] | None]:
     if annotation in (None, type(None), Any, inspect.Signature.empty) or annotation is Outcome:
         return None, None
-    try:
+    with contextlib.suppress(Exception):
         adapter: TypeAdapter[Any] = TypeAdapter(annotation)
         schema = adapter.json_schema(mode="serialization", schema_generator=_Schema)
-    except (PydanticUserError, pydantic_core.SchemaError, TypeError, NameError):
-        return None, None
-    if schema.get("type") != "object":
-        return None, None
-    return adapter, schema
+        if schema.get("type") == "object":
+            return adapter, schema
+    return None, None

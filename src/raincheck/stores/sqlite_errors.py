@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
@@ -52,11 +53,22 @@ def is_damage(error: sqlite3.Error) -> bool:
     return _primary(error) in _BROKEN
 
 
+def _is_full(path: str) -> bool:
+    try:
+        disk = os.statvfs(os.path.dirname(os.path.abspath(path)))
+    except (AttributeError, OSError, ValueError):  # AttributeError: Windows has no statvfs.
+        return False
+    return disk.f_bavail == 0
+
+
 def store_error(error: sqlite3.Error, path: str, *, disk_fails: bool = False) -> StoreError:
     """The error of ours for one of SQLite: one line that names the file, and nothing of the caller's data."""
     code = _primary(error)
     if code in _BROKEN and disk_fails:
         code = sqlite3.SQLITE_IOERR
+    if code == sqlite3.SQLITE_IOERR and _is_full(path):
+        # The shared memory of the WAL, which is made at the start, is told so.
+        code = sqlite3.SQLITE_FULL
     if code in _BROKEN:
         return StoreUnusable(f"The task store {path} is damaged or not an SQLite database.")
     if code in _UNAVAILABLE:
