@@ -15,6 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
+# As its readers start it, and found by its environment.
+pytestmark = pytest.mark.cold
+
 BROKEN = """
 import sys
 from raincheck.cli.demo import main

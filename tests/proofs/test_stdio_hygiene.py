@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.serving import StdioServer, Workplace
+
+pytestmark = pytest.mark.cold
 
 # A library that prints when it is imported, a task that prints before, while and after the client is served.
 FUNCTIONS = '''

@@ -237,7 +237,9 @@ class Process:
     def left_behind(self) -> list[str]:
         """Every process that it started, directly or not, and that still runs; itself included."""
         found: list[str] = []
-        for process in _marked(self._mark):
+        # What /proc says of a warm start's environment is not its own.
+        itself = [psutil.Process(self.pid)] if psutil.pid_exists(self.pid) and self._process.returncode is None else []
+        for process in {*_living(itself), *_marked(self._mark)}:
             with contextlib.suppress(psutil.Error):
                 found.append(" ".join(process.cmdline()))
         return found
@@ -265,9 +267,18 @@ def _marked(mark: str) -> list[psutil.Process]:
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get(_MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get(_MARK) == mark:
                 found.append(process)
-    return found
+    return _living(found)
+
+
+def _living(processes: list[psutil.Process]) -> list[psutil.Process]:
+    living: list[psutil.Process] = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                living.append(process)
+    return living
 
 
 class HttpServer(Process):
