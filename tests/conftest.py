@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
-from support.warm import WarmStarts
+from support.warm import WARM_STARTS, WarmStarts
 
 # The tests inside FastMCP's environment do without it.
 if importlib.util.find_spec("hypothesis") is not None:
@@ -16,26 +16,26 @@ if importlib.util.find_spec("hypothesis") is not None:
     settings.register_profile("raincheck", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("raincheck")
 
-_starts = WarmStarts()
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cold", action="store_true", help="start every Python anew (tests/support/warm.py)")
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    if not session.config.getoption("--cold"):
-        _starts.install()
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[WARM_STARTS] = starts = WarmStarts()
+    if not config.getoption("--cold"):
+        starts.install()
 
 
-def pytest_sessionfinish() -> None:
-    _starts.uninstall()
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[WARM_STARTS].uninstall()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    _starts.allowed = item.get_closest_marker("cold") is None
+    starts = item.config.stash[WARM_STARTS]
+    starts.allowed = item.get_closest_marker("cold") is None
     try:
         return (yield)
     finally:
-        _starts.allowed = False
+        starts.allowed = False

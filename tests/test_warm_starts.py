@@ -13,7 +13,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from support.warm import WARM_STARTS, WarmStarts
+
 SHOW = str(Path(__file__).with_name("support") / "show_start.py")
+
+
+@pytest.fixture
+def starts(pytestconfig: pytest.Config) -> WarmStarts:
+    if pytestconfig.getoption("--cold") or not sys.platform.startswith("linux"):
+        pytest.skip("no warm starts here")
+    return pytestconfig.stash[WARM_STARTS]
 
 
 def shown(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,28 +39,16 @@ def shown(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("start", [pytest.param("cold", marks=pytest.mark.cold), "warm"])
-def test_a_program_sees_the_same_of_itself(start: str, tmp_path: Path) -> None:
+def test_a_program_sees_the_same_of_itself(tmp_path: Path, starts: WarmStarts) -> None:
     (tmp_path / "found_by_search.py").touch()
-    done = shown(tmp_path, "some", "arguments")
-    said = json.loads(done.stdout)
-    assert said.pop("warm") is (start == "warm")
-    assert said == {
-        "argv": [SHOW, "some", "arguments"],
-        "main": SHOW,
-        "first place": str(Path(SHOW).parent),
-        "search": True,
-        "folder": str(tmp_path),
-        "variable": "yes",
-        "stdin": "some words",
-        "leads a session": True,
-        "parent": os.getpid(),
-        "descriptors": [0, 1, 2],
-        "threads": ["MainThread"],
-        "SIGINT": "default_int_handler",
-        "SIGTERM": "SIG_DFL",
-    }
-    assert (done.returncode, done.stderr) == (7, "and so it ends\n")
+    warm = shown(tmp_path, "some", "arguments")
+    starts.allowed = False
+    cold = shown(tmp_path, "some", "arguments")
+    said, wanted = json.loads(warm.stdout), json.loads(cold.stdout)
+    assert (said.pop("warm"), wanted.pop("warm")) == (True, False)
+    assert said == wanted
+    assert said["parent"] == os.getpid()
+    assert (warm.returncode, warm.stderr) == (cold.returncode, cold.stderr) == (7, "and so it ends\n")
 
 
 def test_a_warm_program_that_raises_ends_as_python_does(tmp_path: Path) -> None:

@@ -8,8 +8,14 @@ import os
 import signal
 import sys
 import threading
+from typing import Any
 
 import __main__
+
+
+def _described(stream: Any) -> list[object]:
+    stream.reconfigure(errors=stream.errors)  # which asks where in its file it is
+    return [stream.name, stream.fileno(), stream.encoding, stream.errors, stream.line_buffering, stream.write_through]
 
 
 def main() -> None:
@@ -32,6 +38,7 @@ def main() -> None:
         "parent": os.getppid(),
         "descriptors": [each for each in sorted(places) if os.path.exists(f"/proc/self/fd/{each}")],
         "threads": [thread.name for thread in threading.enumerate()],
+        "streams": [_described(each) for each in (sys.stdin, sys.stdout, sys.stderr)],
         "SIGINT": getattr(signal.getsignal(signal.SIGINT), "__name__", None),
         "SIGTERM": getattr(signal.getsignal(signal.SIGTERM), "name", None),
     }

@@ -26,7 +26,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["WarmStarts"]
+import pytest
+
+__all__ = ["WARM_STARTS", "WarmStarts"]
 
 _PROGRAM = Path(__file__).with_name("warm_process.py")
 _TESTS = Path(__file__).parents[1]
@@ -36,8 +38,18 @@ _SEARCH = "PYTHONPATH"
 _EARLY = ("PYTHON", "PYDANTIC", "LD_", "LC_", "LANG", "MALLOC_")
 _PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
 # What a fork does not do; with any other value the start is a cold one.
-_PLAIN = {"executable": None, "preexec_fn": None, "close_fds": True, "pass_fds": (), "shell": False}
-_PLAIN |= {"gid": None, "gids": None, "uid": None, "umask": -1, "process_group": -1}
+_PLAIN = {
+    "executable": None,
+    "preexec_fn": None,
+    "close_fds": True,
+    "pass_fds": (),
+    "shell": False,
+    "gid": None,
+    "gids": None,
+    "uid": None,
+    "umask": -1,
+    "process_group": -1,
+}
 
 
 class WarmStarts:
@@ -107,6 +119,10 @@ class WarmStarts:
         assert ours.recv(32) == b"ready", "the process that warm starts are forks of does not start"
         self._asking = ours
         return ours
+
+
+WARM_STARTS = pytest.StashKey[WarmStarts]()
+"""Where pytest keeps this process's."""
 
 
 def _warm(asked: Mapping[str, Any]) -> dict[str, Any] | None:

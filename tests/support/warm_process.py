@@ -1,6 +1,6 @@
 """Becomes, again and again, a Python that has imported what a server imports (see warm.py, which starts this program).
 
-`python warm_process.py DESCRIPTOR`: each message on that socket is a Python to be started; the answer is its process id.
+`python warm_process.py DESCRIPTOR`: each message on that socket is a Python to start; the answer is its process id.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import json
 import os
 import runpy
@@ -81,7 +82,26 @@ def become(start: Mapping[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(start["environment"])
     time.tzset()
+    for number, (name, mode) in enumerate((("stdin", "rb"), ("stdout", "wb"), ("stderr", "wb"))):
+        stream = stream_like(getattr(sys, name), number, mode)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
     sys.orig_argv[:] = [sys.executable, *start["arguments"]]
+
+
+def stream_like(ours: io.TextIOWrapper, number: int, mode: str) -> io.TextIOWrapper:
+    """The same over what the descriptor is now: whether it is a terminal, or has places, is asked once."""
+    raw = io.FileIO(number, mode, closefd=False)
+    raw.name = ours.name  # pyright: ignore[reportAttributeAccessIssue]
+    kind: Any = type(ours.buffer)  # none of its own with PYTHONUNBUFFERED
+    buffer = raw if kind is io.FileIO else kind(raw)
+    return io.TextIOWrapper(
+        buffer,
+        encoding=ours.encoding,
+        errors=ours.errors,
+        line_buffering=not ours.write_through and (number == 2 or raw.isatty()),
+        write_through=ours.write_through,
+    )
 
 
 def run(arguments: list[str], search: list[str]) -> None:
