@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -43,6 +44,9 @@ class Server:
         port: The same over restarts.
         environment: What it has in its environment beside this process's.
     """
+
+    allowed: ClassVar[bool] = True
+    """Whether the tests that run may start one: those of `make test` may not."""
 
     def __init__(self) -> None:
         self.environment: dict[str, str] = {}
@@ -85,6 +89,7 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, command: Sequence[str], *, user: str | None = None, cwd: Path | None = None) -> None:
+        assert self.allowed, "a test that starts a server waits for `make test-all`: name it in tests/tiers.py"
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command,
