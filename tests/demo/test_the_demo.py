@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from support.waiting import PATIENCE
+
 # As its readers start it, and found by its environment.
 pytestmark = pytest.mark.cold
 
@@ -135,7 +137,7 @@ def test_a_demo_that_is_stopped_in_mid_work_leaves_nothing_behind(stage: Stage, 
                 break
         os.killpg(process.pid, number)  # as a terminal does
         rest = process.stdout.read()
-        assert process.wait(timeout=20) == 1
+        assert process.wait(timeout=PATIENCE) == 1
     assert "stopped; every process and file of the demo is gone" in rest
     assert "Traceback" not in rest
     assert stage.left_behind() == []

@@ -17,7 +17,7 @@ import pytest
 
 __all__ = ["Server", "free_port", "needed"]
 
-_SECONDS = 30.0
+_SECONDS = 60.0
 
 
 def free_port() -> int:
