@@ -37,6 +37,12 @@ FULL = {
 """Folders that wait for `make test-all`, and why."""
 
 FULL_FILES = {
+    "agents/test_slow_calls.py": "a model's whole sessions",
+    "cli/test_worker_processes.py": "workers that drain and die",
+    "core/test_program.py": "a dozen programs, each started anew",
+    "hints/test_simulation.py": "long simulations",
+    "*/test_killed_workers.py": "workers that die",
+    "webhooks/test_processes.py": "servers that die",
     "stores/test_*_processes.py": "races of real processes",
     "stores/test_postgres_*.py": "PostgreSQL",
     "stores/test_redis_*.py": "Redis",
