@@ -27,7 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[WARM_STARTS] = starts = WarmStarts()
-    if not config.getoption("--cold"):
+    runs_tests = not config.getoption("numprocesses", None) and not config.getoption("collectonly")
+    if runs_tests and not config.getoption("--cold"):
         starts.install()
     Server.allowed = not config.getoption("--quick")
 

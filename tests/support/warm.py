@@ -65,9 +65,13 @@ class WarmStarts:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._asking: socket.socket | None = None
+        self._ready = False
 
     def install(self) -> None:
-        """From now on, warm starts where they are allowed; on Linux alone."""
+        """From now on, warm starts where they are allowed; on Linux alone.
+
+        The process that they are forks of imports meanwhile: a test that had to wait for it would stand still.
+        """
         if not sys.platform.startswith("linux"):
             return
         cold: Any = getattr(subprocess.Popen, "_execute_child")  # noqa: B009
@@ -84,6 +88,7 @@ class WarmStarts:
             popen._child_created = True
             popen._close_pipe_fds(*(asked[name] for name in _PIPES))
 
+        self._keep()
         setattr(subprocess.Popen, "_execute_child", execute)  # noqa: B010
 
     def uninstall(self) -> None:
@@ -93,22 +98,26 @@ class WarmStarts:
             self._cold = None
         if self._asking is not None and self._process is not None:
             self._asking.close()
+            self._process.kill()
             self._process.wait()
             self._asking = self._process = None
 
     def _start(self, start: Mapping[str, Any], asked: Mapping[str, Any]) -> int:
         pipes = (asked["p2cread"], asked["c2pwrite"], asked["errwrite"])
         descriptors = [number if pipe == -1 else pipe for number, pipe in enumerate(pipes)]
-        with self._lock:
-            asking = self._asking or self._keep()
-            with _reaping_orphans():
-                socket.send_fds(asking, [json.dumps(start).encode()], descriptors)
-                answer = asking.recv(32)
+        asking = self._asking
+        assert asking is not None
+        with self._lock, _reaping_orphans():
+            if not self._ready:
+                assert asking.recv(32) == b"ready", "the process that warm starts are forks of does not start"
+                self._ready = True
+            socket.send_fds(asking, [json.dumps(start).encode()], descriptors)
+            answer = asking.recv(32)
         assert answer, "the process that warm starts are forks of has ended"
         return int(answer)
 
-    def _keep(self) -> socket.socket:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def _keep(self) -> None:
+        self._asking, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, str(_PROGRAM), str(theirs.fileno())],
@@ -116,9 +125,6 @@ class WarmStarts:
                 stdin=subprocess.DEVNULL,
                 cwd="/",
             )
-        assert ours.recv(32) == b"ready", "the process that warm starts are forks of does not start"
-        self._asking = ours
-        return ours
 
 
 WARM_STARTS = pytest.StashKey[WarmStarts]()
