@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from support.servers.server import Server
+
 __all__ = ["FULL", "FULL_FILES", "FULL_FIXTURES", "QUICK", "TESTS", "is_full", "is_full_file"]
 
 TESTS = Path(__file__).parent
@@ -66,12 +68,21 @@ def is_full_file(path: Path) -> bool:
 
 
 def is_full(item: pytest.Item) -> bool:
-    """Whether a test does: by its file, its mark, its fixtures, and the servers of its parameters."""
+    """Whether a test does: by its file, its mark, its fixtures, and its parameters."""
     call: Any = getattr(item, "callspec", None)
     fixtures: list[str] = getattr(item, "fixturenames", [])
     return (
         is_full_file(item.path)
         or item.get_closest_marker("full") is not None
         or not FULL_FIXTURES.isdisjoint(fixtures)
-        or (call is not None and any(getattr(value, "server", None) is not None for value in call.params.values()))
+        or (call is not None and any(map(_needs_server, call.params.values())))
     )
+
+
+def _needs_server(value: Any) -> bool:
+    """Whether a parameter is a backend on a server, a kind of server, or the name of a fixture with one."""
+    if isinstance(value, str):
+        return value in FULL_FIXTURES
+    if isinstance(value, type):
+        return issubclass(value, Server)
+    return getattr(value, "server", None) is not None

@@ -184,6 +184,7 @@ async def test_notes_of_blobs_expire_with_them() -> None:
     await store.close()
 
 
+@pytest.mark.full
 async def test_a_bucket_that_is_not_there_stops_the_start_and_others_objects_stay(tmp_path: Path) -> None:
     needed(S3Server.missing())
     from raincheck.blob_stores.s3 import S3Blobs
@@ -242,6 +243,7 @@ async def test_a_server_that_is_away_is_told_in_one_line_without_secrets(make: C
     assert isinstance(caught.value, StoreError)
 
 
+@pytest.mark.full
 async def test_postgres_finds_blobs_by_their_key_however_many_there_are(tmp_path: Path) -> None:
     from raincheck.blob_stores.postgres import PostgresBlobs
     from raincheck.stores.postgres import PostgresStore

@@ -28,6 +28,8 @@ MODULES = (
     "raincheck.cli.worker",
     "raincheck.client",
     "raincheck.compose",
+    "raincheck.engines.docket",
+    "raincheck.engines.procrastinate",
     "raincheck.fastmcp",
     "raincheck.mcp.extension",
     "raincheck.mcp.http_app",

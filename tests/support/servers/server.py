@@ -49,6 +49,7 @@ class Server:
     """Whether the tests that run may start one: those of `make test` may not."""
 
     def __init__(self) -> None:
+        assert self.allowed, "a test that starts a server waits for `make test-all`: name it in tests/tiers.py"
         self.environment: dict[str, str] = {}
         self.folder = Path(tempfile.mkdtemp(prefix=f"raincheck-{type(self).__name__.lower()}-"))
         self.port = free_port()
@@ -89,7 +90,6 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, command: Sequence[str], *, user: str | None = None, cwd: Path | None = None) -> None:
-        assert self.allowed, "a test that starts a server waits for `make test-all`: name it in tests/tiers.py"
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command,
