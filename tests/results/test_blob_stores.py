@@ -155,6 +155,7 @@ async def test_a_folder_that_is_a_file_stops_the_start_and_one_that_cannot_be_wr
 # Servers
 
 
+@pytest.mark.full
 async def test_redis_keeps_no_blob_without_an_expiry(tmp_path: Path) -> None:
     needed(RedisServer.missing())
     import redis.asyncio
