@@ -1,8 +1,10 @@
 # Everything a person does here. `make` alone says what there is.
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
+# Tests wait about as much as they compute.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
-.PHONY: help setup demo test backends lint format docs bench conformance conformance-server clean
+.PHONY: help setup demo test test-all backends lint format docs bench conformance conformance-server clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -16,8 +18,11 @@ setup: .venv/.stamp ## Make .venv with raincheck and what its tests need
 demo: .venv/.stamp ## Show the main job: a slow tool, a kill -9, and every result
 	@$(PY) -m raincheck demo
 
-test: .venv/.stamp ## Run all tests
-	@$(PY) -m pytest -q -n 3 --dist loadfile
+test: .venv/.stamp ## Run the quick tests: no servers, no network, three minutes
+	@$(PY) -m pytest -q -n $(WORKERS) --dist loadfile --quick
+
+test-all: .venv/.stamp ## Run all tests: every store and engine, real processes and clients, faults (make backends first)
+	@$(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 backends: ## Install PostgreSQL and Redis for the tests of stores and engines (Debian)
 	@./scripts/backends

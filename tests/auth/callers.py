@@ -13,6 +13,7 @@ from urllib.parse import urljoin
 import httpx2
 
 from support.serving import PROTOCOL, Caller
+from support.waiting import PATIENCE
 
 __all__ = ["FUNCTIONS", "TOML", "LegacyCaller", "ModernCaller", "SseCaller", "bearer", "legacy", "opening", "over_sse"]
 
@@ -155,7 +156,7 @@ class SseCaller:
         answer = self._answers[number]
         sent = await self.post({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
         assert sent.status_code == 202, sent.text
-        message = await asyncio.wait_for(answer, 5)
+        message = await asyncio.wait_for(answer, PATIENCE)
         return {key: value for key, value in message.items() if key != "id"}
 
 
@@ -174,7 +175,7 @@ async def over_sse(client: httpx2.AsyncClient, url: str, token: str | None) -> A
         opened = asyncio.Event()
         reading = asyncio.create_task(caller.read(response, url, opened))
         try:
-            await asyncio.wait_for(opened.wait(), 5)
+            await asyncio.wait_for(opened.wait(), PATIENCE)
             await caller.ask("initialize", **opening()["params"])
             await caller.post({"jsonrpc": "2.0", "method": "notifications/initialized"})
             yield caller

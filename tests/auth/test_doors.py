@@ -24,6 +24,7 @@ from raincheck.errors import ConfigurationError
 from raincheck.mcp.auth import make_verifier
 from support.command_line import Said
 from support.serving import Workplace
+from support.waiting import PATIENCE
 
 TOKEN = "s3cret-" + "x" * 24
 HASHED = f'[server.auth.tokens]\nada = "{hash_token(TOKEN)}"\n'
@@ -32,7 +33,7 @@ SSE = {"accept": "application/json, text/event-stream"}
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(timeout=20) as client:
+    async with httpx2.AsyncClient(timeout=PATIENCE) as client:
         yield client
 
 
@@ -301,9 +302,9 @@ def test_check_tells_who_may_call_and_no_secret(
 
 def test_check_hashes_a_token_from_stdin_or_typed_unseen() -> None:
     command = [sys.executable, "-m", "raincheck", "check", "--hash-token"]
-    done = subprocess.run(command, input=f"{TOKEN}\n", capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run(command, input=f"{TOKEN}\n", capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (0, f"sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()}\n")
-    done = subprocess.run(command, input="pl41n\n", capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run(command, input="pl41n\n", capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("raincheck: a token has 16 to 4096 visible ASCII characters")
     assert "pl41n" not in done.stderr

@@ -21,6 +21,7 @@ from auth.issuer import AUDIENCE, Issuer, Key
 from operations.http_server import Received, Server, answer, serving
 
 from support.serving import HttpServer, Refused, Workplace
+from support.waiting import PATIENCE
 
 OTHER_KEY = Key("k1")
 
@@ -32,7 +33,7 @@ class Place:
         self._folder = folder
         self._stack = stack
         self.issuer = Issuer(Key("k1"))
-        self.client = httpx2.AsyncClient(timeout=20)
+        self.client = httpx2.AsyncClient(timeout=PATIENCE)
         self.server: HttpServer
         self.door: Server
 
@@ -171,7 +172,7 @@ async def test_a_new_key_is_found_and_an_old_one_is_not_taken_any_more(place: Pl
     old = place.issuer.keys[0]
     assert await place.status(place.issuer.token()) == 200
     place.issuer.keys = [Key("k2", "RS256")]
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE
     while await place.status(place.issuer.token()) != 200:  # Keys were fetched a moment ago: there is a pause.
         assert time.monotonic() < until
         await asyncio.sleep(0.1)
@@ -185,7 +186,7 @@ async def test_an_issuer_that_is_down_is_401_at_first_and_no_matter_later(place:
     assert await place.status(place.issuer.token()) == 401
     assert f"cannot get the keys of the issuer {place.issuer.url}: HTTP status 503" in server.log
     del place.issuer.answers["/keys"]
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE
     while await place.status(place.issuer.token()) != 200:
         assert time.monotonic() < until
         await asyncio.sleep(0.1)
@@ -205,9 +206,9 @@ async def test_while_an_issuer_is_slow_others_are_served_and_the_wait_ends(place
     await place.start(toml=f'[server.auth.tokens]\nada = "sha256:{digest}"\n')
     place.issuer.handle = slowly
     waiting = [asyncio.create_task(place.status(place.issuer.token())) for _ in range(5)]
-    await asyncio.wait_for(asked.wait(), 5)
+    await asyncio.wait_for(asked.wait(), PATIENCE)
     assert await place.status("t" * 20) == 200
     assert not any(each.done() for each in waiting)
-    assert await asyncio.wait_for(asyncio.gather(*waiting), 15) == [401] * 5
+    assert await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE) == [401] * 5
     assert len(place.door.received) == 1
     going_on.set()

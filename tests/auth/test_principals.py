@@ -13,6 +13,7 @@ from auth.callers import FUNCTIONS, TOML, ModernCaller, legacy, over_sse
 
 from raincheck.task import new_task_ref
 from support.serving import HttpServer, Refused, Workplace
+from support.waiting import PATIENCE
 
 ADA, BOB = "ada-" + "a" * 28, "bob-" + "b" * 28
 AUTH = '[server.auth.tokens]\nada = "${ADA}"\nbob = "${BOB}"\n'
@@ -21,7 +22,7 @@ ENVIRONMENT = {"ADA": ADA, "BOB": BOB}
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(timeout=20) as client:
+    async with httpx2.AsyncClient(timeout=PATIENCE) as client:
         yield client
 
 

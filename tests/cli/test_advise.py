@@ -18,6 +18,7 @@ from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Policy
 from support.command_line import CommandLine, Tasks
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 
 def test_what_is_always_quick_is_inline() -> None:
@@ -139,7 +140,7 @@ def fill(path: Path) -> None:
                 refs.append((await service.registry.submit("report", {"number": number}, scope="ada")).task.task_ref)
             refs.append((await service.registry.submit("rare", {}, scope="ada")).task.task_ref)
             for ref in refs:
-                assert (await service.registry.wait(ref, scope="ada", seconds=5)).terminal
+                assert (await service.registry.wait(ref, scope="ada", seconds=PATIENCE)).terminal
 
     asyncio.run(run())
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from support.command_line import CommandLine, Tasks, failed
+from support.waiting import PATIENCE
 
 SLOW = '''
 import asyncio
@@ -30,7 +31,7 @@ async def build(quarter: str) -> str:
 '''
 
 
-def eventually(look: Callable[[], Any], seconds: float = 5) -> Any:
+def eventually(look: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """What `look` says as soon as it is true."""
     until = time.monotonic() + seconds
     while not (found := look()):
@@ -79,6 +80,6 @@ def test_a_retried_task_is_taken_up_by_the_server_and_a_cancelled_one_stopped(
     assert status(running) == "cancelled"
 
     server.send_signal(signal.SIGTERM)
-    server.wait(timeout=20)
+    server.wait(timeout=PATIENCE)
     assert server.stdout is not None
     assert server.stdout.read() == b""

@@ -12,6 +12,7 @@ import pytest
 from raincheck import __version__
 from raincheck.cli.main import cli
 from support.command_line import CommandLine, commands
+from support.waiting import PATIENCE
 
 REPORTS = '''
 print("what a module prints")
@@ -241,6 +242,6 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(configured: CommandLin
     assert process.stderr is not None
     with process.stderr:
         told = process.stderr.read().decode()
-    process.wait(timeout=10)
+    process.wait(timeout=PATIENCE)
     assert "Traceback" not in told
     assert "BrokenPipe" not in told

@@ -110,6 +110,7 @@ def test_a_server_that_is_not_there_is_one_line_without_the_password(
         assert f"{scheme}://127.0.0.1:9/0" in said.out + said.err
 
 
+@pytest.mark.full
 def test_a_server_that_would_evict_tasks_is_not_usable(raincheck: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     needed(RedisServer.missing())
     server = RedisServer("--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru")
@@ -123,6 +124,7 @@ def test_a_server_that_would_evict_tasks_is_not_usable(raincheck: CommandLine, m
     assert "set maxmemory-policy to noeviction" in said.out
 
 
+@pytest.mark.full
 def test_a_server_that_keeps_nothing_is_a_warning(raincheck: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     needed(RedisServer.missing())
     server = RedisServer(appendonly=False)

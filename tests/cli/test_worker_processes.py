@@ -20,6 +20,7 @@ import pytest
 from support.history import FUNCTIONS, TOML, History, figures
 from support.servers.server import free_port
 from support.serving import HttpCaller, HttpServer, Process, Workplace, calling
+from support.waiting import PATIENCE
 
 LEASE = 1.0
 SETTINGS = f"[execution]\nlease_seconds = {LEASE}\ndrain_seconds = 0\n"
@@ -64,7 +65,7 @@ def place(tmp_path: Path) -> Workplace:
     return workplace
 
 
-async def eventually(look: Callable[[], Any], what: str, seconds: float = 10) -> Any:
+async def eventually(look: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
     until = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < until, f"not within {seconds} s: {what}"
@@ -88,7 +89,7 @@ async def get(port: int, path: str, method: str = "GET") -> tuple[int, dict[str,
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(f"{method} {path} HTTP/1.1\r\nhost: probe.example\r\nconnection: close\r\n\r\n".encode())
-        answer = await asyncio.wait_for(reader.read(), 5)
+        answer = await asyncio.wait_for(reader.read(), PATIENCE)
     finally:
         writer.close()
         with contextlib.suppress(OSError):
@@ -273,7 +274,7 @@ async def test_a_workers_health_is_answered_where_it_is_asked_for(place: Workpla
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(nonsense)
             with contextlib.suppress(ConnectionError):
-                assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 400 ")
+                assert (await asyncio.wait_for(reader.read(), PATIENCE)).startswith(b"HTTP/1.1 400 ")
             writer.close()
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
         for _, writer in silent[:20]:
@@ -317,8 +318,8 @@ async def test_systemd_is_told_when_a_worker_is_ready_and_when_it_stops(place: W
         channel.setblocking(False)
         async with place.command("worker", env={"NOTIFY_SOCKET": path}) as worker:
             loop = asyncio.get_running_loop()
-            assert await asyncio.wait_for(loop.sock_recv(channel, 100), 20) == b"READY=1"
+            assert await asyncio.wait_for(loop.sock_recv(channel, 100), PATIENCE) == b"READY=1"
             worker.signal(signal.SIGTERM)
-            assert await asyncio.wait_for(loop.sock_recv(channel, 100), 5) == b"STOPPING=1"
+            assert await asyncio.wait_for(loop.sock_recv(channel, 100), PATIENCE) == b"STOPPING=1"
             assert await worker.exited() == 0
     os.unlink(path)

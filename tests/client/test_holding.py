@@ -9,6 +9,7 @@ import asyncio
 from typing import Any
 
 from raincheck.client import PollingPolicy, TaskPoller
+from support.waiting import PATIENCE
 
 
 class Scripted:
@@ -40,14 +41,14 @@ class Scripted:
 
 async def test_after_an_answer_that_was_held_the_next_question_comes_at_once() -> None:
     server = Scripted(hold=True, poll_after_seconds=60)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         result = await TaskPoller(PollingPolicy(hold_seconds=0.1)).resume(server, "ref")
     assert result.value == "done"
 
 
 async def test_an_answer_that_was_held_for_less_than_asked_was_held_all_the_same() -> None:
     server = Scripted(hold=True, poll_after_seconds=60, longest_hold=1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert (await TaskPoller().resume(server, "ref")).value == "done"
     assert server.asked == [20, 20]
 

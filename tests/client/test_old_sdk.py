@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import venv
 from pathlib import Path
 from typing import Any
 
 import pytest
 from client.office import Office
+
+from support.environments import SDK_1, python_environment
 
 SOURCE = Path(__file__).parents[2] / "src"
 
@@ -65,25 +64,9 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture(scope="session")
-def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with mcp 1.x."""
-    folder = tmp_path_factory.mktemp("mcp-1")
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    try:
-        venv.create(folder, with_pip=True)
-        subprocess.run(
-            [python, "-m", "pip", "install", "-q", "mcp>=1.27,<2"], check=True, capture_output=True, timeout=150
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"no environment with mcp 1.x can be made: {error}")
-    return python
-
-
-@pytest.mark.timeout(300)
-async def test_a_session_of_mcp_1_runs_asks_resumes_and_outlives_its_server(old_python: Path, office: Office) -> None:
+@pytest.mark.timeout(600)
+async def test_a_session_of_mcp_1_runs_asks_resumes_and_outlives_its_server(office: Office) -> None:
+    old_python = await asyncio.to_thread(python_environment, "mcp1", SDK_1)
     program = office.place.folder / "old.py"
     program.write_text(PROGRAM)
     process = await asyncio.create_subprocess_exec(

@@ -23,6 +23,7 @@ from raincheck.client import (
 )
 from raincheck.errors import IdempotencyConflict, InvalidParameters, TaskNotFound, TaskTimeout, UnknownOperation
 from raincheck.task import InputRequest, TaskStatus
+from support.waiting import PATIENCE
 
 POLLER = TaskPoller()
 
@@ -146,7 +147,7 @@ async def test_cancel_ends_the_task_and_whoever_waits_for_it(office: Office, ses
     view = await POLLER.cancel(session, handle)
     assert view.status is TaskStatus.CANCELLED
     with pytest.raises(TaskWasCancelled) as cancelled:
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, PATIENCE)
     assert cancelled.value.handle == handle
     assert (await POLLER.cancel(session, handle)).status is TaskStatus.CANCELLED
 
@@ -170,7 +171,7 @@ async def test_a_cancelled_wait_leaves_the_task_running_and_says_so(
 ) -> None:
     submitted: asyncio.Future[TaskHandle] = asyncio.get_running_loop().create_future()
     run = asyncio.create_task(POLLER.run(session, "gated", {"name": "a"}, on_submitted=submitted.set_result))
-    handle = await asyncio.wait_for(submitted, 5)
+    handle = await asyncio.wait_for(submitted, PATIENCE)
     run.cancel()
     with pytest.raises(asyncio.CancelledError) as cancelled:
         await run

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from client.office import Office
 
+from support.waiting import PATIENCE
+
 POLLER_CALLS = """
 import asyncio, sys
 from raincheck.client import TaskHandle, TaskPoller, connect
@@ -96,13 +98,13 @@ async def test_a_second_process_gets_the_result_after_the_first_was_killed(
             server = (await stack.enter_async_context(office.place.http())).url
         first = await stack.enter_async_context(calling(office, program, server))
         assert first.stdout is not None
-        stored = (await asyncio.wait_for(first.stdout.readline(), 20)).decode()
+        stored = (await asyncio.wait_for(first.stdout.readline(), PATIENCE)).decode()
         first.kill()
         await first.wait()
 
         second = await stack.enter_async_context(calling(office, program, server, stored))
         office.open_gate("a")
-        out, _ = await asyncio.wait_for(second.communicate(), 30)
+        out, _ = await asyncio.wait_for(second.communicate(), PATIENCE)
         assert (second.returncode, out.decode().strip()) == (0, "a")
     # On stdio the first caller took its server with it, which may have begun the work.
     assert office.starts("gated") in ((1,) if transport == "http" else (1, 2))

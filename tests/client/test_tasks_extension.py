@@ -26,6 +26,7 @@ from raincheck.client import (
 )
 from raincheck.errors import TaskNotFound
 from raincheck.task import InputRequest, TaskStatus
+from support.waiting import PATIENCE
 
 TASKS = "io.modelcontextprotocol/tasks"
 
@@ -130,10 +131,10 @@ async def test_cancel_ends_the_task_and_the_call_that_waits_for_it(agent_of: Ope
     driver = TasksExtension(on_submitted=submitted.set_result)
     async with agent_of(driver) as agent:
         call = asyncio.create_task(agent.call_tool("gated", {"name": "never"}))
-        handle = await asyncio.wait_for(submitted, 5)
+        handle = await asyncio.wait_for(submitted, PATIENCE)
         await driver.cancel(agent, handle)
         with pytest.raises(TaskWasCancelled) as cancelled:
-            await asyncio.wait_for(call, 5)
+            await asyncio.wait_for(call, PATIENCE)
         await driver.cancel(agent, handle.task_ref)
     assert cancelled.value.handle == handle
 
@@ -158,7 +159,7 @@ async def test_a_cancelled_call_leaves_the_task_running(agent_of: Opened, office
     driver = TasksExtension(on_submitted=submitted.set_result)
     async with agent_of(driver) as agent:
         call = asyncio.create_task(agent.call_tool("gated", {"name": "a"}))
-        handle = await asyncio.wait_for(submitted, 5)
+        handle = await asyncio.wait_for(submitted, PATIENCE)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call

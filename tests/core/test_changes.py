@@ -10,6 +10,7 @@ import pytest
 
 from raincheck.errors import StoreUnavailable
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 
 async def test_a_watch_that_begins_after_the_stop_waits_for_nothing(tmp_path: Path) -> None:
@@ -24,7 +25,7 @@ async def test_a_watch_that_begins_after_the_stop_waits_for_nothing(tmp_path: Pa
         task = (await registry.submit("wait", {}, scope="local")).task
         # What `stop` does, but for the store, which is closed a moment later.
         await changes.stop()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             with changes.watch(task.task_ref) as watch:
                 assert await watch.next_change(None) is None
             for call in (
@@ -56,6 +57,6 @@ async def test_of_the_tasks_whose_news_nobody_takes_only_a_few_are_kept_whole(tm
         following = registry.follow(refs, scope="local")
         assert [(await anext(following)).task_ref for _ in refs] == refs
         await registry.cancel(refs[-1], scope="local")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert (await anext(following)).status == "cancelled"
         await following.aclose()

@@ -18,6 +18,7 @@ from raincheck.sweeper import Sweeper
 from raincheck.task import Task, TaskStatus, new_task_ref, utc_now
 from raincheck.transitions import Claim, transition
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -159,10 +160,10 @@ async def test_workers_have_a_lease_of_time_to_renew_after_an_outage_of_the_stor
     sweeper = _sweeper(store, StoreClock(store), lease_seconds=0.5)
     monkeypatch.setattr(store, "overdue", unavailable)
     sweeper.start()
-    await asyncio.wait_for(broken.wait(), 5)
+    await asyncio.wait_for(broken.wait(), PATIENCE)
     monkeypatch.setattr(store, "overdue", overdue)
     assert await sweeper.sweep() == 0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not await sweeper.sweep():
             await asyncio.sleep(0.02)
     await sweeper.stop()
@@ -184,6 +185,6 @@ async def test_a_service_on_a_store_with_a_clock_lives_by_that_clock(lab: Lab, m
 
     async with lab.service() as service:
         task = (await service.registry.submit("work", {}, scope="a")).task
-        task = await service.registry.wait(task.task_ref, scope="a", seconds=5)
+        task = await service.registry.wait(task.task_ref, scope="a", seconds=PATIENCE)
     assert task.status is TaskStatus.COMPLETED
     assert abs((task.created_at - utc_now() - ahead).total_seconds()) < 60

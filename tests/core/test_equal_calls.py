@@ -13,6 +13,7 @@ from raincheck.errors import IdempotencyConflict
 from raincheck.operations.context import TaskContext
 from raincheck.task import TaskStatus
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ class Reports:
 
 async def test_equal_calls_share_the_task_that_is_under_way(lab: Lab) -> None:
     reports = Reports(lab)
-    async with lab.service() as service, asyncio.timeout(10):
+    async with lab.service() as service, asyncio.timeout(PATIENCE):
         submit = service.registry.submit
         first = await submit("report", {"a": 1, "b": 2}, scope="ada")
         assert not first.deduplicated
@@ -49,7 +50,7 @@ async def test_equal_calls_share_the_task_that_is_under_way(lab: Lab) -> None:
         ]
         assert not any(other.deduplicated for other in others)
         reports.release.set()
-        ended = await service.registry.wait(first.task.task_ref, scope="ada", seconds=10)
+        ended = await service.registry.wait(first.task.task_ref, scope="ada", seconds=PATIENCE)
         assert ended.status is TaskStatus.COMPLETED
         anew = await submit("report", {"a": 1, "b": 2}, scope="ada")
         assert not anew.deduplicated
@@ -59,25 +60,25 @@ async def test_equal_calls_share_the_task_that_is_under_way(lab: Lab) -> None:
 
 async def test_calls_that_race_on_two_servers_make_one_task(lab: Lab) -> None:
     reports = Reports(lab)
-    async with lab.service() as one, lab.service() as other, asyncio.timeout(10):
+    async with lab.service() as one, lab.service() as other, asyncio.timeout(PATIENCE):
         calls = [each.registry.submit("report", {"n": 1}, scope="ada") for each in (one, other) * 8]
         made = await asyncio.gather(*calls)
         assert sum(not each.deduplicated for each in made) == 1
         assert len({each.task.task_ref for each in made}) == 1
         reports.release.set()
-        await one.registry.wait(made[0].task.task_ref, scope="ada", seconds=10)
+        await one.registry.wait(made[0].task.task_ref, scope="ada", seconds=PATIENCE)
     assert len(reports.keys) == 1
 
 
 async def test_what_the_operation_hands_on_is_no_key_that_two_tasks_share(lab: Lab) -> None:
     reports = Reports(lab)
     reports.release.set()
-    async with lab.service() as service, asyncio.timeout(10):
+    async with lab.service() as service, asyncio.timeout(PATIENCE):
         refs: list[str] = []
         for _ in range(2):
             task = (await service.registry.submit("report", {}, scope="ada")).task
             refs.append(task.task_ref)
-            await service.registry.wait(task.task_ref, scope="ada", seconds=10)
+            await service.registry.wait(task.task_ref, scope="ada", seconds=PATIENCE)
     assert reports.keys == refs
     assert len(set(refs)) == 2
 
@@ -87,7 +88,7 @@ async def test_without_it_equal_calls_are_tasks_of_their_own_and_keys_conflict_a
     async def _(arguments: Mapping[str, Any], context: TaskContext) -> int:
         return 1
 
-    async with lab.service() as service, asyncio.timeout(10):
+    async with lab.service() as service, asyncio.timeout(PATIENCE):
         submit = service.registry.submit
         assert not (await submit("quick", {"a": 1}, scope="ada")).deduplicated
         assert not (await submit("quick", {"a": 1}, scope="ada")).deduplicated

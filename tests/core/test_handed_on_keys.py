@@ -21,6 +21,7 @@ from raincheck.operations.upstream import PollTable
 from raincheck.service import Service
 from support.lab import Lab
 from support.tell_key import tell_key
+from support.waiting import PATIENCE
 
 NOTHING: Mapping[str, Any] = {"type": "object", "properties": {}}
 SHOW = "import os; print(os.environ['RAINCHECK_IDEMPOTENCY_KEY'])"
@@ -30,7 +31,7 @@ TASK = Policy(mode="task")
 async def handed_on(service: Service, operation_type: str, scope: str, key: str | None) -> tuple[str, str]:
     """What the operation, which answers with what it was handed, was handed; and its task."""
     task = (await service.registry.submit(operation_type, {}, scope=scope, idempotency_key=key)).task
-    task = await service.registry.wait(task.task_ref, scope=scope, seconds=20)
+    task = await service.registry.wait(task.task_ref, scope=scope, seconds=PATIENCE)
     assert task.outcome is not None
     assert task.outcome.error is None, task.outcome.error
     return str(task.outcome.value), task.task_ref
@@ -105,7 +106,7 @@ async def test_it_is_the_same_for_every_attempt(lab: Lab) -> None:
             raise OperationFailed("not yet")
         return context.idempotency_key
 
-    async with lab.service() as service, asyncio.timeout(30):
+    async with lab.service() as service, asyncio.timeout(PATIENCE):
         told = (await handed_on(service, "again", "ada", "receipt-7"))[0]
     assert seen == [told, told]
     assert "receipt-7" not in told

@@ -19,6 +19,7 @@ from raincheck.service import Service
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import Task, TaskStatus
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 HOUR = 3600.0
 Steps = list[str]
@@ -228,13 +229,13 @@ async def test_tasks_of_anyio_are_held_and_cancelled_as_any() -> None:
         await asyncio.sleep(0.1)
         assert steps == []
         held.renew(elapsed() + HOUR)
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, PATIENCE)
         assert "late" in steps
 
 
 async def test_no_renewal_from_another_thread_is_missed() -> None:
     held = lease()
-    async with running(busy, held) as (_, steps), asyncio.timeout(20):
+    async with running(busy, held) as (_, steps), asyncio.timeout(PATIENCE):
         for _ in range(200):
             lapse(held)
             renewing = threading.Thread(target=held.renew, args=(elapsed() + HOUR,))
@@ -292,13 +293,13 @@ async def claimed_late(lab: Lab, meanwhile: Meanwhile, **policy: Any) -> Steps:
 
     store = SlowToAnswer(lab.path)
     store.told, store.claimed = asyncio.Event(), asyncio.Event()
-    async with lab.service(max_concurrency=0) as front, lab.service(store=store) as worker, asyncio.timeout(20):
+    async with lab.service(max_concurrency=0) as front, lab.service(store=store) as worker, asyncio.timeout(PATIENCE):
         ref = (await front.registry.submit("work", {}, scope="a")).task.task_ref
         await store.claimed.wait()
         await meanwhile(front, ref)
         store.told.set()
         await nothing_runs(worker)
-        assert (await front.registry.wait(ref, scope="a", seconds=10)).terminal
+        assert (await front.registry.wait(ref, scope="a", seconds=PATIENCE)).terminal
         await nothing_runs(worker)
     return steps
 
@@ -318,7 +319,7 @@ async def test_a_task_that_was_cancelled_while_it_was_claimed_does_not_begin(lab
 
 async def test_a_task_that_was_lost_while_it_was_claimed_does_not_begin(lab: Lab) -> None:
     async def lose(front: Service, ref: str) -> None:
-        assert (await front.registry.wait(ref, scope="a", seconds=10)).status is TaskStatus.FAILED
+        assert (await front.registry.wait(ref, scope="a", seconds=PATIENCE)).status is TaskStatus.FAILED
 
     assert await claimed_late(lab, lose, on_worker_lost="fail") == []
 
@@ -333,13 +334,13 @@ async def test_a_task_that_was_claimed_while_its_worker_was_told_to_stop_does_no
 
     store = SlowToAnswer(lab.path)
     store.told, store.claimed = asyncio.Event(), asyncio.Event()
-    async with lab.service(max_concurrency=0) as front, asyncio.timeout(20):
+    async with lab.service(max_concurrency=0) as front, asyncio.timeout(PATIENCE):
         async with lab.service(store=store) as worker:
             ref = (await front.registry.submit("work", {}, scope="a")).task.task_ref
             await store.claimed.wait()
             stopping = asyncio.create_task(worker.stop())
             await asyncio.sleep(0.2)
             store.told.set()
-            await asyncio.wait_for(stopping, 5)
+            await asyncio.wait_for(stopping, PATIENCE)
         assert (await front.registry.get(ref, scope="a")).status is TaskStatus.PENDING
     assert begun == []

@@ -27,6 +27,7 @@ from raincheck.store import Capabilities, Listener
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import Task, TaskStatus
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 
 async def test_progress_does_not_take_back_what_the_heartbeat_renewed(lab: Lab) -> None:
@@ -39,7 +40,7 @@ async def test_progress_does_not_take_back_what_the_heartbeat_renewed(lab: Lab) 
 
     async with lab.service(lease_seconds=1.0) as service:
         task = (await service.registry.submit("steps", {}, scope="local")).task
-        ended = await service.registry.wait(task.task_ref, scope="local", seconds=5)
+        ended = await service.registry.wait(task.task_ref, scope="local", seconds=PATIENCE)
         assert ended.outcome is not None
         assert ended.outcome.error is None
         assert ended.attempt == 1
@@ -69,8 +70,8 @@ async def test_nobody_listens_to_the_store_once_nothing_is_watched(lab: Lab, mon
     async with lab.service() as service:
         assert subscriptions == []
         task = (await service.registry.submit("quick", {}, scope="local")).task
-        assert (await service.registry.wait(task.task_ref, scope="local", seconds=5)).terminal
-        async with asyncio.timeout(5):
+        assert (await service.registry.wait(task.task_ref, scope="local", seconds=PATIENCE)).terminal
+        async with asyncio.timeout(PATIENCE):
             while subscriptions != [True, False]:
                 await asyncio.sleep(0.01)
 
@@ -143,15 +144,15 @@ async def test_a_worker_that_is_cut_off_stops_in_time_what_another_one_may_start
         await ended.wait()
         return "finished"
 
-    async with lab.service(store=CutOff(lab.path)) as worker, asyncio.timeout(20):
+    async with lab.service(store=CutOff(lab.path)) as worker, asyncio.timeout(PATIENCE):
         refs = [(await worker.registry.submit(name, {}, scope="a")).task.task_ref for name in ("retry", "fail")]
         while len(starts) < 2:
             await asyncio.sleep(0.01)
         monkeypatch.setattr(CutOff, "cut", True)
         async with lab.service() as other:
-            retried = await other.registry.wait(refs[0], scope="a", seconds=5)
+            retried = await other.registry.wait(refs[0], scope="a", seconds=PATIENCE)
             monkeypatch.setattr(CutOff, "cut", False)
-            failed = await other.registry.wait(refs[1], scope="a", seconds=5)
+            failed = await other.registry.wait(refs[1], scope="a", seconds=PATIENCE)
     assert retried.outcome is not None
     assert (retried.outcome.value, retried.attempt) == ("again", 2)
     assert ended.is_set()
@@ -174,11 +175,11 @@ def test_a_hung_event_loop_does_not_hold_its_leases_for_ever(lab: Lab) -> None:
     async def hung() -> TaskStatus:
         async with lab.service(hang_seconds=1.0) as service:
             task = (await service.registry.submit("hangs", {}, scope="a")).task
-            return (await service.registry.wait(task.task_ref, scope="a", seconds=10)).status
+            return (await service.registry.wait(task.task_ref, scope="a", seconds=PATIENCE)).status
 
     async def takes_over() -> Task:
         async with lab.service() as service:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while not (found := await service.registry.list(scope="a", statuses=[TaskStatus.COMPLETED])):
                     await asyncio.sleep(0.05)
             return await service.registry.get(found[0].task_ref, scope="a")
@@ -222,7 +223,7 @@ def test_a_command_of_a_hung_event_loop_ends_before_it_starts_again(lab: Lab, tm
         return found
 
     async def started(number: int) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             while len(alive()) < number:
                 await asyncio.sleep(0.02)
 
@@ -270,7 +271,7 @@ async def test_a_thread_s_task_is_given_back_when_the_thread_has_returned_or_not
         return task.attempt
 
     lab.operations["works"] = python_operation(works, policy=Policy(on_worker_lost="retry"))
-    async with lab.service(max_concurrency=0) as front, asyncio.timeout(30):
+    async with lab.service(max_concurrency=0) as front, asyncio.timeout(PATIENCE):
         async with lab.service(lease_seconds=2.0):
             task = (await front.registry.submit("works", {}, scope="a")).task
             while not at_work:
@@ -282,7 +283,7 @@ async def test_a_thread_s_task_is_given_back_when_the_thread_has_returned_or_not
         assert stored.status is (TaskStatus.PROCESSING if stubborn else TaskStatus.PENDING)
         go_on.set()
         async with lab.service():
-            ended = await front.registry.wait(task.task_ref, scope="a", seconds=20)
+            ended = await front.registry.wait(task.task_ref, scope="a", seconds=PATIENCE)
     assert (ended.attempt, beside) == (2, [])
 
 
@@ -301,5 +302,5 @@ async def test_an_attempt_after_a_timeout_does_not_work_beside_the_thread_of_the
     lab.operations["works"] = python_operation(works, policy=policy)
     async with lab.service() as service:
         task = (await service.registry.submit("works", {}, scope="a")).task
-        assert (await service.registry.wait(task.task_ref, scope="a", seconds=20)).terminal
+        assert (await service.registry.wait(task.task_ref, scope="a", seconds=PATIENCE)).terminal
     assert beside == []

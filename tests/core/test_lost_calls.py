@@ -10,6 +10,7 @@ from stores.records import new_task
 from raincheck.lost_answers import LostAnswers
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import TaskStatus, utc_now
+from support.waiting import PATIENCE
 
 
 async def test_a_task_that_is_found_again_is_not_cancelled(tmp_path: Path) -> None:
@@ -21,7 +22,7 @@ async def test_a_task_that_is_found_again_is_not_cancelled(tmp_path: Path) -> No
         await store.insert(task)
         lost._cancel_later(task)  # pyright: ignore[reportPrivateUsage]
     lost.wanted(wanted.task_ref)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while (await found(store, unwanted.task_ref)) is not TaskStatus.CANCELLED:
             await asyncio.sleep(0.05)
     assert await found(store, wanted.task_ref) is TaskStatus.PENDING

@@ -12,6 +12,7 @@ from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import Task, TaskStatus
 from raincheck.transitions import Claim, transition
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 
 async def orphan(lab: Lab, name: str) -> Task:
@@ -35,7 +36,7 @@ async def test_what_was_pending_is_taken_up_by_the_next_service(lab: Lab) -> Non
     async with lab.service(max_concurrency=0) as accepting:
         task = (await accepting.registry.submit("work", {}, scope="a")).task
     async with lab.service() as service:
-        task = await service.registry.wait(task.task_ref, scope="a", seconds=5)
+        task = await service.registry.wait(task.task_ref, scope="a", seconds=PATIENCE)
     assert task.status is TaskStatus.COMPLETED
 
 
@@ -48,7 +49,7 @@ async def test_a_task_of_a_lost_worker_fails_where_it_may_not_run_again(lab: Lab
 
     task = await orphan(lab, "once")
     async with lab.service() as service:
-        task = await service.registry.wait(task.task_ref, scope="a", seconds=5)
+        task = await service.registry.wait(task.task_ref, scope="a", seconds=PATIENCE)
     assert task.status is TaskStatus.FAILED
     assert task.outcome is not None
     assert task.outcome.error is not None
@@ -63,7 +64,7 @@ async def test_a_task_of_a_lost_worker_runs_again_where_it_may(lab: Lab) -> None
 
     task = await orphan(lab, "again")
     async with lab.service() as service:
-        task = await service.registry.wait(task.task_ref, scope="a", seconds=5)
+        task = await service.registry.wait(task.task_ref, scope="a", seconds=PATIENCE)
     assert task.outcome is not None
     assert task.outcome.value == 2
 
@@ -87,10 +88,10 @@ async def test_a_clean_stop_gives_back_what_may_run_again_and_settles_the_rest(l
         again = (await service.registry.submit("again", {}, scope="a")).task
         once = (await service.registry.submit("once", {}, scope="a")).task
         for _ in range(2):
-            await asyncio.wait_for(started.acquire(), 5)
+            await asyncio.wait_for(started.acquire(), PATIENCE)
     assert sorted(stops) == ["again", "once"]
     async with lab.service() as service:
-        again = await service.registry.wait(again.task_ref, scope="a", seconds=5)
+        again = await service.registry.wait(again.task_ref, scope="a", seconds=PATIENCE)
         once = await service.registry.get(once.task_ref, scope="a")
     assert again.outcome is not None
     assert again.outcome.value == "again"
@@ -110,7 +111,7 @@ async def test_a_clean_stop_drains_what_ends_in_time(lab: Lab) -> None:
 
     async with lab.service(drain_seconds=5.0) as service:
         task = (await service.registry.submit("brief", {}, scope="a")).task
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), PATIENCE)
     async with lab.service() as service:
         task = await service.registry.get(task.task_ref, scope="a")
     assert task.status is TaskStatus.COMPLETED
@@ -125,23 +126,23 @@ async def test_answers_survive_a_lost_worker_and_are_given_back_in_order(lab: La
 
     async with lab.service() as service:
         task = (await service.registry.submit("ask", {}, scope="a")).task
-        task = await service.registry.wait(task.task_ref, scope="a", seconds=5)
+        task = await service.registry.wait(task.task_ref, scope="a", seconds=PATIENCE)
         first_key = task.outstanding[0].key
         answer = {"action": "accept", "content": {"n": 1}}
         await service.registry.provide_input(task.task_ref, {first_key: answer}, scope="a")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not task.outstanding or task.outstanding[0].key == first_key:
                 await asyncio.sleep(0.01)
                 task = await service.registry.get(task.task_ref, scope="a")
         withdrawn = task.outstanding[0].key
     async with lab.service() as service:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not task.outstanding or task.outstanding[0].key == withdrawn:
                 await asyncio.sleep(0.01)
                 task = await service.registry.get(task.task_ref, scope="a")
         answer = {"action": "accept", "content": {"n": 2}}
         await service.registry.provide_input(task.task_ref, {task.outstanding[0].key: answer}, scope="a")
-        task = await service.registry.wait(task.task_ref, scope="a", seconds=5)
+        task = await service.registry.wait(task.task_ref, scope="a", seconds=PATIENCE)
     assert task.outcome is not None
     assert task.outcome.value == [{"n": 1}, {"n": 2}, 2]
 
@@ -159,9 +160,9 @@ async def test_a_cancel_by_another_process_reaches_the_worker(lab: Lab) -> None:
 
     async with lab.service() as worker, lab.service(max_concurrency=0) as other:
         task = (await worker.registry.submit("slow", {}, scope="a")).task
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), PATIENCE)
         await other.registry.cancel(task.task_ref, scope="a")
-        await asyncio.wait_for(stopped.wait(), 5)
+        await asyncio.wait_for(stopped.wait(), PATIENCE)
 
 
 async def test_who_waits_is_answered_when_the_service_stops(lab: Lab) -> None:
@@ -175,5 +176,5 @@ async def test_who_waits_is_answered_when_the_service_stops(lab: Lab) -> None:
     async with lab.service() as service:
         task = (await service.registry.submit("again", {}, scope="a")).task
         waiting = asyncio.create_task(service.registry.wait(task.task_ref, scope="a", seconds=60))
-        await asyncio.wait_for(started.wait(), 5)
-    assert (await asyncio.wait_for(waiting, 5)).status is TaskStatus.PENDING
+        await asyncio.wait_for(started.wait(), PATIENCE)
+    assert (await asyncio.wait_for(waiting, PATIENCE)).status is TaskStatus.PENDING

@@ -21,11 +21,12 @@ from raincheck.operations.context import TaskContext
 from raincheck.service import Service
 from raincheck.task import Task, TaskError, TaskStatus
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 
 async def run(service: Service, name: str, arguments: Mapping[str, Any] | None = None, **options: Any) -> Task:
     submission = await service.registry.submit(name, arguments or {}, scope="a", **options)
-    return await service.registry.wait(submission.task.task_ref, scope="a", seconds=10)
+    return await service.registry.wait(submission.task.task_ref, scope="a", seconds=PATIENCE)
 
 
 def error_of(task: Task) -> TaskError:
@@ -109,7 +110,7 @@ async def test_the_timeout_bounds_one_run(lab: Lab) -> None:
 
     async with lab.service() as service:
         error = error_of(await run(service, "slow"))
-        await asyncio.wait_for(stopped.wait(), 5)
+        await asyncio.wait_for(stopped.wait(), PATIENCE)
     assert error.code == "timeout"
     assert not error.retryable
     assert error.details == {"limit": "timeout", "phase": "processing", "seconds": 0.1}
@@ -180,10 +181,10 @@ async def test_a_blocked_loop_does_not_lose_the_lease_of_a_healthy_task(lab: Lab
 
     async with lab.service(lease_seconds=1.0) as service:
         healthy = (await service.registry.submit("healthy", {}, scope="a")).task
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), PATIENCE)
         await run(service, "other")
         release.set()
-        task = await service.registry.wait(healthy.task_ref, scope="a", seconds=5)
+        task = await service.registry.wait(healthy.task_ref, scope="a", seconds=PATIENCE)
     assert task.status is TaskStatus.COMPLETED
 
 
@@ -202,10 +203,10 @@ async def test_cancelling_stops_the_operation_and_the_late_result_is_discarded(l
 
     async with lab.service() as service:
         task = (await service.registry.submit("slow", {}, scope="a")).task
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), PATIENCE)
         cancelled = await service.registry.cancel(task.task_ref, scope="a")
         assert cancelled.status is TaskStatus.CANCELLED
-        await asyncio.wait_for(stopped.wait(), 5)
+        await asyncio.wait_for(stopped.wait(), PATIENCE)
         again = await service.registry.cancel(task.task_ref, scope="a")
         assert again.version == cancelled.version
         assert (await service.registry.get(task.task_ref, scope="a")).status is TaskStatus.CANCELLED
@@ -222,13 +223,13 @@ async def test_progress_is_stored_and_merged(lab: Lab) -> None:
 
     async with lab.service() as service:
         task = (await service.registry.submit("pages", {}, scope="a")).task
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while task.progress is None or task.progress.message != "page 999":
                 await asyncio.sleep(0.01)
                 task = await service.registry.get(task.task_ref, scope="a")
         assert task.version < 20
         seen.set()
-        await service.registry.wait(task.task_ref, scope="a", seconds=5)
+        await service.registry.wait(task.task_ref, scope="a", seconds=PATIENCE)
 
 
 async def test_a_parked_task_holds_no_slot_and_goes_on_with_the_answer(lab: Lab) -> None:
@@ -248,7 +249,7 @@ async def test_a_parked_task_holds_no_slot_and_goes_on_with_the_answer(lab: Lab)
         (request,) = parked.outstanding
         answer = {"action": "accept", "content": {"sure": True}}
         await service.registry.provide_input(parked.task_ref, {"nonsense": {}, request.key: answer}, scope="a")
-        task = await service.registry.wait(parked.task_ref, scope="a", seconds=5)
+        task = await service.registry.wait(parked.task_ref, scope="a", seconds=PATIENCE)
         assert task.outcome is not None
         assert task.outcome.value == answer
 
@@ -305,7 +306,7 @@ async def test_one_idempotency_key_makes_one_task_however_many_race(lab: Lab) ->
         )
         assert len({submission.task.task_ref for submission in submissions}) == 1
         assert [submission.deduplicated for submission in submissions].count(False) == 1
-        await service.registry.wait(submissions[0].task.task_ref, scope="a", seconds=5)
+        await service.registry.wait(submissions[0].task.task_ref, scope="a", seconds=PATIENCE)
         assert len(runs) == 1
         with pytest.raises(IdempotencyConflict):
             await service.registry.submit("once", {"n": 2}, scope="a", idempotency_key="k")

@@ -15,6 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
+from support.waiting import PATIENCE
+
+# As its readers start it, and found by its environment.
+pytestmark = pytest.mark.cold
+
 BROKEN = """
 import sys
 from raincheck.cli.demo import main
@@ -108,6 +113,7 @@ def test_an_operation_that_runs_twice_though_it_must_not_fails_the_demo_by_name(
     assert "FAILED: the payment did not end in worker_lost" in done.stdout
 
 
+@pytest.mark.full
 def test_a_deadline_that_does_not_come_fails_the_demo_by_name(stage: Stage) -> None:
     done = stage.play(hurry_seconds=60.0, patience_seconds=2.0)
     assert done.returncode == 1
@@ -123,6 +129,7 @@ def test_a_server_that_does_not_start_fails_the_demo_with_its_last_lines(stage: 
     assert stage.left_behind() == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["ctrl-c", "sigterm", "hang-up"])
 def test_a_demo_that_is_stopped_in_mid_work_leaves_nothing_behind(stage: Stage, number: signal.Signals) -> None:
     with stage.playing() as process:
@@ -132,7 +139,7 @@ def test_a_demo_that_is_stopped_in_mid_work_leaves_nothing_behind(stage: Stage, 
                 break
         os.killpg(process.pid, number)  # as a terminal does
         rest = process.stdout.read()
-        assert process.wait(timeout=20) == 1
+        assert process.wait(timeout=PATIENCE) == 1
     assert "stopped; every process and file of the demo is gone" in rest
     assert "Traceback" not in rest
     assert stage.left_behind() == []

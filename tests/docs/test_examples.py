@@ -19,6 +19,8 @@ import pytest
 from docs.pages import DOCS, EXAMPLES, blocks
 from mcp import Client, StdioServerParameters
 
+from support.waiting import PATIENCE
+
 BIN = Path(sys.executable).parent
 CLIENTS = EXAMPLES / "clients"
 
@@ -48,7 +50,7 @@ class Agent:
 
     async def end_of(self, task_ref: str) -> dict[str, Any]:
         """The task once it has ended or asks something."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 status = await self.call("resolve_task_status", task_ref=task_ref)
                 if status["status"] not in ("pending", "processing"):

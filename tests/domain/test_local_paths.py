@@ -16,6 +16,7 @@ from raincheck.mcp.store_trouble import for_callers
 from raincheck.operations.context import TaskContext
 from raincheck.secrecy import WITHHELD, secret_texts, without
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ async def test_a_failed_tasks_error_names_no_folder_that_its_caller_did_not_name
         told: list[str] = []
         for arguments in ({}, {"file": str(secret)}):
             ref = (await service.registry.submit("read", arguments, scope="ada")).task.task_ref
-            task = await service.registry.wait(ref, scope="ada", seconds=10)
+            task = await service.registry.wait(ref, scope="ada", seconds=PATIENCE)
             assert task.outcome is not None
             assert task.outcome.error is not None
             told.append(task.outcome.error.message)
@@ -84,7 +85,7 @@ async def test_a_secret_is_withheld_before_a_message_is_cut(tmp_path: Path) -> N
     lab.operations["parse"] = replace(operation)
     async with lab.service() as service:
         ref = (await service.registry.submit("parse", {"key": key}, scope="a")).task.task_ref
-        while not (task := await service.registry.wait(ref, scope="a", seconds=5)).terminal:
+        while not (task := await service.registry.wait(ref, scope="a", seconds=PATIENCE)).terminal:
             pass
     assert task.outcome is not None
     assert task.outcome.error is not None

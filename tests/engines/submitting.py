@@ -12,6 +12,7 @@ from engines.kinds import Place
 from raincheck.service import Service
 from raincheck.task import Task
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 __all__ = ["accepting", "settled", "submit", "until"]
 
@@ -24,19 +25,19 @@ async def submit(service: Service, operation: str, count: int = 1, **arguments: 
     return refs
 
 
-async def settled(service: Service, refs: Sequence[str], seconds: float = 20.0) -> list[Task]:
+async def settled(service: Service, refs: Sequence[str], seconds: float = PATIENCE) -> list[Task]:
     """These tasks, once they are terminal."""
     async with asyncio.timeout(seconds):
         return [await _settled(service, ref) for ref in refs]
 
 
 async def _settled(service: Service, ref: str) -> Task:
-    while not (task := await service.registry.wait(ref, scope="a", seconds=5)).terminal:
+    while not (task := await service.registry.wait(ref, scope="a", seconds=PATIENCE)).terminal:
         pass
     return task
 
 
-async def until(met: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(met: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Look again and again until it is so."""
     async with asyncio.timeout(seconds):
         while not await asyncio.to_thread(met):

@@ -17,6 +17,7 @@ from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import Task, TaskStatus, utc_now
 from support.history import figures
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 
 async def test_tasks_that_one_process_accepts_run_once_each_in_others(lab: Lab, place: Place) -> None:
@@ -108,11 +109,11 @@ async def test_a_parked_task_gives_its_place_to_another_and_takes_one_again(lab:
 
     async with accepting(lab, place) as server, lab.service(engine=place.engine(), max_concurrency=1) as worker:
         refs = await submit(server, "ask")
-        await asyncio.wait_for(parked.wait(), 5)
+        await asyncio.wait_for(parked.wait(), PATIENCE)
         refs += await submit(server, "wait", name="one")
         await until(lambda: order == ["one"])
         refs += await submit(server, "wait", name="two")
-        task = await worker.registry.wait(refs[0], scope="a", seconds=5)
+        task = await worker.registry.wait(refs[0], scope="a", seconds=PATIENCE)
         answer: dict[str, Any] = {"action": "accept", "content": {}}
         await server.registry.provide_input(refs[0], {task.outstanding[0].key: answer}, scope="a")
         # Answered while its place is taken, it goes on when one is free; what is pending waits for it then.
@@ -141,7 +142,7 @@ async def test_a_busy_worker_leaves_tasks_to_an_idle_one(lab: Lab, place: Place)
     engine = place.engine()
     async with accepting(lab, place) as server, lab.service(engine=engine, max_concurrency=1) as busy:
         long = await submit(server, "long")
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), PATIENCE)
         async with lab.service(engine=engine, max_concurrency=1) as idle:
             done = await settled(idle, await submit(server, "short", 10), 10)
             assert {task.status for task in done} == {TaskStatus.COMPLETED}
@@ -198,10 +199,10 @@ async def test_a_cancel_by_another_process_reaches_the_worker_within_a_second(la
 
     async with accepting(lab, place) as server, lab.service(engine=place.engine()) as worker:
         refs = await submit(server, "slow")
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), PATIENCE)
         began = time.monotonic()
         await server.registry.cancel(refs[0], scope="a")
-        await asyncio.wait_for(stopped.wait(), 5)
+        await asyncio.wait_for(stopped.wait(), PATIENCE)
         assert time.monotonic() - began < 1.0
         await until(lambda: worker.running == 0)
         await until(lambda: not place.left())
@@ -222,13 +223,13 @@ async def test_a_worker_that_stops_ends_what_it_runs_and_leaves_the_rest(lab: La
         refs = await submit(server, "work", 6)
         async with lab.service(engine=engine, max_concurrency=2, drain_seconds=5.0) as first:
             for _place in range(2):
-                await asyncio.wait_for(started.acquire(), 5)
+                await asyncio.wait_for(started.acquire(), PATIENCE)
             stopping = asyncio.create_task(first.stop())
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while await first.unready(1) is None:
                     await asyncio.sleep(0)
             go.set()
-            await asyncio.wait_for(stopping, 5)
+            await asyncio.wait_for(stopping, PATIENCE)
         assert len(ran) == 2
         async with lab.service(engine=engine) as second:
             done = await settled(second, refs)
@@ -251,7 +252,7 @@ async def test_what_a_stopping_worker_gives_back_is_brought_to_another_one(lab: 
     async with accepting(lab, place) as server:
         async with lab.service(engine=place.engine()):
             refs = await submit(server, "work")
-            await asyncio.wait_for(started.wait(), 5)
+            await asyncio.wait_for(started.wait(), PATIENCE)
         async with lab.service(engine=place.engine()) as second:
             (done,) = await settled(second, refs)
     assert done.outcome is not None

@@ -15,6 +15,7 @@ from raincheck.operations.context import TaskContext
 from raincheck.store import TaskStore
 from support.lab import Lab
 from support.servers.server import needed
+from support.waiting import PATIENCE
 
 PUSHING = [backend for backend in BACKENDS if backend.name in ("postgres", "redis")]
 
@@ -46,10 +47,10 @@ async def test_a_push_of_the_store_wakes_a_worker(backend: Backend, lab: Lab) ->
         lab.service(store=backend.make(folder), max_concurrency=0) as server,
     ):
         # Its first scan is over: what it finds from now on it was told of.
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             first = (await server.registry.submit("work", {}, scope="a")).task
             while not (await worker.registry.get(first.task_ref, scope="a")).terminal:
                 await asyncio.sleep(0.01)
         for _turn in range(3):
             task = (await server.registry.submit("work", {}, scope="a")).task
-            assert (await server.registry.wait(task.task_ref, scope="a", seconds=5)).terminal
+            assert (await server.registry.wait(task.task_ref, scope="a", seconds=PATIENCE)).terminal

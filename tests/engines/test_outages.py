@@ -23,6 +23,7 @@ from support.history import figures
 from support.lab import Lab
 from support.servers.redis import RedisServer
 from support.servers.server import needed
+from support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ async def test_a_running_task_does_not_mind_that_its_queue_restarts(lab: Lab, sp
 
     async with accepting(lab, spare) as server, lab.service(engine=spare.engine(), max_concurrency=2) as worker:
         long = await submit(server, "long")
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), PATIENCE)
         await asyncio.to_thread(spare.server.kill)
         await asyncio.to_thread(spare.server.start)
         # The place that it does not hold is of use again, though it has not ended.

@@ -16,6 +16,7 @@ from raincheck.registry import ANY_SCOPE
 from raincheck.service import Service
 from raincheck.task import TaskStatus
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 
 def noting(lab: Lab, order: list[str], seconds: float = 0.06) -> None:
@@ -69,7 +70,7 @@ async def test_the_scopes_take_turns_over_several_workers_and_restarts(lab: Lab,
 async def rest(lab: Lab, engine: EngineFactory, order: list[str], most: int) -> None:
     async with lab.service(engine=engine, max_concurrency=2, drain_seconds=2.0) as worker:
         await until(lambda: len(order) >= most - 2, 20)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while (await counted(worker))[TaskStatus.PENDING]:
                 await asyncio.sleep(0.05)
 

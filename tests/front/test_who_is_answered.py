@@ -18,6 +18,7 @@ from front.wire import call, head, of_call, result_of, wired
 from operations.http_server import serving
 
 from support.serving import HttpServer, Workplace, calling
+from support.waiting import PATIENCE
 
 FUNCTIONS = '''
 import asyncio
@@ -203,7 +204,7 @@ async def test_two_bearers_are_refused_whichever_comes_first(tmp_path: Path) -> 
 async def test_a_stream_ends_with_the_token_that_opened_it(tmp_path: Path) -> None:
     issuer, sse = Issuer(Key("k1")), tmp_path / "sse"
     sse.mkdir()
-    async with serving(issuer.handle) as door, httpx2.AsyncClient(timeout=20) as client:
+    async with serving(issuer.handle) as door, httpx2.AsyncClient(timeout=PATIENCE) as client:
         issuer.at(door)
         auth = issuer.toml("leeway_seconds = 0")
         async with place(tmp_path, 'public_url = "http://x"', auth).http() as server:
@@ -217,7 +218,7 @@ async def test_a_stream_ends_with_the_token_that_opened_it(tmp_path: Path) -> No
                     assert answer.status_code == 200
                     return answer.text
 
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 heard, _ = await asyncio.gather(caller.listened(ref), session())
             assert {each.get("method", "the end") for each in heard} == {
                 "notifications/subscriptions/acknowledged",
@@ -225,7 +226,7 @@ async def test_a_stream_ends_with_the_token_that_opened_it(tmp_path: Path) -> No
             }
             assert time.time() >= expires
             assert "rror" not in server.log, server.log
-        async with place(sse, "", auth).http(transport="sse") as server, httpx2.AsyncClient(timeout=20) as client:
+        async with place(sse, "", auth).http(transport="sse") as server, httpx2.AsyncClient(timeout=PATIENCE) as client:
             expires = int(time.time()) + 4
             async with client.stream("GET", server.url, headers=bearer(issuer.token(exp=expires))) as stream:
                 assert "endpoint" in "".join([line async for line in stream.aiter_lines()])

@@ -23,6 +23,7 @@ from raincheck.stores.memory import MemoryStore
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.stores.wrapper import StoreWrapper
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 
 def clock() -> datetime:
@@ -30,7 +31,7 @@ def clock() -> datetime:
 
 
 async def until(true: Callable[[], Any]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not true():
             await asyncio.sleep(0.01)
 
@@ -187,7 +188,7 @@ async def test_two_processes_on_one_file_lose_no_end(tmp_path: Path) -> None:
         )
         for _ in range(2)
     ]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         for writer in writers:
             assert writer.stdout is not None
             assert await writer.stdout.readline() == b"ready\n"
@@ -214,12 +215,12 @@ async def test_a_service_counts_every_end_once_whoever_brought_it_about_and_a_re
         submit = acceptor.registry.submit
         quick = [(await submit("report", {"fail": number < 3}, scope="ada")).task for number in range(8)]
         for task in quick:
-            await acceptor.registry.wait(task.task_ref, scope="ada", seconds=5)
+            await acceptor.registry.wait(task.task_ref, scope="ada", seconds=PATIENCE)
         running = (await submit("report", {"hang": True}, scope="ada")).task
         await until(lambda: service.running)
         await acceptor.registry.cancel(running.task_ref, scope="ada")
         overdue = (await submit("report", {"hang": True}, scope="ada", max_wait_seconds=0.3)).task
-        await acceptor.registry.wait(overdue.task_ref, scope="ada", seconds=5)
+        await acceptor.registry.wait(overdue.task_ref, scope="ada", seconds=PATIENCE)
         await until(lambda: not service.running)
     store = SqliteStore(lab.path)
     await store.open()

@@ -27,6 +27,7 @@ from raincheck.mcp.extension import Raincheck
 from raincheck.mcp.task_wire import ETA
 from raincheck.notes import Note
 from raincheck.stores.sqlite import SqliteStore
+from support.waiting import PATIENCE
 
 
 async def remember(path: Path, name: str, *, ran: float, ends: int = 20) -> None:
@@ -43,7 +44,7 @@ async def remember(path: Path, name: str, *, ran: float, ends: int = 20) -> None
 
 
 async def until_learned(hint: Any) -> Mapping[str, Any]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while True:
             told = await hint()
             if ETA in told.get("_meta", {}):
@@ -91,7 +92,7 @@ async def test_a_model_whose_calls_are_not_held_is_told_what_the_history_says(tm
     async def hold() -> None:
         await asyncio.Event().wait()
 
-    async with Client(server) as client, asyncio.timeout(10):
+    async with Client(server) as client, asyncio.timeout(PATIENCE):
         ticket: Any = (await client.call_tool("hold", {})).structured_content
         while True:
             status: Any = await client.call_tool("resolve_task_status", {"task_ref": ticket["task_ref"]})

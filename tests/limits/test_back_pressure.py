@@ -16,6 +16,7 @@ from raincheck.registry import ANY_SCOPE
 from raincheck.service import Service
 from raincheck.stores.memory import MemoryStore
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 
 def idle(lab: Lab) -> None:
@@ -72,7 +73,7 @@ async def test_what_started_makes_room(lab: Lab) -> None:
 
     async with lab.service(store=MemoryStore(), max_concurrency=1, max_pending=1) as service:
         assert await tried(service) == "accepted"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while await tried(service) != "accepted":
                 await asyncio.sleep(0.01)
         assert await tried(service) == "in_all"

@@ -21,18 +21,19 @@ from raincheck.service import Service
 from raincheck.stores.memory import MemoryStore
 from raincheck.task import Outcome, Task, TaskError, TaskStatus
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 BREAKER = BreakerPolicy(min_calls=4, window_seconds=60, cool_down_seconds=60, probes=2)
 
 
 async def call(service: Service, name: str = "api", **options: Any) -> Task:
     task = (await service.registry.submit(name, {}, scope="a", **options)).task
-    return await service.registry.wait(task.task_ref, scope="a", seconds=10)
+    return await service.registry.wait(task.task_ref, scope="a", seconds=PATIENCE)
 
 
 async def refused(service: Service, name: str = "api") -> CircuitOpen:
     """The refusal, once this process knows."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 await call(service, name)
@@ -97,7 +98,7 @@ async def test_an_api_that_fails_is_left_alone_until_it_answers_again(
     # It is well again.
     api.failing.clear()
     clock.advance(60)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         probes = await asyncio.gather(*(call(accepting) for _ in range(8)), return_exceptions=True)
         let_through = [each for each in probes if isinstance(each, Task)]
         assert 1 <= len(let_through) <= 2, "no more than the probes"
@@ -172,7 +173,7 @@ async def test_a_probe_that_never_runs_makes_place_for_another(lab: Lab, how: st
             await service.registry.cancel(probe.task_ref, scope="a")
         else:
             await submit("other", {}, scope="a")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while (await service.registry.list(scope="a", limit=1))[0].status is TaskStatus.PENDING:
                     await asyncio.sleep(0.01)
             waiting = (await submit("other", {}, scope="a")).task
@@ -207,7 +208,7 @@ async def test_a_probe_whose_worker_told_nobody_is_looked_up(lab: Lab) -> None:
         # Settled by a process that died before it counted: as if another store had seen it.
         service._store._settled = lambda task: None  # pyright: ignore
         assert (await call(service)).status is TaskStatus.COMPLETED
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 try:
                     await call(service)

@@ -16,6 +16,7 @@ from spec.peers import NOTHING, Legacy, Modern, RpcError
 from raincheck.config import Settings
 from raincheck.errors import ConfigurationError
 from raincheck.mcp.extension import Raincheck
+from support.waiting import PATIENCE
 
 OPEN_AT_ONCE: Mapping[str, Any] = {"min_calls": 1, "cool_down_seconds": 60}
 
@@ -88,7 +89,7 @@ async def test_an_open_breaker_is_told_at_every_door(tmp_path: Path, mode: Any) 
 
 
 async def until_refused(modern: Modern, tool: str) -> dict[str, Any]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while True:
             result = await modern.call(tool, capabilities=NOTHING)
             content: dict[str, Any] = result.get("structuredContent") or {}
@@ -130,7 +131,7 @@ async def test_calls_without_a_task_wait_for_a_permit_and_are_refused_in_time(tm
 
     async with doors(rc) as (modern, _):
         held = [asyncio.create_task(modern.call("look")) for _ in range(2)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while now < 2:
                 await asyncio.sleep(0.01)
         error = error_of(await modern.call("look"))

@@ -13,6 +13,7 @@ import pytest
 
 from support.history import FUNCTIONS, History
 from support.serving import Workplace, calling
+from support.waiting import PATIENCE
 
 SETTINGS = """
 [execution]
@@ -27,7 +28,7 @@ LIMITS = {"operation": "max_running = 2\n", "scope": "[limits]\nmax_running_per_
 READY = re.compile(r"^raincheck: worker ", re.MULTILINE)
 
 
-async def eventually(look: Callable[[], Any], what: str, seconds: float = 20) -> Any:
+async def eventually(look: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
     until = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < until, f"not within {seconds} s: {what}"

@@ -21,6 +21,7 @@ from raincheck.stores.memory import MemoryStore
 from raincheck.stores.wrapper import StoreWrapper
 from raincheck.task import Task, TaskStatus, utc_now
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 
 async def submit(service: Service, name: str, count: int = 1, **arguments: Any) -> list[str]:
@@ -30,11 +31,11 @@ async def submit(service: Service, name: str, count: int = 1, **arguments: Any) 
     return refs
 
 
-async def ended(service: Service, refs: list[str], seconds: float = 20) -> list[Task]:
+async def ended(service: Service, refs: list[str], seconds: float = PATIENCE) -> list[Task]:
     async with asyncio.timeout(seconds):
         tasks: list[Task] = []
         for ref in refs:
-            while not (task := await service.registry.wait(ref, scope="a", seconds=5)).terminal:
+            while not (task := await service.registry.wait(ref, scope="a", seconds=PATIENCE)).terminal:
                 pass
             tasks.append(task)
         return tasks
@@ -154,7 +155,7 @@ async def test_a_task_that_waits_for_its_caller_gives_its_permit_away_and_takes_
 
     first, second = await replicas.start(), await replicas.start()
     (asking,) = await submit(first, "ask", ask=True)
-    task = await first.registry.wait(asking, scope="a", seconds=5)
+    task = await first.registry.wait(asking, scope="a", seconds=PATIENCE)
     assert task.status is TaskStatus.INPUT_REQUIRED
     others = await submit(second, "ask", 5)
     await ended(second, others[:1])
@@ -177,7 +178,7 @@ async def test_a_cancelled_task_gives_its_permit_back_once_it_has_stopped(lab: L
 
     async with lab.service(store=MemoryStore()) as service:
         (ref,) = await submit(service, "stubborn")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not gauge.now:
                 await asyncio.sleep(0.01)
         (other,) = await submit(service, "stubborn", quick=True)
@@ -199,9 +200,9 @@ async def test_who_gives_up_waiting_for_its_permit_leaves_the_line(lab: Lab) -> 
 
     async with lab.service(store=MemoryStore()) as service:
         (asking,) = await submit(service, "ask", ask=True)
-        task = await service.registry.wait(asking, scope="a", seconds=5)
+        task = await service.registry.wait(asking, scope="a", seconds=PATIENCE)
         (running,) = await submit(service, "ask")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while (await service.registry.get(running, scope="a")).status is not TaskStatus.PROCESSING:
                 await asyncio.sleep(0.01)
         await service.registry.provide_input(asking, {task.outstanding[0].key: {"action": "accept"}}, scope="a")
@@ -247,7 +248,7 @@ async def test_a_permit_whose_answer_was_lost_is_given_back(lab: Lab) -> None:
     with pytest.raises(StoreUnavailable):
         await desk.take("first", 1, scope="a", start=True)
     assert store.lost
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while await desk.take("second", 1, scope="a", start=True) is not None:
             await asyncio.sleep(0.1)
     await desk.stop(5)

@@ -18,6 +18,7 @@ from raincheck.service import DEFAULT_PENDING_OF_PRINCIPAL, Service
 from raincheck.stores.memory import MemoryStore
 from raincheck.task import Task, TaskStatus
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 
 async def submit(service: Service, scope: str, count: int = 1, name: str = "work", **arguments: Any) -> list[str]:
@@ -25,11 +26,11 @@ async def submit(service: Service, scope: str, count: int = 1, name: str = "work
     return [(await service.registry.submit(name, given, scope=scope)).task.task_ref for _ in range(count)]
 
 
-async def ended(service: Service, scope: str, refs: list[str], seconds: float = 20) -> list[Task]:
+async def ended(service: Service, scope: str, refs: list[str], seconds: float = PATIENCE) -> list[Task]:
     async with asyncio.timeout(seconds):
         found: list[Task] = []
         for ref in refs:
-            while not (task := await service.registry.wait(ref, scope=scope, seconds=5)).terminal:
+            while not (task := await service.registry.wait(ref, scope=scope, seconds=PATIENCE)).terminal:
                 pass
             found.append(task)
         return found
@@ -77,7 +78,7 @@ async def test_a_task_that_waits_for_its_caller_gives_back_both_permits(lab: Lab
 
     async with lab.service(store=MemoryStore(), max_running_per_scope=1) as service:
         asking = await submit(service, "ada", 2, "ask")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             for ref in asking:
                 while (task := await service.registry.get(ref, scope="ada")).status is not TaskStatus.INPUT_REQUIRED:
                     await asyncio.sleep(0.01)
@@ -137,7 +138,7 @@ async def test_the_failures_of_one_scope_do_not_stop_the_calls_of_another(lab: L
             raise RuntimeError("down")
 
     async def until_refused(service: Service, scope: str) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 try:
                     await ended(service, scope, await submit(service, scope))

@@ -19,6 +19,7 @@ from raincheck.config import Settings
 from raincheck.mcp.serving import make_server
 from raincheck.operations.python import python_operation
 from support.serving import Caller, HttpServer, Refused, RpcError, Workplace
+from support.waiting import PATIENCE
 
 ADA, BOB = "ada-" + "a" * 28, "bob-" + "b" * 28
 ENVIRONMENT = {"ADA": ADA, "BOB": BOB}
@@ -95,7 +96,7 @@ LEGACY: list[tuple[str, Mapping[str, Any], str | None]] = [
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(timeout=20, trust_env=False) as client:
+    async with httpx2.AsyncClient(timeout=PATIENCE, trust_env=False) as client:
         yield client
 
 
@@ -176,7 +177,7 @@ async def test_the_sessions_of_one_caller_are_bounded_and_others_open_theirs(
             assert "result" in await bob.ask("tools/list")
         ended = {"mcp-session-id": large.headers["mcp-session-id"], "mcp-protocol-version": "2025-11-25"}
         assert (await client.delete(server.url, headers=ACCEPT | bearer(ADA) | ended)).status_code == 200
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while (answer := await opened(ADA)).status_code == 429:
                 await asyncio.sleep(0.02)
         assert answer.status_code == 200
@@ -216,7 +217,7 @@ async def test_held_calls_and_streams_of_one_caller_are_bounded_and_end_with_the
         waiting = [asyncio.create_task(held(ada, ref)) for _ in range(2)]
 
         async def until_refused() -> Refused:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while True:
                     try:
                         await ada.call("resolve_task_status", {"task_ref": ref, "wait_seconds": 0})
@@ -231,7 +232,7 @@ async def test_held_calls_and_streams_of_one_caller_are_bounded_and_end_with_the
         # A caller that hangs up gives its place back, and so does one that is answered.
         waiting[0].cancel()
         await asyncio.gather(waiting[0], return_exceptions=True)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 try:
                     await ada.call("cancel_background_task", {"task_ref": ref})
@@ -240,7 +241,7 @@ async def test_held_calls_and_streams_of_one_caller_are_bounded_and_end_with_the
                     await asyncio.sleep(0.02)
         assert (await waiting[1])["status"] == "cancelled"
         looking = [asyncio.create_task(looked(ada, tmp_path / "there")) for _ in range(2)]
-        done, _ = await asyncio.wait(looking, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(looking, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
         refused = [task.exception() for task in done]
         assert [error.code for error in refused if isinstance(error, Refused)] == ["rate_limited"]
         (tmp_path / "there").touch()
@@ -258,7 +259,7 @@ async def test_held_calls_and_streams_of_one_caller_are_bounded_and_end_with_the
                 (await ada.send("subscriptions/listen", {"notifications": {"toolsListChanged": True}})).json()
             )
         await ada.call("cancel_background_task", {"task_ref": again})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while (
                 found := await ada.send("subscriptions/listen", {"notifications": {"taskIds": [again]}}, tasks=True)
             ).text.startswith("{"):
@@ -329,7 +330,7 @@ async def test_an_answer_counts_until_it_is_taken_and_its_bytes_are_bounded_for_
         finally:
             for reader in readers:
                 reader.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while "error" in await read(ada, page):
                 await asyncio.sleep(0.05)
 
@@ -369,7 +370,7 @@ async def test_answers_on_sse_count_until_they_are_written(tmp_path: Path, clien
                 params = {"uri": f"raincheck://tasks/{ref}/result"}
                 await post({"jsonrpc": "2.0", "id": 100 + number, "method": "resources/read", "params": params})
             answers: list[dict[str, Any]] = []
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 while len(answers) < 40:
                     if (line := await anext(lines)).startswith("data: {") and json.loads(line[6:]).get("id", 0) >= 100:
                         answers.append(json.loads(line[6:]))

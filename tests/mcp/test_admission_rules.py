@@ -10,6 +10,7 @@ from raincheck.errors import RateLimited
 from raincheck.mcp.answer_turns import AnswerTurns
 from raincheck.mcp.bytes_under_way import BytesUnderWay, size_of
 from raincheck.mcp.places import Places
+from support.waiting import PATIENCE
 
 
 def test_each_scope_has_its_own_places_and_none_is_remembered_that_has_none() -> None:
@@ -73,8 +74,8 @@ async def test_a_scope_has_one_turn_at_a_time_and_the_next_comes_after_a_pause()
     await one("bob", "other")
     waiting[1].cancel()
     turns.give_back("ada")
-    await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 5)
+    await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), PATIENCE)
     assert order == ["other", "first", "second"]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while turns._turns:  # pyright: ignore[reportPrivateUsage]
             await asyncio.sleep(0.01)

@@ -23,6 +23,7 @@ from raincheck.mcp.http_app import http_app
 from raincheck.mcp.shortcut import shorten
 from raincheck.operations.context import TaskContext
 from raincheck.task import TaskStatus
+from support.waiting import PATIENCE
 
 COLOUR = {"type": "object", "properties": {"colour": {"type": "string"}}}
 Asked = Callable[[Any, Any], Awaitable[Any]]
@@ -67,7 +68,7 @@ class Place:
 
     async def reaches(self, task_ref: str, status: TaskStatus) -> Any:
         registry = (await self.rc.started()).registry
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while (task := await registry.get(task_ref, scope="*")).status is not status:
                 await asyncio.sleep(0.01)
         return task
@@ -132,7 +133,7 @@ async def _over_http(server: MCPServer[Any]) -> AsyncGenerator[str]:
     app = http_app(server, host="127.0.0.1")
     web = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="on"))
     serving = asyncio.create_task(web.serve())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not web.started:
             await asyncio.sleep(0.01)
     try:
@@ -148,7 +149,7 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 async def _ok(client: Client, tool: str, **arguments: Any) -> Any:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         result = await client.call_tool(tool, arguments)
     assert not result.is_error, result
     return result.structured_content
@@ -306,7 +307,7 @@ async def test_a_wait_that_ends_before_the_user_has_answered_leaves_the_dialog_o
         user.thinks.set()
         assert (await place.reaches(ref, TaskStatus.COMPLETED)).outcome.value == "blue"
         assert user.asked == ["Which colour?"]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while place.dialogs():
                 await asyncio.sleep(0.01)
 
@@ -334,7 +335,7 @@ async def test_a_dialog_ends_with_its_question(place: Place, monkeypatch: pytest
         given = {"1-1": {"action": "accept", "content": {"colour": "red"}}}
         await _ok(client, "provide_task_input", task_ref=ref, responses=given)
         assert (await place.reaches(ref, TaskStatus.COMPLETED)).outcome.value == "red"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while place.dialogs():
                 await asyncio.sleep(0.01)
 
@@ -392,7 +393,7 @@ async def test_dialogs_end_with_the_service(make_raincheck: Callable[..., Rainch
         async with rc.running():
             ref = (await _ok(client, "paint"))["task_ref"]
             call = asyncio.create_task(_ok(client, "resolve_task_status", task_ref=ref, wait_seconds=5))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while not place.dialogs():
                     await asyncio.sleep(0.01)
         await asyncio.gather(call, return_exceptions=True)

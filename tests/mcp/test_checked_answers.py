@@ -16,6 +16,7 @@ from raincheck.mcp.extension import Raincheck
 from raincheck.operations.context import TaskContext
 from raincheck.operations.question_answers import checked_answer
 from raincheck.task import TaskStatus
+from support.waiting import PATIENCE
 
 FORM: dict[str, Any] = {
     "type": "object",
@@ -118,7 +119,7 @@ async def test_no_way_of_answering_passes_the_check(make_raincheck: Callable[...
                 ticket = (await client.call_tool("introduce", {})).structured_content
                 assert ticket is not None
                 ref = ticket["task_ref"]
-                task = await registry.wait(ref, scope="*", seconds=20)
+                task = await registry.wait(ref, scope="*", seconds=PATIENCE)
                 assert task.status is TaskStatus.INPUT_REQUIRED
                 [key] = [each.key for each in task.outstanding]
                 for answer, why in WRONG:
@@ -141,7 +142,7 @@ async def test_no_way_of_answering_passes_the_check(make_raincheck: Callable[...
                 assert (await registry.get(ref, scope="*")).status is TaskStatus.INPUT_REQUIRED
                 good = {key: {"action": "accept", "content": ADA}}
                 await client.call_tool("provide_task_input", {"task_ref": ref, "responses": good})
-                done = await registry.wait(ref, scope="*", seconds=20)
+                done = await registry.wait(ref, scope="*", seconds=PATIENCE)
                 assert done.outcome is not None
                 assert done.outcome.value == {"action": "accept", "content": {**ADA, "colour": "red"}}
 

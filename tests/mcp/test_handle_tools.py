@@ -16,6 +16,7 @@ from raincheck.mcp.extension import Raincheck
 from raincheck.mcp.handle_definitions import HANDLE_TOOLS
 from raincheck.mcp.shortcut import shorten
 from raincheck.operations.context import TaskContext
+from support.waiting import PATIENCE
 
 FULL_TICKET = {
     *("task_ref", "status", "operation_type", "deduplicated", "created_at", "deadline_at", "poll_after_seconds"),
@@ -105,7 +106,7 @@ async def begun(call: Caller) -> str:
     """The task_ref of a report that has told its progress and goes on."""
     ticket = await call.ok("initiate_background_task", operation_type="report", parameters={"quarter": 3})
     ref: str = ticket["task_ref"]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while "progress" not in await call.ok("resolve_task_status", task_ref=ref, wait_seconds=0):
             pass
     return ref

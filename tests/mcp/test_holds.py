@@ -23,6 +23,7 @@ from raincheck.task import TaskStatus
 from support.in_process import port_of
 from support.lab import Lab
 from support.serving import HttpCaller
+from support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ class Stage:
 
 async def _begun(registry: Registry) -> str:
     ref = (await registry.submit("play", {}, scope="a")).task.task_ref
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while (await registry.get(ref, scope="a")).status is not TaskStatus.PROCESSING:
             await asyncio.sleep(0.01)
     return ref
@@ -53,7 +54,7 @@ async def _begun(registry: Registry) -> str:
 
 async def test_a_hold_ends_with_the_task(lab: Lab) -> None:
     stage = Stage(lab)
-    async with lab.service() as service, asyncio.timeout(10):
+    async with lab.service() as service, asyncio.timeout(PATIENCE):
         ref = await _begun(service.registry)
         holding = asyncio.create_task(service.registry.wait(ref, scope="a", seconds=60))
         await stage.steps.put("end")
@@ -62,7 +63,7 @@ async def test_a_hold_ends_with_the_task(lab: Lab) -> None:
 
 async def test_a_hold_ends_with_a_question(lab: Lab) -> None:
     stage = Stage(lab)
-    async with lab.service() as service, asyncio.timeout(10):
+    async with lab.service() as service, asyncio.timeout(PATIENCE):
         ref = await _begun(service.registry)
         holding = asyncio.create_task(service.registry.wait(ref, scope="a", seconds=60))
 
@@ -76,7 +77,7 @@ async def test_a_hold_ends_with_a_question(lab: Lab) -> None:
 
 async def test_a_hold_does_not_end_with_progress(lab: Lab) -> None:
     stage = Stage(lab)
-    async with lab.service() as service, asyncio.timeout(20):
+    async with lab.service() as service, asyncio.timeout(PATIENCE):
         ref = await _begun(service.registry)
         holding = asyncio.create_task(service.registry.wait(ref, scope="a", seconds=60))
         for fraction in (0.1, 0.2):
@@ -97,7 +98,7 @@ async def test_a_hold_does_not_end_with_progress(lab: Lab) -> None:
 
 async def test_a_hold_ends_when_its_time_is_over(lab: Lab) -> None:
     stage = Stage(lab)
-    async with lab.service() as service, asyncio.timeout(10):
+    async with lab.service() as service, asyncio.timeout(PATIENCE):
         ref = await _begun(service.registry)
         began = asyncio.get_running_loop().time()
         assert (await service.registry.wait(ref, scope="a", seconds=0.3)).status is TaskStatus.PROCESSING
@@ -198,19 +199,19 @@ async def test_a_hold_ends_when_its_caller_hangs_up(tmp_path: Path) -> None:
         changes = registry._changes  # pyright: ignore[reportPrivateUsage]
         assert changes is not None
         observers = changes._watches  # pyright: ignore[reportPrivateUsage]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not observers.get(ref):
                 await asyncio.sleep(0.01)
         # The run itself observes its task.
         watching = len(observers[ref])
         holding = asyncio.create_task(caller.status(ref, wait_seconds=25))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not (len(observers.get(ref, ())) > watching and _watchers()):
                 await asyncio.sleep(0.01)
         holding.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await holding
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while len(observers.get(ref, ())) > watching or _watchers():
                 await asyncio.sleep(0.01)
         # The server goes on as if nothing were.
@@ -259,7 +260,7 @@ async def test_a_caller_that_keeps_to_the_interval_is_not_held(tmp_path: Path) -
         _release,
     ):
         created = await caller.request("tools/call", {"name": "play", "arguments": {}}, "play")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             for _ in range(3):
                 await asyncio.sleep(created["pollIntervalMs"] / 1000)
                 await caller.request("tasks/get", {"taskId": created["taskId"]}, created["taskId"])

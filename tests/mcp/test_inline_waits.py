@@ -19,6 +19,7 @@ from raincheck.operations.python import python_operation
 from raincheck.polling import inline_wait
 from raincheck.polling.inline_wait import LONGEST_AUTO_WAIT, InlineWaits, inline_wait_of
 from support.in_process import Peer, over_http
+from support.waiting import PATIENCE
 
 TASKS: dict[str, Any] = {"extensions": {"io.modelcontextprotocol/tasks": {}}}
 
@@ -189,6 +190,6 @@ async def test_a_call_waits_no_longer_than_its_client_was_seen_to_wait(tmp_path:
             return took < 1.9
 
         # The server notices a hang-up soon, not at once.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while not await hurried():
                 pass

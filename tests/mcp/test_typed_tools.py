@@ -18,6 +18,7 @@ from raincheck.errors import ConfigurationError
 from raincheck.mcp.extension import Raincheck
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Policy
+from support.waiting import PATIENCE
 
 MakeRaincheck = Callable[..., Raincheck]
 
@@ -25,7 +26,7 @@ MakeRaincheck = Callable[..., Raincheck]
 async def resolve(client: Client, ticket: dict[str, Any]) -> dict[str, Any]:
     """The task once it has ended or asks something. The SDK's client may wait too short for that at once."""
     arguments = {"task_ref": ticket["task_ref"], "wait_seconds": 10}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             status = (await client.call_tool("resolve_task_status", arguments)).structured_content
             if status["status"] not in ("pending", "processing"):

@@ -11,6 +11,7 @@ import psutil
 from raincheck.operations.context import CallbackAddress, TaskContext
 from raincheck.operations.operation import Operation
 from raincheck.task import Progress
+from support.waiting import PATIENCE
 
 
 class Recorder:
@@ -88,12 +89,12 @@ async def _run(operation: Operation, context: TaskContext, arguments: Mapping[st
 
 async def soon(awaitable: Any) -> Any:
     """Await it for at most 20 s."""
-    return await asyncio.wait_for(awaitable, 20)
+    return await asyncio.wait_for(awaitable, PATIENCE)
 
 
 async def until(condition: Any) -> None:
     """Wait until `condition()` is true, at most 20 s."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.01)
 

@@ -14,6 +14,7 @@ import pytest
 
 from raincheck.elapsed import elapsed
 from raincheck.operations.guardian import Guardian
+from support.waiting import PATIENCE
 
 DEAF = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
 SLEEPS = "import sys, time; print(flush=True); time.sleep(60)"
@@ -44,7 +45,7 @@ def group(guardian: Guardian, program: str = SLEEPS) -> Generator[subprocess.Pop
 
 
 def soon(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -55,8 +56,8 @@ def test_a_group_is_ended_when_its_time_is_over_and_the_guardian_says_so(guardia
         began = elapsed()
         for each in (polite, deaf):
             guardian.allow(each.pid, began + 0.3, 0.2)
-        assert (polite.wait(20), elapsed() - began >= 0.3) == (-signal.SIGTERM, True)
-        assert (deaf.wait(20), elapsed() - began >= 0.5) == (-signal.SIGKILL, True)
+        assert (polite.wait(PATIENCE), elapsed() - began >= 0.3) == (-signal.SIGTERM, True)
+        assert (deaf.wait(PATIENCE), elapsed() - began >= 0.5) == (-signal.SIGKILL, True)
         assert [guardian.ended(each.pid) for each in (polite, deaf, other)] == [True, True, False]
         assert other.poll() is None
     assert not guardian.ended(polite.pid), "its number may be another group's by now"
@@ -78,7 +79,7 @@ def test_a_guardian_that_was_killed_is_replaced_and_knows_what_to_end(guardian: 
         guardian.allow(process.pid, elapsed() + 0.5, 0.1)
         os.kill(first, signal.SIGKILL)
         soon(lambda: guardian.mark() and guardian.pid != first)
-        assert process.wait(20) == -signal.SIGTERM
+        assert process.wait(PATIENCE) == -signal.SIGTERM
         assert guardian.ended(process.pid)
 
 
@@ -97,8 +98,8 @@ def test_what_is_gone_is_not_waited_for_when_the_guarded_process_dies(guardian: 
         assert of_guardian is not None
         assert of_guardian.stdin is not None
         of_guardian.stdin.close()
-        assert [process.wait(20) for process in processes] == [-signal.SIGTERM] * 2
-        assert of_guardian.wait(20) == 0
+        assert [process.wait(PATIENCE) for process in processes] == [-signal.SIGTERM] * 2
+        assert of_guardian.wait(PATIENCE) == 0
 
 
 def test_a_group_that_has_ended_is_not_watched_again_by_a_renewal_that_comes_late(guardian: Guardian) -> None:

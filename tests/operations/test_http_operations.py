@@ -19,6 +19,7 @@ from operations.running import context_for, run, soon, start
 from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed, ResultTooLarge, UpstreamError
 from raincheck.operations.http import HttpExecutor, http_operation
 from raincheck.operations.operation import Operation
+from support.waiting import PATIENCE
 
 TEXT = {"type": "string"}
 
@@ -465,7 +466,7 @@ async def test_an_answer_in_a_charset_that_is_none_of_the_webs_is_refused(charse
     response = answer(body=body, content_type=f"text/plain; charset={charset}")
     async with calling(answering(response), "/", {}) as (operation, _):
         with pytest.raises(UpstreamError, match="charset"):
-            await asyncio.wait_for(run(operation), 20)
+            await asyncio.wait_for(run(operation), PATIENCE)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from raincheck.operations import threads
 from raincheck.operations.context import TaskContext
 from raincheck.operations.python import python_operation
 from raincheck.operations.threads import THREADS, ThreadPool
+from support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -162,6 +163,6 @@ def test_a_hung_thread_does_not_keep_the_interpreter_from_exiting() -> None:
         print("done")
     """
     ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert (ended.stdout, ended.returncode) == ("done\n", 0)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
 import raincheck
+from support.environments import install
 
 ROOT = Path(__file__).parents[2]
 SOURCES = Path(raincheck.__file__).parent
@@ -39,10 +39,8 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
 
 
 def test_the_base_package_works_beside_an_old_sdk_and_says_what_the_server_needs(wheel: Path, tmp_path: Path) -> None:
-    venv.create(tmp_path / "old", with_pip=True, symlinks=True)
+    install(tmp_path / "old", str(wheel), "mcp<2")
     python = tmp_path / "old" / "bin" / "python"
-    install = [str(python), "-m", "pip", "install", "-q", str(wheel), "mcp<2"]
-    subprocess.run(install, check=True, stdin=subprocess.DEVNULL)
     program = (
         "import mcp, raincheck, raincheck.client as client; print(client.TaskPoller.__name__); raincheck.Raincheck"
     )

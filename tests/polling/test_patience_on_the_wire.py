@@ -24,6 +24,7 @@ from raincheck.operations.python import python_operation
 from raincheck.polling.patience_store import KIND
 from raincheck.stores.sqlite import SqliteStore
 from support.serving import HttpCaller, Workplace
+from support.waiting import PATIENCE
 
 LESS = 2.5
 """More than the second after which they hang up, for machines that are busy; less than any hold that knows nothing."""
@@ -68,7 +69,7 @@ async def served(
     async with scene.rc.running():
         serving = asyncio.create_task(scene.web.serve()) if web else None
         if serving is not None:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while not scene.web.started:
                     await asyncio.sleep(0.01)
             scene.port = scene.web.servers[0].sockets[0].getsockname()[1]
@@ -111,7 +112,7 @@ async def stored(tmp_path: Path) -> Note | None:
 
 
 async def until(true: Callable[[], Any]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not true():
             await asyncio.sleep(0.02)
 
@@ -139,7 +140,7 @@ async def test_who_hangs_up_at_one_second_is_held_for_less_from_then_on_and_its_
         assert 0.5 < await held(caller.call("resolve_task_status", {"task_ref": ref})) < LESS
         await caller.close()
         # Another process on the same store knows it too, once it is written down.
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while await stored(tmp_path) is None:
                 await asyncio.sleep(0.1)
         async with served(tmp_path) as other:
@@ -279,7 +280,7 @@ async def test_many_clients_that_leave_leave_nothing(tmp_path: Path) -> None:
         tasks = len(asyncio.all_tasks())
         callers = [Named(scene.port, f"agent-{number}") for number in range(200)]
         await asyncio.gather(*(hang_up_after(1.5, each.status(ref, wait_seconds=25)) for each in callers))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while await scene.watches() > before or _tasks_of_holds():
                 await asyncio.sleep(0.05)
         service = await scene.rc.started()

@@ -17,6 +17,7 @@ from raincheck.polling.known_clients import Client
 from raincheck.polling.patience_store import KIND, PatienceStore
 from raincheck.stores.memory import MemoryStore
 from raincheck.stores.wrapper import StoreWrapper
+from support.waiting import PATIENCE
 
 AGENT = Client("agent", "1")
 
@@ -55,7 +56,7 @@ class Counting(StoreWrapper):
 
 
 async def until(true: Callable[[], Any]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not true():
             await asyncio.sleep(0.01)
 
@@ -201,7 +202,7 @@ async def test_what_other_processes_learned_is_read_again_in_the_background(stor
     assert await reader.seconds(AGENT, "a") is None
     writer.hung_up(AGENT, "a", after_seconds=5.0)
     await writer.stop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while await reader.seconds(AGENT, "a") is None:
             await asyncio.sleep(0.01)
     await reader.stop()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from support.serving import Caller, Process, Refused, RpcError, StdioServer, Workplace
+from support.waiting import PATIENCE
 
 TRANSPORTS = ("stdio", "streamable-http")
 TOML = """
@@ -100,7 +101,7 @@ async def no_trace(place: Workplace) -> bool:
 
 
 async def still_serves(caller: Caller) -> bool:
-    return (await asyncio.wait_for(caller.run("measure", {"text": "abc"}), 10))["result"] == 3
+    return (await asyncio.wait_for(caller.run("measure", {"text": "abc"}), PATIENCE))["result"] == 3
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -111,7 +112,7 @@ async def test_a_wrong_call_gets_a_clear_error_and_leaves_no_task(tmp_path: Path
         for (tool, arguments), code, part in WRONG:
             shown = f"{tool} {str(arguments)[:90]}"
             try:
-                answer = await asyncio.wait_for(caller.call(tool, arguments), 10)
+                answer = await asyncio.wait_for(caller.call(tool, arguments), PATIENCE)
                 wrong.append(f"{shown}: accepted: {answer}")
             except Refused as refused:
                 error = refused.error
@@ -153,7 +154,7 @@ async def test_what_is_no_mcp_at_all_is_a_bad_request_over_http(tmp_path: Path) 
     async def answer(port: int, request: bytes) -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request)
-        line = await asyncio.wait_for(reader.readline(), 5)
+        line = await asyncio.wait_for(reader.readline(), PATIENCE)
         writer.close()
         await writer.wait_closed()
         return line

@@ -14,6 +14,7 @@ import pytest
 from support.history import FUNCTIONS as HISTORY_FUNCTIONS
 from support.history import History
 from support.serving import StdioServer, Workplace
+from support.waiting import PATIENCE
 
 FUNCTIONS = (
     HISTORY_FUNCTIONS
@@ -105,7 +106,7 @@ async def test_an_operation_that_misbehaves_fails_alone(tmp_path: Path, transpor
     async with place.served(transport) as (server, caller):
         healthy = await caller.submit("work", {"seconds": 2.0})
         for name, code, part in cases:
-            settled = await asyncio.wait_for(caller.run(name), 20)
+            settled = await asyncio.wait_for(caller.run(name), PATIENCE)
             error: dict[str, Any] = settled["error"] or {}
             if (settled["status"], error.get("code")) != ("failed", code) or part not in error["message"]:
                 wrong.append(f"{name}: {settled['status']} {error or settled['result']}"[:300])
@@ -122,7 +123,7 @@ async def test_odd_progress_can_be_told_over_every_transport(tmp_path: Path, tra
     place = Workplace(tmp_path, operation("says"), FUNCTIONS)
     async with place.served(transport) as (_, caller):
         ref = (await caller.submit("says", {"message": "x" * 100_000}))["task_ref"]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while (status := await caller.status(ref))["progress"] is None:
                 await asyncio.sleep(0.02)
         assert status["progress"]["message"].startswith("\ufffd xxx")
@@ -154,7 +155,7 @@ async def test_an_operation_that_blocks_the_loop_fails_by_timeout_and_takes_no_o
 async def test_a_thread_that_never_ends_is_settled_by_its_timeout(tmp_path: Path) -> None:
     place = Workplace(tmp_path, operation("hangs", "timeout_seconds = 0.5") + operation("work"), FUNCTIONS)
     async with place.stdio() as server:
-        error = (await asyncio.wait_for(server.run("hangs"), 10))["error"]
+        error = (await asyncio.wait_for(server.run("hangs"), PATIENCE))["error"]
         assert (error["code"], error["details"]["limit"]) == ("timeout", "timeout")
         assert (await server.run("work", {"seconds": 0.0}))["result"] == "worked"
 
@@ -206,7 +207,7 @@ timeout_seconds = 0.5
         hung = (await server.run("hanging"))["error"]
         assert hung["code"] == "timeout"
         assert server.stray == []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while any("sleep 60" in process for process in server.left_behind()):
                 await asyncio.sleep(0.05)
 

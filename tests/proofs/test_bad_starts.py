@@ -17,6 +17,7 @@ import pytest
 
 from support.history import FUNCTIONS, TOML, History
 from support.serving import Caller, Refused, Workplace, calling
+from support.waiting import PATIENCE
 
 FAILED, CONFIGURATION = 1, 2
 
@@ -124,7 +125,7 @@ async def test_a_state_file_whose_tasks_are_damaged_gives_clear_errors(tmp_path:
     async with place.http() as server, calling(server.port) as caller:
         for call in (caller.submit("fail", {"seconds": 0.0}), caller.status("x" * 27)):
             with pytest.raises(Refused) as refused:
-                await asyncio.wait_for(call, 10)
+                await asyncio.wait_for(call, PATIENCE)
             assert "damaged" in refused.value.message
             assert refused.value.error["retryable"] is False
         assert "Traceback" not in server.log
@@ -213,7 +214,7 @@ async def refused_submission(caller: Caller) -> Refused:
     """Submit until the store refuses: what fits into the space that SQLite has already is still taken."""
     for _ in range(200):
         try:
-            await asyncio.wait_for(caller.submit("fail", {"seconds": 0.0}), 20)
+            await asyncio.wait_for(caller.submit("fail", {"seconds": 0.0}), PATIENCE)
         except Refused as refused:
             return refused
     raise AssertionError("a full disk took everything")
@@ -226,7 +227,7 @@ async def test_a_full_disk_refuses_new_tasks_and_loses_no_old_one(tmp_path: Path
         async with place.served(transport) as (server, caller):
             done = await caller.run("fail", {"seconds": 0.0})
             running = (await caller.submit("fail", {"seconds": 1.5}))["task_ref"]
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while running not in History(place.history).runs:
                     await asyncio.sleep(0.02)
             ballast = await fill(place.database.parent)
@@ -236,7 +237,7 @@ async def test_a_full_disk_refuses_new_tasks_and_loses_no_old_one(tmp_path: Path
             # Reading goes on.
             assert await caller.status(done["task_ref"]) == done
             # The running task comes to its end while nothing can be written; its outcome waits.
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while not History(place.history).finished(running):
                     await asyncio.sleep(0.05)
             ballast.unlink()
@@ -276,7 +277,7 @@ async def test_a_limit_on_the_file_is_a_clear_error_and_the_server_goes_on_when_
         assert refused.error["retryable"] is True
         assert await caller.status(done["task_ref"]) == done
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, before)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 try:
                     assert (await caller.run("fail", {"seconds": 0.0}))["status"] == "completed"

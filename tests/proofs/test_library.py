@@ -10,6 +10,7 @@ import pytest
 
 from support.history import FUNCTIONS, History
 from support.serving import StdioServer, Workplace
+from support.waiting import PATIENCE
 
 SCRIPT = """
 import os
@@ -69,7 +70,7 @@ async def test_what_a_killed_server_was_at_arrives_after_its_restart(tmp_path: P
         refs: list[str] = [
             (await server.call(name, {"seconds": 1.5}))["task_ref"] for name in ("report", "payment", "slow_survey")
         ]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while {status["status"] for status in await under_way(server, refs)} != {"processing"}:
                 await asyncio.sleep(0.02)
             while len(History(place.history).runs) < 3:

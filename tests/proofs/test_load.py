@@ -13,6 +13,8 @@ import pytest
 from support.history import FUNCTIONS, TOML, History, figures
 from support.serving import Caller, Workplace, calling
 
+pytestmark = pytest.mark.cold
+
 MIB = 1024 * 1024
 
 ONE_OPERATION = """

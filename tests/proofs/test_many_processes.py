@@ -14,6 +14,7 @@ import pytest
 
 from support.history import FUNCTIONS, TOML, History, figures
 from support.serving import Refused, StdioServer, Workplace, calling
+from support.waiting import PATIENCE
 
 PROCESSES = 10
 TASKS_EACH = 30
@@ -145,7 +146,7 @@ async def test_twenty_callers_racing_with_one_key_get_one_task(tmp_path: Path) -
 
 
 async def runs_of(place: Workplace, count: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while sum(map(len, History(place.history).runs.values())) < count:
             await asyncio.sleep(0.02)
 

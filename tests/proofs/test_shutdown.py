@@ -13,6 +13,7 @@ import pytest
 from support.history import FUNCTIONS as HISTORY_FUNCTIONS
 from support.history import TOML, History
 from support.serving import Process, StdioServer, Workplace
+from support.waiting import PATIENCE
 
 FUNCTIONS = (
     HISTORY_FUNCTIONS
@@ -65,7 +66,7 @@ def tell_to_stop(server: Process, way: str) -> None:
 
 
 async def started(place: Workplace, count: int) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while sum(map(len, History(place.history).runs.values())) < count:
             await asyncio.sleep(0.02)
 
@@ -109,14 +110,14 @@ async def test_no_child_process_is_left_behind(tmp_path: Path, transport: str, w
         for operation in ("command", "deaf", "isolated"):
             await caller.submit(operation)
         await started(place, 1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while sum(any(f"sleep {n}" in each for each in server.left_behind()) for n in (61, 62)) < 2:
                 await asyncio.sleep(0.05)
             while not any("SIG_IGN" in each for each in server.left_behind()):
                 await asyncio.sleep(0.05)
         tell_to_stop(server, way)
         assert await server.exited(20) == 0
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while server.left_behind():
                 await asyncio.sleep(0.05)
         assert "Traceback" not in server.log
@@ -128,11 +129,11 @@ async def test_no_child_process_outlives_a_server_that_was_killed(tmp_path: Path
         for operation in ("command", "deaf", "isolated"):
             await server.submit(operation)
         await started(place, 1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not all(any(what in each for each in server.left_behind()) for what in ("sleep 62", "SIG_IGN")):
                 await asyncio.sleep(0.05)
         await server.kill()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while server.left_behind():
                 await asyncio.sleep(0.05)
 

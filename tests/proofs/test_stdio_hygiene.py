@@ -8,7 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.serving import StdioServer, Workplace
+from support.waiting import PATIENCE
+
+pytestmark = pytest.mark.cold
 
 # A library that prints when it is imported, a task that prints before, while and after the client is served.
 FUNCTIONS = '''
@@ -124,7 +129,7 @@ async def test_tasks_that_wait_for_the_start_and_those_that_drain_miss_the_wire_
             await accepting.submit("goes_on", {"seconds": 0})
     async with place.stdio() as server:
         # They print from the very start, before the first message is there.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while "still here" not in server.log:
                 await asyncio.sleep(0.02)
         await server.request("tools/list", {})

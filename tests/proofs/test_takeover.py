@@ -16,6 +16,7 @@ import pytest
 
 from support.history import FUNCTIONS, History, figures
 from support.serving import StdioServer, Workplace
+from support.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the lease decides")
 
@@ -53,7 +54,7 @@ async def half_done(server: StdioServer) -> dict[str, str]:
     """A task of each kind that the server says to be half done."""
     refs = {name: (await server.submit(name))["task_ref"] for name in KEYS}
     for ref in refs.values():
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while (await server.status(ref))["progress"] is None:
                 await asyncio.sleep(0.02)
     return refs
@@ -168,7 +169,7 @@ async def test_a_command_starts_again_only_when_the_guardian_has_ended_the_first
         await second.request("tools/list", {})
         await first.kill()
         dead = time.monotonic()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while len(ticks(file)) < 2:
                 await asyncio.sleep(0.02)
         assert (await second.status(ref))["status"] == "processing"

@@ -155,6 +155,7 @@ async def test_a_folder_that_is_a_file_stops_the_start_and_one_that_cannot_be_wr
 # Servers
 
 
+@pytest.mark.full
 async def test_redis_keeps_no_blob_without_an_expiry(tmp_path: Path) -> None:
     needed(RedisServer.missing())
     import redis.asyncio
@@ -184,6 +185,7 @@ async def test_notes_of_blobs_expire_with_them() -> None:
     await store.close()
 
 
+@pytest.mark.full
 async def test_a_bucket_that_is_not_there_stops_the_start_and_others_objects_stay(tmp_path: Path) -> None:
     needed(S3Server.missing())
     from raincheck.blob_stores.s3 import S3Blobs
@@ -242,6 +244,7 @@ async def test_a_server_that_is_away_is_told_in_one_line_without_secrets(make: C
     assert isinstance(caught.value, StoreError)
 
 
+@pytest.mark.full
 async def test_postgres_finds_blobs_by_their_key_however_many_there_are(tmp_path: Path) -> None:
     from raincheck.blob_stores.postgres import PostgresBlobs
     from raincheck.stores.postgres import PostgresStore

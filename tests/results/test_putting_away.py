@@ -20,6 +20,7 @@ from raincheck.stores.memory import MemoryStore
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import Task, utc_now
 from support.lab import Body, Lab
+from support.waiting import PATIENCE
 
 BIG = "zeile ä€𝄞\n" * 20_000
 
@@ -44,7 +45,7 @@ def big(lab: Lab, name: str = "big", **policy: Any) -> Body:
 
 async def finished(service: Any, name: str, arguments: Mapping[str, Any] | None = None) -> Task:
     ticket = await service.registry.submit(name, arguments or {}, scope="me")
-    return await service.registry.wait(ticket.task.task_ref, scope="me", seconds=10)
+    return await service.registry.wait(ticket.task.task_ref, scope="me", seconds=PATIENCE)
 
 
 def files(folder: Path) -> list[str]:
@@ -109,10 +110,10 @@ async def test_a_task_that_was_cancelled_in_the_meantime_leaves_no_blob(tmp_path
     big(lab)
     async with lab.service(blobs=Slow(tmp_path / "blobs")) as service:
         ticket = await service.registry.submit("big", {}, scope="me")
-        await asyncio.wait_for(putting.wait(), 5)
+        await asyncio.wait_for(putting.wait(), PATIENCE)
         await service.registry.cancel(ticket.task.task_ref, scope="me")
         cancelled.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while files(tmp_path / "blobs"):
                 await asyncio.sleep(0.01)
 
@@ -141,7 +142,7 @@ async def test_the_sweeper_purges_blobs(tmp_path: Path) -> None:
     await results.put_away(Outcome(value=BIG), task, lab.operations["big"].policy)
     assert len(files(tmp_path / "blobs")) == 1
     async with lab.service(blobs=blobs):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while files(tmp_path / "blobs"):
                 await asyncio.sleep(0.01)
 
@@ -220,7 +221,7 @@ async def test_a_kill_between_blob_and_settling_leaves_nothing_readable_and_an_o
     lab, blobs = Lab(tmp_path / "tasks.db"), FileBlobs(tmp_path / "blobs")
     big(lab)
     async with lab.service(blobs=blobs) as service:
-        task = await service.registry.wait(task_ref, scope="me", seconds=10)
+        task = await service.registry.wait(task_ref, scope="me", seconds=PATIENCE)
         assert task.outcome is not None
         assert task.outcome.error is not None
         assert task.outcome.error.code == "worker_lost"

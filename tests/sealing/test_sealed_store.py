@@ -25,6 +25,7 @@ from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import InputRequest, Outcome, Progress, TaskError, inflight_key
 from raincheck.transitions import AskInput, ProvideInput, ReportProgress, SaveCheckpoint, transition
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 OLD, NEW = b"o" * KEY_BYTES, b"n" * KEY_BYTES
 WORD = "s3cr3t-payload"
@@ -234,16 +235,16 @@ async def test_a_service_on_a_sealed_store_runs_asks_and_tells_as_on_any(path: P
         answer = await context.elicit("Which?", {"type": "object"})
         return {"quarter": arguments["quarter"], "answer": answer["content"], "word": WORD}
 
-    async with lab.service(store=sealed(path, NEW)) as service, asyncio.timeout(10):
+    async with lab.service(store=sealed(path, NEW)) as service, asyncio.timeout(PATIENCE):
         registry = service.registry
         ref = (await registry.submit("report", {"quarter": "Q3"}, scope="ada")).task.task_ref
         assert (await registry.submit("report", {"quarter": "Q3"}, scope="ada")).deduplicated
-        asking = await registry.wait(ref, scope="ada", seconds=10)
+        asking = await registry.wait(ref, scope="ada", seconds=PATIENCE)
         (question,) = asking.outstanding
         assert question.params["message"] == "Which?"
         given = {question.key: {"action": "accept", "content": {"n": 1}}}
         await registry.provide_input(ref, given, scope="ada")
-        task = await registry.wait(ref, scope="ada", seconds=10)
+        task = await registry.wait(ref, scope="ada", seconds=PATIENCE)
         assert task.outcome == Outcome(value={"quarter": "Q3", "answer": {"n": 1}, "word": WORD})
         # Whoever forgot the key in the settings is stopped at the start.
         with pytest.raises(StoreUnusable, match=key_id(NEW)):

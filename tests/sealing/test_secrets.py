@@ -34,6 +34,7 @@ from raincheck.status import status_of
 from raincheck.task import Outcome, Task, TaskError
 from raincheck.webhooks.message import message_of
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 KEY = "sk-live-0123456789"
 PASSWORD = "correct-horse-battery"
@@ -129,9 +130,9 @@ async def registry(tmp_path: Path) -> AsyncGenerator[Registry]:
 
 
 async def ended(registry: Registry, arguments: Mapping[str, Any]) -> Task:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         ref = (await registry.submit("log_in", arguments, scope="ada")).task.task_ref
-        return await registry.wait(ref, scope="ada", seconds=10)
+        return await registry.wait(ref, scope="ada", seconds=PATIENCE)
 
 
 async def test_the_operation_gets_its_secret_and_the_caller_the_result(registry: Registry) -> None:
@@ -181,11 +182,11 @@ async def test_a_secret_that_comes_by_a_callback_is_hidden_too(tmp_path: Path) -
         await tokens.put(await context.callback_token())
         await context.wait_outside()
 
-    async with lab.service() as service, asyncio.timeout(10):
+    async with lab.service() as service, asyncio.timeout(PATIENCE):
         ref = (await service.registry.submit("sign_up", {}, scope="ada")).task.task_ref
         ended = await service.callbacks.settle(await tokens.get(), Outcome(value={"password": PASSWORD}))
         assert ended == "taken"
-        task = await service.registry.wait(ref, scope="ada", seconds=10)
+        task = await service.registry.wait(ref, scope="ada", seconds=PATIENCE)
     assert task.outcome is not None
     assert task.outcome.value == {"password": PASSWORD}
     assert PASSWORD not in json.dumps([task_json(task), message_of(task)])

@@ -25,6 +25,7 @@ from raincheck.transitions import AskInput, ProvideInput, ReportProgress, SaveCh
 from support.lab import Lab
 from support.servers.postgres import PostgresServer
 from support.servers.server import needed
+from support.waiting import PATIENCE
 
 SEALER = Sealer([b"k" * KEY_BYTES])
 QUESTION = InputRequest(key="1-1", method="elicitation/create", params={"message": "Pay?"})
@@ -221,7 +222,7 @@ async def test_a_running_service_runs_nothing_that_was_put_there(tmp_path: Path,
         await ran.put(arguments)
         return "done"
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         store = SealedStore(plain(), SEALER)
         await store.open()
         forged, good = new_task(arguments={"pay": "ada"}), new_task(arguments={"pay": "bob"}, created_at=after(1))
@@ -231,7 +232,7 @@ async def test_a_running_service_runs_nothing_that_was_put_there(tmp_path: Path,
         await store.close()
         sql("UPDATE task SET arguments = ? WHERE task_ref = ?", '{"pay":"mallory"}', forged.task_ref)
         async with lab.service(store=SealedStore(plain(), SEALER)) as service:
-            task = await service.registry.wait(good.task_ref, scope="ada", seconds=10)
+            task = await service.registry.wait(good.task_ref, scope="ada", seconds=PATIENCE)
             assert task.outcome == Outcome(value="done")
             with pytest.raises(CannotOpen):
                 await service.registry.get(forged.task_ref, scope="ada")

@@ -17,6 +17,7 @@ from mcp.server.mcpserver import MCPServer
 from spec.operations import make_server
 
 from support.serving import Workplace
+from support.waiting import PATIENCE
 
 __all__ = [
     "SCRIPT",
@@ -67,7 +68,7 @@ class Channel:
 
     async def next(self) -> Message:
         """The next of `incoming`."""
-        return await asyncio.wait_for(self.incoming.get(), 5)
+        return await asyncio.wait_for(self.incoming.get(), PATIENCE)
 
 
 class HttpChannel(Channel):
@@ -78,7 +79,7 @@ class HttpChannel(Channel):
     def __init__(self, url: str, token: str | None = None) -> None:
         super().__init__()
         self._url = url
-        self._http = httpx2.AsyncClient(timeout=20, trust_env=False)
+        self._http = httpx2.AsyncClient(timeout=PATIENCE, trust_env=False)
         self._own = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
         if token is not None:
             self._own["authorization"] = f"Bearer {token}"
@@ -123,7 +124,7 @@ class StdioChannel(Channel):
     async def exchange(self, message: Message, headers: Mapping[str, str] | None = None) -> Answer:
         answer = self._waiting[message["id"]] = asyncio.get_running_loop().create_future()
         await self.tell(message)
-        return Answer(200, {}, await asyncio.wait_for(answer, 20))
+        return Answer(200, {}, await asyncio.wait_for(answer, PATIENCE))
 
     async def tell(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
         assert self._process.stdin is not None
@@ -160,7 +161,7 @@ async def hosting(server: MCPServer[Any]) -> AsyncGenerator[str]:
     web.capture_signals = contextlib.nullcontext  # pyright: ignore[reportAttributeAccessIssue]
     serving = asyncio.create_task(web.serve())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not web.started:
                 assert not serving.done(), "the server did not start"
                 await asyncio.sleep(0.01)
@@ -200,7 +201,7 @@ async def http_process(store: Path) -> AsyncGenerator[str]:
     log = store.with_suffix(".log")
     async with _process(log, str(SCRIPT), "http", str(store)) as process:
         assert process.stdout is not None
-        url = (await asyncio.wait_for(process.stdout.readline(), 30)).decode().strip()
+        url = (await asyncio.wait_for(process.stdout.readline(), PATIENCE)).decode().strip()
         assert url, log.read_text()[-3000:]
         yield url
 

@@ -11,6 +11,8 @@ from typing import Any
 from spec.channels import Answer, Channel, Message
 from spec.shapes import check_answer
 
+from support.waiting import PATIENCE
+
 __all__ = ["ELICITS", "EXTENSION", "NOTHING", "TASKS", "Legacy", "Modern", "RpcError", "answer"]
 
 EXTENSION = "io.modelcontextprotocol/tasks"
@@ -104,7 +106,7 @@ class Modern:
         """The task as it is."""
         return await self.send("tasks/get", {"taskId": task_id})
 
-    async def reaches(self, task_id: str, *statuses: str, seconds: float = 10.0) -> dict[str, Any]:
+    async def reaches(self, task_id: str, *statuses: str, seconds: float = PATIENCE) -> dict[str, Any]:
         """The task once it has one of these statuses, any terminal one if none is named."""
         wanted = statuses or _TERMINAL
         async with asyncio.timeout(seconds):
@@ -228,7 +230,7 @@ class Legacy:
 
     async def reaches(self, task_id: str, *statuses: str) -> dict[str, Any]:
         """The task once it has one of these statuses."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while (task := await self.send("tasks/get", {"taskId": task_id}))["status"] not in statuses:
                 await asyncio.sleep(0.02)
         return task

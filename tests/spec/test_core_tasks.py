@@ -13,6 +13,8 @@ import pytest
 from spec.channels import Channel, hosted, http, stdio_process
 from spec.peers import Legacy, RpcError, answer
 
+from support.waiting import PATIENCE
+
 Release = Callable[[str], None]
 RELATED = "io.modelcontextprotocol/related-task"
 
@@ -60,7 +62,7 @@ async def test_get_tells_the_task_and_result_waits_for_exactly_what_the_call_wou
     assert (await legacy.send("tasks/get", {"taskId": task_id}))["status"] == "working"
     assert not waiting.done()
     release("go")
-    result = await asyncio.wait_for(waiting, 10)
+    result = await asyncio.wait_for(waiting, PATIENCE)
     assert result["structuredContent"] == {"held": "go"}
     assert result["_meta"][RELATED] == {"taskId": task_id}
     assert (await legacy.send("tasks/get", {"taskId": task_id}))["status"] == "completed"
@@ -92,7 +94,7 @@ async def test_cancel_answers_with_the_cancelled_task_and_refuses_a_settled_one(
     cancelled = await legacy.send("tasks/cancel", {"taskId": task_id})
     assert (cancelled["taskId"], cancelled["status"]) == (task_id, "cancelled")
     with pytest.raises(RpcError):
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, PATIENCE)
     for settled in (task_id, await legacy.start("auto")):
         await legacy.reaches(settled, "cancelled", "completed")
         with pytest.raises(RpcError) as refused:
@@ -173,7 +175,7 @@ async def test_what_a_task_asks_goes_out_on_the_open_result_stream(legacy: Legac
         assert request["method"] == method
         assert request["params"]["_meta"][RELATED] == {"taskId": task_id}
         await legacy.respond(request, each)
-    result = await asyncio.wait_for(waiting, 10)
+    result = await asyncio.wait_for(waiting, PATIENCE)
     expected: dict[str, Any] = {"names": [{"name": "Ada"}, {"name": "Lovelace"}], "attempt": 1}
     assert result["structuredContent"] == ({"said": "Hello."} if tool == "sampled" else expected)
     assert result["_meta"][RELATED] == {"taskId": task_id}
@@ -187,7 +189,7 @@ async def test_a_client_that_refuses_a_question_leaves_it_open_for_another(legac
     error = {"code": -32601, "message": "no"}
     await legacy.refuse(request, error)
     with pytest.raises(RpcError):
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, PATIENCE)
     assert (await legacy.send("tasks/get", {"taskId": task_id}))["status"] == "input_required"
 
 
@@ -200,7 +202,7 @@ async def test_a_client_that_cannot_be_asked_is_not_and_the_handle_tools_answer(
     ((key, _),) = status["input_requests"].items()
     said = {"role": "assistant", "model": "m", "content": {"type": "text", "text": "Hello."}}
     await legacy.call("provide_task_input", {"task_ref": task_id, "responses": {key: said}})
-    assert (await asyncio.wait_for(waiting, 10))["structuredContent"] == {"said": "Hello."}
+    assert (await asyncio.wait_for(waiting, PATIENCE))["structuredContent"] == {"said": "Hello."}
     assert channel.incoming.empty()
 
 
@@ -243,7 +245,7 @@ async def test_a_killed_server_comes_back_and_the_flow_goes_on(store: Path, rele
         assert (await legacy.send("tasks/get", {"taskId": task_id}))["status"] == "working"
         waiting = asyncio.create_task(legacy.send("tasks/result", {"taskId": task_id}))
         release("go")
-        result = await asyncio.wait_for(waiting, 15)
+        result = await asyncio.wait_for(waiting, PATIENCE)
     async with stdio_process(store) as channel:
         legacy = await Legacy(channel).connect()
         assert await legacy.send("tasks/result", {"taskId": task_id}) == result
@@ -280,7 +282,7 @@ async def test_a_question_that_another_surface_answers_is_not_waited_for(legacy:
     ((key, _),) = status["input_requests"].items()
     said = {"role": "assistant", "model": "m", "content": {"type": "text", "text": "Hello."}}
     await legacy.call("provide_task_input", {"task_ref": task_id, "responses": {key: said}})
-    assert (await asyncio.wait_for(waiting, 10))["structuredContent"] == {"said": "Hello."}
+    assert (await asyncio.wait_for(waiting, PATIENCE))["structuredContent"] == {"said": "Hello."}
 
 
 @pytest.mark.requirement("B3", "B5")
@@ -290,7 +292,7 @@ async def test_a_cancel_ends_a_result_whose_question_is_open(legacy: Legacy) -> 
     await legacy.channel.next()
     await legacy.send("tasks/cancel", {"taskId": task_id})
     with pytest.raises(RpcError):
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, PATIENCE)
 
 
 async def test_a_call_that_waits_for_its_result_asks_the_client_itself(legacy: Legacy) -> None:
@@ -298,4 +300,4 @@ async def test_a_call_that_waits_for_its_result_asks_the_client_itself(legacy: L
     request = await legacy.channel.next()
     assert request["method"] == "elicitation/create"
     await legacy.respond(request, answer("Ada"))
-    assert (await asyncio.wait_for(waiting, 10))["structuredContent"] == {"hello": {"name": "Ada"}}
+    assert (await asyncio.wait_for(waiting, PATIENCE))["structuredContent"] == {"hello": {"name": "Ada"}}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from spec.channels import SCRIPT, hosted
 
-from support.environments import python_environment
+from support.environments import SDK_1, python_environment
 
 PROGRAM = """
 import asyncio, contextlib, json, pathlib, sys
@@ -83,7 +83,7 @@ asyncio.run(main())
 async def test_the_experimental_client_of_the_sdk_1_runs_asks_cancels_and_lists(
     transport: str, store: Path, tmp_path: Path
 ) -> None:
-    old_python = await asyncio.to_thread(python_environment, "mcp-1", "mcp>=1.27,<2")
+    old_python = await asyncio.to_thread(python_environment, "mcp1", SDK_1)
     program = tmp_path / "old_client.py"
     program.write_text(PROGRAM)
     async with AsyncExitStack() as stack:

@@ -12,6 +12,8 @@ import pytest
 from spec.channels import Channel, hosted, http, stdio_process
 from spec.peers import EXTENSION, NOTHING, TASKS, Legacy, Modern, RpcError
 
+from support.waiting import PATIENCE
+
 Release = Callable[[str], None]
 REQUIRED: dict[str, Any] = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
 
@@ -149,7 +151,7 @@ async def test_get_gives_the_whole_task_in_every_status(modern: Modern, release:
     assert done["result"]["content"][0]["type"] == "text"
     asking = await modern.start("ask_two")
     task = await modern.reaches(asking, "input_required")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while len(task["inputRequests"]) < 2:
             task = await modern.get(asking)
     assert {request["method"] for request in task["inputRequests"].values()} == {"elicitation/create"}
@@ -224,7 +226,7 @@ async def test_last_updated_is_the_time_of_the_last_change_and_not_of_the_asking
     modern: Modern, release: Release
 ) -> None:
     task_id = await modern.start("steps", {"name": "go"})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while "statusMessage" not in (task := await modern.get(task_id)):
             await asyncio.sleep(0.02)
     assert task["statusMessage"] == "25%: begun"
@@ -240,7 +242,7 @@ async def test_last_updated_is_the_time_of_the_last_change_and_not_of_the_asking
 async def test_an_expired_task_is_unknown_in_the_same_words(modern: Modern) -> None:
     errors: list[dict[str, Any]] = []
     brief = await modern.start("brief")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not errors:
             try:
                 await modern.get(brief)

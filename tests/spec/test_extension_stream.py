@@ -10,6 +10,8 @@ import pytest
 from spec.channels import hosted, http, http_process
 from spec.peers import Modern, answer
 
+from support.waiting import PATIENCE
+
 Release = Callable[[str], None]
 
 
@@ -25,7 +27,7 @@ async def test_a_stream_acknowledges_the_ids_it_honours_and_gives_each_task_whol
         assert first["params"]["status"] == "working"
         release("go")
         done = await stream.reaches(task_id, "completed")
-        ended = await asyncio.wait_for(stream.ended, 5)
+        ended = await asyncio.wait_for(stream.ended, PATIENCE)
     assert ended.message["result"]["resultType"] == "complete"
     got = await modern.get(task_id)
     assert {key: value for key, value in done.items() if key != "_meta"} == {
@@ -62,7 +64,7 @@ async def test_one_stream_serves_many_tasks_and_a_settled_one_is_told_at_once(mo
             params = (await stream.next())["params"]
             if params["status"] == "completed":
                 seen.add(params["taskId"])
-        await asyncio.wait_for(stream.ended, 5)
+        await asyncio.wait_for(stream.ended, PATIENCE)
 
 
 @pytest.mark.requirement("A19")

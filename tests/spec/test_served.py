@@ -12,6 +12,7 @@ from spec.channels import Channel, http, served_on_stdio
 from spec.peers import Legacy, Modern, answer
 
 from support.serving import Workplace
+from support.waiting import PATIENCE
 
 TOML = """
 [operations.ask]
@@ -47,7 +48,7 @@ async def test_a_core_task_asks_on_the_open_result_stream(channel: Channel) -> N
     request = await channel.next()
     assert request["method"] == "elicitation/create"
     await legacy.respond(request, answer("Ada"))
-    assert (await asyncio.wait_for(waiting, 10))["structuredContent"] == answer("Ada")
+    assert (await asyncio.wait_for(waiting, PATIENCE))["structuredContent"] == answer("Ada")
 
 
 @pytest.mark.requirement("A9", "A19")

@@ -9,6 +9,8 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from support.waiting import PATIENCE
+
 __all__ = ["Child", "child"]
 
 _TESTS = Path(__file__).parent.parent
@@ -44,7 +46,7 @@ class Child:
         """All it says until it ends, which it must do well."""
         assert self.process.stdout is not None
         lines = self.process.stdout.read().split("\n")[:-1]
-        assert self.process.wait(10) == 0
+        assert self.process.wait(PATIENCE) == 0
         return lines
 
     def kill(self) -> list[str]:
@@ -52,7 +54,7 @@ class Child:
         assert self.process.stdout is not None
         self.process.kill()
         lines = self.process.stdout.read().split("\n")[:-1]
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
         return lines
 
 

@@ -67,7 +67,9 @@ def _redis(folder: Path) -> TaskStore:
     return RedisStore(server_of(RedisServer).url, key_prefix=f"{name_of(folder)}:", timeout_seconds=1.0)
 
 
-@pytest.mark.parametrize("make", [_sqlite, _postgres, _redis])
+@pytest.mark.parametrize(
+    "make", [_sqlite, pytest.param(_postgres, marks=pytest.mark.full), pytest.param(_redis, marks=pytest.mark.full)]
+)
 async def test_a_store_goes_on_after_its_process_was_out_of_descriptors(
     make: Callable[[Path], TaskStore], tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ from raincheck.task import InputRequest, Outcome, Progress, Task, inflight_key
 from raincheck.transitions import AskInput, Claim, ReportProgress, transition
 from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
 from support.servers.server import free_port, needed
+from support.waiting import PATIENCE
 
 SECONDS = 2.0
 """The stores' timeout in these tests."""
@@ -490,7 +491,7 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_frozen_in_mid_loa
 
     callers = [asyncio.create_task(caller()) for _ in range(20)]
     for _ in range(2):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await enough.wait()
         server.freeze()
         async with asyncio.timeout(SECONDS + 5):
@@ -498,7 +499,7 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_frozen_in_mid_loa
                 await asyncio.sleep(0.01)
         server.thaw()
         enough.clear()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await enough.wait()
     stopping.set()
     await asyncio.gather(*callers)

@@ -22,6 +22,7 @@ from raincheck.stores.dynamodb_items import count_key, count_shard
 from raincheck.stores.moments import to_micros
 from raincheck.task import Outcome, Progress, Task, TaskStatus
 from raincheck.transitions import Cancel, Claim, Release, ReportProgress, SaveCheckpoint, Settle, transition
+from support.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("_no_leaked_task")
 
@@ -183,7 +184,7 @@ async def test_nothing_is_overlooked_while_others_insert_and_claim_without_room(
             await stored(store, scope=scope)
             await apply(store, task, CLAIM, Release(fence=1), CLAIM)
 
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         for store in stores[1:]:
             for scope in ("ada", "bob"):
                 group.create_task(come_and_go(store, scope))

@@ -23,6 +23,7 @@ from support.proxy import TcpProxy
 from support.servers.postgres import PostgresServer
 from support.servers.redis import RedisServer
 from support.servers.server import Server, needed
+from support.waiting import PATIENCE
 
 # What the store may take, and what a lost answer takes to be given up.
 SECONDS = 1.0
@@ -74,7 +75,7 @@ class Place:
 
     async def lost(self) -> None:
         """Wait until an answer was."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while not self.proxy.loses_answers:
                 await asyncio.sleep(0.01)
 
@@ -89,7 +90,7 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path, _no_leaked_task:
 
 
 async def settled(service: Service, ref: str) -> Task:
-    return await service.registry.wait(ref, scope="a", seconds=20)
+    return await service.registry.wait(ref, scope="a", seconds=PATIENCE)
 
 
 async def test_a_write_whose_answer_is_lost_says_that_it_may_be_done_and_one_that_was_not_sent_that_it_is_not(
@@ -123,7 +124,7 @@ async def test_a_call_without_a_key_whose_answer_is_lost_is_cancelled_when_the_s
     with pytest.raises(StoreUnavailable, match=r"may have been accepted all the same; .* Call again, best with"):
         await service.registry.submit("work", {}, scope="a")
     place.proxy.heal()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not (found := await (await place.store(direct=True)).list(statuses=[TaskStatus.CANCELLED])):
             await asyncio.sleep(0.1)
     assert len(found) == 1
@@ -154,7 +155,7 @@ async def test_a_task_whose_claim_or_end_was_written_unheard_runs_once_and_keeps
     task = await settled(service, ref)
     assert (task.status, task.attempt, place.started) == (TaskStatus.COMPLETED, 1, [ref])
     # The worker has seen to its end by then, and removed nothing.
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while service.running:
             await asyncio.sleep(0.02)
     assert await service.results.of(task).read() == b"x" * 5000

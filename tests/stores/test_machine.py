@@ -43,6 +43,7 @@ from raincheck.transitions import (
     Settle,
     transition,
 )
+from support.waiting import PATIENCE
 
 _T = TypeVar("_T")
 
@@ -80,7 +81,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def run(self, action: Awaitable[_T]) -> _T:
         async def bounded() -> _T:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 return await action
 
         return self.runner.run(bounded())

@@ -18,6 +18,7 @@ from raincheck.stores.postgres import PostgresStore
 from raincheck.task import Task, TaskStatus
 from support.servers.postgres import PostgresServer
 from support.servers.server import needed
+from support.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +81,12 @@ async def test_nothing_acknowledged_is_lost_when_the_server_goes_and_comes_back_
 
     callers = [asyncio.create_task(caller()) for _ in range(30)]
     for _ in range(2):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await enough.wait()
         enough.clear()
         await asyncio.to_thread(getattr(running, end))
         await asyncio.to_thread(running.start)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await enough.wait()
     stopping.set()
     await asyncio.gather(*callers)
@@ -140,14 +141,14 @@ async def test_listeners_are_told_to_look_when_the_server_is_back_and_now_and_th
 ) -> None:
     heard: asyncio.Queue[object] = asyncio.Queue()
     end = store.subscribe(heard.put_nowait)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert await heard.get() is None
         assert await heard.get() is None
     await asyncio.to_thread(running.stop_at_once)
     await asyncio.to_thread(running.start)
     other = PostgresStore(running.url)
     await other.open()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         ref = ""
         while ref != (told := await heard.get()):
             # Each look is answered by a new task, until one of them is heard of by its name.

@@ -18,6 +18,7 @@ from raincheck.stores.postgres import PostgresStore
 from raincheck.task import TaskStatus, inflight_key
 from support.servers.postgres import PostgresServer
 from support.servers.server import needed
+from support.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -135,11 +136,11 @@ async def test_listeners_hear_of_another_process(store: PostgresStore, url: str)
     heard: asyncio.Queue[object] = asyncio.Queue()
     end = store.subscribe(heard.put_nowait)
     with child("insert_one", url, program="postgres_children.py") as other:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await heard.get() is None
         other.go()
         ref = other.rest()[0]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while await heard.get() != ref:
                 pass
     end()

@@ -33,6 +33,7 @@ from raincheck.task import Task
 from raincheck.tls import Tls
 from support.servers.postgres import PostgresServer
 from support.servers.server import free_port, needed
+from support.waiting import PATIENCE
 
 LATEST = packaged_migrations()[-1].version
 
@@ -409,7 +410,7 @@ async def test_a_server_is_spoken_to_privately_once_it_has_proved_who_it_is(
 
 async def _opened(store: PostgresStore) -> None:
     """Open it as soon as the server has read its new settings."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while True:
             try:
                 return await store.open()

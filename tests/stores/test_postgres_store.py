@@ -25,6 +25,7 @@ from raincheck.task import InputRequest, Progress, Task, TaskStatus
 from raincheck.transitions import AskInput, Claim, ProvideInput, ReportProgress, SaveCheckpoint, transition
 from support.servers.postgres import PgBouncer, PostgresServer
 from support.servers.server import needed
+from support.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ async def test_listeners_elsewhere_hear_of_strange_and_of_many_refs(store: Postg
     await other.open()
     heard: asyncio.Queue[object] = asyncio.Queue()
     end = other.subscribe(heard.put_nowait)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert await heard.get() is None
         await stored(store, task_ref="a b \x00")
         assert await heard.get() is None
@@ -108,7 +109,7 @@ async def test_listeners_elsewhere_hear_of_strange_and_of_many_refs(store: Postg
     # Its own changes it hears as tasks, and not again: also when everybody else has been told.
     elsewhere: asyncio.Queue[object] = asyncio.Queue()
     end_elsewhere = store.subscribe(elsewhere.put_nowait)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert await elsewhere.get() is None
         own = await stored(other)
         while await elsewhere.get() != own.task_ref:
@@ -341,7 +342,7 @@ async def test_through_a_pooler_everything_is_answered_right_and_listeners_look(
     assert len(await stores[1].list(limit=100)) == 60
     assert await stores[0].versions([task.task_ref for task in tasks]) == {task.task_ref: 3 for task in tasks}
     changed.clear()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await changed.wait()
     end()
     for each in stores:

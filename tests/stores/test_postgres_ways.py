@@ -19,6 +19,7 @@ from raincheck.task import Task, TaskStatus
 from support.proxy import TcpProxy
 from support.servers.postgres import PostgresServer
 from support.servers.server import needed
+from support.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +184,7 @@ async def test_what_others_changed_since_the_answer_was_lost_is_not_guessed_at(
         await asyncio.to_thread(until, 1)
         way.cut()
     # The server has written the claim by now or soon will; the other store goes on from there.
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not await store.replace(settled(claimed(task))):
             await asyncio.sleep(0.01)
     way.heal()

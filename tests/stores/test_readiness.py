@@ -15,6 +15,7 @@ from raincheck import service as services
 from raincheck.service import Service
 from support.lab import Lab
 from support.servers.redis import RedisServer
+from support.waiting import PATIENCE
 
 NOT_AVAILABLE = "the task store is not available"
 
@@ -37,7 +38,7 @@ def _asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[rep
 
 
 async def becomes(service: Service, wanted: str | None) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while await service.unready(5.0) != wanted:
             await asyncio.sleep(0.05)
 

@@ -14,6 +14,7 @@ from stores.records import after, apply, cancelled, claimed, new_task, stored
 from raincheck.store import Cursor, TaskStore, TaskSummary
 from raincheck.task import Outcome, Progress, Task, TaskError, TaskStatus
 from raincheck.transitions import Claim, Release, ReportProgress, Settle
+from support.waiting import PATIENCE
 
 
 def _refs(tasks: Collection[Task | TaskSummary]) -> list[str]:
@@ -201,7 +202,7 @@ async def test_a_change_is_told_when_it_can_be_read(store: TaskStore) -> None:
     end = store.subscribe(lambda change: seen.put_nowait(change.task_ref) if isinstance(change, Task) else None)
     task = new_task()
     insert = asyncio.ensure_future(store.insert(task))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert await seen.get() == task.task_ref
     assert await store.get(task.task_ref) == task
     await insert
@@ -259,7 +260,7 @@ async def test_two_stores_on_one_place_see_and_hear_each_other(
     changed.clear()
     assert (await store.insert(task)).created
     assert await other.get(task.task_ref) == task
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await changed.wait()
     end()
     assert (await other.insert(new_task(idempotency_key="k"))).task == task

@@ -19,6 +19,7 @@ from raincheck.task import Progress, Task
 from raincheck.transitions import Cancel, Claim, ReportProgress, transition
 from support.proxy import Listener
 from support.servers.redis import RedisServer
+from support.waiting import PATIENCE
 
 
 class Answerless(Listener):
@@ -112,7 +113,7 @@ async def test_a_write_is_known_for_its_own_although_others_wrote_since(
 
     cancelling = asyncio.create_task(cancel_at_once())
     end = other.subscribe(lambda change: told.set() if change == task.task_ref else None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         # So that the message of the claim is heard.
         while not await _subscribers(redis_server):
             await asyncio.sleep(0.01)

@@ -20,6 +20,7 @@ from raincheck.transitions import Settle, transition
 from support.proxy import TcpProxy
 from support.servers.redis import RedisServer
 from support.servers.server import needed
+from support.waiting import PATIENCE
 
 _NOTE = Note(kind="webhook", key="k", value=1)
 
@@ -66,7 +67,7 @@ async def test_a_frozen_server_is_an_error_in_time_and_does_later_nothing_that_w
     await _refused_in_time(store, 0.5, task)
     await _refused_in_time(store, 0.5, task)
     redis_server.thaw()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while True:
             with contextlib.suppress(StoreUnavailable):
                 await store.get(task.task_ref)
@@ -91,7 +92,7 @@ async def test_a_black_hole_is_an_error_in_time_and_its_end_the_end_of_it(
         proxy.black_hole()
         await _refused_in_time(store, 0.5, task)
         proxy.heal()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 with contextlib.suppress(StoreUnavailable):
                     assert await store.get(task.task_ref) == task
@@ -124,7 +125,7 @@ async def test_listeners_are_told_to_look_after_a_lost_connection(
         await other.open()
         heard: asyncio.Queue[object] = asyncio.Queue()
         end = store.subscribe(heard.put_nowait)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await heard.get() is None
             proxy.reset()
             assert await heard.get() is None
@@ -143,7 +144,7 @@ async def test_a_refused_write_does_not_silence_those_it_was_sent_with(
     taken = await stored(store, idempotency_key="k")
     heard: asyncio.Queue[object] = asyncio.Queue()
     end = other.subscribe(heard.put_nowait)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert await heard.get() is None
         for refused in (lambda: store.insert(new_task(idempotency_key="k")), lambda: store.replace(taken)):
             task = new_task()
@@ -178,7 +179,7 @@ async def test_listeners_are_told_to_look_now_and_then_in_any_case(
     await store.open()
     heard: asyncio.Queue[object] = asyncio.Queue()
     end = store.subscribe(heard.put_nowait)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert [await heard.get() for _ in range(4)] == [None] * 4
     end()
 
@@ -196,7 +197,7 @@ async def test_callers_that_give_up_harm_nobody_while_the_server_is_frozen(
     for call in calls[:20]:
         call.cancel()
     redis_server.thaw()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         answers = await asyncio.gather(*calls[20:])
     assert answers == [None] * 20
     assert await store.get(task.task_ref) == task

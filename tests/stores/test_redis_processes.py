@@ -20,6 +20,7 @@ from raincheck.stores.redis import RedisStore
 from raincheck.task import Task, TaskStatus
 from raincheck.transitions import Claim
 from support.servers.redis import RedisServer
+from support.waiting import PATIENCE
 
 _PROGRAM = "redis_children.py"
 
@@ -105,7 +106,7 @@ async def test_after_kill_9_of_the_server_each_task_is_settled_with_its_note_or_
 
     callers = [asyncio.create_task(caller()) for _ in range(30)]
     for _ in range(2):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await enough.wait()
         enough.clear()
         await asyncio.to_thread(redis_server.kill)
@@ -121,11 +122,11 @@ async def test_listeners_hear_of_another_process(store: RedisStore, redis_server
     heard: asyncio.Queue[object] = asyncio.Queue()
     end = store.subscribe(heard.put_nowait)
     with child("insert_one", redis_server.url, program=_PROGRAM) as other:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await heard.get() is None
         other.go()
         ref = other.rest()[0]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while await heard.get() != ref:
                 pass
     end()
@@ -162,12 +163,12 @@ async def test_nothing_acknowledged_is_lost_when_the_server_goes_and_comes_back_
 
     callers = [asyncio.create_task(caller()) for _ in range(30)]
     for _ in range(2):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await enough.wait()
         enough.clear()
         await asyncio.to_thread(redis_server.stop if orderly else redis_server.kill)
         await asyncio.to_thread(redis_server.start)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await enough.wait()
     stopping.set()
     await asyncio.gather(*callers)

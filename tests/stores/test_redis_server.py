@@ -29,6 +29,7 @@ from raincheck.task import Outcome, Progress, TaskStatus, inflight_key
 from raincheck.transitions import Cancel, Claim, ReportProgress, Settle, transition
 from support.servers.redis import RedisServer
 from support.servers.server import free_port, needed
+from support.waiting import PATIENCE
 
 PREFIX = "t1:"
 
@@ -200,7 +201,7 @@ async def test_a_node_of_a_cluster_serves_a_store(make_redis: MakeRedis) -> None
     with _server("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
         with contextlib.closing(server.client()) as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO", NEVER_DECODE=True):
                     await asyncio.sleep(0.02)
         store = make_redis(server.url)
@@ -339,16 +340,16 @@ async def test_no_more_connections_than_were_allowed_and_none_is_left(make_redis
         task = await stored(store)
         await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(1))
         await asyncio.gather(*(store.get(task.task_ref) for _ in range(2000)), *(stored(store) for _ in range(500)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while sum(each["sub"] != "0" for each in await _connections(server)) != 1:
                 await asyncio.sleep(0.01)
         assert len(await _connections(server)) == 3 + 2
         end()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while any(each["sub"] != "0" for each in await _connections(server)):
                 await asyncio.sleep(0.01)
         await store.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while await _connections(server):
                 await asyncio.sleep(0.01)
 

@@ -19,6 +19,7 @@ from stores.records import after, claimed, new_task, stored
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import TaskStatus
+from support.waiting import PATIENCE
 
 
 def _writing_connection(store: SqliteStore) -> sqlite3.Connection:
@@ -56,7 +57,7 @@ async def test_a_lock_that_ends_in_time_is_waited_for(sqlite: SqliteStore, path:
         await asyncio.sleep(0.1)
         assert not waiting.done()
         holder.go()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             task = await waiting
         holder.rest()
     assert await sqlite.get(task.task_ref) == task

@@ -14,6 +14,7 @@ from stores.records import new_task, stored
 
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import TaskStatus
+from support.waiting import PATIENCE
 
 
 def _facts(path: Path) -> tuple[str, dict[str, int], dict[str, int]]:
@@ -90,7 +91,7 @@ async def test_listeners_hear_of_another_process_while_this_one_is_idle(sqlite: 
         while not heard.empty():
             heard.get_nowait()
         other.go()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert await heard.get() is None
         ref = other.rest()[0]
     assert await sqlite.get(ref) is not None

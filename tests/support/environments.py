@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["FASTMCP", "ROOT", "node_environment", "python_environment"]
+__all__ = ["FASTMCP", "ROOT", "SDK_1", "install", "node_environment", "python_environment"]
 
 ROOT = Path(__file__).parents[2]
 _TOOLS = ROOT / ".tools"
@@ -36,15 +36,26 @@ FASTMCP = (
 """What the environment of FastMCP is made of."""
 
 
+SDK_1 = "mcp==1.30.0"
+"""The newest SDK of the 1.x line."""
+
+
+def install(folder: Path, *requirements: str) -> None:
+    """Make a virtual environment there with these requirements.
+
+    It has no pip of its own, and what it imports is compiled when it is: most of a library never is.
+    """
+    _run([sys.executable, "-m", "venv", "--without-pip", str(folder)])
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")]
+    _run([*pip, "install", "-q", "--disable-pip-version-check", "--no-input", "--no-compile", *requirements])
+
+
 @functools.cache
 def python_environment(name: str, *requirements: str) -> Path:
     """The Python of an environment with these requirements; `{root}` in one is this repository."""
 
     def make(folder: Path) -> None:
-        _run([sys.executable, "-m", "venv", str(folder)])
-        python = str(folder / "bin" / "python")
-        arguments = [each.format(root=ROOT) for each in requirements]
-        _run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-input", *arguments])
+        install(folder, *(each.format(root=ROOT) for each in requirements))
 
     return _made(name, requirements, make) / "bin" / "python"
 

@@ -17,6 +17,7 @@ from spec.channels import Answer, Channel, HttpChannel, Message
 
 from raincheck.mcp.extension import Raincheck
 from raincheck.mcp.http_app import http_app
+from support.waiting import PATIENCE
 
 __all__ = ["Heard", "Peer", "in_memory", "over_http", "port_of"]
 
@@ -123,7 +124,7 @@ class _MemoryChannel(Channel):
     async def exchange(self, message: Message, headers: Mapping[str, str] | None = None) -> Answer:
         answer = self._waiting[message["id"]] = asyncio.get_running_loop().create_future()
         await self.tell(message)
-        return Answer(200, {}, await asyncio.wait_for(answer, 30))
+        return Answer(200, {}, await asyncio.wait_for(answer, PATIENCE))
 
     async def tell(self, message: Message, headers: Mapping[str, str] | None = None) -> None:
         await self._outgoing.send(SessionMessage(jsonrpc_message_adapter.validate_python(message)))
@@ -161,7 +162,7 @@ async def port_of(server: MCPServer[Any], rc: Raincheck) -> AsyncGenerator[int]:
     web = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="on"))
     async with rc.running():
         serving = asyncio.create_task(web.serve())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not web.started:
                 await asyncio.sleep(0.01)
         try:

@@ -23,6 +23,8 @@ from typing import Any
 
 import psutil
 
+from support.waiting import PATIENCE
+
 __all__ = [
     "Caller",
     "HttpCaller",
@@ -37,7 +39,7 @@ __all__ = [
 
 PROTOCOL = "2026-07-28"
 _MARK = "PROOF_MARK"
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 _ADDRESS = re.compile(r"^raincheck: serving on (http://\S+?:(\d+)/\S+)$", re.MULTILINE)
 
 
@@ -96,7 +98,7 @@ class Caller:
         arguments = {"task_ref": task_ref, "wait_seconds": wait_seconds, "detail": "full"}
         return await self.call("resolve_task_status", arguments)
 
-    async def settled(self, task_ref: str, seconds: float = 20.0) -> dict[str, Any]:
+    async def settled(self, task_ref: str, seconds: float = PATIENCE) -> dict[str, Any]:
         """The task once it is terminal."""
         until = time.monotonic() + seconds
         while True:
@@ -227,7 +229,7 @@ class Process:
             self._process.kill()
         await self._process.wait()
 
-    async def exited(self, seconds: float = 20.0) -> int:
+    async def exited(self, seconds: float = PATIENCE) -> int:
         """Its exit code."""
         try:
             return await asyncio.wait_for(self._process.wait(), seconds)
@@ -237,7 +239,9 @@ class Process:
     def left_behind(self) -> list[str]:
         """Every process that it started, directly or not, and that still runs; itself included."""
         found: list[str] = []
-        for process in _marked(self._mark):
+        # What /proc says of a warm start's environment is not its own.
+        itself = [psutil.Process(self.pid)] if psutil.pid_exists(self.pid) and self._process.returncode is None else []
+        for process in {*_living(itself), *_marked(self._mark)}:
             with contextlib.suppress(psutil.Error):
                 found.append(" ".join(process.cmdline()))
         return found
@@ -265,9 +269,18 @@ def _marked(mark: str) -> list[psutil.Process]:
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get(_MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get(_MARK) == mark:
                 found.append(process)
-    return found
+    return _living(found)
+
+
+def _living(processes: list[psutil.Process]) -> list[psutil.Process]:
+    living: list[psutil.Process] = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                living.append(process)
+    return living
 
 
 class HttpServer(Process):
@@ -327,7 +340,7 @@ class StdioServer(Process, Caller):
 
     async def drained(self) -> None:
         """Wait until its stdout has ended."""
-        await asyncio.wait_for(asyncio.shield(self._reader), 10)
+        await asyncio.wait_for(asyncio.shield(self._reader), PATIENCE)
 
     async def _read(self) -> None:
         assert self._process.stdout is not None

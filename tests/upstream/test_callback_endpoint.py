@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from raincheck.stores.sqlite import SqliteStore
 from support.serving import HttpCaller, HttpServer, Workplace, calling
 
 FUNCTIONS = '''
@@ -56,6 +58,12 @@ class Desk:
             await self.caller.status(task_ref, 0.05)
         self._taken += 1
         address = lines[-1]
+        # The address is out before the task is handed over: a worker that dies between the two has lost the task.
+        store = SqliteStore(self.workplace.database)
+        await store.open()
+        while (stored := await store.get(task_ref)) is None or stored.checkpoint is None:
+            await asyncio.sleep(0.01)
+        await store.close()
         assert address.startswith("http://tools.example.com/there/callbacks/")
         return task_ref, address.rpartition("/")[2]
 

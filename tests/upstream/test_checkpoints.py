@@ -17,12 +17,13 @@ from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import Outcome, Progress, Task, TaskStatus
 from raincheck.transitions import LeaseExpired, transition
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 PUBLIC = "https://tools.example.com/here"
 
 
 async def settled(service: Service, task_ref: str) -> Task:
-    task = await service.registry.wait(task_ref, scope="a", seconds=5)
+    task = await service.registry.wait(task_ref, scope="a", seconds=PATIENCE)
     assert task.terminal
     return task
 
@@ -126,7 +127,7 @@ async def test_a_task_that_waits_outside_gives_its_place_and_its_time_to_others(
         assert await service.callbacks.settle(tokens[0], Outcome(value={"approved": False})) == "over"
         assert await service.callbacks.report(tokens[0], Progress(fraction=0.6)) == "over"
         assert await service.callbacks.settle(tokens[0][:-1], Outcome(value=1)) == "unknown"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while service.running:
                 await asyncio.sleep(0)
     assert (tokens[0],) == tuple(tokens)
@@ -147,12 +148,12 @@ async def test_what_waits_outside_is_not_started_again_after_a_lost_worker_or_a_
     async with lab.service() as service:
         task = (await service.registry.submit("approval", {}, scope="a")).task
         await waiting.wait()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while (await service.registry.get(task.task_ref, scope="a")).checkpoint is None:
                 await asyncio.sleep(0.01)
         await lose_the_worker_of(lab, task.task_ref)
     async with lab.service() as service:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while (await service.registry.get(task.task_ref, scope="a")).status is TaskStatus.PENDING:
                 await asyncio.sleep(0.01)
         assert len(tokens) == 1
@@ -170,7 +171,7 @@ async def test_a_callback_settles_a_task_that_no_worker_has(lab: Lab) -> None:
 
     async with lab.service() as service:
         task = (await service.registry.submit("approval", {}, scope="a")).task
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while (await service.registry.get(task.task_ref, scope="a")).checkpoint is None:
                 await asyncio.sleep(0.01)
     async with lab.service(max_concurrency=0) as replica:
@@ -193,7 +194,7 @@ async def test_with_a_secret_a_task_has_the_same_token_after_a_lost_worker(lab: 
         tokens.clear()
         async with lab.service(callback_secret=secret) as service:
             task = (await service.registry.submit("approval", {}, scope="a")).task
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while not tokens:
                     await asyncio.sleep(0.01)
             await lose_the_worker_of(lab, task.task_ref)

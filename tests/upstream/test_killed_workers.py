@@ -18,6 +18,7 @@ from raincheck.config_sources import load_settings
 from raincheck.service import Service, ServiceSettings
 from raincheck.task import Task, TaskStatus
 from support.serving import Process, Workplace
+from support.waiting import PATIENCE
 
 POLL = """
 status_url = "{{$.links.self}}"
@@ -136,12 +137,12 @@ async def follow_through_kills(folder: Path, provider: str, url: str) -> None:
                     refs[(await here.service.registry.submit(operation, {}, scope="a")).task.task_ref] = operation
             killed = here.kill_at(when, method, path)
             await here.start_worker()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 await killed.wait()
         here.api.before = here.api.after = None
         await here.start_worker()
         for ref, operation in refs.items():
-            task = await here.service.registry.wait(ref, scope="a", seconds=20)
+            task = await here.service.registry.wait(ref, scope="a", seconds=PATIENCE)
             assert task.terminal
             check(here.api, task, operation)
         assert here.kills == len(POINTS)

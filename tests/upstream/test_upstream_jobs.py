@@ -17,6 +17,7 @@ from raincheck.operations.upstream import PollTable
 from raincheck.service import Service
 from raincheck.task import Task, TaskStatus
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 PARAMETERS = {"type": "object", "properties": {"topic": {"type": "string"}}, "required": ["topic"]}
 TABLE: dict[str, Any] = {
@@ -60,7 +61,7 @@ async def submit(service: Service, **options: Any) -> str:
 
 
 async def settled(service: Service, task_ref: str) -> Task:
-    task = await service.registry.wait(task_ref, scope="a", seconds=10)
+    task = await service.registry.wait(task_ref, scope="a", seconds=PATIENCE)
     assert task.terminal
     return task
 
@@ -76,7 +77,7 @@ def error_of(task: Task) -> str:
     return task.outcome.error.message
 
 
-async def wait_for(condition: Any, seconds: float = 10) -> None:
+async def wait_for(condition: Any, seconds: float = PATIENCE) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 
 from operations.http_server import Received, answer, serving
 
+from support.waiting import PATIENCE
+
 Hook = Callable[[Received], Awaitable[bytes | None]]
 
 
@@ -47,7 +49,7 @@ class JobApi:
         if self.after is not None:
             await self.after(request)
 
-    async def asked(self, method: str, path: str, times: int = 1, seconds: float = 10) -> None:
+    async def asked(self, method: str, path: str, times: int = 1, seconds: float = PATIENCE) -> None:
         """Wait until such requests have come."""
 
         def enough() -> bool:

@@ -12,6 +12,7 @@ from operations.http_server import Handler, Received, Server, answer, serving
 from standardwebhooks import Webhook
 
 from raincheck.webhooks.signing import secret_of
+from support.waiting import PATIENCE
 
 SECRET = "whsec_" + "cmFpbmNoZWNr" * 3
 OTHER_SECRET = "whsec_" + "b3RoZXJzZWNy" * 3
@@ -38,7 +39,7 @@ class Receiver:
         """As `allow` names it."""
         return f"http://127.0.0.1:{self.server.port}"
 
-    async def got(self, number: int, seconds: float = 10.0) -> list[dict[str, Any]]:
+    async def got(self, number: int, seconds: float = PATIENCE) -> list[dict[str, Any]]:
         """The messages, once there are so many."""
         async with asyncio.timeout(seconds), self.news:
             await self.news.wait_for(lambda: len(self.messages) >= number)

@@ -27,6 +27,7 @@ from raincheck.webhooks.desk import WebhookDesk
 from raincheck.webhooks.rules import WebhookRules
 from raincheck.webhooks.signing import secret_of
 from support.lab import Lab
+from support.waiting import PATIENCE
 
 
 def rules(*receivers: Receiver, **values: Any) -> WebhookRules:
@@ -49,7 +50,9 @@ async def submit(service: Service, callback_url: str | None = None, operation: s
     return done.task.task_ref
 
 
-async def until_pending(store: MemoryStore, number: int, seconds: float = 5.0, *, error: str = "") -> list[Delivery]:
+async def until_pending(
+    store: MemoryStore, number: int, seconds: float = PATIENCE, *, error: str = ""
+) -> list[Delivery]:
     """The pending deliveries, once there are so many, each with that error."""
     async with asyncio.timeout(seconds):
         while True:
@@ -228,7 +231,7 @@ async def test_an_end_that_an_operations_webhook_does_not_want_is_not_told(lab: 
         store = MemoryStore()
         async with lab.service(store=store, webhooks=rules()) as service:
             await submit(service, None, "own")
-            await service.registry.wait(await submit(service, None, "own"), scope="ada", seconds=5)
+            await service.registry.wait(await submit(service, None, "own"), scope="ada", seconds=PATIENCE)
             await until_pending(store, 0)
     assert receiver.messages == []
 
@@ -242,7 +245,7 @@ async def test_an_operation_without_a_webhook_tells_nobody_and_its_server_looks_
             return await super().notes(kind, **named)
 
     async with lab.service(store=Asked()) as service:
-        await service.registry.wait(await submit(service), scope="ada", seconds=5)
+        await service.registry.wait(await submit(service), scope="ada", seconds=PATIENCE)
         assert PENDING not in asked
 
 

@@ -17,6 +17,7 @@ from raincheck.task import Outcome, Task, TaskStatus
 from raincheck.webhooks.message import message_of
 from raincheck.webhooks.signing import secret_of
 from support.serving import Workplace, calling
+from support.waiting import PATIENCE
 
 FOLDER = EXAMPLES / "webhooks"
 
@@ -31,16 +32,16 @@ async def test_the_example_receiver_verifies_what_the_example_server_sends(tmp_p
     )
     assert receiver.stdout is not None
     try:
-        assert (await asyncio.wait_for(receiver.stdout.readline(), 10)).split()[-1].decode() == str(port)
+        assert (await asyncio.wait_for(receiver.stdout.readline(), PATIENCE)).split()[-1].decode() == str(port)
         variables = {"WEBHOOK_SECRET": SECRET, "COUNT_WEBHOOK": f"http://127.0.0.1:{port}/own"}
         place = Workplace(tmp_path, (FOLDER / "raincheck.toml").read_text())
         async with place.http(env=variables) as server, calling(server.port) as caller:
             plain = await caller.submit("count", {"file": str(FOLDER / "receiver.py")})
-            line = (await asyncio.wait_for(receiver.stdout.readline(), 10)).decode()
+            line = (await asyncio.wait_for(receiver.stdout.readline(), PATIENCE)).decode()
             assert line.startswith(f"task.completed {plain['task_ref']} ")
             assert str((FOLDER / "receiver.py").stat().st_size) in line
             both = await caller.submit("count", {"file": "/no/such"}, callback_url=f"http://127.0.0.1:{port}/theirs")
-            line = (await asyncio.wait_for(receiver.stdout.readline(), 10)).decode()
+            line = (await asyncio.wait_for(receiver.stdout.readline(), PATIENCE)).decode()
             assert line.startswith(f"task.failed {both['task_ref']} ")
     finally:
         receiver.kill()

@@ -18,6 +18,7 @@ from raincheck.outgoing.client import GuardedClient
 from raincheck.outgoing.errors import AnswerTooLarge, OutgoingError, RequestFailed, RequestRefused
 from raincheck.outgoing.retry_after import retry_after
 from raincheck.outgoing.rules import HostRule, OutgoingRules, Target
+from support.waiting import PATIENCE
 
 LOOPBACK = network_of("127.0.0.0/8")
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -278,7 +279,7 @@ async def test_an_endless_body_that_nobody_wants_is_not_read() -> None:
         client = GuardedClient(rules("http://127.0.0.1:*"), total_seconds=2, max_body_bytes=1000)
         got = await client.request("POST", f"http://127.0.0.1:{server.port}/", read_body=False)
         assert got.status == 200
-        await asyncio.wait_for(server.gone.wait(), 5)
+        await asyncio.wait_for(server.gone.wait(), PATIENCE)
 
 
 async def test_nobody_there_and_no_such_name_are_told_apart() -> None:

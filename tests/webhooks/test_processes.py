@@ -18,6 +18,7 @@ from support.lab import Lab
 from support.servers.redis import RedisServer
 from support.servers.server import needed
 from support.serving import Refused, Workplace, calling
+from support.waiting import PATIENCE
 
 SERVED = """
 [webhooks]
@@ -87,7 +88,7 @@ async def test_processes_on_one_store_deliver_each_end_once(backend: Backend, tm
         refs = [await submit(first, receiver.url) for _ in range(30)]
         await receiver.got(30)
         store = await stack.enter_async_context(opened(backend.make(tmp_path)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while await store.notes(PENDING):
                 await asyncio.sleep(0.02)
         assert sorted(receiver.ids) == sorted(f"msg_{ref}" for ref in refs)

@@ -11,12 +11,13 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 __all__ = ["Server", "free_port", "needed"]
 
-_SECONDS = 30.0
+_SECONDS = 60.0
 
 
 def free_port() -> int:
@@ -44,7 +45,11 @@ class Server:
         environment: What it has in its environment beside this process's.
     """
 
+    allowed: ClassVar[bool] = True
+    """Whether the tests that run may start one: those of `make test` may not."""
+
     def __init__(self) -> None:
+        assert self.allowed, "a test that starts a server waits for `make test-all`: name it in tests/tiers.py"
         self.environment: dict[str, str] = {}
         self.folder = Path(tempfile.mkdtemp(prefix=f"raincheck-{type(self).__name__.lower()}-"))
         self.port = free_port()
