@@ -241,8 +241,11 @@ def _settle(task: Task, event: Settle, now: datetime) -> Task:
 
 
 def _call_back(task: Task, event: Settle | CallBack, now: datetime) -> Task:
-    failed = event.outcome.error is not None
-    return _settled(task, now, TaskStatus.FAILED if failed else TaskStatus.COMPLETED, event.outcome)
+    if event.outcome.error is not None:
+        return _settled(task, now, TaskStatus.FAILED, event.outcome)
+    # The last report was of the work under way. Where it failed or was cancelled it still says how far it came.
+    done = task.progress and Progress(fraction=1.0)
+    return _settled(replace(task, progress=done), now, TaskStatus.COMPLETED, event.outcome)
 
 
 def shown_when_lost(task: Task) -> Task:
