@@ -149,6 +149,12 @@ class CommandSettings(_WithParameters):
     max_output_bytes: Size | None = Field(
         default=None, description="The largest stdout; unset: the operation's `max_result_bytes`."
     )
+    progress: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A regular expression for its progress on stderr, by named groups: `(?P<percent>…)`, or "
+        "`(?P<fraction>…)` (0 to 1), or `(?P<done>…)` and `(?P<total>…)`; `(?P<text>…)` is the message.",
+    )
 
 
 class HttpSettings(_WithParameters):
