@@ -19,7 +19,7 @@ import httpx2
 import pytest
 import uvicorn
 from fastmcp import Client
-from fastmcp.client.transports import PythonStdioTransport
+from fastmcp.client.transports import PythonStdioTransport, StdioTransport
 from fastmcp.exceptions import ToolError
 from fastmcp_host.inside.conftest import OFFICE, Serve
 
@@ -232,3 +232,23 @@ async def test_a_principal_sees_its_own_tasks_only_and_the_operations_it_may_cal
             await ben.call_tool("slow_secret", {})
         assert "slow_secret" in str(await ann.list_tools())
         assert "slow_secret" not in str(await ben.list_tools())
+
+
+async def test_fastmcp_run_leads_a_process_of_its_own_to_the_function(tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text(
+        "from fastmcp import FastMCP\n"
+        "from raincheck.fastmcp import Raincheck\n\n"
+        "rc = Raincheck(store='tasks.db')\n"
+        "mcp = FastMCP('office')\n"
+        "mcp.add_extension(rc)\n\n\n"
+        "@rc.operation(isolation='process', mode='inline')\n"
+        "def double(n: int) -> int:\n"
+        "    return 2 * n\n"
+    )
+    command = str(Path(sys.executable).with_name("fastmcp"))
+    transport = StdioTransport(command, ["run", "server.py", "--no-banner"], cwd=str(tmp_path), env=dict(os.environ))
+
+    async with Client(transport) as client:
+        answer = await asyncio.wait_for(client.call_tool("double", {"n": 21}), 60)
+
+    assert [each.text for each in answer.content] == ["42"]
