@@ -18,10 +18,16 @@ from typing import Any
 import httpx2
 import pytest
 import uvicorn
-from fastmcp import Client
+from fastmcp import Client, FastMCP
 from fastmcp.client.transports import PythonStdioTransport, StdioTransport
 from fastmcp.exceptions import ToolError
 from fastmcp_host.inside.conftest import OFFICE, Serve
+
+from raincheck import Policy
+from raincheck.fastmcp import Raincheck
+from raincheck.testing import RaincheckClient
+
+pytest_plugins = "raincheck.testing"
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -252,3 +258,19 @@ async def test_fastmcp_run_leads_a_process_of_its_own_to_the_function(tmp_path: 
         answer = await asyncio.wait_for(client.call_tool("double", {"n": 21}), 60)
 
     assert [each.text for each in answer.content] == ["42"]
+
+
+def test_the_testing_kit_runs_a_fastmcp_server_in_memory(raincheck_client: RaincheckClient, tmp_path: Path) -> None:
+    rc = Raincheck(tools="slow_*", store=tmp_path / "kept.db", policy=Policy(mode="task"))
+    mcp = FastMCP("office")
+    mcp.add_extension(rc)
+
+    @mcp.tool
+    async def slow_double(n: int) -> int:
+        return 2 * n
+
+    result = raincheck_client(rc).call_tool("slow_double", {"n": 21})
+
+    assert result.handle is not None
+    assert result.value == {"result": 42}
+    assert list(tmp_path.iterdir()) == []
