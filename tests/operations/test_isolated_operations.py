@@ -296,6 +296,12 @@ async def test_whatever_starts_a_server_its_process_finds_the_function(how: str,
     assert [each.text for each in answer.content if each.type == "text"] == ["42"]
 
 
+def test_a_program_without_an_interpreter_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(ConfigurationError, match='add: isolation = "process" needs a Python interpreter'):
+        isolated(functions.add)
+
+
 def test_the_main_module_of_a_zip_is_refused_at_the_start(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "app.pyz", "w") as archive:
         archive.writestr("__main__.py", OFFICE)

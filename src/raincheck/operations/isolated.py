@@ -260,6 +260,6 @@ def _importable(module: str, file: str | None) -> bool:
     within = getattr(sys.modules.get(package), "__path__", None)
     if module == "__main__" or file is None or (package and within is None):
         return False
-    found = (finder.find_spec(module, within) for finder in sys.meta_path)
+    found = (finder.find_spec(module, within) for finder in sys.meta_path if hasattr(finder, "find_spec"))
     origin = next((spec.origin for spec in found if spec is not None), None)
     return origin is not None and os.path.realpath(origin) == os.path.realpath(file)
