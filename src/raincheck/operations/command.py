@@ -305,7 +305,8 @@ async def _end(*futures: asyncio.Future[Any]) -> None:
 
 
 async def _listen(stderr: asyncio.StreamReader, said: StderrLines, context: TaskContext) -> None:
-    while chunk := await stderr.read(65536):
+    # Lines cost: in small portions, so that the event loop has others' work done between them.
+    while chunk := await stderr.read(8192):
         if report := said.feed(chunk):
             await context.progress(report.fraction, report.message)
 

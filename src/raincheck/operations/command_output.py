@@ -93,22 +93,30 @@ class StderrLines:
         """The last report in what was read; of a line the first 4 KiB count."""
         report = None
         for piece in chunk.splitlines(keepends=True):
+            whole = piece[-1] in b"\r\n"
+            if whole and not self._head:
+                report = self._took(piece[:_LINE_BYTES], piece) or report
+                continue
             self._head += piece[: _LINE_BYTES - len(self._head)]
             self._line += piece
             del self._line[:-_TAIL_BYTES]
-            if piece.endswith((b"\r", b"\n")):
-                report = self._ended() or report
+            if whole:
+                report = self._end_line() or report
         return report
 
     def tail(self) -> str:
         """The last 4 KiB of what is no progress, once all is read."""
-        self._ended()
-        return self._tail.decode("utf-8", "replace")
+        self._end_line()
+        return self._tail[-_TAIL_BYTES:].decode("utf-8", "replace")
 
-    def _ended(self) -> Report | None:
-        head, line = bytes(self._head).rstrip(b"\r\n"), bytes(self._line)
+    def _end_line(self) -> Report | None:
+        head, line = bytes(self._head), bytes(self._line)
         self._head.clear()
         self._line.clear()
+        return self._took(head, line)
+
+    def _took(self, head: bytes, line: bytes) -> Report | None:
+        head = head.rstrip(b"\r\n")
         # The \n of a \r\n, and the empty lines that programs draw around their progress.
         if not head and self._after_progress:
             return None
@@ -116,7 +124,8 @@ class StderrLines:
         self._after_progress = report is not None
         if report is None:
             self._tail += line
-            del self._tail[:-_TAIL_BYTES]
+            if len(self._tail) > 2 * _TAIL_BYTES:
+                del self._tail[:-_TAIL_BYTES]
         return report
 
     def _report(self, line: bytes) -> Report | None:
