@@ -1,9 +1,18 @@
-from mcp import Client
-from operations import mcp
+from operations import rc
+
+from raincheck.testing import RaincheckClient
+
+pytest_plugins = "raincheck.testing"
 
 
-async def test_a_document_is_summarised_in_the_background() -> None:
-    async with Client(mcp) as agent:
-        ticket = (await agent.call_tool("summarise", {"pages": ["a slow tool", "a ticket"]})).structured_content
-        answer = await agent.call_tool("resolve_task_status", {"task_ref": ticket["task_ref"], "wait_seconds": 5})
-        assert answer.structured_content["result"] == {"pages": 2, "words": 5}
+def test_a_document_is_summarised_in_the_background(raincheck_client: RaincheckClient) -> None:
+    office = raincheck_client(rc)
+    result = office.call_tool("summarise", {"pages": ["a slow tool", "a ticket"]})
+    assert result.value == {"pages": 2, "words": 5}
+    assert office.status(result.handle).status == "completed"
+
+
+def test_a_page_is_published_once_a_person_agrees(raincheck_client: RaincheckClient) -> None:
+    office = raincheck_client(rc)
+    result = office.call_tool("publish", {"title": "Rain"}, on_input=lambda question: {"action": "decline"})
+    assert result.value == "kept back"

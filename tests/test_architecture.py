@@ -164,6 +164,8 @@ ALLOWED: dict[str, set[str]] = {
     # The demo's operations are written as a user would write them.
     "demo": _DOMAIN | {"mcp", FACADE},
     FACADE: {"_version", "compose"},
+    # For users' own tests: a server and a client of it in one process, on the store in memory.
+    "testing": {"client", "compose", "config_sources", "mcp", "stores"},
     # The second front door: `from raincheck.fastmcp import Raincheck`.
     "fastmcp": {"compose", "errors", "mcp"},
     "__main__": {"cli"},

@@ -128,6 +128,7 @@ def _command(name: str, table: CommandSettings, policy: Policy, settings: Settin
         inherit=_inherit(table, settings),
         max_output_bytes=policy.max_result_bytes if table.max_output_bytes is None else table.max_output_bytes,
         output=table.output,
+        progress=table.progress,
     )
 
 

@@ -155,6 +155,12 @@ class CommandSettings(_WithParameters):
         description='What stdout is: `"json"`, `"text"`, or `"auto"`: JSON where it is such and nothing is lost by '
         "that (`3.10`, `1234e56` and whole numbers beyond 2^53 are texts), else the text.",
     )
+    progress: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A regular expression for its progress on stderr, by named groups: `(?P<percent>…)`, or "
+        "`(?P<fraction>…)` (0 to 1), or `(?P<done>…)` and `(?P<total>…)`; `(?P<text>…)` is the message.",
+    )
 
 
 class HttpSettings(_WithParameters):

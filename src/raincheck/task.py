@@ -189,7 +189,7 @@ class Task:
         caller: Who called; None where nothing is known of it but its scope.
         checkpoint: What its operation saved to go on from, a JSON value; None before. A task that has one may be
             taken up by another worker when its own is lost: it goes on and does not start anew.
-        progress: The last report, None before the first.
+        progress: The last report, None before the first; of a completed task that made reports a fraction of 1.0.
         inputs: Every question it asked, in order, answered or not.
         outcome: How it ended, None before.
     """

@@ -256,7 +256,9 @@ def _settle(task: Task, event: Settle, now: datetime) -> Task:
 def _call_back(task: Task, event: Settle | CallBack, now: datetime) -> Task:
     outcome, error = event.outcome, event.outcome.error
     if error is None:
-        return _settled(task, now, TaskStatus.COMPLETED, outcome)
+        # The last report was of the work under way. Where it failed or was cancelled it still says how far it came.
+        done = task.progress and Progress(fraction=1.0)
+        return _settled(replace(task, progress=done), now, TaskStatus.COMPLETED, outcome)
     # Of what succeeds the text was looked through when it was measured (`raincheck.results.outcome_of`).
     clean = replace(error, message=well_formed(error.message), details=well_formed_json(error.details))
     return _settled(task, now, TaskStatus.FAILED, replace(outcome, error=clean))

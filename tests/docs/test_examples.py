@@ -174,17 +174,32 @@ async def test_the_asking_example_asks_in_all_three_ways(environment: dict[str, 
             assert result in (expected, {"result": expected})
 
 
-def test_the_example_of_a_test_passes(tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("mode", ["strict", "auto"])
+def test_the_example_of_a_test_passes_and_keeps_nothing(mode: str, tmp_path: Path, environment: dict[str, str]) -> None:
     for name in ("operations.py", "test_office.py"):
         shutil.copy(EXAMPLES / name, tmp_path)
+    home = tmp_path / "home"
+    home.mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-o", "asyncio_mode=auto", "-p", "no:cacheprovider", "test_office.py"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-o",
+            f"asyncio_mode={mode}",
+            "-p",
+            "no:cacheprovider",
+            "test_office.py",
+        ],
         cwd=tmp_path,
-        env=environment,
+        env=environment | {"HOME": str(home)},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
+    assert "2 passed" in done.stdout
+    assert not (tmp_path / "state").exists()
+    assert list(home.iterdir()) == []

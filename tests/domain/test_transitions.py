@@ -218,6 +218,19 @@ def test_whoever_calls_back_needs_no_lease(start: TaskStatus, outcome: Outcome, 
     assert (ended.status, ended.outcome, ended.worker_id, ended.outstanding) == (status, outcome, None, ())
 
 
+@pytest.mark.parametrize("end", [Settle, CallBack])
+def test_a_completed_task_does_not_stay_at_its_last_report(end: type[Settle | CallBack]) -> None:
+    def ended(outcome: Outcome, progress: Progress | None) -> Progress | None:
+        event = Settle(fence=1, outcome=outcome) if end is Settle else CallBack(outcome=outcome)
+        return transition(replace(in_status(TaskStatus.PROCESSING), progress=progress), event, after(9)).progress
+
+    reported = Progress(fraction=0.67, message="page 2 of 3")
+    assert ended(Outcome(value=1), reported) == Progress(fraction=1.0)
+    assert ended(Outcome(value=1), Progress(message="packing")) == Progress(fraction=1.0)
+    assert ended(Outcome(value=1), None) is None
+    assert ended(FAILURE, reported) == reported
+
+
 # Claims.
 
 

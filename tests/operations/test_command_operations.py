@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -278,6 +279,87 @@ async def test_progress_lines_on_stderr_reach_the_task() -> None:
     await run(operation, backend)
 
     assert [(p.fraction, p.message) for p in backend.reports] == [(0.4, "page 4 of 10"), (None, "warming up")]
+
+
+FFMPEG = r"Duration: (?P<total>[\d:.]+)|time=(?P<done>[\d:.]+).*speed=\s*(?P<text>\S+)"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "written", "told", "kept"),
+    [
+        (r"(?P<percent>\d+)%", "start\n 45% of 2 GB\r 46% of 2 GB\r\n\ndisk full", (0.46, None), "start\ndisk full"),
+        (r"(?P<percent>[\d.]+)%", "%\r4.5%\r9.%", (0.045, None), "%\r"),
+        (r"at (?P<fraction>\S+): (?P<text>.*)", "at 0.25: é\r\nat rest: now\n", (None, "now"), ""),
+        (r"(?P<done>\d+)/(?P<total>\d+)", "0/0\r3/4\r", (0.75, None), "0/0\r"),
+        (
+            FFMPEG,
+            "  Duration: 00:01:40.00, start: 0\nframe= 1 time=00:00:25.00 speed=2.1x\r",
+            (0.25, "2.1x"),
+            "  Duration: 00:01:40.00, start: 0\n",
+        ),
+        (
+            "(?P<text>step .)",
+            "raincheck-progress: 0.1 first\nstep 2\rraincheck-progress: 0.5\rno\r",
+            (0.5, None),
+            "no\r",
+        ),
+    ],
+    ids=["percent", "cut off", "fraction and text", "done of total", "ffmpeg", "its own lines too"],
+)
+async def test_progress_is_read_as_the_operation_says_and_is_no_part_of_the_tail(
+    pattern: str, written: str, told: tuple[float | None, str | None], kept: str
+) -> None:
+    backend = Recorder()
+    script = f"import sys; sys.stderr.buffer.write({written.encode()!r}); sys.stderr.flush(); sys.exit(3)"
+
+    with pytest.raises(OperationFailed) as caught:
+        await run(command([sys.executable, "-c", script], progress=pattern), backend)
+
+    assert (backend.reports[-1].fraction, backend.reports[-1].message) == told
+    assert caught.value.details == {"exit_code": 3, "stderr_tail": kept}
+
+
+async def test_of_a_long_line_the_tail_keeps_the_end_and_progress_lines_are_dropped_whole() -> None:
+    script = (
+        "import sys; e = sys.stderr; e.write('x' * 9000 + '!\\n'); e.write('50%' + 'y' * 9000 + '\\r'); sys.exit(1)"
+    )
+
+    with pytest.raises(OperationFailed) as caught:
+        await run(command([sys.executable, "-c", script], progress=r"^(?P<percent>\d+)%"))
+
+    assert caught.value.details["stderr_tail"] == "x" * 4094 + "!\n"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [
+        (r"\d+%", "must name what it finds; allowed: one of"),
+        (r"(?P<percentage>\d+)%", "must name what it finds"),
+        (r"(?P<done>\d+) done", "must name what it finds"),
+        (r"(?P<percent>\d+)% (?P<fraction>\d)", "must name what it finds"),
+        (r"(?P<percent>\d+%", "is no regular expression: unclosed group"),
+        (r"(?<=x)(?P<percent>\d+)", "is no regular expression: look-around"),
+    ],
+)
+def test_a_pattern_that_finds_no_progress_stops_the_start(pattern: str, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(why)) as caught:
+        shell("true", progress=pattern)
+    assert "operation 'work': progress: " in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+async def test_a_pattern_of_bad_will_is_given_up_and_the_command_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    # Backtracking alone would take some 2**60 steps for the first line.
+    pattern = r"^(?:a|aa|aaa|a+)+(?:b|c+c+)*$|(?P<percent>\d+)%"
+    operation = shell(f"echo {'a' * 300}.45% >&2; echo {'a' * 300}.46% >&2; echo done", progress=pattern)
+    began = time.thread_time()
+
+    assert await run(operation, Recorder()) == "done"
+
+    assert time.thread_time() - began < 2
+    assert [each.message for each in caplog.records if each.levelname == "WARNING"] == [
+        "command /bin/sh: 'progress' is too slow a pattern for its stderr, and is not used again"
+    ]
 
 
 async def test_a_long_line_on_stderr_does_not_hold_the_event_loop() -> None:

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from mcp import Client, StdioServerParameters, stdio_client
 from operations import isolated_functions as functions
 from operations.running import Recorder, alive, context_for, run, soon, start, until
 
@@ -259,3 +261,57 @@ def test_a_function_that_was_typed_in_is_refused() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     assert "needs a function in a file" in ended.stdout
+
+
+OFFICE = """
+import pathlib, sys
+from mcp.server.mcpserver import MCPServer
+from raincheck import Raincheck
+
+sys.path.insert(0, pathlib.Path("somewhere"))  # imports pass over it
+rc = Raincheck(store="tasks.db")
+mcp = MCPServer("office", extensions=[rc], lifespan=rc.lifespan)
+
+
+@rc.operation(isolation="process", mode="inline")
+def double(n: int) -> int:
+    return 2 * n
+
+
+if __name__ == "__main__":
+    mcp.run()
+"""
+
+
+@pytest.mark.parametrize("how", ["mcp run", "folder"])
+async def test_whatever_starts_a_server_its_process_finds_the_function(how: str, tmp_path: Path) -> None:
+    server = tmp_path / ("server.py" if how == "mcp run" else "__main__.py")
+    server.write_text(OFFICE)
+    mcp = str(Path(sys.executable).with_name("mcp"))
+    command, *rest = [mcp, "run", str(server)] if how == "mcp run" else [sys.executable, str(tmp_path)]
+
+    async with Client(stdio_client(StdioServerParameters(command=command, args=rest, cwd=tmp_path))) as client:
+        answer = await soon(client.call_tool("double", {"n": 21}))
+
+    assert [each.text for each in answer.content if each.type == "text"] == ["42"]
+
+
+def test_a_program_without_an_interpreter_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(ConfigurationError, match='add: isolation = "process" needs a Python interpreter'):
+        isolated(functions.add)
+
+
+def test_the_main_module_of_a_zip_is_refused_at_the_start(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "app.pyz", "w") as archive:
+        archive.writestr("__main__.py", OFFICE)
+
+    done = subprocess.run(
+        [sys.executable, "app.pyz"], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(
+        '.double: isolation = "process" needs a function in a file, or in a module that another process can import by '
+        f"its name; this one is in {tmp_path}/app.pyz/__main__.py"
+    )

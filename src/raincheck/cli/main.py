@@ -21,9 +21,11 @@ from raincheck.errors import ConfigurationError, MissingDependency, RaincheckErr
 __all__ = ["cli", "main"]
 
 _COMMANDS = {
+    "init": "raincheck.cli.init:init",
     "serve": "raincheck.cli.serve:serve",
     "worker": "raincheck.cli.worker:worker",
     "check": "raincheck.cli.check:check",
+    "schema": "raincheck.cli.schema:schema",
     "store": "raincheck.cli.store:store",
     "tasks": "raincheck.cli.webhooks:tasks",
     "advise": "raincheck.cli.advise:advise",
@@ -53,7 +55,7 @@ def cli() -> None:
 
     \b
     See it work:            raincheck demo
-    Declare operations:     write raincheck.toml (docs/configuration.md)
+    Begin:                  raincheck init (docs/configuration.md)
     Look before you serve:  raincheck check
     Serve them over MCP:    raincheck serve
     Run them elsewhere:     raincheck worker

@@ -7,11 +7,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from functools import partial
 from typing import Any, TypeVar
 
+from mcp import Client
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.extension import Extension, MethodBinding, ToolBinding
 from mcp.server.mcpserver import MCPServer
-from mcp_types import CallToolRequestParams
+from mcp_types import CallToolRequestParams, Implementation
 
+from raincheck._version import __version__
 from raincheck.errors import ConfigurationError
 from raincheck.mcp import hosting
 from raincheck.mcp.admission import Lease
@@ -155,6 +157,13 @@ class Raincheck(Workshop, Extension):
 
     def _server_name(self) -> str | None:
         return None if self._server is None else self._server.name
+
+    def in_process(self) -> AbstractAsyncContextManager[Any]:
+        """See `Workshop`."""
+        if self._server is None:
+            raise ConfigurationError("This Raincheck has no server yet: MCPServer(…, extensions=[rc]).")
+        # Under the SDK's own name it would be taken for an impatient client.
+        return Client(self._server, cache=None, client_info=Implementation(name="raincheck", version=__version__))
 
     def _register(self, operation: Operation) -> None:
         if self._server is not None:

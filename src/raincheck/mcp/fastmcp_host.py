@@ -206,6 +206,14 @@ class Raincheck(Workshop, ServerExtension):
 
     # See `Workshop`.
 
+    def in_process(self) -> AbstractAsyncContextManager[Any]:
+        """See `Workshop`."""
+        from fastmcp import Client
+
+        if self._host is None:
+            raise ConfigurationError("This Raincheck has no server yet: mcp.add_extension(rc).")
+        return Client(self._host)
+
     def _server_name(self) -> str | None:
         if self._host is None or self._host.name == self._made_up_name:
             return None

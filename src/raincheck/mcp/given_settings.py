@@ -12,7 +12,20 @@ from raincheck.config import Settings
 from raincheck.config_sources import settings_of
 from raincheck.store import TaskStore
 
-__all__ = ["with_results_folder", "with_store_path", "with_webhooks"]
+__all__ = ["in_memory", "with_results_folder", "with_store_path", "with_webhooks"]
+
+
+def in_memory(settings: Settings) -> Settings:
+    """The settings with nothing kept or queued outside this process; the rest as it was."""
+    nothing = Settings()
+    places = {
+        "state": settings.state.model_copy(update={"provider": "memory", "url": ""}),
+        "execution": settings.execution.model_copy(update={"engine": "local", "queue_url": ""}),
+        "results": settings.results.model_copy(
+            update={name: getattr(nothing.results, name) for name in ("blobs", "folder")}
+        ),
+    }
+    return settings.model_copy(update=places)
 
 
 def with_results_folder(settings: Settings, results: BlobStore | str | os.PathLike[str] | None) -> Settings:

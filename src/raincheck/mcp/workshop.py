@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import Context
 from dataclasses import replace
 from functools import partial
@@ -30,7 +30,7 @@ from raincheck.errors import ConfigurationError
 from raincheck.mcp.admission import Admission, Lease
 from raincheck.mcp.body_budget import BodyBudget
 from raincheck.mcp.callbacks import with_callbacks
-from raincheck.mcp.given_settings import with_results_folder, with_store_path, with_webhooks
+from raincheck.mcp.given_settings import in_memory, with_results_folder, with_store_path, with_webhooks
 from raincheck.mcp.handle_definitions import HANDLE_NAMES, hidden_handle_tools
 from raincheck.mcp.handle_tools import HandleTools, answer_errors
 from raincheck.mcp.holds import Holds
@@ -103,7 +103,7 @@ class Workshop:
         settings = with_results_folder(with_store_path(settings or Settings(), store), results)
         self._settings = with_webhooks(settings, webhooks)
         self._program_file = calling_file()
-        self._given_blobs = None if isinstance(results, str | os.PathLike) else results
+        self._given_blobs: BlobStore | None = None if isinstance(results, str | os.PathLike) else results
         self._patterns = (tools,) if isinstance(tools, str) else tuple(tools)
         self._admission = Admission(self._settings)
         declared = default_policy(self._settings)
@@ -128,6 +128,14 @@ class Workshop:
 
     def _server_name(self) -> str | None:
         """The server's name, None before there is one."""
+        raise NotImplementedError
+
+    def in_process(self) -> AbstractAsyncContextManager[Any]:
+        """A client of the server in this process, which starts it and ends it.
+
+        Raises:
+            ConfigurationError: There is no server.
+        """
         raise NotImplementedError
 
     def _register(self, operation: Operation) -> None:
@@ -360,6 +368,18 @@ class Workshop:
                 if self._elicitation is not None:
                     await self._elicitation.close()
                 await service.stop()
+
+    @contextmanager
+    def kept_in(self, store: TaskStore) -> Generator[None]:
+        """Keep tasks there while the block runs, and nothing elsewhere: for tests (`raincheck.testing`)."""
+        before = self._settings, self._given_store, self._given_blobs
+        self._settings, self._given_store, self._given_blobs = in_memory(self._settings), store, None
+        self._loop = self._service = None
+        try:
+            yield
+        finally:
+            self._settings, self._given_store, self._given_blobs = before
+            self._loop = self._service = None
 
     def with_callbacks(self, app: ASGIApp) -> ASGIApp:
         """Your server's ASGI application, and beside it `POST /callbacks/{token}`, by which others settle tasks.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed, ResultTooLarge
+from raincheck.operations.command_output import CommandOutput, ProgressPattern, StderrLines
 from raincheck.operations.context import TaskContext
 from raincheck.operations.environment import INHERITED, checked_inherit, filled_in, inherited
 from raincheck.operations.exhaustion import exhausted, what_is_exhausted
@@ -33,10 +33,7 @@ from raincheck.operations.validation import still_fitting
 
 __all__ = ["CommandExecutor", "command_operation"]
 
-_STDERR_TAIL_BYTES = 4096
-_LINE_BYTES = 4096
 _PIPES_SECONDS = 1.0
-_PROGRESS = re.compile(rb"raincheck-progress:\s*(?:([0-9]++(?:\.[0-9]++)?|\.[0-9]++)(?:\s+|$))?(.*)")
 
 
 def command_operation(
@@ -52,6 +49,7 @@ def command_operation(
     inherit: Sequence[str] = (),
     max_output_bytes: int = 16 * 1024 * 1024,
     output: OutputForm = "auto",
+    progress: str | None = None,
     grace_seconds: float = 2.0,
 ) -> Operation:
     """An operation that runs a program.
@@ -65,10 +63,11 @@ def command_operation(
     value (`enum`, `const`). Numbers may be negative. `"./{file}"` and `"--name={name}"` take any value.
 
     The program's stdout is the result: JSON where it is such and nothing is lost by that, else the text without one
-    trailing newline (`3.10` and `1234e56` are texts); `output` says which of the two. A
-    non-zero exit fails the task with `details`: `exit_code` or `signal`, and `stderr_tail` (the last 4 KiB). A line
-    `raincheck-progress: 0.4 page 4 of 10` on stderr is its progress; of a line the first 4 KiB are read. When it ends,
-    is cancelled, or the server dies, what it started ends too.
+    trailing newline (`3.10` and `1234e56` are texts); `output` says which of the two. A non-zero exit fails the task
+    with `details`: `exit_code` or `signal`, and `stderr_tail` (the last 4 KiB of what is no progress). A line
+    `raincheck-progress: 0.4 page 4 of 10` on stderr is its progress, and so is one in which the pattern `progress` is
+    found; a carriage return ends a line too, and of a line the first 4 KiB are read. When it ends, is cancelled, or the
+    server dies, what it started ends too.
 
     Its stdin is empty, its working folder a new one that is removed at its end. Of the server's environment it finds
     `PATH`, `HOME`, `LANG`, `LC_ALL`, `LC_CTYPE`, `TZ`, `TMPDIR` and what `inherit` and `env` say; besides
@@ -86,6 +85,9 @@ def command_operation(
         inherit: Which more of the server's variables it finds; none that begins with `RAINCHECK_`.
         max_output_bytes: The bound on stdout; beyond it the task fails with `result_too_large`.
         output: What stdout is: "json", "text", or "auto" as above. What is to be JSON and is none fails the task.
+        progress: A regular expression without look-around and back-references, with named groups: `percent` (0 to
+            100) or `fraction` (0 to 1) or `done` and `total` (numbers or times, `total` on any line before), and
+            `text` for the message.
         grace_seconds: From SIGTERM to SIGKILL.
 
     Raises:
@@ -98,8 +100,7 @@ def command_operation(
         cwd=cwd,
         env=env,
         inherit=inherit,
-        max_output_bytes=max_output_bytes,
-        read_as=output,
+        output=CommandOutput(max_output_bytes=max_output_bytes, read_as=output, progress=progress),
         grace_seconds=grace_seconds,
     )
     return Operation(
@@ -123,8 +124,7 @@ class CommandExecutor:
         cwd: str | None = None,
         env: Mapping[str, str] | None = None,
         inherit: Sequence[str] = (),
-        max_output_bytes: int = 16 * 1024 * 1024,
-        read_as: OutputForm = "auto",
+        output: CommandOutput = CommandOutput(),  # noqa: B008 - frozen
         grace_seconds: float = 2.0,
     ) -> None:
         place = f"operation {operation_type!r}: argv"
@@ -144,8 +144,11 @@ class CommandExecutor:
             name: filled_in(value, "env", f"operation {operation_type!r}") for name, value in (env or {}).items()
         }
         self._inherit = (*INHERITED, *checked_inherit(inherit, f"operation {operation_type!r}"))
-        self._max_output_bytes = max_output_bytes
-        self._read_as: OutputForm = read_as
+        self._max_output_bytes = output.max_output_bytes
+        self._read_as: OutputForm = output.read_as
+        self._progress = None
+        if output.progress is not None:
+            self._progress = ProgressPattern(output.progress, place=f"operation {operation_type!r}: progress")
         self._grace_seconds = grace_seconds
 
     @property
@@ -198,9 +201,9 @@ class CommandExecutor:
     async def _result_of(self, group: ProcessGroup, context: TaskContext) -> Any:
         assert group.stdout is not None
         assert group.stderr is not None
-        tail = bytearray()
+        said = StderrLines(self._progress, command=f"command {self._program}")
         output = asyncio.create_task(self._read_result(group.stdout))
-        pipes = asyncio.gather(output, _listen(group.stderr, tail, context))
+        pipes = asyncio.gather(output, _listen(group.stderr, said, context))
         exited = asyncio.create_task(group.wait())
         try:
             status = await _finish(group, exited, pipes)
@@ -211,7 +214,7 @@ class CommandExecutor:
         if status != 0:
             raise OperationFailed(
                 f"command {self._program} {exit_text(status)}",
-                details={**exit_details(status), "stderr_tail": tail.decode("utf-8", "replace")},
+                details={**exit_details(status), "stderr_tail": said.tail()},
             )
         try:
             return stdout_value(output.result(), self._read_as)
@@ -308,16 +311,8 @@ async def _end(*futures: asyncio.Future[Any]) -> None:
     await asyncio.gather(*futures, return_exceptions=True)
 
 
-async def _listen(stderr: asyncio.StreamReader, tail: bytearray, context: TaskContext) -> None:
-    pending = b""
-    while chunk := await stderr.read(65536):
-        tail += chunk
-        del tail[:-_STDERR_TAIL_BYTES]
-        *lines, pending = (pending + chunk).split(b"\n")
-        pending = pending[:_LINE_BYTES]
-        matches = [match for line in lines if (match := _PROGRESS.match(line[:_LINE_BYTES]))]
-        if matches:  # only the last report counts
-            fraction, message = matches[-1].groups()
-            await context.progress(
-                float(fraction) if fraction else None, message.decode("utf-8", "replace").strip() or None
-            )
+async def _listen(stderr: asyncio.StreamReader, said: StderrLines, context: TaskContext) -> None:
+    # Lines cost: in small portions, so that the event loop has others' work done between them.
+    while chunk := await stderr.read(8192):
+        if report := said.feed(chunk):
+            await context.progress(report.fraction, report.message)

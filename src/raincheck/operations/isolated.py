@@ -11,6 +11,7 @@ import asyncio
 import functools
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -111,7 +112,7 @@ class IsolatedExecutor:
     async def _end_of(self, call: bytes, context: TaskContext) -> dict[str, Any]:
         try:
             group = await ProcessGroup.start(
-                [sys.executable, "-P", "-c", _BOOTSTRAP, json.dumps(sys.path)],
+                [sys.executable, "-P", "-c", _BOOTSTRAP, _module_path()],
                 env=inherited((*INHERITED, *INTERPRETER, *self._inherit)),
                 stdin=True,
                 stdout=True,
@@ -220,7 +221,16 @@ def _failure_class(code: str) -> type[TaskFailure]:
     return OperationFailed
 
 
+def _module_path() -> str:
+    # Imports pass over whatever else stands there, a `Path` say.
+    return json.dumps([entry for entry in sys.path if isinstance(entry, str)])  # pyright: ignore[reportUnnecessaryIsInstance]
+
+
 def _reference(function: Callable[..., Any]) -> dict[str, str | None]:
+    """How another process gets the function: from a module that it can import by its name, else from a file.
+
+    `mcp run` and `fastmcp run` load a server's file under a name that stands for nothing elsewhere.
+    """
     name = function_name(function)
     qualname = getattr(function, "__qualname__", "")
     if isinstance(function, functools.partial) or not inspect.isfunction(function) or "<" in qualname:
@@ -228,12 +238,34 @@ def _reference(function: Callable[..., Any]) -> dict[str, str | None]:
             f'{name}: isolation = "process" needs a function at the top level of a module, '
             "which another process can import by its name"
         )
-    if function.__module__ != "__main__":
-        return {"module": function.__module__, "qualname": qualname, "file": None}
-    main = sys.modules["__main__"]
-    if main.__spec__ is not None:  # python -m package.module
-        return {"module": main.__spec__.name, "qualname": qualname, "file": None}
-    file = getattr(main, "__file__", None)
-    if file is None or not Path(file).is_file():
-        raise ConfigurationError(f'{name}: isolation = "process" needs a function in a file; this one was typed in')
-    return {"module": "__main__", "qualname": qualname, "file": str(Path(file).resolve())}
+    if not sys.executable or getattr(sys, "frozen", False):
+        raise ConfigurationError(f'{name}: isolation = "process" needs a Python interpreter; this program has its own')
+    # Not the function's own code: a decorator's wrapper has the name of what it wraps.
+    file: str | None = inspect.unwrap(function).__globals__.get("__file__")
+    for module in (function.__module__, _name_of_main(function.__module__)):
+        if module is not None and _importable(module, file):
+            return {"module": module, "qualname": qualname, "file": None}
+    if file is not None and Path(file).is_file():
+        return {"module": function.__module__, "qualname": qualname, "file": str(Path(file).resolve())}
+    where = "was typed in" if file is None else f"is in {file}"
+    raise ConfigurationError(
+        f'{name}: isolation = "process" needs a function in a file, or in a module that another process can import by '
+        f"its name; this one {where}"
+    )
+
+
+def _name_of_main(module: str) -> str | None:
+    """The name under which the main module can be imported: that of `python -m`."""
+    spec = sys.modules["__main__"].__spec__ if module == "__main__" else None
+    return spec and spec.name
+
+
+def _importable(module: str, file: str | None) -> bool:
+    """Whether importing the module by its name leads to this file."""
+    package, _, _ = module.rpartition(".")
+    within = getattr(sys.modules.get(package), "__path__", None)
+    if module == "__main__" or file is None or (package and within is None):
+        return False
+    found = (finder.find_spec(module, within) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+    origin = next((spec.origin for spec in found if spec is not None), None)
+    return origin is not None and os.path.realpath(origin) == os.path.realpath(file)

@@ -18,10 +18,16 @@ from typing import Any
 import httpx2
 import pytest
 import uvicorn
-from fastmcp import Client
-from fastmcp.client.transports import PythonStdioTransport
+from fastmcp import Client, FastMCP
+from fastmcp.client.transports import PythonStdioTransport, StdioTransport
 from fastmcp.exceptions import ToolError
 from fastmcp_host.inside.conftest import OFFICE, Serve
+
+from raincheck import Policy
+from raincheck.fastmcp import Raincheck
+from raincheck.testing import RaincheckClient
+
+pytest_plugins = "raincheck.testing"
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -232,3 +238,39 @@ async def test_a_principal_sees_its_own_tasks_only_and_the_operations_it_may_cal
             await ben.call_tool("slow_secret", {})
         assert "slow_secret" in str(await ann.list_tools())
         assert "slow_secret" not in str(await ben.list_tools())
+
+
+async def test_fastmcp_run_leads_a_process_of_its_own_to_the_function(tmp_path: Path) -> None:
+    (tmp_path / "server.py").write_text(
+        "from fastmcp import FastMCP\n"
+        "from raincheck.fastmcp import Raincheck\n\n"
+        "rc = Raincheck(store='tasks.db')\n"
+        "mcp = FastMCP('office')\n"
+        "mcp.add_extension(rc)\n\n\n"
+        "@rc.operation(isolation='process', mode='inline')\n"
+        "def double(n: int) -> int:\n"
+        "    return 2 * n\n"
+    )
+    command = str(Path(sys.executable).with_name("fastmcp"))
+    transport = StdioTransport(command, ["run", "server.py", "--no-banner"], cwd=str(tmp_path), env=dict(os.environ))
+
+    async with Client(transport) as client:
+        answer = await asyncio.wait_for(client.call_tool("double", {"n": 21}), 60)
+
+    assert [each.text for each in answer.content] == ["42"]
+
+
+def test_the_testing_kit_runs_a_fastmcp_server_in_memory(raincheck_client: RaincheckClient, tmp_path: Path) -> None:
+    rc = Raincheck(tools="slow_*", store=tmp_path / "kept.db", policy=Policy(mode="task"))
+    mcp = FastMCP("office")
+    mcp.add_extension(rc)
+
+    @mcp.tool
+    async def slow_double(n: int) -> int:
+        return 2 * n
+
+    result = raincheck_client(rc).call_tool("slow_double", {"n": 21})
+
+    assert result.handle is not None
+    assert result.value == {"result": 42}
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,90 @@
+"""For your own tests: a server's operations run for real, in this process, and nothing is kept.
+
+::
+
+    from operations import rc
+    from raincheck.testing import RaincheckClient
+
+    pytest_plugins = "raincheck.testing"
+
+
+    def test_a_document_is_summarised(raincheck_client: RaincheckClient) -> None:
+        result = raincheck_client(rc).call_tool("summarise", {"pages": ["a slow tool", "a ticket"]})
+        assert result.value == {"pages": 2, "words": 5}
+
+The fixture is a plain one: no async plugin and no `asyncio_mode` is needed, and tests may be `async` or not. Needs
+pytest; `in_memory` is the same without the fixture.
+
+PYTEST_DONT_REWRITE: so pytest does not warn where a test has imported from here before it loads the plugin.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from raincheck.client.connection import ReconnectingSession
+from raincheck.client.poller import TaskPoller
+from raincheck.client.sync import SyncClient
+
+if TYPE_CHECKING:
+    from raincheck.mcp.workshop import Workshop
+
+__all__ = ["RaincheckClient", "in_memory", "raincheck_client"]
+
+
+@contextmanager
+def in_memory(server: Workshop | str | os.PathLike[str]) -> Generator[SyncClient]:
+    """A client of a server in this process, whose tasks are kept in memory while the block runs.
+
+    Its calls return when their task is settled; a failed task raises what belongs to its error's code. When the block
+    ends, tasks under way are waited for (`drain_seconds`), and all of them are forgotten.
+
+    Args:
+        server: The server's `Raincheck`, of either host, or a configuration file.
+
+    Raises:
+        ConfigurationError: The `Raincheck` belongs to no server yet, or something is wrong in the file.
+        MissingDependency: The extra `server` is not installed.
+    """
+    from raincheck.stores.memory import MemoryStore
+
+    rc = _of_file(Path(server)) if isinstance(server, str | os.PathLike) else server
+    with rc.kept_in(MemoryStore()):
+        connection = rc.in_process()
+
+        @asynccontextmanager
+        async def connected() -> AsyncGenerator[Any]:
+            async with rc.running(), connection as client:
+                yield client
+
+        with SyncClient(lambda: ReconnectingSession(connected, outage_seconds=0.0), TaskPoller()) as client:
+            yield client
+
+
+RaincheckClient = Callable[["Workshop | str | os.PathLike[str]"], SyncClient]
+"""What the fixture gives: called with a server as `in_memory` is, its client, until the test is over."""
+
+
+@pytest.fixture
+def raincheck_client() -> Generator[RaincheckClient]:
+    """Clients of servers in this process; see `in_memory`."""
+    with ExitStack() as servers:
+        yield lambda server: servers.enter_context(in_memory(server))
+
+
+def _of_file(path: Path) -> Workshop:
+    from raincheck.compose import require_server
+
+    require_server()
+    from raincheck.config_sources import load_settings
+    from raincheck.mcp.serving import make_server
+
+    # The environment may name the store of a real server.
+    _, rc = make_server(load_settings(path, environ={}))
+    return rc
