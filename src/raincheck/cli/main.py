@@ -13,6 +13,7 @@ import click
 
 from raincheck._version import __version__
 from raincheck.errors import ConfigurationError, MissingDependency, RaincheckError
+from raincheck.startup import without_collections
 
 __all__ = ["cli", "main"]
 
@@ -37,7 +38,8 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, _, name = _COMMANDS[cmd_name].partition(":")
-        command = getattr(importlib.import_module(module), name)
+        with without_collections():
+            command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
         return command
 

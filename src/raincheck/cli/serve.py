@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from raincheck.cli.options import settings_from, state_url_option
+from raincheck.startup import without_collections
 
 __all__ = ["serve"]
 
@@ -61,6 +62,7 @@ def serve(
     from raincheck.compose import require_server
 
     require_server()
-    from raincheck.mcp import serving
+    with without_collections():
+        from raincheck.mcp import serving
 
     return serving.serve(settings)

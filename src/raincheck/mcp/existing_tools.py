@@ -35,7 +35,6 @@ from raincheck.operations.context import TaskContext
 from raincheck.operations.costly_types import CostlyTypes
 from raincheck.operations.foreign_json import NotJson, plain_json
 from raincheck.operations.operation import Operation, Policy
-from raincheck.operations.schema import ParameterSchema
 from raincheck.task import Outcome, TaskError
 
 __all__ = ["existing_tool_operation"]
@@ -95,6 +94,9 @@ class ExistingToolExecutor:
     def __init__(self, server: MCPServer[Any], tool: Tool) -> None:
         self._server = server
         self._name = tool.name
+        # With it comes the JSON Schema library: not for servers without such tools.
+        from raincheck.operations.schema import ParameterSchema
+
         # The SDK's tools pass over what they don't know, and stay as they are.
         schema = {"additionalProperties": True, **tool.input_schema}
         self._parameters = ParameterSchema(schema, tool.name, checked_elsewhere=True)

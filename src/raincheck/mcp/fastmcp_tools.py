@@ -33,7 +33,6 @@ from raincheck.operations.context import TaskContext
 from raincheck.operations.costly_types import CostlyTypes
 from raincheck.operations.foreign_json import NotJson, plain_json
 from raincheck.operations.operation import Operation, Policy
-from raincheck.operations.schema import ParameterSchema
 from raincheck.task import Outcome, TaskError
 
 __all__ = ["AnsweredTool", "existing_tool_operation"]
@@ -114,6 +113,8 @@ class FastMCPToolExecutor:
     def __init__(self, server: FastMCP, tool: Tool) -> None:
         self._server = server
         self._tool = tool
+        from raincheck.operations.schema import ParameterSchema
+
         self._parameters = ParameterSchema(dict(tool.parameters), tool.name, checked_elsewhere=True)
         # The tool's own types are checked by pydantic when it runs.
         self._costly = CostlyTypes(self._parameters.schema)
