@@ -7,13 +7,18 @@ PY := .venv/bin/python
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
-setup: .venv/.stamp ## Make .venv with raincheck and what its tests need
+setup: .venv/.stamp ## Make .venv with raincheck, every store and engine, and what its tests need
 
 .venv/.stamp: pyproject.toml scripts/setup
 	@./scripts/setup
+	@touch .venv/.stamp-server $@
+
+# What a newcomer waits for: the server alone.
+.venv/.stamp-server: pyproject.toml scripts/setup
+	@./scripts/setup server
 	@touch $@
 
-demo: .venv/.stamp ## Show the main job: a slow tool, a kill -9, and every result
+demo: .venv/.stamp-server ## Show the main job: a slow tool, a kill -9, and every result
 	@$(PY) -m raincheck demo
 
 test: .venv/.stamp ## Run all tests

@@ -1,9 +1,9 @@
 """How long a start takes: `python -m benchmarks.start`.
 
-On stdio, from the start of the process to the whole answer to its first `tools/list`, of three servers that list the same
-tools and take turns: the official SDK alone (the *floor*), `raincheck serve` and a server of two lines. Beside them, to
-their end, the commands that people and tests start most. Wall clock and processor time, medians; on a machine that does
-other things meanwhile, compare processor time.
+On stdio, from the start of the process to the whole answer to its first `tools/list`, of three servers that list the
+same tools and take turns: the official SDK alone (the *floor*), `raincheck serve` and a server of two lines. Beside
+them, to their end, the commands that people and tests start most. Wall clock and processor time, medians; on a machine
+that does other things meanwhile, compare processor time.
 """
 
 from __future__ import annotations
@@ -130,7 +130,9 @@ def _table(found: Mapping[str, Sequence[Taken]], reference: str) -> str:
 
 
 def _median(samples: Sequence[Taken]) -> Taken:
-    return Taken(statistics.median(each.wall for each in samples), statistics.median(each.processor for each in samples))
+    return Taken(
+        statistics.median(each.wall for each in samples), statistics.median(each.processor for each in samples)
+    )
 
 
 def _compile() -> None:

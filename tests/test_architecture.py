@@ -14,6 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 _DOMAIN = {
     "elapsed",
     "errors",
+    "extras",
     "local_paths",
     "lease",
     "previews",
@@ -39,6 +40,8 @@ ALLOWED: dict[str, set[str]] = {
     "elapsed": set(),
     "lease": {"elapsed"},
     "errors": set(),
+    "extras": {"errors"},
+    "startup": set(),
     "local_paths": set(),
     "logs": {"secrecy"},
     "task": {"errors"},
@@ -52,7 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     "sealing": {"errors", "notes"},
     "secrecy": {"task"},
     "status": {"result_forms", "task"},
-    "outgoing": {"_version", "errors"},
+    "outgoing": {"_version", "errors", "extras"},
     "operations": _DOMAIN | {"outgoing"},
     "tls": set(),
     "stores": _DOMAIN | {"notes", "sealing", "store", "tls"},
@@ -142,6 +145,7 @@ ALLOWED: dict[str, set[str]] = {
         "compose_operations",
         "mcp",
         "demo",
+        "startup",
         "webhooks",
         "status",
         "worker",
@@ -150,7 +154,7 @@ ALLOWED: dict[str, set[str]] = {
     "demo": _DOMAIN | {"mcp", FACADE},
     FACADE: {"_version", "compose"},
     # The second front door: `from raincheck.fastmcp import Raincheck`.
-    "fastmcp": {"compose", "errors", "mcp"},
+    "fastmcp": {"compose", "extras", "mcp"},
     "__main__": {"cli"},
 }
 """What each room of the package may import, beside itself. Imports for type checkers only do not count."""

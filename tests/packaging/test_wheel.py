@@ -49,4 +49,9 @@ def test_the_base_package_works_beside_an_old_sdk_and_says_what_the_server_needs
     told = subprocess.run([str(python), "-c", program], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert told.stdout == "TaskPoller\n"
     last = told.stderr.strip().splitlines()[-1]
-    assert last.endswith('raincheck\'s server needs mcp 2.3 or newer: pip install "raincheck[server]"')
+    said, _, command = last.partition(" needs mcp 2.3 or newer: ")
+    assert said.endswith("raincheck's server")
+    # As typed in a shell, for the wheel that is installed here.
+    assert f'pip install "raincheck[server] @ {wheel.as_uri()}"' in command
+    tried = subprocess.run(["sh", "-c", f"{command} --no-deps --dry-run -q"], capture_output=True, text=True)
+    assert tried.returncode == 0, tried.stderr

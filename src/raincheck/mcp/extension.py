@@ -15,7 +15,6 @@ from mcp_types import CallToolRequestParams
 from raincheck.errors import ConfigurationError
 from raincheck.mcp import hosting
 from raincheck.mcp.admission import Lease
-from raincheck.mcp.existing_tools import existing_tool_operation
 from raincheck.mcp.handle_definitions import HANDLE_TOOLS
 from raincheck.mcp.result_resources import is_result_read, with_template
 from raincheck.mcp.scopes import scope_of
@@ -164,6 +163,8 @@ class Raincheck(Workshop, Extension):
         server = self._server
         if server is None:
             return {}
+        from raincheck.mcp.existing_tools import existing_tool_operation
+
         return {tool.name: partial(existing_tool_operation, server, tool) for tool in await server.list_tools()}
 
     def _server_lifespan(self) -> AbstractAsyncContextManager[Any]:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from raincheck.errors import ConfigurationError, OperationFailed
 from raincheck.operations.context import TaskCancelled, TaskContext
-from raincheck.operations.isolated import IsolatedExecutor
 from raincheck.operations.operation import Executor, Operation, Policy
 from raincheck.operations.signature import Signature, function_name
 from raincheck.operations.threads import THREADS
@@ -53,6 +52,8 @@ def python_operation(
     signature = Signature(function, name)
     executor: Executor
     if isolation == "process":
+        from raincheck.operations.isolated import IsolatedExecutor
+
         executor = IsolatedExecutor(
             function,
             operation_type=name,
