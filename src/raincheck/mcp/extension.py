@@ -38,7 +38,16 @@ class Raincheck(Workshop, Extension):
         rc = Raincheck(tools="slow_*")
         mcp = MCPServer("reports", extensions=[rc], lifespan=rc.lifespan)
 
-    The arguments are those of `Workshop`.
+    Args:
+        tools: Name patterns (as of shells) of the server's own tools that become operations, unchanged.
+        store: Where tasks are kept: a path (SQLite), a store, or None for the settings' one.
+        results: Where large results are kept: a folder, a blob store, or None as the settings say.
+        policy: How those tools are run and answered, and the operations that say nothing of their own.
+        settings: All settings at once (`raincheck.load_settings`); their operations are declared by `serve` only.
+        webhooks: Keys of [webhooks], over those of the settings.
+
+    Raises:
+        ConfigurationError: A setting or a declaration is wrong.
     """
 
     identifier = TASKS_EXTENSION

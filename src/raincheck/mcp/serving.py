@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from mcp.server.auth.provider import TokenVerifier
 from mcp.server.mcpserver import MCPServer
-from mcp.server.mcpserver import server as sdk_server
 
 from raincheck.callbacks import Callbacks
 from raincheck.compose_operations import make_operations
@@ -94,12 +93,17 @@ def make_server(
 @contextlib.contextmanager
 def _logging_left_alone() -> Generator[None]:
     """The SDK's server sets up logging where nothing else has, and imports rich for it (50 ms); `serve` has its own."""
-    configure = sdk_server.configure_logging
-    sdk_server.configure_logging = lambda *_: None
+    sdk: Any = sys.modules[MCPServer.__module__]
+    configure = sdk.configure_logging
+
+    def leave_alone(level: str) -> None:
+        pass
+
+    sdk.configure_logging = leave_alone
     try:
         yield
     finally:
-        sdk_server.configure_logging = configure
+        sdk.configure_logging = configure
 
 
 def serve(settings: Settings) -> int:

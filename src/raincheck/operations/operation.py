@@ -17,6 +17,7 @@ __all__ = [
     "Dedupe",
     "Executor",
     "InlineWait",
+    "Isolation",
     "LostPolicy",
     "Mode",
     "Operation",
@@ -31,6 +32,7 @@ LostPolicy = Literal["fail", "retry"]
 Dedupe = Literal["keys", "inflight"]
 AnswerBy = Literal["user", "anyone"]
 InlineWait = float | Literal["auto"]
+Isolation = Literal["none", "process"]
 
 INLINE_WAIT_SECONDS = 2.0
 """How long a call waits for its result where nothing is known of the operation."""

@@ -6,18 +6,16 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from raincheck.errors import ConfigurationError, OperationFailed
 from raincheck.operations.context import TaskCancelled, TaskContext
-from raincheck.operations.operation import Executor, Operation, Policy
+from raincheck.operations.operation import Executor, Isolation, Operation, Policy
 from raincheck.operations.signature import Signature, function_name
 from raincheck.operations.threads import THREADS
 from raincheck.operations.values import json_value
 
-__all__ = ["Isolation", "PythonExecutor", "is_async", "python_operation", "stopped"]
-
-Isolation = Literal["none", "process"]
+__all__ = ["PythonExecutor", "is_async", "python_operation", "stopped"]
 
 
 def python_operation(
