@@ -48,4 +48,4 @@ conformance-server: .venv/.stamp ## Serve the fixtures of the suite: make confor
 	@$(PY) tests/conformance/server.py $(or $(PORT),0)
 
 clean: ## Remove what make made
-	@rm -rf .venv .tools benchmarks/.venv-rival .pytest_cache .ruff_cache .hypothesis dist
+	@rm -rf .venv .tools benchmarks/.venv-rival .pytest_cache .ruff_cache .mypy_cache .hypothesis dist

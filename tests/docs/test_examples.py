@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docs.pages import DOCS, EXAMPLES, blocks
+from docs.pages import DOCS, EXAMPLES, block, blocks
 from mcp import Client, StdioServerParameters
 
 BIN = Path(sys.executable).parent
@@ -117,7 +117,30 @@ def test_the_quickstart_works_as_typed(tmp_path: Path, environment: dict[str, st
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         said += done.stdout
-    assert "completed: {'topic': 'rain', 'pages': 3}" in said
+    # Once as it is built, and once as it is there already.
+    assert said.count("completed: {'topic': 'rain', 'pages': 3}") == 2
+
+
+def test_the_quickstart_shows_a_retry_after_a_kill(tmp_path: Path, environment: dict[str, str]) -> None:
+    shutil.copytree(EXAMPLES / "serve", tmp_path / "office")
+    start, kill = block(DOCS / "quickstart.md", "kill").code.splitlines()
+    again, show = block(DOCS / "quickstart.md", "again").code.splitlines()
+    order = start.removeprefix("$ ").removesuffix(" &").split()
+    assert kill == "$ pkill -9 -P $!"
+    assert again == f"$ {' '.join(order)}"
+    where: dict[str, Any] = {"cwd": tmp_path / "office", "env": environment, "text": True}
+    with subprocess.Popen(order, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **where) as agent:
+        assert agent.stdout is not None
+        ticket = agent.stdout.readline().split()[1]
+        subprocess.run(["pkill", "-9", "-P", str(agent.pid)], check=True)
+    assert agent.returncode != 0
+    ordered = subprocess.run(order, capture_output=True, check=True, timeout=90, **where)
+    assert f"ticket: {ticket} " in ordered.stdout
+    assert "completed: {'topic': 'rain', 'pages': 10}" in ordered.stdout
+    assert "worker lost: processing -> pending" in ordered.stderr
+    command = show.removeprefix("$ ").replace("TASK_REF", ticket[:6]).split()
+    shown = subprocess.run(command, capture_output=True, check=True, timeout=60, **where).stdout
+    assert re.search(r"^attempt +2 of 3$", shown, re.MULTILINE)
     assert (tmp_path / "office" / "tasks.db").exists()
 
 

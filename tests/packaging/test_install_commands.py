@@ -17,7 +17,22 @@ from raincheck.extras import install_command, missing_extra
 Installed = Callable[[Mapping[str, Any] | None], None]
 
 
-GIT = {"url": "https://git.example.com/raincheck.git", "vcs_info": {"vcs": "git", "commit_id": "0" * 40}}
+VCS = {"vcs": "git", "commit_id": "0" * 40}
+GIT: dict[str, Any] = {"url": "https://git.example.com/raincheck.git", "vcs_info": VCS}
+CAME_FROM: list[tuple[dict[str, Any] | None, str]] = [
+    (None, 'pip install "raincheck[server]"'),
+    ({"url": "file:///home/me/rain%20check", "dir_info": {}}, 'pip install "/home/me/rain check[server]"'),
+    ({"url": "file:///src/rc", "dir_info": {"editable": True}}, 'pip install -e "/src/rc[server]"'),
+    (
+        {"url": "file:///tmp/raincheck-0.1.0-py3-none-any.whl", "archive_info": {}},
+        'pip install "raincheck[server] @ file:///tmp/raincheck-0.1.0-py3-none-any.whl"',
+    ),
+    (GIT, 'pip install "raincheck[server] @ git+https://git.example.com/raincheck.git"'),
+    (
+        {**GIT, "subdirectory": "py", "vcs_info": {**VCS, "requested_revision": "v1"}},
+        'pip install "raincheck[server] @ git+https://git.example.com/raincheck.git@v1#subdirectory=py"',
+    ),
+]
 
 
 @pytest.fixture
@@ -33,7 +48,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installed:
     monkeypatch.setattr(sys, "executable", str(programs / "python"))
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setenv("PATH", str(programs))
-    monkeypatch.syspath_prepend(str(site.parent))
+    monkeypatch.setattr(sys, "path", [str(site.parent), *sys.path])
 
     def came_from(direct_url: Mapping[str, Any] | None) -> None:
         if direct_url is not None:
@@ -44,20 +59,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installed:
 
 @pytest.mark.parametrize(
     ("direct_url", "command"),
-    [
-        (None, 'pip install "raincheck[server]"'),
-        ({"url": "file:///home/me/rain%20check", "dir_info": {}}, 'pip install "/home/me/rain check[server]"'),
-        ({"url": "file:///src/rc", "dir_info": {"editable": True}}, 'pip install -e "/src/rc[server]"'),
-        (
-            {"url": "file:///tmp/raincheck-0.1.0-py3-none-any.whl", "archive_info": {}},
-            'pip install "raincheck[server] @ file:///tmp/raincheck-0.1.0-py3-none-any.whl"',
-        ),
-        (GIT, 'pip install "raincheck[server] @ git+https://git.example.com/raincheck.git"'),
-        (
-            {**GIT, "subdirectory": "py", "vcs_info": {**GIT["vcs_info"], "requested_revision": "v1"}},
-            'pip install "raincheck[server] @ git+https://git.example.com/raincheck.git@v1#subdirectory=py"',
-        ),
-    ],
+    CAME_FROM,
     ids=["index", "folder", "editable", "wheel", "git", "a revision in a folder"],
 )
 def test_the_command_is_for_where_it_came_from(

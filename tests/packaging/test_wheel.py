@@ -38,6 +38,17 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     assert "raincheck/py.typed" in held
 
 
+def test_a_copy_from_a_git_address_says_that_address(tmp_path: Path) -> None:
+    venv.create(tmp_path / "fresh", with_pip=True, symlinks=True)
+    python = tmp_path / "fresh" / "bin" / "python"
+    address = f"git+{ROOT.as_uri()}"
+    install = [str(python), "-m", "pip", "install", "-q", "--no-deps", f"raincheck[server] @ {address}"]
+    subprocess.run(install, check=True, stdin=subprocess.DEVNULL)
+    program = "from raincheck.extras import install_command; print(install_command('server'))"
+    told = subprocess.run([str(python), "-c", program], capture_output=True, text=True, check=True)
+    assert told.stdout.endswith(f'pip install "raincheck[server] @ {address}"\n')
+
+
 def test_the_base_package_works_beside_an_old_sdk_and_says_what_the_server_needs(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "old", with_pip=True, symlinks=True)
     python = tmp_path / "old" / "bin" / "python"

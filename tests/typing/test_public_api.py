@@ -1,4 +1,4 @@
-"""The public API in the eyes of a user's tools: mypy --strict, pyright in strict mode, and what an editor shows on hover."""
+"""The public API in the eyes of a user's tools: mypy --strict, pyright in strict mode, and an editor's hover."""
 
 from __future__ import annotations
 
@@ -118,8 +118,9 @@ class Editor:
             if "method" not in message and message.get("id") == self._asked:
                 return message["result"]
             if "method" in message and "id" in message:
-                wanted = message.get("params") or {}
-                self.send(id=message["id"], result=[{} for _ in wanted.get("items", ())])
+                # It asks for its settings: the defaults of each.
+                wanted: dict[str, list[Any]] = message.get("params") or {}
+                self.send(id=message["id"], result=[{} for _ in wanted.get("items", [])])
 
     def hover(self, file: Path, text: str) -> str:
         """What is shown over the last character of the first such text."""
@@ -137,10 +138,9 @@ def editor(folder: Path, file: Path) -> Generator[Editor]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         try:
             it = Editor(server)
-            opened = [{"uri": folder.as_uri(), "name": "office"}]
-            it.ask(
-                "initialize", processId=os.getpid(), rootUri=folder.as_uri(), workspaceFolders=opened, capabilities={}
-            )
+            root = folder.as_uri()
+            opened = [{"uri": root, "name": "office"}]
+            it.ask("initialize", processId=os.getpid(), rootUri=root, workspaceFolders=opened, capabilities={})
             it.send(method="initialized", params={})
             text = file.read_text(encoding="utf-8")
             document = {"uri": file.as_uri(), "languageId": "python", "version": 1, "text": text}
@@ -151,10 +151,9 @@ def editor(folder: Path, file: Path) -> Generator[Editor]:
 
 
 def test_an_editor_shows_what_a_user_needs_and_no_inner_name() -> None:
+    texts = ("rc = Raincheck", "@rc.operation", "rc.lifespan", "= Policy")
     with editor(ROOT, PROGRAM) as it:
-        shown = {
-            text: it.hover(PROGRAM, text) for text in ("rc = Raincheck", "@rc.operation", "rc.lifespan", "= Policy")
-        }
+        shown = {text: it.hover(PROGRAM, text) for text in texts}
     for told in shown.values():
         assert "Workshop" not in told
         assert "raincheck.mcp" not in told
