@@ -9,13 +9,18 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
-setup: .venv/.stamp ## Make .venv with raincheck and what its tests need
+setup: .venv/.stamp ## Make .venv with raincheck, every store and engine, and what its tests need
 
 .venv/.stamp: pyproject.toml scripts/setup
 	@./scripts/setup
+	@touch .venv/.stamp-server $@
+
+# What a newcomer waits for: the server alone.
+.venv/.stamp-server: pyproject.toml scripts/setup
+	@./scripts/setup server
 	@touch $@
 
-demo: .venv/.stamp ## Show the main job: a slow tool, a kill -9, and every result
+demo: .venv/.stamp-server ## Show the main job: a slow tool, a kill -9, and every result
 	@$(PY) -m raincheck demo
 
 test: .venv/.stamp ## Run the quick tests: no servers, no network, three minutes
@@ -48,4 +53,4 @@ conformance-server: .venv/.stamp ## Serve the fixtures of the suite: make confor
 	@$(PY) tests/conformance/server.py $(or $(PORT),0)
 
 clean: ## Remove what make made
-	@rm -rf .venv .tools benchmarks/.venv-rival .pytest_cache .ruff_cache .hypothesis dist
+	@rm -rf .venv .tools benchmarks/.venv-rival .pytest_cache .ruff_cache .mypy_cache .hypothesis dist

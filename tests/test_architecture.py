@@ -16,6 +16,7 @@ _DOMAIN = {
     "caller",
     "errors",
     "exits",
+    "extras",
     "local_paths",
     "lease",
     "previews",
@@ -46,6 +47,8 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "exits": {"errors"},
     "unicode_text": set(),
+    "extras": {"errors"},
+    "startup": set(),
     "local_paths": set(),
     "logs": {"secrecy", "traces", "unicode_text"},
     "caller": set(),
@@ -61,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     "sealing": {"errors", "notes"},
     "secrecy": {"task"},
     "status": {"result_forms", "task"},
-    "outgoing": {"_version", "errors"},
+    "outgoing": {"_version", "errors", "extras"},
     "operations": _DOMAIN | {"outgoing"},
     "tls": set(),
     "stores": _DOMAIN | {"notes", "sealing", "store", "tls"},
@@ -157,6 +160,7 @@ ALLOWED: dict[str, set[str]] = {
         "blobs",
         "program",
         "stores",
+        "startup",
         "webhooks",
         "status",
         "worker",
@@ -167,7 +171,7 @@ ALLOWED: dict[str, set[str]] = {
     # For users' own tests: a server and a client of it in one process, on the store in memory.
     "testing": {"client", "compose", "config_sources", "mcp", "stores"},
     # The second front door: `from raincheck.fastmcp import Raincheck`.
-    "fastmcp": {"compose", "errors", "mcp"},
+    "fastmcp": {"compose", "extras", "mcp"},
     "__main__": {"cli"},
 }
 """What each room of the package may import, beside itself. Imports for type checkers only do not count."""

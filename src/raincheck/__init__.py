@@ -10,6 +10,7 @@ Everything is imported on first use, so that `import raincheck` needs no SDK and
 
 from __future__ import annotations
 
+import gc
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,14 @@ def __getattr__(name: str) -> Any:
         from raincheck.compose import require_server
 
         require_server()
-    value = getattr(importlib.import_module(home), name)
+    # What is imported stays: collections meanwhile would go through all of it several times, tens of ms each.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        value = getattr(importlib.import_module(home), name)
+    finally:
+        if collecting:
+            gc.enable()
     globals()[name] = value
     return value
 

@@ -8,7 +8,8 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from raincheck.errors import ConfigurationError, MissingDependency
+from raincheck.errors import ConfigurationError
+from raincheck.extras import missing_extra
 
 if TYPE_CHECKING:
     from raincheck.blobs import BlobStore
@@ -317,7 +318,7 @@ def require_extra(module: str, extra: str, what: str) -> None:
         MissingDependency: It is not; the message names the command that installs it.
     """
     if importlib.util.find_spec(module) is None:
-        raise MissingDependency(f'{what} needs {module}: pip install "raincheck[{extra}]"')
+        raise missing_extra(f"{what} needs {module}", extra)
 
 
 def _jobs_come_with_tasks(settings: Settings) -> bool:
@@ -380,4 +381,4 @@ def require_server() -> None:
         found = ""
     numbers = re.match(r"(\d+)\.(\d+)", found)
     if numbers is None or (int(numbers[1]), int(numbers[2])) < _OLDEST_MCP:
-        raise MissingDependency('raincheck\'s server needs mcp 2.3 or newer: pip install "raincheck[server]"')
+        raise missing_extra("raincheck's server needs mcp 2.3 or newer", "server")

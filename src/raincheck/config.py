@@ -20,7 +20,14 @@ from raincheck.config_encryption import EncryptionSettings
 from raincheck.config_execution import ExecutionSettings, WorkerSettings, too_long
 from raincheck.config_inherit import named_variables
 from raincheck.config_limits import BreakerSettings, LimitsSettings
-from raincheck.config_operations import CommandSettings, HttpSettings, OperationSettings, PythonSettings
+from raincheck.config_operations import (
+    OPERATION_MODELS,
+    ByKind,
+    CommandSettings,
+    HttpSettings,
+    OperationSettings,
+    PythonSettings,
+)
 from raincheck.config_results import ResultsSettings
 from raincheck.config_section import Section
 from raincheck.config_server import ServerSettings
@@ -176,7 +183,7 @@ class Settings(Section):
     encryption: EncryptionSettings = EncryptionSettings()
     results: ResultsSettings = ResultsSettings()
     observability: ObservabilitySettings = ObservabilitySettings()
-    operations: Mapping[str, Annotated[OperationSettings, Field(discriminator="kind")]] = Field(
+    operations: Mapping[str, Annotated[OperationSettings, ByKind()]] = Field(
         default_factory=dict[str, OperationSettings]
     )
     folder: Path = Field(default_factory=Path.cwd)
@@ -309,13 +316,6 @@ SECTION_MODELS: Mapping[str, type[Section]] = {
 
 NESTED_MODELS: Mapping[tuple[str, str], type[Section]] = {("server", "auth"): AuthSettings}
 """The tables within those, which need not be there."""
-
-OPERATION_MODELS: Mapping[str, type[Section]] = {
-    "python": PythonSettings,
-    "command": CommandSettings,
-    "http": HttpSettings,
-}
-"""The model of an operation's table, by its `kind`."""
 
 OPERATION_TABLES: Mapping[str, type[Section]] = {
     "breaker": BreakerSettings,

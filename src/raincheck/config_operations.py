@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from contextlib import suppress
+from functools import cache
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 from raincheck.config_callers import OperationCallers
 from raincheck.config_inherit import Inherit
@@ -16,7 +28,7 @@ from raincheck.config_upstream import PollSettings
 from raincheck.config_webhooks import OperationWebhooks
 from raincheck.operations.operation import AnswerBy, Dedupe, LostPolicy, Mode, WithoutTasks
 
-__all__ = ["CommandSettings", "HttpSettings", "OperationSettings", "PythonSettings"]
+__all__ = ["OPERATION_MODELS", "ByKind", "CommandSettings", "HttpSettings", "OperationSettings", "PythonSettings"]
 
 
 class _Declared(Section):
@@ -219,3 +231,37 @@ class HttpSettings(_WithParameters):
 
 OperationSettings = PythonSettings | CommandSettings | HttpSettings
 """One `[operations.NAME]` table, by its `kind`."""
+
+OPERATION_MODELS: Mapping[str, type[PythonSettings | CommandSettings | HttpSettings]] = {
+    "python": PythonSettings,
+    "command": CommandSettings,
+    "http": HttpSettings,
+}
+"""The model of an operation's table, by its `kind`."""
+
+
+class ByKind:
+    """Validates a table by the model of its kind, which is built when the first such table is met (tens of ms each)."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """See pydantic's `GetCoreSchemaHandler`."""
+        return core_schema.no_info_plain_validator_function(_of_its_kind)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """See pydantic's `GetJsonSchemaHandler`."""
+        return handler(_of_any_kind().core_schema)
+
+
+def _of_its_kind(table: Any) -> OperationSettings:
+    kind: Any = cast("Mapping[str, Any]", table).get("kind") if isinstance(table, Mapping) else None
+    model = OPERATION_MODELS.get(kind) if isinstance(kind, str) else None
+    if model is not None:
+        with suppress(ValidationError):
+            return model.model_validate(table)
+    # What is wrong is told by the whole, with the kind in its place.
+    return _of_any_kind().validate_python(table)
+
+
+@cache
+def _of_any_kind() -> TypeAdapter[OperationSettings]:
+    return TypeAdapter(Annotated[OperationSettings, Field(discriminator="kind")])

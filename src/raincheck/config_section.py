@@ -21,4 +21,12 @@ Retention = Annotated[float, Field(ge=1, le=_TEN_YEARS)]
 class Section(BaseModel):
     """One table of the file. Values are taken as they are typed there: no text for a number, no boolean for either."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        # Built when it is used first: of the kinds of operations a file has one or two.
+        defer_build=True,
+    )

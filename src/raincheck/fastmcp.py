@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from raincheck.compose import require_server
-from raincheck.errors import MissingDependency
+from raincheck.extras import missing_extra
 
 if TYPE_CHECKING:
     from raincheck.mcp.fastmcp_host import Raincheck
@@ -34,7 +34,7 @@ def require_fastmcp() -> None:
         found = ""
     numbers = re.match(r"(\d+)\.(\d+)", found)
     if numbers is None or (int(numbers[1]), int(numbers[2])) < _OLDEST:
-        raise MissingDependency('raincheck.fastmcp needs FastMCP 4.1 or newer: pip install "raincheck[fastmcp]"')
+        raise missing_extra("raincheck.fastmcp needs FastMCP 4.1 or newer", "fastmcp")
 
 
 def __getattr__(name: str) -> Any:

@@ -58,7 +58,6 @@ async def run_worker(work: Work) -> int:
             raise ConfigurationError("this Raincheck object has no operation that a worker could run")
         health.service = service
         # As in `raincheck serve`: a full collection of what was imported costs tens of milliseconds.
-        gc.collect()
         gc.freeze()
         notify("READY=1")
         operations = f"{number} operation{'s' * (number != 1)}"

@@ -84,7 +84,7 @@ def test_a_missing_extra_names_the_command_that_installs_it(monkeypatch: pytest.
     for name in [name for name in sys.modules if name.startswith("raincheck.operations.http")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "httpx2", None)
-    with pytest.raises(MissingDependency, match=r'httpx2: pip install "raincheck\[server\]"'):
+    with pytest.raises(MissingDependency, match=r'httpx2: .*pip install .*\[server\]"'):
         make_operations(settings(HTTP))
 
 

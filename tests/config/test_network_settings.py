@@ -132,9 +132,9 @@ def test_an_address_is_shown_without_what_may_be_secret(url: str, shown: str) ->
 @pytest.mark.parametrize(
     ("text", "module", "told"),
     [
-        (POSTGRES, "psycopg", r'the store "postgres" needs psycopg: pip install "raincheck\[postgres\]"'),
-        (REDIS, "redis", r'the store "redis" needs redis: pip install "raincheck\[redis\]"'),
-        (DYNAMODB, "aiobotocore", r'the store "dynamodb" needs aiobotocore: pip install "raincheck\[dynamodb\]"'),
+        (POSTGRES, "psycopg", r'the store "postgres" needs psycopg: .*pip install .*\[postgres\]"'),
+        (REDIS, "redis", r'the store "redis" needs redis: .*pip install .*\[redis\]"'),
+        (DYNAMODB, "aiobotocore", r'the store "dynamodb" needs aiobotocore: .*pip install .*\[dynamodb\]"'),
     ],
 )
 def test_a_store_whose_extra_is_not_installed_names_it(
@@ -149,7 +149,7 @@ def test_a_store_whose_extra_is_not_installed_names_it(
 def test_an_engine_whose_extra_is_not_installed_names_it(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     without(engine, monkeypatch)
     settings = load(f"[execution]\nengine = '{engine}'\nqueue_url = '{QUEUES[engine]}'\n")
-    with pytest.raises(MissingDependency, match=rf'"{engine}" needs {engine}: pip install "raincheck\[{engine}\]"'):
+    with pytest.raises(MissingDependency, match=rf'"{engine}" needs {engine}: .*pip install .*\[{engine}\]"'):
         make_engine(settings)
 
 

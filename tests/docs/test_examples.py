@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docs.pages import DOCS, EXAMPLES, blocks
+from docs.pages import DOCS, EXAMPLES, block, blocks
 from mcp import Client, StdioServerParameters
 
 from support.waiting import PATIENCE
@@ -119,8 +119,37 @@ def test_the_quickstart_works_as_typed(tmp_path: Path, environment: dict[str, st
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         said += done.stdout
-    assert "completed: {'topic': 'rain', 'pages': 3}" in said
-    assert (tmp_path / "office" / "tasks.db").exists()
+    # Once as it is built, and once as it is there already.
+    assert said.count("completed: {'topic': 'rain', 'pages': 3}") == 2
+
+
+def test_the_quickstart_shows_a_retry_after_a_kill(tmp_path: Path, environment: dict[str, str]) -> None:
+    office = tmp_path / "office"
+    shutil.copytree(EXAMPLES / "serve", office)
+    start, kill = block(DOCS / "quickstart.md", "kill").code.splitlines()
+    again, show = block(DOCS / "quickstart.md", "again").code.splitlines()
+    order = start.removeprefix("$ ").removesuffix(" &").split()
+    assert kill == "$ pkill -9 -P $!"
+    assert again == f"$ {' '.join(order)}"
+
+    def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=office, env=environment, capture_output=True, text=True, timeout=90, check=True
+        )
+
+    with subprocess.Popen(
+        order, cwd=office, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as agent:
+        assert agent.stdout is not None
+        ticket = agent.stdout.readline().split()[1]
+        subprocess.run(["pkill", "-9", "-P", str(agent.pid)], check=True)
+    assert agent.returncode != 0
+    ordered = run(order)
+    assert f"ticket: {ticket} " in ordered.stdout
+    assert "completed: {'topic': 'rain', 'pages': 10}" in ordered.stdout
+    assert "worker lost: processing -> pending" in ordered.stderr
+    shown = run(show.removeprefix("$ ").replace("TASK_REF", ticket[:6]).split()).stdout
+    assert re.search(r"^attempt +2 of 3$", shown, re.MULTILINE)
 
 
 async def test_the_served_command_gives_a_checksum(tmp_path: Path, environment: dict[str, str]) -> None:

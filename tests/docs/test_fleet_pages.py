@@ -35,19 +35,25 @@ def test_every_store_and_engine_is_chosen_promised_and_described() -> None:
     sections = set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
     assert sections == (PROVIDERS | ENGINES) - {"memory", "local"}
     for section in sections - {"sqlite"}:
-        assert f'`pip install "raincheck[{section}]"`' in text
+        assert f"The extra `{section}` ([Install]" in text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_extra_and_every_variable_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert {extra for found in re.findall(r"raincheck\[([\w,]+)\]", text) for extra in found.split(",")} <= EXTRAS
+    named = re.findall(r"(?:raincheck|[\"'.])\[([\w,]+)\]", text)
+    assert {extra for found in named for extra in found.split(",")} <= EXTRAS
     for found in re.findall(r"EXTRAS=([\w,]+)", text):
         assert set(found.split(",")) <= EXTRAS
     variables = re.findall(r"RAINCHECK_([A-Z]+)__([A-Z_]+)", text)
     assert variables
     for section, key in variables:
         assert key.lower() in SECTION_MODELS[section.lower()].model_fields
+
+
+def test_every_extra_stands_in_the_install_section() -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Install\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`(\w+)`", section)) & EXTRAS == EXTRAS
 
 
 def test_the_sizes_are_those_of_the_settings() -> None:

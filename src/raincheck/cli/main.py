@@ -17,6 +17,7 @@ import click
 from raincheck._version import __version__
 from raincheck.cli.output import give_up_stdout, have_stdout, leave_stdout
 from raincheck.errors import ConfigurationError, MissingDependency, RaincheckError
+from raincheck.startup import without_collections
 
 __all__ = ["cli", "main"]
 
@@ -43,7 +44,8 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, _, name = _COMMANDS[cmd_name].partition(":")
-        command = getattr(importlib.import_module(module), name)
+        with without_collections():
+            command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
         return command
 

@@ -6,6 +6,7 @@ import click
 
 from raincheck.cli.options import TARGET, is_object, settings_from, state_url_option
 from raincheck.errors import ConfigurationError
+from raincheck.startup import without_collections
 
 __all__ = ["serve"]
 
@@ -76,6 +77,7 @@ def serve(
     from raincheck.compose import require_server
 
     require_server()
-    from raincheck.mcp import serving
+    with without_collections():
+        from raincheck.mcp import serving
 
     return serving.serve(settings)

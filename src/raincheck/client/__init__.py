@@ -73,9 +73,9 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in _NEED_THE_SDK and importlib.util.find_spec("mcp_types") is None:
-        from raincheck.errors import MissingDependency
+        from raincheck.extras import missing_extra
 
-        raise MissingDependency(f"raincheck.client.{name} needs the mcp SDK 2.x: pip install 'raincheck[server]'")
+        raise missing_extra(f"raincheck.client.{name} needs the mcp SDK 2.x", "server")
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value

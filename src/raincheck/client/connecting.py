@@ -13,7 +13,7 @@ from typing import Any
 from raincheck._version import __version__
 from raincheck.client.answers import Session
 from raincheck.client.connection import Connect, ReconnectingSession
-from raincheck.errors import MissingDependency
+from raincheck.extras import missing_extra
 
 __all__ = ["Server", "connect", "connector"]
 
@@ -57,7 +57,7 @@ def connector(
     if callable(server):
         return server
     if importlib.util.find_spec("mcp_types") is None:
-        raise MissingDependency("Connecting needs the mcp SDK 2.x: pip install 'raincheck[server]'")
+        raise missing_extra("Connecting needs the mcp SDK 2.x", "server")
     if isinstance(server, str) and server.startswith(("http://", "https://")):
         return _over_http(server, dict(headers or {}))
     words = shlex.split(server) if isinstance(server, str) else list(server)

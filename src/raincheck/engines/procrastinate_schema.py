@@ -22,6 +22,7 @@ from psycopg_pool import PoolTimeout
 
 from raincheck.engines.sender import QueueRefused, QueueUnavailable
 from raincheck.errors import ConfigurationError
+from raincheck.extras import install_command
 from raincheck.tls import Tls
 
 __all__ = ["SCHEMA", "ensure_schema", "mapped", "parameters_of", "place_of"]
@@ -132,7 +133,7 @@ async def _missing(connection: psycopg.AsyncConnection[Any]) -> list[tuple[str |
     if newer := sorted(applied - shipped.keys()):
         raise ConfigurationError(
             f"the tables of procrastinate in the schema {SCHEMA} are of a newer version than the one installed here "
-            f'(migration {newer[-1]}): pip install --upgrade "raincheck[procrastinate]"'
+            f"(migration {newer[-1]}): {install_command('procrastinate', upgrade=True)}"
         )
     return [(name, path.read_text(encoding="utf-8")) for name, path in shipped.items() if name not in applied]
 

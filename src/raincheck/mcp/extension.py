@@ -17,7 +17,6 @@ from raincheck._version import __version__
 from raincheck.errors import ConfigurationError
 from raincheck.mcp import hosting
 from raincheck.mcp.admission import Lease
-from raincheck.mcp.existing_tools import existing_tool_operation
 from raincheck.mcp.handle_definitions import HANDLE_TOOLS
 from raincheck.mcp.result_resources import is_result_read, with_template
 from raincheck.mcp.scopes import scope_of
@@ -41,7 +40,16 @@ class Raincheck(Workshop, Extension):
         rc = Raincheck(tools="slow_*")
         mcp = MCPServer("reports", extensions=[rc], lifespan=rc.lifespan)
 
-    The arguments are those of `Workshop`.
+    Args:
+        tools: Name patterns (as of shells) of the server's own tools that become operations, unchanged.
+        store: Where tasks are kept: a path (SQLite), a store, or None for the settings' one.
+        results: Where large results are kept: a folder, a blob store, or None as the settings say.
+        policy: How those tools are run and answered, and the operations that say nothing of their own.
+        settings: All settings at once (`raincheck.load_settings`); their operations are declared by `serve` only.
+        webhooks: Keys of [webhooks], over those of the settings.
+
+    Raises:
+        ConfigurationError: A setting or a declaration is wrong.
     """
 
     identifier = TASKS_EXTENSION
@@ -174,6 +182,8 @@ class Raincheck(Workshop, Extension):
         server = self._server
         if server is None:
             return {}
+        from raincheck.mcp.existing_tools import existing_tool_operation
+
         return {tool.name: partial(existing_tool_operation, server, tool) for tool in await server.list_tools()}
 
     def _server_lifespan(self) -> AbstractAsyncContextManager[Any]:

@@ -71,8 +71,19 @@ class Raincheck(Workshop, ServerExtension):
         mcp = FastMCP("reports")
         mcp.add_extension(rc)
 
-    The arguments are those of `Workshop`. Register it on the server that you run: a mounted server's extensions are its
-    own, while the tools of mounted servers can be named by pattern like any other.
+    Register it on the server that you run: a mounted server's extensions are its own, while the tools of mounted
+    servers can be named by pattern like any other.
+
+    Args:
+        tools: Name patterns (as of shells) of the server's own tools that become operations, unchanged.
+        store: Where tasks are kept: a path (SQLite), a store, or None for the settings' one.
+        results: Where large results are kept: a folder, a blob store, or None as the settings say.
+        policy: How those tools are run and answered, and the operations that say nothing of their own.
+        settings: All settings at once (`raincheck.load_settings`); their operations are declared by `serve` only.
+        webhooks: Keys of [webhooks], over those of the settings.
+
+    Raises:
+        ConfigurationError: A setting or a declaration is wrong.
     """
 
     identifier = TASKS_EXTENSION

@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.auth.provider import TokenVerifier
@@ -74,19 +74,36 @@ def make_server(
     rc = Raincheck(settings=settings)
     for operation in (make_operations(settings) if operations is None else operations).values():
         rc.add(operation)
-    server = MCPServer[Any](
-        settings.server.name,
-        version=settings.server.version,
-        instructions=settings.server.instructions
-        or (WITHOUT_TICKETS if settings.server.handle_tools == "none" else INSTRUCTIONS),
-        extensions=[rc],
-        lifespan=rc.lifespan,
-        log_level="WARNING",
-        token_verifier=verifier,
-        auth=sdk_settings(settings.server.auth, address) if verifier and settings.server.auth else None,
-    )
+    with _logging_left_alone():
+        server = MCPServer[Any](
+            settings.server.name,
+            version=settings.server.version,
+            instructions=settings.server.instructions
+            or (WITHOUT_TICKETS if settings.server.handle_tools == "none" else INSTRUCTIONS),
+            extensions=[rc],
+            lifespan=rc.lifespan,
+            log_level="WARNING",
+            token_verifier=verifier,
+            auth=sdk_settings(settings.server.auth, address) if verifier and settings.server.auth else None,
+        )
     shorten(server, rc)
     return server, rc
+
+
+@contextlib.contextmanager
+def _logging_left_alone() -> Generator[None]:
+    """The SDK's server sets up logging where nothing else has, and imports rich for it (50 ms); `serve` has its own."""
+    sdk: Any = sys.modules[MCPServer.__module__]
+    configure = sdk.configure_logging
+
+    def leave_alone(level: str) -> None:
+        pass
+
+    sdk.configure_logging = leave_alone
+    try:
+        yield
+    finally:
+        sdk.configure_logging = configure
 
 
 def serve(settings: Settings) -> int:
@@ -125,8 +142,7 @@ def serve(settings: Settings) -> int:
 async def _serve(server: MCPServer[Any], rc: Raincheck, settings: Settings, door: Wire | socket.socket) -> int:
     told = told_to_stop()
     async with rc.running():
-        # The full collections of what was imported cost tens of milliseconds each (shared/figures.md).
-        gc.collect()
+        # A full collection of what was set up would cost tens of milliseconds, each time (shared/figures.md).
         gc.freeze()
         service = await rc.started()
         store, engine = rc.place()

@@ -17,7 +17,8 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, cast
 
 from raincheck._version import __version__
-from raincheck.errors import MissingDependency, ResultTooLarge, UpstreamError
+from raincheck.errors import ResultTooLarge, UpstreamError
+from raincheck.extras import missing_extra
 from raincheck.operations.content_coding import ACCEPTED, Decoder, UnknownCoding
 from raincheck.operations.exhaustion import what_is_exhausted
 from raincheck.operations.foreign_json import BeyondBounds, NotJson, read_json
@@ -270,7 +271,7 @@ def _client_library() -> Any:
     try:
         import httpx2
     except ModuleNotFoundError as error:
-        raise MissingDependency('operations of kind http need httpx2: pip install "raincheck[server]"') from error
+        raise missing_extra("operations of kind http need httpx2", "server") from error
     client_log = logging.getLogger("httpx2")
     if _not_ours not in client_log.filters:
         client_log.addFilter(_not_ours)

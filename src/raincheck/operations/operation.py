@@ -20,6 +20,7 @@ __all__ = [
     "Executor",
     "FailedAs",
     "InlineWait",
+    "Isolation",
     "LostPolicy",
     "Mode",
     "Operation",
@@ -34,6 +35,7 @@ LostPolicy = Literal["fail", "retry"]
 Dedupe = Literal["keys", "inflight"]
 AnswerBy = Literal["user", "anyone"]
 InlineWait = float | Literal["auto"]
+Isolation = Literal["none", "process"]
 
 INLINE_WAIT_SECONDS = 2.0
 """How long a call waits for its result where nothing is known of the operation."""

@@ -6,21 +6,18 @@ import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from raincheck.errors import ConfigurationError, OperationFailed
 from raincheck.exits import by_signal, stopped
 from raincheck.operations.context import TaskCancelled, TaskContext
-from raincheck.operations.isolated import IsolatedExecutor
 from raincheck.operations.late_results import thrown_away
-from raincheck.operations.operation import Executor, Operation, Policy
+from raincheck.operations.operation import Executor, Isolation, Operation, Policy
 from raincheck.operations.signature import Signature, function_name
 from raincheck.operations.threads import THREADS
 from raincheck.operations.values import json_value
 
-__all__ = ["Isolation", "PythonExecutor", "is_async", "python_operation"]
-
-Isolation = Literal["none", "process"]
+__all__ = ["PythonExecutor", "is_async", "python_operation"]
 
 
 def python_operation(
@@ -60,6 +57,8 @@ def python_operation(
     signature = Signature(function, name)
     executor: Executor
     if isolation == "process":
+        from raincheck.operations.isolated import IsolatedExecutor
+
         executor = IsolatedExecutor(
             function,
             operation_type=name,

@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import Any, cast
 
 from raincheck.errors import ConfigurationError, InvalidParameters
+from raincheck.operations.bounded_work import TooMuchWork, bounded_work
 from raincheck.operations.foreign_json import NotJson, plain_json
 from raincheck.operations.problems import capped
 from raincheck.operations.schema import ParameterSchema
-from raincheck.operations.schema_keywords import TooMuchWork, bounded_work
 
 __all__ = ["checked_answer"]
 

@@ -16,17 +16,12 @@ from referencing.jsonschema import DRAFT202012
 
 from raincheck.errors import ConfigurationError, InvalidParameters
 from raincheck.operations.argument_slips import as_declared
+from raincheck.operations.bounded_work import LONGEST_WORK_SECONDS, bounded_work
 from raincheck.operations.formats import FORMATS, format_checker
 from raincheck.operations.patterns import PatternRefused, matcher
 from raincheck.operations.problems import Problem, capped, invalid_parameters, named, shown
 from raincheck.operations.schema_circles import SchemaSteps
-from raincheck.operations.schema_keywords import (
-    LONGEST_WORK_SECONDS,
-    BoundedValidator,
-    Choices,
-    bounded_work,
-    errors,
-)
+from raincheck.operations.schema_keywords import BoundedValidator, Choices, errors
 from raincheck.operations.values import stored_parameters
 
 __all__ = ["ParameterSchema"]

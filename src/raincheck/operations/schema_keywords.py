@@ -7,10 +7,8 @@ the time that the keywords take together is bounded (`bounded_work`).
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from itertools import islice
 from typing import Any, cast
@@ -20,64 +18,21 @@ import jsonschema.validators
 from jsonschema.exceptions import ValidationError
 from referencing.jsonschema import DRAFT202012
 
+from raincheck.operations.bounded_work import WORK, TooMuchWork
 from raincheck.operations.json_equality import canonical
 from raincheck.operations.patterns import matcher
 
-__all__ = ["BoundedValidator", "Choices", "TooMuchWork", "bounded_work", "errors"]
-
-LONGEST_WORK_SECONDS = 5.0
-"""How long one validation may take where its caller set no bound, in seconds of the processor."""
+__all__ = ["BoundedValidator", "Choices", "errors"]
 
 _LOOK_EVERY = 32
 
 _Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError]]
 
 
-class TooMuchWork(Exception):
-    """A validation took more than it was given."""
-
-
-class _Work(threading.local):
-    """The running validation of a thread: how long it may take, and what it has found.
-
-    Attributes:
-        until: When it has taken too long, by this thread's processor time; 0: never.
-        steps: Counts the keywords.
-        known: Whether an array or object fits a part of the schema, by their ids: what stands in a recursive schema
-            would else be checked again from every branch, and from each of those again.
-        remembers: Whether anything is put there.
-    """
-
-    def __init__(self) -> None:
-        self.until = 0.0
-        self.steps = 0
-        self.known: dict[tuple[int, int], bool] = {}
-        self.remembers = False
-
-
-_work = _Work()
-
-
-@contextmanager
-def bounded_work(seconds: float) -> Generator[None]:
-    """Bound the validations in the block: `TooMuchWork` once they have had this thread's processor for so long.
-
-    Blocks do not nest: the outermost one counts.
-    """
-    if _work.until:
-        yield
-        return
-    _work.until = time.thread_time() + seconds
-    try:
-        yield
-    finally:
-        _work.until = 0.0
-
-
 def _counted(keyword: _Keyword) -> _Keyword:
     def check(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-        _work.steps += 1
-        if _work.steps % _LOOK_EVERY == 0 and _work.until and time.thread_time() > _work.until:
+        WORK.steps += 1
+        if WORK.steps % _LOOK_EVERY == 0 and WORK.until and time.thread_time() > WORK.until:
             raise TooMuchWork
         return keyword(validator, value, instance, schema)
 
@@ -98,21 +53,21 @@ def errors(validator: Any, instance: Any, *, most: int) -> list[ValidationError]
     Raises:
         TooMuchWork, RecursionError: It takes too long, or goes too deep.
     """
-    _work.remembers = True
+    WORK.remembers = True
     try:
         return list(islice(validator.iter_errors(instance), most))
     finally:
-        _work.remembers = False
-        _work.known.clear()
+        WORK.remembers = False
+        WORK.known.clear()
 
 
 def _is_valid(validator: Any, instance: Any, part: Any) -> bool:
-    if not (_work.remembers and type(instance) in (dict, list)):
+    if not (WORK.remembers and type(instance) in (dict, list)):
         return next(validator.descend(instance, part), None) is None
     place = (id(part), id(instance))
-    known = _work.known.get(place)
+    known = WORK.known.get(place)
     if known is None:
-        known = _work.known[place] = next(validator.descend(instance, part), None) is None
+        known = WORK.known[place] = next(validator.descend(instance, part), None) is None
     return known
 
 
@@ -125,15 +80,15 @@ def _placed(validator: Any, part: Any) -> Any:
 def _ref(validator: Any, reference: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
     found = validator._resolver.lookup(reference)
     place = (id(found.contents), id(instance))
-    remembers = _work.remembers and type(instance) in (dict, list)
-    if remembers and _work.known.get(place):
+    remembers = WORK.remembers and type(instance) in (dict, list)
+    if remembers and WORK.known.get(place):
         return
     failed = False
     for error in validator.descend(instance, found.contents, resolver=found.resolver):
         failed = True
         yield error
     if remembers and not failed:
-        _work.known[place] = True
+        WORK.known[place] = True
 
 
 def _items(validator: Any, part: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:

@@ -6,7 +6,8 @@ import functools
 import re
 from typing import Any
 
-from raincheck.errors import ConfigurationError, MissingDependency
+from raincheck.errors import ConfigurationError
+from raincheck.extras import missing_extra
 from raincheck.operations.patterns import PatternRefused, matcher
 from raincheck.operations.problems import capped
 
@@ -27,7 +28,7 @@ class JsonPath:
 
             compile_path = _linear_environment().compile
         except ModuleNotFoundError as error:
-            raise MissingDependency('JSON paths need jsonpath-rfc9535: pip install "raincheck[server]"') from error
+            raise missing_extra("JSON paths need jsonpath-rfc9535", "server") from error
         try:
             self._query = compile_path(text)
         except jsonpath_rfc9535.JSONPathError as error:

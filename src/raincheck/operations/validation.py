@@ -16,10 +16,9 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from raincheck.errors import InvalidParameters, PayloadTooLarge
+from raincheck.operations.bounded_work import LONGEST_WORK_SECONDS, TooMuchWork, bounded_work
 from raincheck.operations.operation import Operation
 from raincheck.operations.problems import Problem, invalid_parameters, no_longer_fitting
-from raincheck.operations.question_answers import checked_answer
-from raincheck.operations.schema_keywords import LONGEST_WORK_SECONDS, TooMuchWork, bounded_work
 from raincheck.task import InputRequest
 
 __all__ = ["LARGE_BYTES", "ParameterChecks", "still_fitting"]
@@ -75,6 +74,9 @@ class ParameterChecks:
             PayloadTooLarge: They are too large together.
         """
         self._size("answers", responses)
+        # With it comes the JSON Schema library, which most servers never need.
+        from raincheck.operations.question_answers import checked_answer
+
         return {
             each.key: checked_answer(each.key, each.method, each.params, responses[each.key])
             for each in asked

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from raincheck._version import __version__
-from raincheck.errors import MissingDependency
+from raincheck.extras import missing_extra
 from raincheck.outgoing.errors import AnswerTooLarge, RequestFailed
 from raincheck.outgoing.rules import OutgoingRules, Target
 
@@ -206,6 +206,6 @@ def trusted_certificates() -> ssl.SSLContext:
     try:
         import httpx2
     except ModuleNotFoundError as error:
-        raise MissingDependency('requests to webhooks and APIs need httpx2: pip install "raincheck[server]"') from error
+        raise missing_extra("requests to webhooks and APIs need httpx2", "server") from error
     context: Any = httpx2.create_ssl_context()
     return context
