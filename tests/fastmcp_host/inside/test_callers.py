@@ -66,7 +66,7 @@ async def serving(port: int, *extensions: Any, **tool: Any) -> AsyncGenerator[st
         return whose()
 
     web = uvicorn.Server(uvicorn.Config(mcp.http_app(), port=port, log_config=None, timeout_graceful_shutdown=1))
-    web.capture_signals = contextlib.nullcontext
+    web.capture_signals = contextlib.nullcontext  # pyright: ignore[reportAttributeAccessIssue]
     running = asyncio.create_task(web.serve())
     try:
         async with asyncio.timeout(30):
