@@ -35,6 +35,7 @@ FULL = {
     "fastmcp_host": "an environment of its own",
     "packaging": "builds and installs the wheel",
     "proofs": "real processes: load, kills, takeover, bad starts",
+    "typing": "type checkers over a whole program",
 }
 """Folders that wait for `make test-all`, and why."""
 
