@@ -20,6 +20,7 @@ PYTEST_DONT_REWRITE: so pytest does not warn where a test has imported from here
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -43,13 +44,14 @@ def in_memory(server: Workshop | str | os.PathLike[str]) -> Generator[SyncClient
     """A client of a server in this process, whose tasks are kept in memory while the block runs.
 
     Its calls return when their task is settled; a failed task raises what belongs to its error's code. When the block
-    ends, tasks under way are waited for (`drain_seconds`), and all of them are forgotten.
+    ends, tasks under way are waited for (`drain_seconds`), and all of them are forgotten. No webhook is sent.
 
     Args:
         server: The server's `Raincheck`, of either host, or a configuration file.
 
     Raises:
-        ConfigurationError: The `Raincheck` belongs to no server yet, or something is wrong in the file.
+        ConfigurationError: The `Raincheck` belongs to no server yet or is running already, or something is wrong in the
+            file.
         MissingDependency: The extra `server` is not installed.
     """
     from raincheck.stores.memory import MemoryStore
@@ -68,14 +70,19 @@ def in_memory(server: Workshop | str | os.PathLike[str]) -> Generator[SyncClient
 
 
 RaincheckClient = Callable[["Workshop | str | os.PathLike[str]"], SyncClient]
-"""What the fixture gives: called with a server as `in_memory` is, its client, until the test is over."""
+"""What the fixture gives: called with a server as `in_memory` is, its one client, until the test is over."""
 
 
 @pytest.fixture
 def raincheck_client() -> Generator[RaincheckClient]:
     """Clients of servers in this process; see `in_memory`."""
     with ExitStack() as servers:
-        yield lambda server: servers.enter_context(in_memory(server))
+
+        @functools.cache
+        def client(server: Workshop | str | os.PathLike[str]) -> SyncClient:
+            return servers.enter_context(in_memory(server))
+
+        yield client
 
 
 def _of_file(path: Path) -> Workshop:

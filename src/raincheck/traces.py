@@ -56,8 +56,8 @@ def raised_by(error: BaseException) -> Raised:
         files = _files(told) or _files(error)
         if (at := next((place for file, place in files if _is_users(file)), None)) is not None:
             return Raised(_type_of(told), at)
-        # Raised by raincheck because of something else, which may be the user's.
-        told = told.__cause__ if files and files[0][0].startswith(_OURS) else None
+        # Raised by raincheck or another library because of something else, which may be the user's.
+        told = told.__cause__
     files = _files(inner)
     return Raised(_type_of(inner), None if not files or files[0][0].startswith(_OURS) else files[0][1])
 

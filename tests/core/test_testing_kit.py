@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
 from mcp.server.mcpserver import MCPServer
+from webhooks.receiver import SECRET, receiving
 
-from raincheck import ConfigurationError, OperationFailed, Raincheck
+from raincheck import ConfigurationError, OperationFailed, Policy, Raincheck
 from raincheck.client import TaskWasCancelled
 from raincheck.config import Settings
+from raincheck.operations.webhook import Webhook
 from raincheck.task import TaskStatus
 from raincheck.testing import RaincheckClient, in_memory
 
@@ -18,9 +21,13 @@ pytest_plugins = "raincheck.testing"
 
 ELSEWHERE = {
     "state": {"provider": "postgres", "url": "postgresql://nobody@127.0.0.1:1/none"},
-    "execution": {"engine": "procrastinate"},
+    "execution": {"engine": "procrastinate", "max_concurrency": 0},
     "results": {"blobs": "postgres"},
 }
+
+
+def double(n: int) -> int:
+    return 2 * n
 
 
 def office(tools: str = "") -> Raincheck:
@@ -57,6 +64,33 @@ async def test_operations_and_existing_tools_run_and_end_as_tasks(raincheck_clie
     assert client.cancel(waiting).status is TaskStatus.CANCELLED
     with pytest.raises(TaskWasCancelled):
         client.resume(waiting)
+
+
+async def test_a_server_has_one_client_in_a_test_and_no_second_block_takes_it_away(
+    raincheck_client: RaincheckClient,
+) -> None:
+    rc = office()
+    client = raincheck_client(rc)
+    waiting = client.submit("wait")
+
+    assert raincheck_client(rc) is client
+    with pytest.raises(ConfigurationError, match=r"^This Raincheck is running already: [^\n]*$"), in_memory(rc):
+        pass
+
+    assert client.cancel(waiting).status is TaskStatus.CANCELLED
+
+
+async def test_nobody_outside_is_told_of_what_ends(raincheck_client: RaincheckClient) -> None:
+    async with receiving(secret=SECRET) as receiver:
+        named = {"secrets": [SECRET], "allow": [receiver.host], "allow_networks": ["127.0.0.1/32"]}
+        rc = Raincheck(webhooks=named, policy=Policy(webhook=Webhook(url=receiver.url, secrets=(SECRET,))))
+        MCPServer("office", extensions=[rc], lifespan=rc.lifespan)
+        rc.operation(double)
+        client = await asyncio.to_thread(raincheck_client, rc)
+        assert (await asyncio.to_thread(client.run, "double", {"n": 21})).value == 42
+        with contextlib.suppress(TimeoutError):
+            await receiver.got(1, 1.0)
+        assert receiver.messages == []
 
 
 def test_each_block_begins_with_nothing_and_the_server_is_left_as_it_was() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tenacity
 from mcp.shared.exceptions import MCPError
 
 from raincheck.errors import OperationFailed
@@ -140,3 +141,19 @@ async def test_a_process_of_its_own_tells_the_same(lab: Lab) -> None:
     assert grouped.raised is not None
     assert grouped.raised.at is not None
     assert grouped.raised.at.startswith(f"{__file__}:")
+
+
+@tenacity.retry(stop=tenacity.stop_after_attempt(1))
+def called_by_a_library() -> None:
+    raise KeyError("quarter")
+
+
+async def test_what_a_library_wraps_is_told_by_its_cause(lab: Lab) -> None:
+    lab.operations["retried"] = python_operation(called_by_a_library, policy=Policy(retry_attempts=0))
+    async with lab.service() as service:
+        error = (await outcome_of(service, "retried")).error
+    assert error is not None
+    assert error.raised is not None
+    assert error.raised.type == "KeyError"
+    assert error.raised.at is not None
+    assert error.raised.at.startswith(f"{__file__}:")

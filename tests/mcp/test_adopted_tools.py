@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -25,6 +27,7 @@ from raincheck.mcp.name_patterns import naming_none
 from raincheck.operations.operation import Policy
 from raincheck.operations.own_checks import OwnChecks
 from raincheck.operations.validation import LARGE_BYTES
+from support.in_process import Peer, in_memory
 
 Make = Callable[..., Raincheck]
 
@@ -247,6 +250,11 @@ async def test_a_tool_has_no_timeout_but_its_deadline_unless_a_policy_says_one(
         assert rc.operations["declared"].policy.timeout_seconds == (own or 120)
 
 
+def test_a_tool_without_a_timeout_may_run_as_long_as_its_deadline_whatever_callers_may_ask_for() -> None:
+    policy = Policy(max_wait_ceiling_seconds=600)
+    assert policy.attempt_seconds == policy.default_max_wait_seconds == 3600
+
+
 @pytest.mark.parametrize(
     ("annotations", "policy", "retryable"),
     [
@@ -309,6 +317,49 @@ async def test_a_result_that_comes_after_the_timeout_is_told_and_nothing_starts_
         assert not (await client.call_tool("slow")).is_error
     assert beside == []
     assert "returned after it was told to stop: its result is thrown away (1002 bytes as JSON)" in caplog.text
+
+
+@asynccontextmanager
+async def cancelled_in_process(server: MCPServer[Any], rc: Raincheck, began: threading.Event) -> AsyncGenerator[None]:
+    async with rc.running(), Client(server) as client:
+        call = asyncio.create_task(client.call_tool("slow"))
+        assert await asyncio.to_thread(began.wait, 20)
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await call
+        yield
+
+
+@asynccontextmanager
+async def cancelled_on_the_wire(server: MCPServer[Any], rc: Raincheck, began: threading.Event) -> AsyncGenerator[None]:
+    async with in_memory(server, rc) as channel:
+        peer = await Peer(channel, modern=False).connect()
+        await channel.tell({"jsonrpc": "2.0", "id": "a call", "method": "tools/call", "params": {"name": "slow"}})
+        assert await asyncio.to_thread(began.wait, 20)
+        cancel = {"requestId": "a call", "reason": "changed my mind"}
+        await channel.tell({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancel})
+        await peer.send("tools/list", {})  # it has been heard of by then
+        yield
+
+
+@pytest.mark.parametrize("cancelled", [cancelled_in_process, cancelled_on_the_wire])
+async def test_a_result_that_comes_after_an_inline_call_was_cancelled_is_told(
+    make_raincheck: Make, caplog: pytest.LogCaptureFixture, cancelled: Callable[..., Any]
+) -> None:
+    rc = make_raincheck(tools="slow", policy=Policy(mode="inline"))
+    server = MCPServer[Any]("test", extensions=[rc])
+    began, go_on = threading.Event(), threading.Event()
+
+    @server.tool()
+    def slow() -> str:
+        began.set()
+        go_on.wait(20)
+        return "x" * 1000
+
+    async with cancelled(server, rc, began), asyncio.timeout(30):
+        go_on.set()
+        while "its result is thrown away (1002 bytes as JSON)" not in caplog.text:
+            await asyncio.sleep(0.02)
 
 
 async def test_tools_that_run_as_tasks_leave_threads_to_the_others(make_raincheck: Make) -> None:

@@ -273,7 +273,7 @@ class Limiter:
         if operation.policy.limited:
             desks.append(self._desk(operation))
         for desk in desks:
-            desk.lasts = max(desk.lasts, operation.policy.max_wait_ceiling_seconds)
+            desk.lasts = max(desk.lasts, operation.policy.longest_wait_seconds)
         return desks
 
     def _desk(self, operation: Operation) -> Desk:

@@ -96,8 +96,9 @@ class Raincheck(Workshop, ServerExtension):
         results: BlobStore | str | os.PathLike[str] | None = None,
         policy: Policy | None = None,
         settings: Settings | None = None,
+        webhooks: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(tools=tools, store=store, results=results, policy=policy, settings=settings)
+        super().__init__(tools=tools, store=store, results=results, policy=policy, settings=settings, webhooks=webhooks)
         self._host: FastMCP | None = None
         self._made_up_name: str | None = None
         self._serves_core_tasks = False

@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from raincheck.blobs import BlobStore
 from raincheck.config import Settings
 from raincheck.config_sources import settings_of
+from raincheck.operations.operation import Operation
 from raincheck.store import TaskStore
 
-__all__ = ["in_memory", "with_results_folder", "with_store_path", "with_webhooks"]
+__all__ = ["in_memory", "telling_nobody", "with_results_folder", "with_store_path", "with_webhooks"]
 
 
 def in_memory(settings: Settings) -> Settings:
-    """The settings with nothing kept or queued outside this process; the rest as it was."""
+    """The settings with tasks run in this process, and nothing kept, queued or told outside it; the rest as it was."""
     nothing = Settings()
     places = {
         "state": settings.state.model_copy(update={"provider": "memory", "url": ""}),
-        "execution": settings.execution.model_copy(update={"engine": "local", "queue_url": ""}),
+        "execution": settings.execution.model_copy(
+            update={
+                "engine": "local",
+                "queue_url": "",
+                # A server may leave the work to its workers, and here are none.
+                "max_concurrency": settings.execution.max_concurrency or nothing.execution.max_concurrency,
+            }
+        ),
+        "webhooks": nothing.webhooks,
         "results": settings.results.model_copy(
             update={name: getattr(nothing.results, name) for name in ("blobs", "folder")}
         ),
     }
     return settings.model_copy(update=places)
+
+
+def telling_nobody(operations: Callable[[str], Operation | None]) -> Callable[[str], Operation | None]:
+    """These operations by name, without their webhooks."""
+
+    def operation(name: str) -> Operation | None:
+        found = operations(name)
+        if found is None or found.policy.webhook is None:
+            return found
+        return replace(found, policy=replace(found.policy, webhook=None))
+
+    return operation
 
 
 def with_results_folder(settings: Settings, results: BlobStore | str | os.PathLike[str] | None) -> Settings:

@@ -6,12 +6,14 @@ take long would leave none for a tool that answers at once.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 
 from raincheck.operations.late_results import watched
@@ -28,13 +30,12 @@ def in_own_thread(function: Callable[..., Any], *, whole: bool = False) -> Calla
         function: The tool's.
         whole: Whether what it yields is collected in the thread, and an awaitable that it returns awaited.
     """
-    seen = watched(function)
-    if seen is function:
+    call = watched(function, _given_up)
+    if call is function:
         return function
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        value = seen(*args, **kwargs)
-        return list(value) if whole and inspect.isgenerator(value) else value
+    if whole:
+        # What it yields is collected in there: until then it has hardly begun.
+        call = watched(_collected(function), _given_up)
 
     @functools.wraps(function)
     async def run(*args: Any, **kwargs: Any) -> Any:
@@ -45,3 +46,21 @@ def in_own_thread(function: Callable[..., Any], *, whole: bool = False) -> Calla
     # Not this function's own, where the other one has none: its signature says them.
     run.__annotations__ = dict(getattr(function, "__annotations__", {}))
     return run
+
+
+def _given_up() -> bool:
+    # The cancelling of a request, unlike that of a task, waits for the thread.
+    try:
+        anyio.from_thread.check_cancelled()
+    except asyncio.CancelledError:
+        return True
+    return False
+
+
+def _collected(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        value = function(*args, **kwargs)
+        return list(value) if inspect.isgenerator(value) else value
+
+    return call

@@ -216,6 +216,9 @@ async def _run_within(operation: Operation, arguments: Mapping[str, Any], contex
     try:
         async with asyncio.timeout(operation.policy.attempt_seconds):
             return await guarded(operation, arguments, context, told_to_stop=lambda: request.cancelling() > 0)
+    except asyncio.CancelledError:
+        context.mark_cancelled()
+        raise
     except TimeoutError:
         context.mark_cancelled()
         return failure(timed_out(operation, context.task_ref))

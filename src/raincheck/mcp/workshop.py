@@ -30,7 +30,7 @@ from raincheck.errors import ConfigurationError
 from raincheck.mcp.admission import Admission, Lease
 from raincheck.mcp.body_budget import BodyBudget
 from raincheck.mcp.callbacks import with_callbacks
-from raincheck.mcp.given_settings import in_memory, with_results_folder, with_store_path, with_webhooks
+from raincheck.mcp.given_settings import in_memory, telling_nobody, with_results_folder, with_store_path, with_webhooks
 from raincheck.mcp.handle_definitions import HANDLE_NAMES, hidden_handle_tools
 from raincheck.mcp.handle_tools import HandleTools, answer_errors
 from raincheck.mcp.holds import Holds
@@ -113,6 +113,7 @@ class Workshop:
         self._default_policy = _with_timeout(self._adopted_policy, declared.timeout_seconds)
         self._given_store = store if store is not None and not isinstance(store, str | os.PathLike) else None
         self._operations: dict[str, Operation] = {}
+        self._run_operations: Callable[[str], Operation | None] = self._operations.get
         self._adopted: set[str] = set()
         self._told: set[str] = set()
         self._service: Service | None = None
@@ -374,14 +375,22 @@ class Workshop:
 
     @contextmanager
     def kept_in(self, store: TaskStore) -> Generator[None]:
-        """Keep tasks there while the block runs, and nothing elsewhere: for tests (`raincheck.testing`)."""
+        """Keep tasks there while the block runs, and nothing elsewhere: for tests (`raincheck.testing`).
+
+        Raises:
+            ConfigurationError: It is running already, for another block or a server.
+        """
+        if self._service is not None and self._loop is not None and self._loop.is_running():
+            raise ConfigurationError("This Raincheck is running already: use that client, or end its block first.")
         before = self._settings, self._given_store, self._given_blobs
         self._settings, self._given_store, self._given_blobs = in_memory(self._settings), store, None
+        self._run_operations = telling_nobody(self._operations.get)
         self._loop = self._service = None
         try:
             yield
         finally:
             self._settings, self._given_store, self._given_blobs = before
+            self._run_operations = self._operations.get
             self._loop = self._service = None
 
     def with_callbacks(self, app: ASGIApp) -> ASGIApp:
@@ -488,7 +497,7 @@ class Workshop:
         store = self.new_store(settings)
         return Service(
             store,
-            self._operations.get,
+            self._run_operations,
             self._names,
             service_settings(settings),
             engine=make_engine(self._settings),

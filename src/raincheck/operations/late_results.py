@@ -56,11 +56,15 @@ def on_behalf_of(context: TaskContext) -> Generator[None]:
         _TASK.reset(token)
 
 
-def watched(function: Callable[..., Any]) -> Callable[..., Any]:
+def watched(function: Callable[..., Any], given_up: Callable[[], bool]) -> Callable[..., Any]:
     """A synchronous function that a host runs in its own threads, seen as one of ours is.
 
     Its thread works under the lease of its task, so that nothing starts beside it, and a result that comes too late is
     told. An async function comes back as it is.
+
+    Args:
+        function: The tool's.
+        given_up: Asked in the thread at its end: whether the host knows that nobody waits for it any more.
     """
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
         return function
@@ -81,7 +85,7 @@ def watched(function: Callable[..., Any]) -> Callable[..., Any]:
         else:
             return value
         finally:
-            if context.cancelled:
+            if context.cancelled or given_up():
                 thrown_away(context, value, error)
             if lease is not None and returned is not None:
                 lease.call_soon(returned)

@@ -131,7 +131,12 @@ class Policy:
         """How long one attempt may run: without a timeout as long as a deadline may be, that of its task or its own."""
         if self.timeout_seconds is not None:
             return self.timeout_seconds
-        return self.default_max_wait_seconds if self.mode == "inline" else self.max_wait_ceiling_seconds
+        return self.default_max_wait_seconds if self.mode == "inline" else self.longest_wait_seconds
+
+    @property
+    def longest_wait_seconds(self) -> float:
+        """The longest deadline that a task may have: the ceiling bounds what callers ask for, not its own."""
+        return max(self.default_max_wait_seconds, self.max_wait_ceiling_seconds)
 
     @property
     def permit_wait_seconds(self) -> float:

@@ -183,6 +183,34 @@ async def test_a_tool_runs_until_its_deadline_and_its_late_result_is_told(
     assert "tools = 'slwo_*' names no tool of this server; did you mean slow?" in caplog.text
 
 
+async def test_what_a_tool_yields_is_work_of_its_thread_which_nothing_starts_beside(
+    store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = Policy(timeout_seconds=0.3, retry_attempts=1, without_tasks="wait")
+    rc = Raincheck(tools="slow_rows", store=store, policy=policy)
+    server = FastMCP("test")
+    server.add_extension(rc)
+    at_work: list[int] = []
+    beside: list[int] = []
+    first = True
+
+    @server.tool
+    def slow_rows() -> Iterator[str]:
+        nonlocal first
+        beside.extend(at_work)
+        at_work.append(1)
+        if first:
+            first = False
+            time.sleep(1.5)
+        at_work.pop()
+        yield "x" * 1000
+
+    async with Client(server) as client:
+        assert (await client.call_tool("slow_rows")).content[0].text == json.dumps(["x" * 1000], separators=(",", ":"))
+    assert beside == []
+    assert "its result is thrown away (1004 bytes as JSON)" in caplog.text
+
+
 async def test_tools_that_run_as_tasks_leave_threads_to_the_others(store: Path) -> None:
     rc = Raincheck(tools="slow", store=store, policy=Policy(mode="task"))
     server = FastMCP("test")

@@ -23,7 +23,7 @@ from fastmcp.client.transports import PythonStdioTransport, StdioTransport
 from fastmcp.exceptions import ToolError
 from fastmcp_host.inside.conftest import OFFICE, Serve
 
-from raincheck import Policy
+from raincheck import ConfigurationError, Policy
 from raincheck.fastmcp import Raincheck
 from raincheck.testing import RaincheckClient
 
@@ -274,3 +274,9 @@ def test_the_testing_kit_runs_a_fastmcp_server_in_memory(raincheck_client: Rainc
     assert result.handle is not None
     assert result.value == {"result": 42}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_webhooks_are_set_as_on_the_other_host() -> None:
+    with pytest.raises(ConfigurationError, match=r"'10\.20\.0\.0/8' is no network"):
+        Raincheck(webhooks={"allow_networks": ["10.20.0.0/8"]})
+    assert Raincheck(webhooks={"give_up_seconds": 60}).settings_of_server().webhooks.give_up_seconds == 60
