@@ -44,6 +44,9 @@ def patterns_of(path: Path) -> Iterator[Pattern]:
                 if not isinstance(first, ast.Constant) and module is None:
                     module = importlib.import_module(".".join(path.relative_to(SOURCE).with_suffix("").parts))
                 names: dict[str, Any] = {"re": re, **(vars(module) if module else {})}
+                if isinstance(first, ast.Name) and first.id not in names:
+                    # A user's pattern, which a function was given.
+                    continue
                 made = ast.unparse(node) if called == "compile" else f"re.compile({ast.unparse(first)})"
                 pattern = eval(made, names)
                 direct = "search" if called in SEARCHING else called
@@ -142,6 +145,9 @@ def attacks(pattern: re.Pattern[Any]) -> Iterator[Callable[[int], Any]]:
     for before, pump in combined:
         for end in ("", "\x00", "!\n"):
             yield text(before, pump, end)
+    if r"\\." in source:
+        # What ends in the midst of an escape, after quotes that each may begin a text.
+        yield text("", r"\"", "\\")
     for each in whole:
         yield text("", each, "\x00")
 
@@ -189,6 +195,7 @@ def test_the_source_was_read() -> None:
         (r"^\s*--.*\n", "search"),
         (r"\s+x", "search"),
         (r"(\d+)-(\d+)*z", "match"),
+        (r'"(?:[^"\\]|\\.)*+(?:"|$)|[\[\]{}]', "search"),
     ],
 )
 def test_a_pattern_that_is_not_linear_is_found(pattern: str | bytes, method: str) -> None:

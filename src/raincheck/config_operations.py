@@ -165,7 +165,8 @@ class CommandSettings(_WithParameters):
     output: Literal["auto", "json", "text"] = Field(
         default="auto",
         description='What stdout is: `"json"`, `"text"`, or `"auto"`: JSON where it is such and nothing is lost by '
-        "that (`3.10`, `1234e56` and whole numbers beyond 2^53 are texts), else the text.",
+        "that (a bare `3.10`, `1234e56` or whole number beyond 2^53 is a text, and so is all that holds a number with "
+        "more digits than a double keeps), else the text.",
     )
     progress: str | None = Field(
         default=None,

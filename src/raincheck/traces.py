@@ -50,7 +50,9 @@ def raised_by(error: BaseException) -> Raised:
     library that is not raincheck."""
     inner = alone(error)
     told: BaseException | None = inner
-    while told is not None:
+    seen: set[int] = set()
+    while told is not None and id(told) not in seen:
+        seen.add(id(told))
         if isinstance(told, RaisedElsewhere):
             return told.raised
         files = _files(told) or _files(error)

@@ -22,6 +22,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from raincheck.cli.check import warnings
 from raincheck.config import Settings
+from raincheck.errors import InvalidParameters
 from raincheck.mcp.extension import Raincheck
 from raincheck.mcp.name_patterns import naming_none
 from raincheck.operations.operation import Policy
@@ -202,6 +203,26 @@ def test_a_caller_cannot_make_the_check_costly(function: Callable[..., Any], val
 def test_a_pattern_that_cannot_be_matched_in_linear_time_is_left_to_the_tool(caplog: pytest.LogCaptureFixture) -> None:
     assert checks_of(by_looking_ahead).validate({"x": "anything"}) == {"x": "anything"}
     assert "is left to the tool to check" in caplog.text
+
+
+def checks_of_pattern(pattern: re.Pattern[str]) -> OwnChecks:
+    def tool(x: str) -> None: ...
+
+    tool.__annotations__["x"] = Annotated[str, Field(pattern=pattern)]
+    return checks_of(tool)
+
+
+@pytest.mark.parametrize("pattern", ["^a$|^b$", "(?:^a$|b$)", "^(a|b)$", r"^\\$", "^[a$]", "a+b", "^[^]$]"])
+def test_what_the_tool_takes_by_its_pattern_is_accepted(pattern: str) -> None:
+    checks = checks_of_pattern(re.compile(pattern))
+    for value in ("a", "a\n", "b", "b\n", "\\", "\\\n", "xxab"):
+        if re.search(pattern, value):
+            assert checks.validate({"x": value}) == {"x": value}
+
+
+def test_what_a_pattern_of_ascii_refuses_makes_no_task() -> None:
+    with pytest.raises(InvalidParameters, match="should match pattern"):
+        checks_of_pattern(re.compile(r"^\w+$", re.ASCII)).validate({"x": "ä"})
 
 
 CHECKED_IN: list[str] = []

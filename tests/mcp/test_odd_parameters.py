@@ -48,3 +48,12 @@ def test_a_function_may_name_its_parameters_so(name: str) -> None:
     exec(f"def odd({name}: str, other: int = 1): return {name}", scope)
     signature = Signature(scope["odd"], "odd")
     assert signature.validate({name: "x"}) == {name: "x"}
+
+
+def test_a_made_up_name_is_no_other_parameter() -> None:
+    def odd(_x: int, field_0: str, field_0_: str = "c") -> None: ...
+
+    signature = Signature(odd, "odd")
+    assert signature.validate({"_x": 1, "field_0": "b"}) == {"_x": 1, "field_0": "b"}
+    keywords = signature.keywords({"_x": 1, "field_0": "b"}, None)  # type: ignore[arg-type] # pyright: ignore
+    assert keywords == {"_x": 1, "field_0": "b", "field_0_": "c"}

@@ -55,6 +55,11 @@ MEMBERS = gzip.compress(WHOLE[:100].encode()) + gzip.compress(b"") + gzip.compre
         (packed(raw_deflate(WHOLE), "deflate"), WHOLE),
         (packed(gzip.compress(ZIPPED), "gzip, gzip"), WHOLE),
         (packed(WHOLE.encode(), "identity"), WHOLE),
+        (packed(WHOLE.encode(), "UTF-8"), WHOLE),
+        (packed(WHOLE.encode(), "none"), WHOLE),
+        (packed(WHOLE.encode(), "aws-chunked"), WHOLE),
+        (packed(ZIPPED, "aws-chunked, gzip"), WHOLE),
+        (packed(gzip.compress(b"a") * 1000), "a" * 1000),
         (answer(body="über", content_type="text/plain; charset=undefined"), "über"),
         (answer(body="über", content_type="text/plain; charset=utf8mb4"), "über"),
         (answer(body="über", content_type="text/plain; charset=utf-8, text/plain; charset=latin1"), "über"),
@@ -76,6 +81,12 @@ def cut(whole: bytes) -> bytes:
     return packed(whole[: len(whole) // 2])
 
 
+# Some 8 MiB that give no byte: empty members, empty blocks of one member, what fills up a block of a tape.
+NOTHING = [
+    gzip.compress(gzip.compress(b"") * 400_000),
+    gzip.compress(gzip.compress(b"")[:10] + b"\0\0\0\xff\xff" * 1_600_000),
+    gzip.compress(ZIPPED + bytes(2**23)),
+]
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n"
 
 
@@ -89,6 +100,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n"
         (packed(zlib.compress(WHOLE.encode())[:-2], "deflate"), "cut off"),
         (packed(raw_deflate(WHOLE)[:-2], "deflate"), "cut off"),
         (packed(ZIPPED + b"more"), "cannot be decoded"),
+        *((packed(nothing, "gzip, gzip"), "cannot be decoded") for nothing in NOTHING),
         (packed(ZIPPED, "br"), "in the coding 'br'"),
         (packed(ZIPPED, "zstd"), "in the coding 'zstd'"),
         (packed(ZIPPED, "gzip, gzip, gzip"), "in the coding 'gzip, gzip, gzip'"),

@@ -15,7 +15,7 @@ __all__ = ["refusal_of"]
 
 _LONGEST_REASON = 200
 # A text (to the end of the message where it has no end) or a bracket.
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|$)|[\[\]{}]', re.DOTALL)
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 _ID = re.compile(r'\s*+:\s*+("(?:[^"\\]|\\.){0,500}+"|-?[0-9]{1,19}+)\s*+[,}]')
 
 
@@ -35,11 +35,11 @@ def refusal_of(problem: object) -> JSONRPCError | None:
         if not text.strip():
             return None
         return _error(PARSE_ERROR, f"Parse error: {broken['msg']}"[:_LONGEST_REASON], _id_in(text))
-    read: list[Any] = [each["input"] for each in errors]
-    if any(isinstance(each, list) for each in read):
+    # Beside the kind of message that it is read as, a place names the member that is wrong, unless that is missing.
+    whole: Any = next((each["input"] for each in errors if len(each["loc"]) == 1 + (each["type"] == "missing")), None)
+    if isinstance(whole, list):
         return _error(INVALID_REQUEST, "Invalid Request: batches are not taken; send each message on its own", None)
-    objects = [cast("dict[str, Any]", each) for each in read if isinstance(each, dict)]
-    members = objects[0] if objects else dict[str, Any]()
+    members = cast("dict[str, Any]", whole) if isinstance(whole, dict) else dict[str, Any]()
     if "method" not in members and ("result" in members or "error" in members):
         # An answer: two that answer each other's answers would never end.
         return None

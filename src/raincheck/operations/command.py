@@ -63,8 +63,8 @@ def command_operation(
     value (`enum`, `const`). Numbers may be negative. `"./{file}"` and `"--name={name}"` take any value.
 
     The program's stdout is the result: JSON where it is such and nothing is lost by that, else the text without one
-    trailing newline (`3.10` and `1234e56` are texts); `output` says which of the two. A non-zero exit fails the task
-    with `details`: `exit_code` or `signal`, and `stderr_tail` (the last 4 KiB of what is no progress). A line
+    trailing newline (bare, `3.10` and `1234e56` are texts); `output` says which of the two. A non-zero exit fails the
+    task with `details`: `exit_code` or `signal`, and `stderr_tail` (the last 4 KiB of what is no progress). A line
     `raincheck-progress: 0.4 page 4 of 10` on stderr is its progress, and so is one in which the pattern `progress` is
     found; a carriage return ends a line too, and of a line the first 4 KiB are read. When it ends, is cancelled, or the
     server dies, what it started ends too.

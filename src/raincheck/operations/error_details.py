@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import Any, cast
 
 import pydantic_core
@@ -19,6 +19,8 @@ LARGEST_DATA = 64 * 1024
 
 # As deep as JSON from others may be (`raincheck.operations.foreign_json`), without what stands around the details.
 _DEEPEST = 32
+_MOST_VALUES = 50_000
+_MOST_CHARACTERS = 4_000_000
 _LONGEST_OF_AN_OBJECT = 500
 _LARGEST_WHOLE_NUMBER = 2**1023
 
@@ -34,7 +36,7 @@ def plain_value(value: Any, limit: int) -> Any:
 
     NaN and the infinities become texts, and so does what is no JSON value and nothing that pydantic makes one of.
     """
-    plain = _plain(value, ())
+    plain = _Plain().of(value)
     return plain if len(json.dumps(plain, separators=(",", ":"))) <= limit else json_preview(plain)
 
 
@@ -43,31 +45,50 @@ def plain_text(text: Any) -> str:
     return well_formed(text) if isinstance(text, str) else _named(text)
 
 
-def _plain(value: Any, around: tuple[int, ...]) -> Any:
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return plain_text(str.__str__(value))
-    if isinstance(value, int):
-        return int(value) if abs(value) < _LARGEST_WHOLE_NUMBER else _named(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else str(float(value))
-    if id(value) in around or len(around) > _DEEPEST:
-        return "…"
-    around = (*around, id(value))
-    try:
+class _Plain:
+    """One value made plain. What it names in many places is written in each, which may be more than fits anywhere: from
+    `_MOST_VALUES` and `_MOST_CHARACTERS` on, "…" stands for each value."""
+
+    def __init__(self) -> None:
+        self._values = 0
+        self._characters = 0
+
+    def of(self, value: Any, around: tuple[int, ...] = ()) -> Any:
+        self._values += 1
+        if self._values > _MOST_VALUES or self._characters > _MOST_CHARACTERS:
+            return "…"
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return self._counted(plain_text(str.__str__(value)))
+        if isinstance(value, int):
+            return int(value) if abs(value) < _LARGEST_WHOLE_NUMBER else _named(value)
+        if isinstance(value, float):
+            return float(value) if math.isfinite(value) else str(float(value))
+        if id(value) in around or len(around) > _DEEPEST:
+            return "…"
+        try:
+            return self._members(value, (*around, id(value)))
+        except Exception:  # noqa: BLE001  an object of the operation's, and its error has to be told all the same
+            return _named(value)
+
+    def _members(self, value: Any, around: tuple[int, ...]) -> Any:
         if isinstance(value, Mapping):
             members = cast("Mapping[Any, Any]", value)
-            return {_name(key): _plain(member, around) for key, member in members.items()}
+            return {self._name(key): self.of(member, around) for key, member in members.items()}
         if isinstance(value, list | tuple | Set):
-            return [_plain(item, around) for item in cast("list[Any]", value)]
-        return _plain(pydantic_core.to_jsonable_python(value, inf_nan_mode="strings"), around)
-    except Exception:  # noqa: BLE001  an object of the operation's, and its error has to be told all the same
-        return _named(value)
+            return [self.of(item, around) for item in cast("list[Any]", value)]
+        if isinstance(value, Iterator):
+            # It may never end.
+            return _named(value)
+        return self.of(pydantic_core.to_jsonable_python(value, inf_nan_mode="strings"), around)
 
+    def _name(self, key: Any) -> str:
+        return self._counted(plain_text(str.__str__(key) if isinstance(key, str) else key))
 
-def _name(key: Any) -> str:
-    return _plain(key, ()) if isinstance(key, str) else _named(key)
+    def _counted(self, text: str) -> str:
+        self._characters += len(text)
+        return text
 
 
 def _named(value: Any) -> str:

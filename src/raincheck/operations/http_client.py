@@ -244,6 +244,7 @@ async def _body(host: str, response: httpx2.Response, limit: int) -> bytes:
                     return bytes(body)
                 if not refused and len(body) > limit:
                     raise ResultTooLarge(f"the answer of {host} is larger than {limit} bytes")
+                await asyncio.sleep(0)
         decoder.end()
     except UnknownCoding as coding:
         problem = f"in the coding {str(coding)[:40]!r}, which is not read"

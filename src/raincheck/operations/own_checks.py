@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _Check = Callable[[Any], Any]
 _NO_SCHEMAS = {"config", "default", "expected", "metadata", "serialization"}
+# An escape, a set of characters, or an end.
+_PART = re.compile(r"\\.|\[\^?\]?(?:[^\]\\]|\\.)*+(?:\]|\\?\Z)|\$", re.DOTALL)
 _FLAGS = {re.IGNORECASE: "i", re.MULTILINE: "m", re.DOTALL: "s", re.VERBOSE: "x"}
 
 
@@ -111,13 +113,13 @@ def _rewritten(part: Any, found: list[str], tool: str, *, by_re: bool) -> Any:
     if members.get("type") == "str" and "pattern" in members:
         own_engine = members.pop("regex_engine", None)
         if own_engine == "python-re" or by_re or isinstance(members["pattern"], re.Pattern):
-            found.append(translated := _translated(members["pattern"]))
-            members["pattern"] = translated
+            pattern = members.pop("pattern")
+            found.append(str(pattern))
             try:
-                matcher(translated)
+                members["pattern"] = _translated(pattern)
             except PatternRefused as error:
-                logger.warning("tool %r: pattern %s is left to the tool to check: %s", tool, shown(translated), error)
-                del members["pattern"]
+                said = shown(_text(pattern))
+                logger.warning("tool %r: pattern %s is left to the tool to check: %s", tool, said, error)
         return members
     return {
         key: value if key in _NO_SCHEMAS else _rewritten(value, found, tool, by_re=by_re)
@@ -125,11 +127,25 @@ def _rewritten(part: Any, found: list[str], tool: str, *, by_re: bool) -> Any:
     }
 
 
-def _translated(pattern: Any) -> str:
-    """The pattern with its flags in it, and with `$` at its end as `re` takes it: before a last line feed, too."""
+def _translated(pattern: str | re.Pattern[str]) -> str:
+    """The pattern with its flags in it, and with `$` at its end as `re` takes it: before a last line feed, too.
+
+    Raises:
+        PatternRefused: The linear engine has no word for it.
+    """
     compiled = re.compile(pattern)
-    text: str = compiled.pattern
-    flags = "".join(letter for flag, letter in _FLAGS.items() if compiled.flags & flag)
-    if text.endswith("$") and not text.endswith("\\$") and not compiled.flags & re.MULTILINE:
+    text = _text(pattern)
+    ends = [found.start() for found in _PART.finditer(text) if found[0] == "$"]
+    if ends and not compiled.flags & re.MULTILINE:
+        if ends != [len(text) - 1]:
+            raise PatternRefused("it has `$` before its end")
         text = text[:-1] + r"\n?$"
-    return f"(?{flags}){text}" if flags else text
+    flags = "".join(letter for flag, letter in _FLAGS.items() if compiled.flags & flag)
+    flags += "-u" if compiled.flags & re.ASCII else ""
+    translated = f"(?{flags}){text}" if flags else text
+    matcher(translated)
+    return translated
+
+
+def _text(pattern: str | re.Pattern[str]) -> str:
+    return pattern if isinstance(pattern, str) else pattern.pattern

@@ -7,7 +7,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Annotated, Any, Union, cast, get_args, get_origin
 
@@ -72,7 +72,7 @@ class Signature:
             if _is_context(annotation):
                 self.context_parameter = parameter.name
                 continue
-            field, annotation = _field(index, parameter.name, annotation)
+            field, annotation = _field(index, parameter.name, annotation, signature.parameters)
             self._parameters[field] = parameter.name
             fields[field] = (annotation, ... if parameter.default is parameter.empty else parameter.default)
         self._model = _model(function, fields)
@@ -181,10 +181,13 @@ def _is_context(annotation: Any) -> bool:
     return False
 
 
-def _field(index: int, name: str, annotation: Any) -> tuple[str, Any]:
+def _field(index: int, name: str, annotation: Any, taken: Collection[str]) -> tuple[str, Any]:
     # A model takes no field that starts with "_" or is named as one of its own methods.
     if name.startswith("_") or hasattr(BaseModel, name):
-        return f"field_{index}", Annotated[annotation, Field(alias=name)]
+        field = f"field_{index}"
+        while field in taken:
+            field += "_"
+        return field, Annotated[annotation, Field(alias=name)]
     return name, annotation
 
 
