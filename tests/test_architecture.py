@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "elapsed": set(),
     "lease": {"elapsed"},
     "errors": set(),
-    "exits": {"errors"},
+    "exits": {"errors", "secrecy"},
     "unicode_text": set(),
     "extras": {"errors"},
     "startup": set(),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import psutil
@@ -15,6 +19,7 @@ import pytest
 
 from support.warm import WARM_STARTS, WarmStarts
 
+_PR_GET_CHILD_SUBREAPER = 37
 SHOW = str(Path(__file__).with_name("support") / "show_start.py")
 
 
@@ -78,3 +83,35 @@ async def test_a_signal_for_ctrl_c_reaches_a_warm_program(tmp_path: Path) -> Non
     _, said = await process.communicate()
     assert process.returncode == -signal.SIGINT
     assert said.endswith(b"KeyboardInterrupt\n")
+
+
+def test_a_python_without_arguments_is_started_too(tmp_path: Path, starts: WarmStarts) -> None:
+    assert starts.allowed
+    done = subprocess.run([sys.executable], input="print(1)", capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (0, "1\n")
+
+
+def test_the_process_reaps_no_orphans_while_it_waits_for_the_warm_one() -> None:
+    starts = WarmStarts()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    vars(starts).update(_asking=ours)
+    start: Callable[..., int] = getattr(starts, "_start")  # noqa: B009
+    with ours, theirs, ThreadPoolExecutor(1) as pool:
+        pid = pool.submit(start, {"arguments": []}, dict.fromkeys(("p2cread", "c2pwrite", "errwrite"), -1))
+        try:
+            wait([pid], timeout=0.3)
+            assert not reaps_orphans()
+        finally:
+            theirs.send(b"ready")
+            _, descriptors, _, _ = socket.recv_fds(theirs, 2**20, 3)
+            reaping = reaps_orphans()
+            theirs.send(b"17")
+        assert (pid.result(60), reaping) == (17, True)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def reaps_orphans() -> bool:
+    found = ctypes.c_int()
+    assert ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(found), 0, 0, 0) == 0
+    return bool(found.value)

@@ -20,7 +20,7 @@ from raincheck.operations.context import TaskContext
 from raincheck.operations.error_details import plain_details, plain_text
 from raincheck.operations.operation import FailedAs, Operation, Policy
 from raincheck.results import outcome_of
-from raincheck.secrecy import marked, opened, outcome_scrubbed, texts_of, withheld, withholding, without
+from raincheck.secrecy import marked, opened, outcome_scrubbed, texts_of, withholding, without, without_withheld
 from raincheck.task import Outcome, Task, TaskError, TaskStatus
 from raincheck.traces import alone, raised_by, text_of
 
@@ -58,8 +58,8 @@ async def guarded(
     secret = texts_of(arguments) | context.caller.secret_texts
     with withholding(secret):
         outcome = await _ran(operation, arguments, context, first, told_to_stop)
-    if outcome.error is not None:
-        outcome = _told(outcome, outcome.error, arguments, secret, operation.policy)
+        if outcome.error is not None:
+            outcome = _told(outcome, outcome.error, arguments, secret, operation.policy)
     return marked(outcome, operation.secret_results) if operation.secret_results else outcome
 
 
@@ -127,8 +127,10 @@ async def _ran(
         # What a task or a callback of it raised to end the process has cancelled it, too.
         error = exits.error or error
         if error is not None:
-            if by_signal(error) or (isinstance(alone(error), asyncio.CancelledError) and told_to_stop()):
+            if by_signal(error):
                 raise error
+            if isinstance(alone(error), asyncio.CancelledError) and told_to_stop():
+                raise alone(error)
             outcome = _failed(error, operation.policy.max_result_bytes)
         assert outcome is not None
         return outcome if outcome.error is None else _logged(outcome, outcome.error, error, operation, context)
@@ -157,7 +159,7 @@ def _failed(error: BaseException, max_result_bytes: int) -> Outcome:
 
 
 def _foreign(error: Exception) -> OperationFailed:
-    text = without(text_of(error), withheld())[:_LONGEST_MESSAGE]
+    text = without_withheld(text_of(error))[:_LONGEST_MESSAGE]
     return OperationFailed(text, details={"type": type(error).__name__})
 
 

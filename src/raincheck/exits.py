@@ -21,12 +21,14 @@ from types import CodeType, TracebackType
 from typing import Any
 
 from raincheck.errors import OperationFailed
+from raincheck.secrecy import without_withheld
 
 __all__ = ["Exits", "by_signal", "guard_loop", "leave_loop", "stopped", "watched_exits"]
 
 logger = logging.getLogger(__name__)
 
 _CURRENT: ContextVar[Exits | None] = ContextVar("raincheck_exits", default=None)
+_LONGEST_CODE = 80
 _RAISING = {"RAISE_VARARGS", "RERAISE"}
 
 
@@ -76,7 +78,7 @@ def watched_exits() -> Generator[Exits]:
 def stopped(error: BaseException) -> OperationFailed:
     """The failure of an operation that tried to end the process."""
     if isinstance(error, SystemExit):
-        return OperationFailed(f"the operation called sys.exit({error.code!r:.80}); it must return or raise instead")
+        return OperationFailed(f"the operation called sys.exit({_shown(error.code)}); it must return or raise instead")
     return OperationFailed(f"the operation raised {type(error).__name__}")
 
 
@@ -139,6 +141,13 @@ def _attempt_of(error: BaseException) -> Exits | None:
         if frame.f_code is asyncio.Handle._run.__code__:  # pyright: ignore[reportPrivateUsage]
             return frame.f_locals["self"]._context.get(_CURRENT)
     return None
+
+
+def _shown(code: Any) -> str:
+    try:
+        return without_withheld(repr(code))[:_LONGEST_CODE]
+    except Exception:  # noqa: BLE001  an object of the operation's, and its end has to be told all the same
+        return f"a value of type {type(code).__name__}"
 
 
 def _code_of(handler: Any) -> CodeType | None:

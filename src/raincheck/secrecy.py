@@ -12,7 +12,7 @@ from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from raincheck.task import Outcome, TaskError
 
@@ -30,6 +30,7 @@ __all__ = [
     "withheld",
     "withholding",
     "without",
+    "without_withheld",
     "wrapped",
 ]
 
@@ -38,6 +39,7 @@ WITHHELD: Final = "(withheld)"
 
 _withheld: ContextVar[frozenset[str]] = ContextVar("raincheck_withheld", default=frozenset())
 
+_Told = TypeVar("_Told")
 _ENVELOPE = "$secret"
 # Shorter texts would be found in every other word.
 _SHORTEST = 4
@@ -137,6 +139,13 @@ def without(text: str, secrets: Collection[str]) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, WITHHELD)
     return text
+
+
+def without_withheld(told: _Told) -> _Told:
+    """The text, or JSON value, without what nothing in this context may repeat: what is cut is cut after that, as a
+    part of a secret is found by nobody."""
+    secrets = withheld()
+    return _scrub(told, secrets) if secrets else told
 
 
 def scrubbed(error: TaskError, secrets: Collection[str]) -> TaskError:

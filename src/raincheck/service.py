@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -220,6 +221,7 @@ class Service:
         )
         self._deliverer = Deliverer(store, self.settings.webhooks, operations, names=names, clock=clock)
         self._started = False
+        self._stopping: asyncio.Task[None] | None = None
         self._seen_ready_at = float("-inf")
 
     @property
@@ -249,16 +251,16 @@ class Service:
             raise
         hold_child_tasks()
         guard_loop()
-        await self._store_clock.start()
-        self._changes.start()
-        self._heartbeat.start()
-        self._sweeper.start()
-        self._leftovers.start()
-        self._deliverer.start()
-        self.history.start(self._names())
-        self.patience.start()
-        self._started = True
+        self._started, self._stopping = True, None
         try:
+            await self._store_clock.start()
+            self._changes.start()
+            self._heartbeat.start()
+            self._sweeper.start()
+            self._leftovers.start()
+            self._deliverer.start()
+            self.history.start(self._names())
+            self.patience.start()
             await self._engine.start(self._runner.run)
         except BaseException:
             await self.stop(0.0)
@@ -269,33 +271,46 @@ class Service:
             logger.info("%s started: it accepts tasks, and workers elsewhere run them", self.worker_id)
 
     async def stop(self, drain_seconds: float | None = None) -> None:
-        """Drain, stop what still runs, give back what may run again, and close the store. Idempotent."""
-        if not self._started:
-            return
-        self._started = False
-        await self._engine.stop(self.settings.drain_seconds if drain_seconds is None else drain_seconds)
+        """Drain, stop what still runs, give back what may run again, and close the store.
+
+        Idempotent; a stop under way is waited for, and goes on where its caller is cancelled.
+        """
+        if self._started:
+            self._started = False
+            drain_seconds = self.settings.drain_seconds if drain_seconds is None else drain_seconds
+            self._stopping = asyncio.create_task(self._stop(drain_seconds), name="raincheck-stop")
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)
+
+    async def _stop(self, drain_seconds: float) -> None:
+        async with AsyncExitStack() as parts:
+            # The last one first; one that fails to stop keeps none of the others.
+            parts.callback(leave_loop)
+            parts.callback(let_child_tasks_go)
+            parts.push_async_callback(self._store.close)
+            parts.push_async_callback(self.results.close)
+            parts.push_async_callback(self._store_clock.stop)
+            parts.push_async_callback(self.patience.stop)
+            parts.push_async_callback(self.history.stop)
+            parts.push_async_callback(self._changes.stop)
+            parts.push_async_callback(self._heartbeat.stop)
+            parts.push_async_callback(self._limiter.stop)
+            parts.push_async_callback(self._deliverer.stop, min(_DELIVERY_SECONDS, self.settings.drain_seconds))
+            parts.push_async_callback(self._sweeper.stop)
+            parts.push_async_callback(self._close_executors)
+            parts.push_async_callback(self.registry.stop)
+            parts.push_async_callback(self._leftovers.stop)
+            await self._end_attempts(drain_seconds)
+        logger.info("%s%s stopped", "worker " if self.settings.max_concurrency else "", self.worker_id)
+
+    async def _end_attempts(self, drain_seconds: float) -> None:
+        await self._engine.stop(drain_seconds)
         self._runner.interrupt_all()
         try:
             async with asyncio.timeout(_STOP_SECONDS):
                 await self._engine.join()
         except TimeoutError:
             logger.error("%d tasks would not stop; their leases will run out", self._engine.running)
-        await self._leftovers.stop()
-        await self.registry.stop()
-        await self._close_executors()
-        await self._sweeper.stop()
-        await self._deliverer.stop(min(_DELIVERY_SECONDS, self.settings.drain_seconds))
-        await self._limiter.stop()
-        await self._heartbeat.stop()
-        await self._changes.stop()
-        await self.history.stop()
-        await self.patience.stop()
-        await self._store_clock.stop()
-        await self.results.close()
-        await self._store.close()
-        let_child_tasks_go()
-        leave_loop()
-        logger.info("%s%s stopped", "worker " if self.settings.max_concurrency else "", self.worker_id)
 
     async def unready(self, seconds: float) -> str | None:
         """Why this process should get no work now, or None; the store has `seconds` to answer. Tells nothing secret.
@@ -336,8 +351,9 @@ class Service:
         self._failures.settled(task.operation_type, failed=task.status is TaskStatus.FAILED)
 
     async def _close_executors(self) -> None:
-        for name in tuple(self._names()):
-            operation = self._operations(name)
-            close: Callable[[], Awaitable[None]] | None = getattr(operation and operation.executor, "aclose", None)
-            if close is not None:
-                await close()
+        async with AsyncExitStack() as executors:
+            for name in tuple(self._names()):
+                operation = self._operations(name)
+                close: Callable[[], Awaitable[None]] | None = getattr(operation and operation.executor, "aclose", None)
+                if close is not None:
+                    executors.push_async_callback(close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
 from collections.abc import Mapping
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 import tenacity
 from mcp.shared.exceptions import MCPError
+from operations.running import Recorder, context_for
 
+from raincheck.attempt import guarded
 from raincheck.errors import OperationFailed
 from raincheck.mcp.protocol_errors import KeepsProtocolErrors
 from raincheck.operations.context import TaskContext
@@ -157,3 +160,34 @@ async def test_what_a_library_wraps_is_told_by_its_cause(lab: Lab) -> None:
     assert error.raised.type == "KeyError"
     assert error.raised.at is not None
     assert error.raised.at.startswith(f"{__file__}:")
+
+
+class Unrepresentable:
+    def __repr__(self) -> str:
+        raise RuntimeError("not even this")
+
+
+async def test_an_exit_with_what_cannot_be_shown_is_a_failure(lab: Lab) -> None:
+    @lab.operation("leave")
+    async def _(arguments: Mapping[str, Any], context: TaskContext) -> Any:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(leave())
+
+    async def leave() -> None:
+        raise SystemExit(Unrepresentable())
+
+    async with lab.service() as service:
+        outcome = await outcome_of(service, "leave")
+    assert outcome.error is not None
+    assert outcome.error.message == (
+        "the operation called sys.exit(a value of type Unrepresentable); it must return or raise instead"
+    )
+
+
+async def test_an_order_to_stop_in_a_group_of_its_own_is_that_order() -> None:
+    async def stop(arguments: Mapping[str, Any], context: TaskContext) -> Any:
+        raise BaseExceptionGroup("of a library", [asyncio.CancelledError()])
+
+    operation = Operation(operation_type="stop", description="stop", executor=BodyExecutor(stop))
+    with pytest.raises(asyncio.CancelledError):
+        await guarded(operation, {}, context_for(operation, Recorder()), told_to_stop=lambda: True)

@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from raincheck.errors import UpstreamError
+from pydantic import SecretStr
+
+from raincheck.errors import OperationFailed, UpstreamError
 from raincheck.operations.context import TaskContext
 
 
@@ -61,6 +63,28 @@ def fail(how: str) -> Any:
             return object()
         case _:
             return "x" * int(how)
+
+
+def tell(api_key: SecretStr, how: str) -> None:
+    """Fail, and tell the key where what is told is cut."""
+    key = api_key.get_secret_value()
+    match how:
+        case "message":
+            raise ValueError("x" * 1990 + key)
+        case "exit":
+            sys.exit("x" * 70 + key)
+        case "object":
+            raise OperationFailed("no", details={"req": Path("x" * 490 + key), "odd": Shown("x" * 490 + key)})
+        case _:
+            raise OperationFailed("no", details={"req": "x" * 390 + key, "dump": "y" * 100_000})
+
+
+class Shown:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def started(folder: str, *pids: int) -> None:

@@ -33,6 +33,12 @@ def slow_thread(task: TaskContext) -> None:
     """A thread that nobody can stop."""
     note("start", task)
     time.sleep(60)
+
+
+def brief_thread(task: TaskContext) -> None:
+    """A thread that nobody can stop for a while."""
+    note("start", task)
+    time.sleep(3)
 '''
 )
 SETTINGS = """
@@ -157,6 +163,24 @@ target = "ops:slow_thread"
     async with place.stdio() as server:
         for ref in refs:
             assert (await server.settled(ref))["error"]["code"] == "worker_lost"
+
+
+async def test_a_signal_during_the_stop_at_the_end_of_stdin_does_not_cut_it_short(tmp_path: Path) -> None:
+    toml = '[operations.brief_thread]\nkind = "python"\ntarget = "ops:brief_thread"\n'
+    place = Workplace(tmp_path, SETTINGS.format(drain=0.2) + toml, FUNCTIONS)
+    async with place.stdio() as server:
+        ref = (await server.submit("brief_thread"))["task_ref"]
+        await started(place, 1)
+        waiting = asyncio.create_task(server.status(ref, wait_seconds=20))
+        await asyncio.sleep(0.2)
+        server.close_stdin()
+        async with asyncio.timeout(PATIENCE):
+            while "answered as things stand" not in server.log:
+                await asyncio.sleep(0.02)
+        server.signal(signal.SIGTERM)
+        assert await server.exited(25) == 0
+        assert (await waiting)["task_ref"] == ref
+        assert "stopped" in server.log.splitlines()[-1]
 
 
 @pytest.mark.parametrize(("transport", "way"), ways())

@@ -12,10 +12,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mcp.shared.exceptions import MCPError
+from operations.isolated_functions import tell
 from pydantic import SecretStr
 
 from raincheck.cli.task_views import print_task, task_json
+from raincheck.mcp.protocol_errors import KeepsProtocolErrors
+from raincheck.operations.command_output import StderrLines
 from raincheck.operations.context import TaskContext
+from raincheck.operations.http_client import Reply
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.python import python_operation
 from raincheck.registry import Registry
@@ -28,12 +33,13 @@ from raincheck.secrecy import (
     scrubbed,
     secret_properties,
     texts_of,
+    withholding,
     wrapped,
 )
 from raincheck.status import status_of
 from raincheck.task import Outcome, Task, TaskError
 from raincheck.webhooks.message import message_of
-from support.lab import Lab
+from support.lab import BodyExecutor, Lab
 from support.waiting import PATIENCE
 
 KEY = "sk-live-0123456789"
@@ -121,6 +127,11 @@ async def log_in(api_key: SecretStr, user: str) -> dict[str, str]:
 
 
 @pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path / "tasks.db")
+
+
+@pytest.fixture
 async def registry(tmp_path: Path) -> AsyncGenerator[Registry]:
     lab = Lab(tmp_path / "tasks.db")
     policy = Policy(secrets=("password",), dedupe="inflight")
@@ -160,6 +171,48 @@ async def test_a_failure_tells_and_logs_no_secret(registry: Registry, caplog: py
     formatted = logging.Formatter()
     assert KEY not in "\n".join(formatted.format(record) for record in caplog.records)
     assert any("operation failed" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("isolation", ["none", "process"])
+async def test_no_cut_leaves_a_part_of_a_secret(lab: Lab, caplog: pytest.LogCaptureFixture, isolation: Any) -> None:
+    lab.operations["tell"] = python_operation(tell, operation_type="tell", isolation=isolation)
+    async with lab.service() as service, asyncio.timeout(PATIENCE):
+        for how in ("message", "exit", "object", "details"):
+            submitted = await service.registry.submit("tell", {"api_key": KEY, "how": how}, scope="ada")
+            task = await service.registry.wait(submitted.task.task_ref, scope="ada", seconds=PATIENCE)
+            told = json.dumps(status_of(task, poll_after_seconds=None))
+            assert "xxx" in told
+            assert KEY[:4] not in told
+    assert KEY[:4] not in caplog.text
+
+
+async def test_no_cut_of_a_json_rpc_errors_data_leaves_a_part_of_a_secret(lab: Lab) -> None:
+    async def tell_data(arguments: Mapping[str, Any], context: TaskContext) -> Any:
+        raise MCPError(-32000, "no", {"req": "x" * 390 + arguments["api_key"], "dump": "y" * 100_000})
+
+    executor = KeepsProtocolErrors(BodyExecutor(tell_data))
+    policy = Policy(secrets=("api_key",))
+    lab.operations["tell"] = Operation(operation_type="tell", description="tell", executor=executor, policy=policy)
+    async with lab.service() as service, asyncio.timeout(PATIENCE):
+        submitted = await service.registry.submit("tell", {"api_key": KEY}, scope="ada")
+        task = await service.registry.wait(submitted.task.task_ref, scope="ada", seconds=PATIENCE)
+    assert task.outcome is not None
+    told = json.dumps(task.outcome.rpc_error)
+    assert "xxx" in told
+    assert KEY[:4] not in told
+
+
+def test_no_tail_begins_within_a_secret() -> None:
+    with withholding({KEY}):
+        lines = StderrLines(None, command="c")
+        for line in (b"w" * 4000 + b"\n", b"key: " + KEY.encode() + b"\n", b"x" * 4090 + b"\n"):
+            lines.feed(line)
+        tail = lines.tail()
+        body = KEY + "x" * 2040
+        refusal = Reply(status=500, headers={}, body=body.encode(), host="h").refusal()
+    for told in (tail, refusal.details["body_tail"]):
+        assert "xxx" in told
+        assert KEY[-4:] not in told
 
 
 async def test_equal_calls_are_equal_with_their_secrets(registry: Registry) -> None:

@@ -107,12 +107,13 @@ class WarmStarts:
         descriptors = [number if pipe == -1 else pipe for number, pipe in enumerate(pipes)]
         asking = self._asking
         assert asking is not None
-        with self._lock, _reaping_orphans():
+        with self._lock:
             if not self._ready:
                 assert asking.recv(32) == b"ready", "the process that warm starts are forks of does not start"
                 self._ready = True
-            socket.send_fds(asking, [json.dumps(start).encode()], descriptors)
-            answer = asking.recv(32)
+            with _reaping_orphans():
+                socket.send_fds(asking, [json.dumps(start).encode()], descriptors)
+                answer = asking.recv(32)
         assert answer, "the process that warm starts are forks of has ended"
         return int(answer)
 
@@ -138,6 +139,7 @@ def _warm(asked: Mapping[str, Any]) -> dict[str, Any] | None:
     folder = os.fspath(asked["cwd"] or os.getcwd())
     fits = (
         all(asked[name] == value for name, value in _PLAIN.items())
+        and len(command) > 1
         and command[0] == sys.executable
         and (command[1:3] == ["-m", "raincheck"] or _is_ours(command[1]))
         and _early(environment) == _early(os.environ)

@@ -33,6 +33,7 @@ from raincheck.operations.error_details import LARGEST_DATA, plain_details, plai
 from raincheck.operations.python import PythonExecutor, is_async
 from raincheck.operations.signature import Signature
 from raincheck.operations.values import json_value
+from raincheck.secrecy import withheld, withholding, without_withheld
 from raincheck.task import Progress
 from raincheck.traces import alone, raised_by, stack_of, text_of
 
@@ -135,21 +136,24 @@ def _answered(answer: asyncio.Future[Any], message: Mapping[str, Any]) -> None:
 
 
 def _end_of(call: dict[str, Any], worker: _Worker) -> dict[str, Any]:
-    try:
-        function = _imported(call)
-        value = _run(function, call, worker)
-        limit: int = call["max_result_bytes"]
-        return {"too_large": limit} if len(pydantic_core.to_json(value)) > limit else {"result": value}
-    except BaseException as error:  # noqa: BLE001  how it ended, whatever it raised
-        return _failed(error, texts=call["texts"])
+    with withholding(call["withheld"]):
+        try:
+            function = _imported(call)
+            value = _run(function, call, worker)
+            limit: int = call["max_result_bytes"]
+            return {"too_large": limit} if len(pydantic_core.to_json(value)) > limit else {"result": value}
+        except BaseException as error:  # noqa: BLE001  how it ended, whatever it raised
+            return _failed(error)
 
 
-def _failed(error: BaseException, *, texts: bool) -> dict[str, Any]:
+def _failed(error: BaseException) -> dict[str, Any]:
     match alone(error):
         case TaskFailure() as told:
             pass
         case Exception() as raised:
-            told = OperationFailed(text_of(raised)[:_MESSAGE_CHARS], details={"type": type(raised).__name__})
+            told = OperationFailed(
+                without_withheld(text_of(raised))[:_MESSAGE_CHARS], details={"type": type(raised).__name__}
+            )
         case raised:
             told = stopped(raised)
     public = {
@@ -158,7 +162,7 @@ def _failed(error: BaseException, *, texts: bool) -> dict[str, Any]:
         "retryable": bool(told.retryable),
         "details": plain_details(told.details, LARGEST_DATA),
     }
-    stack = plain_text(stack_of(error, texts=texts)[-_STACK_CHARS:])
+    stack = plain_text(stack_of(error, texts=not withheld())[-_STACK_CHARS:])
     return {"failed": {**public, "stack": stack, "raised": raised_by(error)}}
 
 

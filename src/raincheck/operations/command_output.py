@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 from raincheck.errors import ConfigurationError
 from raincheck.operations.patterns import PatternRefused, matcher
 from raincheck.operations.stdout_value import OutputForm
+from raincheck.secrecy import without_withheld
 
 __all__ = ["CommandOutput", "ProgressPattern", "Report", "StderrLines"]
 
 _logger = logging.getLogger(__name__)
 
 _TAIL_BYTES = 4096
+# More than is told: where it begins, a secret may have lost its head, and is found no more.
+_KEPT_BYTES = 2 * _TAIL_BYTES
 _LINE_BYTES = 4096
 _OWN_LINE = re.compile(rb"raincheck-progress:\s*(?:([0-9]++(?:\.[0-9]++)?|\.[0-9]++)(?:\s+|$))?(.*)")
 _GROUPS = ("percent", "fraction", "done", "total", "text")
@@ -101,7 +104,7 @@ class StderrLines:
                 continue
             self._head += piece[: _LINE_BYTES - len(self._head)]
             self._line += piece
-            del self._line[:-_TAIL_BYTES]
+            del self._line[:-_KEPT_BYTES]
             if whole:
                 report = self._end_line() or report
         return report
@@ -109,7 +112,9 @@ class StderrLines:
     def tail(self) -> str:
         """The last 4 KiB of what is no progress, once all is read."""
         self._end_line()
-        return self._tail[-_TAIL_BYTES:].decode("utf-8", "replace")
+        told = without_withheld(self._tail.decode("utf-8", "replace")).encode()
+        first = _TAIL_BYTES if len(self._tail) >= _KEPT_BYTES else 0
+        return told[max(first, len(told) - _TAIL_BYTES) :].decode("utf-8", "replace")
 
     def _end_line(self) -> Report | None:
         head, line = bytes(self._head), bytes(self._line)
@@ -125,9 +130,11 @@ class StderrLines:
         report = self._report(head)
         self._after_progress = report is not None
         if report is None:
+            if len(line) >= _KEPT_BYTES:
+                self._tail.clear()
             self._tail += line
-            if len(self._tail) > 2 * _TAIL_BYTES:
-                del self._tail[:-_TAIL_BYTES]
+            if len(self._tail) > 2 * _KEPT_BYTES:
+                del self._tail[:-_KEPT_BYTES]
         return report
 
     def _report(self, line: bytes) -> Report | None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pydantic_core
 
 from raincheck.previews import json_preview
+from raincheck.secrecy import without_withheld
 from raincheck.unicode_text import well_formed
 
 __all__ = ["LARGEST_DATA", "plain_details", "plain_text", "plain_value"]
@@ -32,11 +33,12 @@ def plain_details(details: Any, limit: int) -> dict[str, Any]:
 
 
 def plain_value(value: Any, limit: int) -> Any:
-    """The value as JSON values; where it is more than `limit` bytes of JSON, what it looks like.
+    """The value as JSON values; where it is more than `limit` bytes of JSON, what it looks like. Without what is
+    withheld in this context (`raincheck.secrecy.withholding`).
 
     NaN and the infinities become texts, and so does what is no JSON value and nothing that pydantic makes one of.
     """
-    plain = _Plain().of(value)
+    plain = without_withheld(_Plain().of(value))
     return plain if len(json.dumps(plain, separators=(",", ":"))) <= limit else json_preview(plain)
 
 
@@ -93,6 +95,6 @@ class _Plain:
 
 def _named(value: Any) -> str:
     try:
-        return plain_text(str(value)[:_LONGEST_OF_AN_OBJECT])
+        return plain_text(without_withheld(str(value))[:_LONGEST_OF_AN_OBJECT])
     except Exception:  # noqa: BLE001  as above
         return f"a {type(value).__name__}"

@@ -26,6 +26,7 @@ from raincheck.operations.http_request import PreparedRequest
 from raincheck.operations.problems import capped
 from raincheck.operations.reply_text import UnknownCharset, text_of
 from raincheck.outgoing.retry_after import retry_after
+from raincheck.secrecy import without_withheld
 
 if TYPE_CHECKING:
     import httpx2
@@ -110,6 +111,7 @@ class Reply:
         # An upstream may echo its request.
         for secret in sorted(secrets, key=len, reverse=True):
             tail = tail.replace(secret, "***")
+        tail = without_withheld(tail)
         details: dict[str, Any] = {"status": self.status, "body_tail": tail[-_BODY_TAIL_CHARS:]}
         if self.retry_after is not None:
             details["retry_after_seconds"] = self.retry_after

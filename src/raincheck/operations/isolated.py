@@ -100,7 +100,7 @@ class IsolatedExecutor:
                 "scope": context.caller.scope,
                 "caller": context.caller.whole(),
                 "max_result_bytes": self._max_result_bytes,
-                "texts": not withheld(),
+                "withheld": sorted(withheld()),
             }
         )
         try:
