@@ -311,6 +311,34 @@ async def test_a_result_that_comes_after_the_timeout_is_told_and_nothing_starts_
     assert "returned after it was told to stop: its result is thrown away (1002 bytes as JSON)" in caplog.text
 
 
+async def test_a_result_that_comes_after_its_client_cancelled_the_call_is_told(
+    make_raincheck: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    rc = make_raincheck(tools="slow", policy=Policy(mode="inline"))
+    server = MCPServer[Any]("test", extensions=[rc])
+    at_work, go_on = threading.Event(), threading.Event()
+
+    @server.tool()
+    def slow() -> str:
+        at_work.set()
+        go_on.wait(30)
+        return "x" * 1000
+
+    async with rc.running(), Client(server) as client:
+        call = asyncio.create_task(client.call_tool("slow"))
+        try:
+            assert await asyncio.to_thread(at_work.wait, 20)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+            # Until the server has heard of it: its answer to the next request.
+            await client.list_tools()
+        finally:
+            go_on.set()
+        async with asyncio.timeout(20):
+            while "thrown away (1002 bytes as JSON)" not in caplog.text:
+                await asyncio.sleep(0.02)
+
+
 async def test_tools_that_run_as_tasks_leave_threads_to_the_others(make_raincheck: Make) -> None:
     rc = make_raincheck(tools="slow", policy=Policy(mode="task"))
     server = MCPServer[Any]("test", extensions=[rc])

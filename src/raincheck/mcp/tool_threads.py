@@ -39,7 +39,8 @@ def in_own_thread(function: Callable[..., Any], *, whole: bool = False) -> Calla
     @functools.wraps(function)
     async def run(*args: Any, **kwargs: Any) -> Any:
         bound = functools.partial(call, *args, **kwargs)
-        value = await anyio.to_thread.run_sync(bound, limiter=anyio.CapacityLimiter(1))
+        # Who cancels it is not kept waiting for the thread: `watched` tells what that returns.
+        value = await anyio.to_thread.run_sync(bound, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
         return await value if whole and inspect.isawaitable(value) else value
 
     # Not this function's own, where the other one has none: its signature says them.
