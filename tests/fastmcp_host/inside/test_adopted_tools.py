@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import fastmcp.client.extension_hooks as hooks
 import pytest
 from fastmcp import Client, Context, FastMCP
 from fastmcp.dependencies import Depends
@@ -183,7 +184,11 @@ async def test_a_tool_runs_until_its_deadline_and_its_late_result_is_told(
     assert "tools = 'slwo_*' names no tool of this server; did you mean slow?" in caplog.text
 
 
-async def test_tools_that_run_as_tasks_leave_threads_to_the_others(store: Path) -> None:
+async def test_tools_that_run_as_tasks_leave_threads_to_the_others(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Other tests import `fastmcp_tasks`, with which the client would wait for each task.
+    monkeypatch.setattr(hooks, "_internal_client_extension_factories", [])
     rc = Raincheck(tools="slow", store=store, policy=Policy(mode="task"))
     server = FastMCP("test")
     server.add_extension(rc)
