@@ -15,7 +15,7 @@ from typing import Any
 from raincheck.errors import InternalError, OperationFailed, RaincheckError, TaskFailure, TaskTimeout
 from raincheck.exits import by_signal, stopped, watched_exits
 from raincheck.local_paths import without_folders
-from raincheck.operations.callers import check_fresh
+from raincheck.operations.callers import check_fresh, too_late
 from raincheck.operations.context import TaskContext
 from raincheck.operations.error_details import plain_details, plain_text
 from raincheck.operations.operation import FailedAs, Operation, Policy
@@ -96,10 +96,10 @@ def log_deadline(task: Task) -> None:
     )
 
 
-def worth_retrying(outcome: Outcome | None) -> bool:
+def worth_retrying(outcome: Outcome | None, context: TaskContext) -> bool:
     """Whether another attempt may succeed."""
     error: TaskError | None = outcome.error if outcome else None
-    if error is None:
+    if error is None or too_late(context.caller, checkpoint=context.checkpoint):
         return False
     return error.retryable or error.code == OperationFailed.code
 
@@ -116,7 +116,7 @@ async def _ran(
     with watched_exits() as exits:
         try:
             await first()
-            check_fresh(context.caller)
+            check_fresh(context.caller, checkpoint=context.checkpoint)
             value = await operation.executor.run(opened(arguments), context)
             outcome = outcome_of(value, operation.policy.max_result_bytes)
         except GeneratorExit:

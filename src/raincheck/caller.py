@@ -16,6 +16,8 @@ ANONYMOUS: Final = "anonymous"
 """The scope of everybody who calls over HTTP without authentication: one for all of them."""
 
 _SHORTEST = 4
+# The header that a token comes in.
+_BEARS = "authorization"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,8 +87,18 @@ class Caller:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers of its request that the operation's `forward_headers` names, by their names in lower case."""
-        return {} if self.credentials is None else self.credentials.headers
+        """The headers of its request that the operation's `forward_headers` names, by their names in lower case; none
+        with the token once that has expired."""
+        held = self.credentials
+        if held is None:
+            return {}
+        return {name: value for name, value in held.headers.items() if name != _BEARS or not held.expired}
+
+    @property
+    def expired(self) -> bool:
+        """Whether the operation was given the token, itself or in a header, and it is not good any more."""
+        held = self.credentials
+        return held is not None and held.expired and (held.token is not None or _BEARS in held.headers)
 
     @property
     def secret_texts(self) -> frozenset[str]:
@@ -99,7 +111,9 @@ class Caller:
         if held is not None:
             asked = {name.lower() for name in headers}
             passed = {name: value for name, value in held.headers.items() if name in asked}
-            held = replace(held, headers=passed) if token and held.token else Credentials(headers=passed)
+            until = held.expires_at if _BEARS in passed else None
+            whole = token and held.token
+            held = replace(held, headers=passed) if whole else Credentials(expires_at=until, headers=passed)
             held = held if held.token or held.headers else None
         chosen = {name: value for name, value in self.claims.items() if name in claims}
         return replace(self, claims=chosen, credentials=held)

@@ -299,7 +299,7 @@ class Runner:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(policy.retry_attempts + 1),
             wait=wait_exponential(multiplier=0.5, max=30) + wait_random(0, 0.5),
-            retry=retry_if_result(worth_retrying),
+            retry=retry_if_result(partial(worth_retrying, context=run.context)),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
             sleep=run.sleep,
         )

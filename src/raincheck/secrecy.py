@@ -132,12 +132,12 @@ def withheld() -> frozenset[str]:
     return _withheld.get()
 
 
-def without(text: str, secrets: Collection[str]) -> str:
+def without(text: str, secrets: Collection[str], mark: str = WITHHELD) -> str:
     """The text with each of these withheld; all of it where they are too many to look for."""
     if len(secrets) > _MOST_TEXTS:
-        return WITHHELD
+        return mark
     for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, WITHHELD)
+        text = text.replace(secret, mark)
     return text
 
 

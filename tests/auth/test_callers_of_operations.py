@@ -102,6 +102,7 @@ cancel_url = "/exports/{$.id}?for={caller.subject}"
 state = "$.state"
 done = ["done"]
 failed = ["failed"]
+error = "$.error"
 interval_seconds = 0.1
 """,
     ]
@@ -115,6 +116,12 @@ async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not true():
             await asyncio.sleep(0.02)
+
+
+def echo(request: Received, at: int) -> str:
+    """A text with what the request was allowed by, cut where so many characters are kept of either end."""
+    allowed = request.headers["authorization"]
+    return f"{allowed}{'.' * (at - 40)}{allowed}{'.' * (at - 40)}"
 
 
 def digest(token: str) -> str:
@@ -160,12 +167,16 @@ class Place:
 
     async def _handle(self, request: Received, writer: asyncio.StreamWriter) -> None:
         if request.target.startswith("/users/"):
-            moved = request.json["path"] == "/moved"
-            writer.write(answer(307, location="/elsewhere") if moved else answer(body={"ok": True}))
+            path = request.json["path"]
+            if path == "/echo":
+                writer.write(answer(500, body=echo(request, 2048)))
+            else:
+                writer.write(answer(307, location="/elsewhere") if path == "/moved" else answer(body={"ok": True}))
         elif request.target.startswith("/exports"):
-            ended = request.target.startswith("/exports/short")
+            ends = {"/exports/short": "done", "/exports/broken": "failed"}
+            state = ends.get(request.target.partition("?")[0], "running")
             name = request.json["name"] if request.method == "POST" else None
-            writer.write(answer(body={"id": name, "state": "done" if ended else "running"}))
+            writer.write(answer(body={"id": name, "state": state, "error": echo(request, 490)}))
         elif request.target == "/elsewhere":
             writer.write(answer(body={"followed": True}))
         else:
@@ -326,6 +337,12 @@ async def test_a_request_says_who_called_and_hands_the_token_to_the_declared_ser
         assert moved["error"]["code"] == "upstream_error"
         assert "does not follow" in moved["error"]["message"]
         place.check_nothing_leaked(caller.token)
+    # What an API repeats of its request is cut with the token gone already.
+    for name, parameters in (("forwarded", {"path": "/echo"}), ("followed", {"name": "broken"})):
+        broken = await caller.run(name, parameters)
+        assert broken["error"]["code"] == "upstream_error"
+        for part in (caller.token[-12:], caller.token[:12]):
+            assert part not in json.dumps(broken)
     assert not [each for each in place.upstream.received if each.target == "/elsewhere"]
     assert (await caller.run("followed", {"name": "short"}))["error"] is None
     ref = (await caller.submit("followed", {"name": "long"}))["task_ref"]

@@ -20,6 +20,7 @@ kind = "http"
 url = "http://127.0.0.1:9/a"
 description = "Ask."
 """
+RUN = '[operations.run]\nkind = "command"\nargv = ["true"]\ndescription = "Run."\n'
 SEALED = '[encryption]\nkeys = ["${SEAL_KEY}"]\n'
 
 
@@ -50,6 +51,7 @@ def test_the_example_of_the_page_can_be_served(monkeypatch: pytest.MonkeyPatch) 
     ("more", "told"),
     [
         ('callers = ["ada"]', 'callers: \'ada\' is no scope; allowed: "local", "anonymous", "principal:client=NAME"'),
+        ('callers = ["*"]', 'a principal may have `*`: "principal:iss=ISSUER|*"; leave callers out to allow every one'),
         ('required_scopes = [""]', "required_scopes must be a list of texts that are not empty"),
         ('forward_headers = ["a b"]', "forward_headers: 'a b' is no header's name"),
         ("caller_token = true", "caller_token keeps secrets of callers, which needs an encryption key: set 'keys' in"),
@@ -68,6 +70,18 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, more: str, told: str) -> None
     assert told in refused.value.message
     assert "[operations.ask] of " in refused.value.message
     assert "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize("member", ["caller_token = true", 'forward_headers = ["X-A"]'])
+def test_a_program_is_given_no_secret_of_its_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: str
+) -> None:
+    monkeypatch.setenv("SEAL_KEY", new_key())
+    with pytest.raises(ConfigurationError) as refused:
+        made(tmp_path, f"{SEALED}{RUN}{member}\n")
+    assert refused.value.message.startswith("[operations.run] of ")
+    told = f'{member.partition(" ")[0]} is for kind = "python" and "http": a program gets no secret of its caller'
+    assert refused.value.message.endswith(told)
 
 
 @pytest.mark.parametrize(

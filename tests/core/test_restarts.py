@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
+from raincheck.caller import Caller, Credentials
 from raincheck.operations.context import TaskContext
+from raincheck.sealing import KEY_BYTES, Sealer
+from raincheck.stores.sealed import SealedStore
 from raincheck.stores.sqlite import SqliteStore
 from raincheck.task import Task, TaskStatus
 from raincheck.transitions import Claim, transition
@@ -178,3 +184,55 @@ async def test_who_waits_is_answered_when_the_service_stops(lab: Lab) -> None:
         waiting = asyncio.create_task(service.registry.wait(task.task_ref, scope="a", seconds=60))
         await asyncio.wait_for(started.wait(), PATIENCE)
     assert (await asyncio.wait_for(waiting, PATIENCE)).status is TaskStatus.PENDING
+
+
+def ada(seconds: float) -> Caller:
+    """A caller whose token is good for so long."""
+    bearer = "Bearer a-token-of-ada"
+    held = Credentials(token=bearer[7:], expires_at=time.time() + seconds, headers={"authorization": bearer})
+    return Caller(scope="a", credentials=held)
+
+
+def sealed(lab: Lab) -> SealedStore:
+    return SealedStore(SqliteStore(lab.path), Sealer([b"k" * KEY_BYTES]))
+
+
+async def test_what_goes_on_from_a_checkpoint_goes_on_after_its_callers_token(lab: Lab) -> None:
+    begun = asyncio.Event()
+
+    @lab.operation("export", caller_token=True)
+    async def _(arguments: Mapping[str, Any], context: TaskContext) -> Any:
+        if context.checkpoint is not None:
+            return [context.checkpoint, context.caller.token]
+        await context.save("job 7")
+        begun.set()
+        return await asyncio.Event().wait()
+
+    caller = ada(1.0)
+    async with lab.service(store=sealed(lab)) as service:
+        ref = (await service.registry.submit("export", {}, scope="a", caller=caller)).task.task_ref
+        await asyncio.wait_for(begun.wait(), PATIENCE)
+    while caller.token is not None:
+        await asyncio.sleep(0.05)
+    async with lab.service(store=sealed(lab)) as service:
+        task = await service.registry.wait(ref, scope="a", seconds=PATIENCE)
+    assert task.outcome is not None
+    assert (task.outcome.error, task.outcome.value) == (None, ["job 7", None])
+
+
+@pytest.mark.parametrize("asks", [{"caller_token": True}, {"forward_headers": ("Authorization",)}])
+async def test_a_token_that_expired_meanwhile_is_not_used_nor_waited_for(
+    lab: Lab, asks: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    @lab.operation("export", retry_attempts=1, **asks)
+    async def _(arguments: Mapping[str, Any], context: TaskContext) -> Any:
+        return "exported"
+
+    async with lab.service(store=sealed(lab)) as service:
+        ref = (await service.registry.submit("export", {}, scope="a", caller=ada(-1.0))).task.task_ref
+        task = await service.registry.wait(ref, scope="a", seconds=PATIENCE)
+    assert task.outcome is not None
+    assert task.outcome.error is not None
+    assert task.outcome.error.message.startswith("The caller's token expired before the operation ran")
+    # One attempt: no later one has a fresher token.
+    assert caplog.text.count("operation failed") == 1

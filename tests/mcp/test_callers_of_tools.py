@@ -60,10 +60,10 @@ def office(tmp_path: Path, **policy: Any) -> tuple[MCPServer[Any], Raincheck]:
     return server, rc
 
 
-async def told(port: int, token: str) -> list[Any]:
+async def told(port: int, token: str, **more: str) -> list[Any]:
     """What each operation says to a caller with that token."""
     channel = HttpChannel(f"http://127.0.0.1:{port}/mcp")
-    headers = {"authorization": f"Bearer {token}", "x-region": f"region of {token}"}
+    headers = {"authorization": f"Bearer {token}", **(more or {"x-region": f"region of {token}"})}
     peer = Peer(channel, modern=True)
     try:
         found: list[Any] = []
@@ -98,6 +98,15 @@ async def test_an_existing_tool_that_does_not_ask_has_neither(tmp_path: Path, mo
     server, rc = office(tmp_path)
     async with port_of(server, rc) as port:
         assert await told(port, "ada-secret") == ["failed", {}, {}]
+
+
+async def test_a_header_that_a_caller_did_not_send_is_absent_as_in_a_plain_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEAL_KEY", new_key())
+    server, rc = office(tmp_path, forward_headers=("X-Region",))
+    async with port_of(server, rc) as port:
+        assert await told(port, "ada-secret", other="not asked for") == [{"region": None}, {}, {}]
 
 
 async def test_a_server_in_python_that_keeps_tokens_needs_a_key(tmp_path: Path) -> None:

@@ -54,12 +54,19 @@ class BackgroundContext(Context[Any, Any]):
     """
 
     _task: TaskContext = PrivateAttr()
+    _has_headers: bool = PrivateAttr()
 
     def __init__(
-        self, server: MCPServer[Any], task: TaskContext, answers: InputResponseRequestParams | None = None
+        self,
+        server: MCPServer[Any],
+        task: TaskContext,
+        answers: InputResponseRequestParams | None = None,
+        *,
+        has_headers: bool,
     ) -> None:
         super().__init__(mcp_server=server, input_params=answers)
         self._task = task
+        self._has_headers = has_headers
 
     @property
     def protocol_version(self) -> str:
@@ -73,8 +80,9 @@ class BackgroundContext(Context[Any, Any]):
 
     @property
     def headers(self) -> Mapping[str, str] | None:
-        """See `Context.headers`: those that `forward_headers` names; without any it raises, as outside of a request."""
-        return self._task.caller.headers or super().headers
+        """See `Context.headers`: those that `forward_headers` names, as far as the caller sent them; it raises where
+        that names none, as outside of a request."""
+        return self._task.caller.headers if self._has_headers else super().headers
 
     async def report_progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         """See `Context.report_progress`; without a total only the message is known."""
@@ -113,10 +121,17 @@ class BackgroundContext(Context[Any, Any]):
 
 
 class ExistingToolExecutor:
-    """Runs one tool of the server through the server's public `call_tool`."""
+    """Runs one tool of the server through the server's public `call_tool`.
 
-    def __init__(self, server: MCPServer[Any], tool: Tool) -> None:
+    Args:
+        server: The server.
+        tool: As it lists it.
+        has_headers: Whether `forward_headers` names any: `ctx.headers` has those.
+    """
+
+    def __init__(self, server: MCPServer[Any], tool: Tool, *, has_headers: bool) -> None:
         self._server = server
+        self._has_headers = has_headers
         self._name = tool.name
         self._schema = object_schema(tool.input_schema)
         self._checks = _own_checks(server, tool)
@@ -135,7 +150,7 @@ class ExistingToolExecutor:
         answers: InputResponseRequestParams | None = None
         try:
             while True:
-                tool_context = BackgroundContext(self._server, context, answers)
+                tool_context = BackgroundContext(self._server, context, answers, has_headers=self._has_headers)
                 with restored_caller(context.caller), on_behalf_of(context):
                     result = await self._called(dict(arguments), tool_context)
                 if isinstance(result, CallToolResult):
@@ -203,7 +218,7 @@ def existing_tool_operation(server: MCPServer[Any], tool: Tool, policy: Policy) 
     return Operation(
         operation_type=tool.name,
         description=tool.description or "",
-        executor=ExistingToolExecutor(server, tool),
+        executor=ExistingToolExecutor(server, tool, has_headers=bool(policy.forward_headers)),
         policy=policy,
         title=tool.title,
         output_schema=tool.output_schema,

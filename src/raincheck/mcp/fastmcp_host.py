@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
@@ -34,11 +34,12 @@ from mcp_types import (
 from pydantic import BaseModel
 
 from raincheck.blobs import BlobStore
+from raincheck.caller import Caller
 from raincheck.config import Settings
 from raincheck.errors import ConfigurationError, UnknownOperation
 from raincheck.mcp import hosting, wire
 from raincheck.mcp.admission import Lease
-from raincheck.mcp.fastmcp_tools import AnsweredTool, existing_tool_operation
+from raincheck.mcp.fastmcp_tools import AnsweredTool, existing_tool_operation, outside_any_request
 from raincheck.mcp.handle_definitions import HANDLE_NAMES, HANDLE_TOOLS
 from raincheck.mcp.result_resources import is_result_read, with_template
 from raincheck.mcp.scopes import scope_of
@@ -240,6 +241,9 @@ class Raincheck(Workshop, ServerExtension):
                 description=listed["description"],
                 parameters=listed["inputSchema"],
             )
+
+    def _as_called(self, caller: Caller) -> AbstractContextManager[None]:
+        return outside_any_request(caller)
 
     async def _existing_tools(self) -> Mapping[str, Callable[[Policy], Operation]]:
         if self._host is None:

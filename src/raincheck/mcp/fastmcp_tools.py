@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, get_type_hints
 
@@ -46,7 +46,7 @@ from raincheck.task import Outcome, TaskError
 from raincheck.traces import text_of
 from raincheck.unicode_text import well_formed_json
 
-__all__ = ["AnsweredTool", "existing_tool_operation"]
+__all__ = ["AnsweredTool", "existing_tool_operation", "outside_any_request"]
 
 Answer = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 
@@ -126,9 +126,11 @@ class BackgroundContext(Context):
 
 
 @contextmanager
-def _outside_any_request(caller: Caller) -> Any:
-    # A task may start in the context of the call that made it, or of a scan: the tool sees the same, no request, and of
-    # its caller what the operation asks for.
+def outside_any_request(caller: Caller) -> Generator[None]:
+    """While the block runs, FastMCP's own functions tell of no request, and of the caller what its operation asks for.
+
+    A task may start in the context of the call that made it, or of a scan: what is there counts for nothing.
+    """
     seen: dict[str, Any] = {"_current_http_request": None, "_background_task_headers": dict(caller.headers) or None}
     variables = {name: getattr(dependencies, name) for name in seen if hasattr(dependencies, name)}
     request, before = fastmcp_request_ctx.set(None), {each: each.set(seen[name]) for name, each in variables.items()}
@@ -165,7 +167,7 @@ class FastMCPToolExecutor:
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Outcome:
         """See `Executor.run`: the whole tool result is kept, and a JSON-RPC error as it is."""
         try:
-            with _outside_any_request(context.caller), on_behalf_of(context):
+            with outside_any_request(context.caller), on_behalf_of(context):
                 async with BackgroundContext(self._server, context):
                     result = await self._tool.run(dict(arguments))
         except MCPError as error:

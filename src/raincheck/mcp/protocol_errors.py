@@ -6,10 +6,12 @@ An operation that raises the SDK's `MCPError` ends in that JSON-RPC error, as th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from mcp.shared.exceptions import MCPError
 
+from raincheck.caller import Caller
 from raincheck.errors import OperationFailed, RaincheckError
 from raincheck.mcp.restored_caller import restored_caller
 from raincheck.operations.context import TaskContext
@@ -37,10 +39,18 @@ def protocol_error_outcome(error: MCPError) -> Outcome:
 
 class KeepsProtocolErrors:
     """An executor whose JSON-RPC errors are kept as they are, and whose code finds its caller's token where it asks for
-    it; everything else is the inner one's."""
+    it; everything else is the inner one's.
 
-    def __init__(self, inner: Executor) -> None:
+    Args:
+        inner: The executor.
+        as_called: Has code find of its caller what it asks for, where the host's tools look for it.
+    """
+
+    def __init__(
+        self, inner: Executor, as_called: Callable[[Caller], AbstractContextManager[None]] = restored_caller
+    ) -> None:
         self.inner = inner
+        self._as_called = as_called
 
     @property
     def parameters_schema(self) -> Mapping[str, Any]:
@@ -54,7 +64,7 @@ class KeepsProtocolErrors:
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Any:
         """See `Executor.run`."""
         try:
-            with restored_caller(context.caller):
+            with self._as_called(context.caller):
                 return await self.inner.run(arguments, context)
         except MCPError as error:
             raise FailedAs(protocol_error_outcome(error)) from error

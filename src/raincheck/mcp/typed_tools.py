@@ -217,6 +217,7 @@ async def _run_within(operation: Operation, arguments: Mapping[str, Any], contex
         async with asyncio.timeout(operation.policy.attempt_seconds):
             return await guarded(operation, arguments, context, told_to_stop=lambda: request.cancelling() > 0)
     except asyncio.CancelledError:
+        # Its client gave the call up: what a thread of it returns from now on, nobody gets.
         context.mark_cancelled()
         raise
     except TimeoutError:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from contextvars import Context
 from dataclasses import replace
 from functools import partial
@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 
 from raincheck.blobs import BlobStore
 from raincheck.callbacks import Callbacks
+from raincheck.caller import Caller
 from raincheck.compose import make_blobs, make_engine, make_store, place_of, sealing, service_settings
 from raincheck.compose_operations import default_policy
 from raincheck.config import Settings
@@ -37,6 +38,7 @@ from raincheck.mcp.holds import Holds
 from raincheck.mcp.host_elicitation import HostElicitation
 from raincheck.mcp.name_patterns import is_named, naming_none
 from raincheck.mcp.protocol_errors import KeepsProtocolErrors
+from raincheck.mcp.restored_caller import restored_caller
 from raincheck.mcp.result_resources import read
 from raincheck.mcp.scopes import ANONYMOUS, caller_of, scope_of
 from raincheck.mcp.streams import AtEnd, answer_to_the_end
@@ -143,6 +145,10 @@ class Workshop:
     def _register(self, operation: Operation) -> None:
         """Make the operation a tool of the server, if there is one yet."""
         raise NotImplementedError
+
+    def _as_called(self, caller: Caller) -> AbstractContextManager[None]:
+        """Has an operation's code find of its caller what it asks for, where the server's own tools look for it."""
+        return restored_caller(caller)
 
     async def _existing_tools(self) -> Mapping[str, Callable[[Policy], Operation]]:
         """The server's tools by name, each with what makes an operation of it."""
@@ -251,7 +257,7 @@ class Workshop:
         if name in self._operations or name in HANDLE_NAMES:
             raise ConfigurationError(f"There is already an operation or a handle tool named {name!r}.")
         policy = _with_timeout(operation.policy, self._default_policy.timeout_seconds)
-        executor = KeepsProtocolErrors(operation.executor)
+        executor = KeepsProtocolErrors(operation.executor, self._as_called)
         operation = self._usable(replace(operation, executor=executor, policy=policy))
         for line in secrets_of_nothing(operation):
             logger.warning("%s", line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raincheck.caller import ANONYMOUS, LOCAL, Caller
 from raincheck.errors import ConfigurationError, OperationFailed, UnknownOperation
@@ -13,7 +13,16 @@ from raincheck.errors import ConfigurationError, OperationFailed, UnknownOperati
 if TYPE_CHECKING:
     from raincheck.operations.operation import Policy
 
-__all__ = ["check_callers", "check_fresh", "check_may_call", "check_sealed", "given", "may_call", "needs_sealing"]
+__all__ = [
+    "check_callers",
+    "check_fresh",
+    "check_may_call",
+    "check_sealed",
+    "given",
+    "may_call",
+    "needs_sealing",
+    "too_late",
+]
 
 _PRINCIPAL = re.compile(r"principal:\S+")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -44,7 +53,8 @@ def check_callers(
         if name not in (LOCAL, ANONYMOUS) and not _PRINCIPAL.fullmatch(name):
             raise ConfigurationError(
                 f'callers: {name[:80]!r} is no scope; allowed: "local", "anonymous", "principal:client=NAME" (a token '
-                'of the settings), "principal:iss=ISSUER|sub=SUBJECT" (as `raincheck tasks list` shows it), * for any'
+                'of the settings), "principal:iss=ISSUER|sub=SUBJECT" (as `raincheck tasks list` shows it); '
+                'a principal may have `*`: "principal:iss=ISSUER|*"; leave callers out to allow every one'
             )
     for name in forward_headers:
         if not _HEADER.fullmatch(name):
@@ -94,13 +104,21 @@ def check_sealed(operation_type: str, policy: Policy, *, seals: bool) -> None:
         )
 
 
-def check_fresh(caller: Caller) -> None:
-    """Check that the caller's token is still good, where there is one.
+def too_late(caller: Caller, *, checkpoint: Any) -> bool:
+    """Whether the operation must not begin, now or later: what it was given of its caller's token has expired.
+
+    One that goes on from a checkpoint has begun with it.
+    """
+    return caller.expired and checkpoint is None
+
+
+def check_fresh(caller: Caller, *, checkpoint: Any) -> None:
+    """Check that it is not `too_late`.
 
     Raises:
-        OperationFailed: It has expired since the call.
+        OperationFailed: It is.
     """
-    if caller.credentials is not None and caller.credentials.token and caller.credentials.expired:
+    if too_late(caller, checkpoint=checkpoint):
         raise OperationFailed("The caller's token expired before the operation ran: call again with a fresh one.")
 
 

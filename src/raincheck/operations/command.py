@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed, ResultTooLarge
+from raincheck.operations.callers import needs_sealing
 from raincheck.operations.command_output import CommandOutput, ProgressPattern, StderrLines
 from raincheck.operations.context import TaskContext
 from raincheck.operations.environment import INHERITED, checked_inherit, filled_in, inherited
@@ -93,6 +94,8 @@ def command_operation(
     Raises:
         ConfigurationError: A placeholder that names no parameter, a schema that is none, and the like.
     """
+    if policy is not None and (member := needs_sealing(policy)) is not None:
+        raise ConfigurationError(f'{member} is for kind = "python" and "http": a program gets no secret of its caller')
     executor = CommandExecutor(
         operation_type,
         argv=argv,

@@ -26,7 +26,7 @@ from raincheck.operations.http_request import PreparedRequest
 from raincheck.operations.problems import capped
 from raincheck.operations.reply_text import UnknownCharset, text_of
 from raincheck.outgoing.retry_after import retry_after
-from raincheck.secrecy import without_withheld
+from raincheck.secrecy import withheld, without
 
 if TYPE_CHECKING:
     import httpx2
@@ -106,12 +106,13 @@ class Reply:
         return seconds_to_wait(self.headers)
 
     def refusal(self, secrets: Collection[str] = ()) -> UpstreamError:
-        """The failure that its status is, without those texts."""
-        tail = self.body[:_ERROR_BODY_BYTES].decode("utf-8", "replace")
-        # An upstream may echo its request.
-        for secret in sorted(secrets, key=len, reverse=True):
-            tail = tail.replace(secret, "***")
-        tail = without_withheld(tail)
+        """The failure that its status is, without those texts and what else the task withholds."""
+        # An upstream may echo its request; cut first, what is left of a secret would not be found.
+        hidden = {*secrets, *withheld()}
+        tail = without(self.body.decode("utf-8", "replace"), hidden, "***")
+        if len(self.body) > _ERROR_BODY_BYTES and hidden:
+            # Read no further, it may end within one.
+            tail = tail[: -max(map(len, hidden))]
         details: dict[str, Any] = {"status": self.status, "body_tail": tail[-_BODY_TAIL_CHARS:]}
         if self.retry_after is not None:
             details["retry_after_seconds"] = self.retry_after

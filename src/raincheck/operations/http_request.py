@@ -144,12 +144,6 @@ class RequestTemplate:
         """The values that came from the environment."""
         return frozenset(self._secrets)
 
-    def redacted(self, text: str) -> str:
-        """The text without the values that came from the environment: an upstream may echo its request."""
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            text = text.replace(secret, "***")
-        return text
-
     def _place(self, key: str) -> str:
         return f"operation {self._operation_type!r}: {key}"
 

@@ -19,6 +19,7 @@ from raincheck.operations.path_parts import leads_out
 from raincheck.operations.problems import capped
 from raincheck.operations.templates import Template, formatted
 from raincheck.operations.upstream_json import JsonPath
+from raincheck.secrecy import withheld, without
 
 __all__ = ["Accepted", "AddressTemplate", "PollTable", "Table", "UpstreamApi", "Verdict"]
 
@@ -219,7 +220,7 @@ class Table:
             raise UpstreamError(f"{reply.host} answered without a state at {self.table.state}")
         state = formatted(found)
         progress = self._fraction(document)
-        shown = capped(state, 100)
+        shown = _shown(state)
         if state in self.table.done:
             url = None
             if self._result_url is not None:
@@ -288,7 +289,7 @@ class Accepted:
             return Verdict(state="done", result_url=_absolute(status_url, location))
         document = _object(reply)
         status = document.get("status")
-        shown = capped(status, 100) if isinstance(status, str) else ""
+        shown = _shown(status) if isinstance(status, str) else ""
         word = re.sub(r"[^a-z]", "", shown.lower())
         if reply.status == 202:
             return Verdict(state="running", shown=shown)
@@ -322,4 +323,9 @@ def _object(reply: Reply) -> Mapping[str, Any]:
 def _text(told: Any) -> str:
     if isinstance(told, dict) and isinstance(told.get("message"), str):  # pyright: ignore[reportUnknownMemberType]
         told = told["message"]  # pyright: ignore[reportUnknownVariableType]
-    return capped(told if isinstance(told, str) else json.dumps(told, ensure_ascii=False), 500)
+    return told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
+
+
+def _shown(state: str) -> str:
+    # Cut first, what is left of a secret would not be found.
+    return capped(without(state, withheld()), 100)

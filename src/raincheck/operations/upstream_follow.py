@@ -15,16 +15,19 @@ from raincheck.errors import ConfigurationError, ResultTooLarge, UpstreamError
 from raincheck.operations.context import TaskContext
 from raincheck.operations.http_client import HttpClient, Reply
 from raincheck.operations.http_request import PreparedRequest, RequestTemplate
+from raincheck.operations.problems import capped
 from raincheck.operations.upstream import AddressTemplate, PollTable, UpstreamApi, Verdict
 from raincheck.outgoing.client import GuardedClient
 from raincheck.outgoing.errors import AnswerTooLarge, OutgoingError, RequestFailed, RequestRefused
 from raincheck.outgoing.rules import HostRule, OutgoingRules, Target
+from raincheck.secrecy import withheld, without
 
 __all__ = ["Follower"]
 
 _AT_ONCE = 64
 _BACKOFF = 1.5
 _MOST_RIDDLES = 5
+_LONGEST_REASON = 500
 
 
 class Follower:
@@ -78,7 +81,7 @@ class Follower:
             verdict = await self._ended(api, job, status_url, arguments, context)
         await context.backend.outside_ended()
         if verdict.state == "failed":
-            told = f": {self._request.redacted(verdict.error)}" if verdict.error else ""
+            told = f": {self._reason(verdict.error)}" if verdict.error else ""
             raise UpstreamError(
                 f"the upstream job at {self._request.host} ended as {verdict.shown or 'failed'}{told}",
                 details={"state": verdict.shown},
@@ -155,6 +158,10 @@ class Follower:
             async with context.idle():
                 await asyncio.sleep(max(wait, pause))
             pause = min(pause * _BACKOFF, self._table.max_interval_seconds)
+
+    def _reason(self, error: str) -> str:
+        # Cut first, what is left of a secret would not be found.
+        return capped(without(error, {*self._request.secrets, *withheld()}, "***"), _LONGEST_REASON)
 
     def _check(self, reply: Reply) -> None:
         if reply.status in (404, 410):

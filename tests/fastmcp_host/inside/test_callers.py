@@ -164,6 +164,28 @@ async def test_a_tool_that_asks_for_no_token_gets_none_and_no_header_whoever_els
         assert told["seen"]["token"] is None
 
 
+async def test_a_declared_operation_finds_the_headers_that_it_asks_for_alone(
+    store: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "_internal_client_extension_factories", [])
+    rc = Raincheck(store=store, settings=sealing(monkeypatch))
+
+    @rc.operation(mode="task", forward_headers=("X-Region",))
+    def tasked() -> dict[str, Any]:
+        """As a task."""
+        return whose()
+
+    @rc.operation(mode="inline")
+    async def at_once() -> dict[str, Any]:
+        """Within its call."""
+        return whose()
+
+    async with serving(free_port, rc) as url, client_of(url, "ann's-secret-token") as ann:
+        region = {"token": None, "headers": {"x-region": "region of ann"}}
+        assert (await end_of(ann, "tasked"))["result"] == region
+        assert (await ann.call_tool("at_once", {})).structured_content == {"token": None, "headers": {}}
+
+
 async def test_a_token_that_expires_before_the_tool_runs_is_a_clear_failure(
     store: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
