@@ -14,7 +14,7 @@ import pytest
 from support.environments import FASTMCP, ROOT, python_environment
 
 # The first one of a kind makes its environment.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1300)
 
 INSIDE = Path(__file__).parent / "inside"
 
@@ -39,7 +39,7 @@ def results() -> dict[str, list[str | None]]:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=170,
+            timeout=900,
             check=False,
         )
         assert report.exists(), done.stdout + done.stderr

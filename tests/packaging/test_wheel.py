@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 import raincheck
-from support.environments import install
 
 ROOT = Path(__file__).parents[2]
 SOURCES = Path(raincheck.__file__).parent
@@ -73,8 +72,11 @@ def test_a_copy_from_a_git_address_says_that_address(tmp_path: Path, repository:
 
 
 def test_the_base_package_works_beside_an_old_sdk_and_says_what_the_server_needs(wheel: Path, tmp_path: Path) -> None:
-    install(tmp_path / "old", str(wheel), "mcp<2")
+    # With a pip of its own, by which the message has its command.
+    venv.create(tmp_path / "old", with_pip=True, symlinks=True)
     python = tmp_path / "old" / "bin" / "python"
+    installing = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", str(wheel), "mcp<2"]
+    subprocess.run(installing, check=True, stdin=subprocess.DEVNULL)
     program = (
         "import mcp, raincheck, raincheck.client as client; print(client.TaskPoller.__name__); raincheck.Raincheck"
     )

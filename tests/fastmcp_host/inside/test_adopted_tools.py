@@ -15,7 +15,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import fastmcp.client.extension_hooks as hooks
 import pytest
 from fastmcp import Client, Context, FastMCP
 from fastmcp.dependencies import Depends
@@ -212,11 +211,7 @@ async def test_what_a_tool_yields_is_work_of_its_thread_which_nothing_starts_bes
     assert "its result is thrown away (1004 bytes as JSON)" in caplog.text
 
 
-async def test_tools_that_run_as_tasks_leave_threads_to_the_others(
-    store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Other tests import `fastmcp_tasks`, with which the client would wait for each task.
-    monkeypatch.setattr(hooks, "_internal_client_extension_factories", [])
+async def test_tools_that_run_as_tasks_leave_threads_to_the_others(store: Path) -> None:
     rc = Raincheck(tools="slow", store=store, policy=Policy(mode="task"))
     server = FastMCP("test")
     server.add_extension(rc)

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import fastmcp.client.extension_hooks as hooks
 import httpx2
 import pytest
 import uvicorn
@@ -167,11 +168,12 @@ async def test_over_http_the_work_survives_a_kill(serve: Serve, free_port: int, 
             await client.call_tool("list_background_tasks", {})
 
 
-async def test_over_http_a_client_with_tasks_is_served_and_told_of_changes(serve: Serve, free_port: int) -> None:
-    import fastmcp_tasks.client
-    from fastmcp_tasks.client import call_tool_task
+async def test_over_http_a_client_with_tasks_is_served_and_told_of_changes(
+    serve: Serve, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastmcp_tasks.client import TasksClientExtension, call_tool_task
 
-    assert fastmcp_tasks.client.TasksClientExtension.identifier == "io.modelcontextprotocol/tasks"
+    monkeypatch.setattr(hooks, "_internal_client_extension_factories", [TasksClientExtension])
     url = f"http://127.0.0.1:{free_port}/mcp"
     async with serve(free_port), Client(url) as client:
         assert await data(client, "work", n=2) == {"n": 2}

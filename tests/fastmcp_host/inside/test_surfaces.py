@@ -44,12 +44,6 @@ def with_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hooks, "_internal_client_extension_factories", [TasksClientExtension])
 
 
-@pytest.fixture(autouse=True)
-def without_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """FastMCP's client as it is without `fastmcp_tasks`."""
-    monkeypatch.setattr(hooks, "_internal_client_extension_factories", [])
-
-
 async def yes(message: str, response_type: Any, params: Any, context: Any) -> Any:
     (name,) = params.requested_schema["properties"]
     return {name: True}
