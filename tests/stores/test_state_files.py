@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,18 @@ async def test_a_planted_link_in_the_place_of_results_is_not_followed(tmp_path: 
     (tmp_path / "own" / key[:10] / key).symlink_to(theirs / "secret")
     with pytest.raises(Exception, match="cannot be kept"):
         await own.get(key, 0, 6)
+
+
+async def test_another_programs_file_is_left_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text, database = tmp_path / "passwd", tmp_path / "theirs.db"
+    text.write_text("root:x:0:0:root:/root:/bin/sh\n" * 40)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE theirs (body)")
+    for file in (text, database):
+        file.chmod(0o644)
+        before = file.read_bytes()
+        with pytest.raises(StoreUnusable):
+            await opened(file)
+        assert (mode(file), file.read_bytes()) == (0o644, before)
+    assert "others could use" not in caplog.text
+    assert {path.name for path in tmp_path.iterdir()} == {"passwd", "theirs.db"}

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 from raincheck.errors import StoreUnavailable, StoreUnusable
-from raincheck.stores.state_files import check_file
+from raincheck.stores.state_files import check_file, close_to_others
 
-__all__ = ["OpenFile", "create_file"]
+__all__ = ["OpenFile", "close_file", "create_file"]
 
 _JOURNAL = ("-wal", "-shm")
 
@@ -37,12 +37,22 @@ def create_file(path: str) -> None:
             if journal:
                 os.unlink(path)
                 raise _orphaned(path, "is gone")
-        for name in (path, *(f"{path}-{kind}" for kind in ("wal", "shm", "journal"))):
+        for name in _files_of(path):
             check_file(name)
     except OSError as error:
         raise StoreUnavailable(f"The task store {path} cannot be created: {error.strerror}.") from error
     if journal and _size(path) == 0:
         raise _orphaned(path, "was cut to nothing")
+
+
+def close_file(path: str) -> None:
+    """Make the store's file, which was found to be one, and its journals their owner's alone."""
+    for name in _files_of(path):
+        close_to_others(name)
+
+
+def _files_of(path: str) -> list[str]:
+    return [path, *(f"{path}-{kind}" for kind in ("wal", "shm", "journal"))]
 
 
 _BLOCK = 1024 * 1024

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.stores.sqlite_errors import is_damage, is_locked, needs_new_connection, store_error, was_read_only
-from raincheck.stores.sqlite_file import OpenFile, create_file
+from raincheck.stores.sqlite_file import OpenFile, close_file, create_file
 from raincheck.stores.sqlite_schema import Migration, connect_writer, grow_wal, migrate, patiently
 from raincheck.stores.sqlite_writes import Transaction, Write
 
@@ -147,6 +147,7 @@ class SqliteWriter:
             migrate(connection, settings.path, settings.migrations, busy_seconds=settings.busy_seconds)
         except sqlite3.Error as error:
             raise store_error(error, settings.path) from error
+        close_file(settings.path)
 
     def _prepare(self) -> None:
         settings = self._settings

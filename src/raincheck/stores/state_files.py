@@ -13,7 +13,7 @@ from pathlib import Path
 
 from raincheck.errors import StoreUnusable
 
-__all__ = ["check_file", "check_folder"]
+__all__ = ["check_file", "check_folder", "close_to_others"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _user = getattr(os, "geteuid", None)
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
-    """See that a file, if it is there, may be used as ours, and take from others what they may do with it.
+    """See that a file, if it is there, may be used as ours. Nothing is changed: it may be another program's.
 
     The file is not opened: closing it would drop the locks that this process has on it (POSIX).
 
@@ -38,12 +38,17 @@ def check_file(path: str | os.PathLike[str]) -> None:
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
             raise StoreUnusable(f"{path} is a link or no plain file, in a folder that others can write to.")
         _check_owner(path, found)
-    if stat.S_ISREG(found.st_mode):
+
+
+def close_to_others(path: str | os.PathLike[str]) -> None:
+    """Take from others what they may do with a file that is known to be ours, if it is there."""
+    path = Path(os.path.abspath(path))
+    if (found := _found(path)) is not None and stat.S_ISREG(found.st_mode):
         _close_to_others(path, found, 0o600)
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
-    """As `check_file`, for a folder that holds nothing but such files.
+    """As `check_file`, for a folder that holds nothing but such files; others may do nothing with it from now on.
 
     Raises:
         StoreUnusable: It is somebody else's or a link, in a folder that others can write to; or no folder at all.
