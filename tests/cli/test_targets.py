@@ -130,6 +130,7 @@ def test_the_one_store_of_the_programs_in_this_folder_is_found(raincheck: Comman
         assert str(tmp_path / "named.db") in line
         assert f"{below.store_file(state)} of office.py" in line
     assert len(raincheck("tasks", "list", "--state-url", "named.db", "--json").json) == 1
+    assert len(raincheck("tasks", "--state-url", "named.db", "--json").json) == 1
 
 
 def test_without_a_configuration_nothing_is_served_or_checked_and_the_near_miss_is_named(

@@ -89,6 +89,12 @@ def test_a_format_that_would_not_be_checked_is_refused_when_it_is_declared() -> 
     assert refusal(schema_of({"const": {"format": "int64"}}), {"format": "int64"}) == ""
 
 
+@pytest.mark.parametrize("wrong", ["int", ["string", "float"]])
+def test_a_type_that_json_schema_has_not_is_refused_with_those_that_it_has(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"x\.type: is .*; allowed: array, boolean, integer, null"):
+        schema_of({"type": wrong})
+
+
 def nested(levels: int, inner: Any, name: str = "l") -> Any:
     return functools.reduce(lambda value, _: {name: value}, range(levels), inner)
 

@@ -68,8 +68,9 @@ class TargetGroup(click.Group):
         """Take the target off; `--config` of the commands defaults to it."""
         if args and args[0] not in self.commands and (is_object(args[0]) or args[0].endswith(".toml")):
             ctx.obj, args = args[0], args[1:]
-        if not args and not ctx.resilient_parsing:
-            args = [self.default]
+        bare = not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names)
+        if bare and not ctx.resilient_parsing:
+            args = [self.default, *args]
         return super().parse_args(ctx, args)
 
 

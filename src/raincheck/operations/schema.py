@@ -138,6 +138,8 @@ class ParameterSchema:
 
 
 def _told(error: ValidationError | SchemaError) -> str:
+    if isinstance(error, SchemaError) and error.absolute_path and error.absolute_path[-1] == "type":
+        return f"is {shown(error.instance)}; allowed: array, boolean, integer, null, number, object, string"
     told = _TOLD.get(str(error.validator), f"does not fit {error.validator!r}: {{}}")
     return told.format(capped(json.dumps(error.validator_value, ensure_ascii=False, default=str), 120))
 
