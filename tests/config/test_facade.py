@@ -95,6 +95,14 @@ try:
 except raincheck.MissingDependency as error:
     print(error)
 """
+ADVISED = """
+import raincheck
+for line in ("from raincheck.fastmcp import Raincheck", "import raincheck.testing"):
+    try:
+        exec(line)
+    except raincheck.MissingDependency as error:
+        print(error)
+"""
 # A source tree that nobody installed, where there is no pip: from where it is, by uv.
 LINE = f'pip install --python {sys.executable} -e "{SOURCE.parent}[server]"'
 
@@ -103,6 +111,14 @@ def test_without_the_sdk_the_server_says_which_command_installs_it() -> None:
     said = run(REFUSED)
     assert said.startswith("raincheck's server needs mcp 2.3 or newer: ")
     assert said.endswith(LINE)
+
+
+def test_what_else_is_imported_by_name_says_which_command_installs_what_it_needs() -> None:
+    of_fastmcp, of_testing = run(ADVISED).splitlines()
+    assert of_fastmcp.startswith("raincheck.fastmcp needs FastMCP 4.1 or newer: ")
+    assert of_fastmcp.endswith('[fastmcp]"')
+    assert of_testing.startswith("raincheck.testing needs pytest: ")
+    assert of_testing.endswith(f"pip install --python {sys.executable} pytest")
 
 
 def test_with_an_old_sdk_the_server_says_which_command_installs_it(tmp_path: Path) -> None:
