@@ -169,7 +169,7 @@ ALLOWED: dict[str, set[str]] = {
     "demo": _DOMAIN | {"mcp", FACADE},
     FACADE: {"_version", "compose"},
     # For users' own tests: a server and a client of it in one process, on the store in memory.
-    "testing": {"client", "compose", "config_sources", "mcp", "stores"},
+    "testing": {"client", "compose", "config_sources", "errors", "extras", "mcp", "stores"},
     # The second front door: `from raincheck.fastmcp import Raincheck`.
     "fastmcp": {"compose", "extras", "mcp"},
     "__main__": {"cli"},

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from raincheck.errors import MissingDependency
 
-__all__ = ["install_command", "missing_extra"]
+__all__ = ["install_command", "missing_extra", "missing_package"]
 
 _NAME = "raincheck"
 
@@ -32,6 +32,11 @@ def missing_extra(what: str, extra: str) -> MissingDependency:
         extra: The extra of raincheck that brings it.
     """
     return MissingDependency(f"{what}: {install_command(extra)}")
+
+
+def missing_package(what: str, package: str) -> MissingDependency:
+    """The error of a package of others that no extra brings; arguments as of `missing_extra`."""
+    return MissingDependency(f"{what}: {_line(*_installer(), package)}")
 
 
 def install_command(extra: str, *, upgrade: bool = False) -> str:

@@ -27,7 +27,6 @@ def require_fastmcp() -> None:
     Raises:
         MissingDependency: It is not; the message names the command that installs it.
     """
-    require_server()
     try:
         found = importlib.metadata.version("fastmcp")
     except importlib.metadata.PackageNotFoundError:
@@ -35,6 +34,7 @@ def require_fastmcp() -> None:
     numbers = re.match(r"(\d+)\.(\d+)", found)
     if numbers is None or (int(numbers[1]), int(numbers[2])) < _OLDEST:
         raise missing_extra("raincheck.fastmcp needs FastMCP 4.1 or newer", "fastmcp")
+    require_server()
 
 
 def __getattr__(name: str) -> Any:

@@ -22,18 +22,24 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from raincheck.client.connection import ReconnectingSession
 from raincheck.client.poller import TaskPoller
 from raincheck.client.sync import SyncClient
+from raincheck.errors import OperationFailed
+from raincheck.extras import missing_package
+
+try:
+    import pytest
+except ImportError:
+    raise missing_package("raincheck.testing needs pytest", "pytest") from None
 
 if TYPE_CHECKING:
+    from raincheck.client.records import TaskResult
     from raincheck.mcp.workshop import Workshop
 
 __all__ = ["RaincheckClient", "in_memory", "raincheck_client"]
@@ -43,8 +49,9 @@ __all__ = ["RaincheckClient", "in_memory", "raincheck_client"]
 def in_memory(server: Workshop | str | os.PathLike[str]) -> Generator[SyncClient]:
     """A client of a server in this process, whose tasks are kept in memory while the block runs.
 
-    Its calls return when their task is settled; a failed task raises what belongs to its error's code. When the block
-    ends, tasks under way are waited for (`drain_seconds`), and all of them are forgotten. No webhook is sent.
+    Its calls return when their task is settled; a failed task raises what belongs to its error's code, and a tool that
+    answers with an error of its own raises `OperationFailed`. When the block ends, tasks under way are waited for
+    (`drain_seconds`), and all of them are forgotten. No webhook is sent.
 
     Args:
         server: The server's `Raincheck`, of either host, or a configuration file.
@@ -65,8 +72,19 @@ def in_memory(server: Workshop | str | os.PathLike[str]) -> Generator[SyncClient
             async with rc.running(), connection as client:
                 yield client
 
-        with SyncClient(lambda: ReconnectingSession(connected, outage_seconds=0.0), TaskPoller()) as client:
+        with _Client(lambda: ReconnectingSession(connected, outage_seconds=0.0), TaskPoller()) as client:
             yield client
+
+
+class _Client(SyncClient):
+    """Where the other one hands a tool's own error on, for a model to read, it fails the test."""
+
+    def call_tool(self, name: str, arguments: Mapping[str, Any] | None = None, **callbacks: Any) -> TaskResult:
+        result = super().call_tool(name, arguments, **callbacks)
+        if result.is_error:
+            texts = [str(block["text"]) for block in result.content if block.get("type") == "text"]
+            raise OperationFailed("\n".join(texts) or f"{name} answered with an error")
+        return result
 
 
 RaincheckClient = Callable[["Workshop | str | os.PathLike[str]"], SyncClient]

@@ -6,6 +6,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 import raincheck
 
@@ -92,6 +95,14 @@ try:
 except raincheck.MissingDependency as error:
     print(error)
 """
+ADVISED = """
+import raincheck
+for line in ("from raincheck.fastmcp import Raincheck", "import raincheck.testing"):
+    try:
+        exec(line)
+    except raincheck.MissingDependency as error:
+        print(error)
+"""
 # A source tree that nobody installed, where there is no pip: from where it is, by uv.
 LINE = f'pip install --python {sys.executable} -e "{SOURCE.parent}[server]"'
 
@@ -102,9 +113,50 @@ def test_without_the_sdk_the_server_says_which_command_installs_it() -> None:
     assert said.endswith(LINE)
 
 
+def test_what_else_is_imported_by_name_says_which_command_installs_what_it_needs() -> None:
+    of_fastmcp, of_testing = run(ADVISED).splitlines()
+    assert of_fastmcp.startswith("raincheck.fastmcp needs FastMCP 4.1 or newer: ")
+    assert of_fastmcp.endswith('[fastmcp]"')
+    assert of_testing.startswith("raincheck.testing needs pytest: ")
+    assert of_testing.endswith(f"pip install --python {sys.executable} pytest")
+
+
 def test_with_an_old_sdk_the_server_says_which_command_installs_it(tmp_path: Path) -> None:
     for version in ("1.26.0", "2.2.9"):
         folder = tmp_path / version / f"mcp-{version}.dist-info"
         folder.mkdir(parents=True)
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: mcp\nVersion: {version}\n")
         assert run(REFUSED, folder.parent).endswith(LINE)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"tool": "slow_*"}, "Raincheck has no setting tool; did you mean tools?"),
+        ({"port": 1}, "Raincheck has no setting port; there are: tools, store, results, policy, settings, webhooks"),
+        ({"tools": 3}, "Raincheck(tools=…) takes a name pattern or a list of them; it was of type int."),
+        ({"tools": [print]}, "Raincheck(tools=…) takes a name pattern or a list of them; it was of type list."),
+        ({"store": 5}, "Raincheck(store=…) takes a path (SQLite) or a store; it was of type int."),
+        (
+            {"store": "postgresql://me:hush@x/y"},
+            "Raincheck(store=…) takes a path, not an address (postgresql://…): that goes into [state] of the settings, "
+            "Raincheck(settings=…).",
+        ),
+        ({"results": 5}, "Raincheck(results=…) takes a folder or a blob store; it was of type int."),
+        ({"results": "s3://bucket"}, "Raincheck(results=…) takes a path, not an address (s3://…): that goes into"),
+        ({"policy": {"mode": "task"}}, "Raincheck(policy=…) takes a raincheck.Policy; it was of type dict."),
+        ({"settings": {}}, "Raincheck(settings=…) takes what raincheck.load_settings gives; it was of type dict."),
+        ({"webhooks": 3}, "Raincheck(webhooks=…) takes a mapping of keys of [webhooks]; it was of type int."),
+    ],
+)
+def test_what_a_raincheck_cannot_be_given_is_refused_in_one_line(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(raincheck.ConfigurationError) as caught:
+        raincheck.Raincheck(**given)
+    assert caught.value.message.startswith(told)
+    assert "\n" not in caught.value.message
+
+
+def test_an_operation_is_refused_a_word_that_its_policy_has_not() -> None:
+    operation: Any = raincheck.Raincheck().operation
+    with pytest.raises(raincheck.ConfigurationError, match=r"^mode must be inline, auto or task; it was 'tsk'"):
+        operation(mode="tsk")(print)

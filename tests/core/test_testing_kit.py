@@ -38,6 +38,14 @@ def office(tools: str = "") -> Raincheck:
     async def slow_double(n: int) -> int:
         return 2 * n
 
+    @mcp.tool()
+    async def slow_bug() -> int:
+        raise ValueError("no such page")
+
+    @mcp.tool()
+    async def bug() -> int:
+        raise ValueError("no such page")
+
     @rc.operation(mode="task")
     async def wait() -> None:
         await asyncio.Event().wait()
@@ -64,6 +72,21 @@ async def test_operations_and_existing_tools_run_and_end_as_tasks(raincheck_clie
     assert client.cancel(waiting).status is TaskStatus.CANCELLED
     with pytest.raises(TaskWasCancelled):
         client.resume(waiting)
+
+
+@pytest.mark.parametrize(
+    ("tool", "told"),
+    [
+        ("slow_bug", "Error executing tool slow_bug"),
+        ("bug", "Error executing tool bug"),
+        ("no_such_tool", "Unknown tool: no_such_tool"),
+    ],
+)
+def test_what_a_tool_answers_as_an_error_fails_the_test(
+    tool: str, told: str, raincheck_client: RaincheckClient
+) -> None:
+    with pytest.raises(OperationFailed, match=told):
+        raincheck_client(office("slow_*")).call_tool(tool)
 
 
 async def test_a_server_has_one_client_in_a_test_and_no_second_block_takes_it_away(

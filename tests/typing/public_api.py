@@ -75,6 +75,11 @@ def plain(topic: str) -> str:
     secrets=("password",),
     webhook=webhook,
     answer_by="user",
+    callers=("principal:*",),
+    required_scopes=("pages:write",),
+    caller_claims=("tenant",),
+    caller_token=True,
+    forward_headers=("x-region",),
 )
 def everything(pages: list[str], password: str) -> dict[str, int]:
     return {"pages": len(pages)}

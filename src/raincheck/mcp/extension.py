@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 
 from mcp import Client
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -54,6 +54,14 @@ class Raincheck(Workshop, Extension):
 
     identifier = TASKS_EXTENSION
     _server: MCPServer[Any] | None = None
+
+    @property
+    def _server_ref(self) -> Never:
+        # What FastMCP looks for first in an extension of its own.
+        raise ConfigurationError(
+            "this Raincheck is for the SDK's MCPServer; for a FastMCP server import it by: "
+            "from raincheck.fastmcp import Raincheck"
+        )
 
     # Living in a server.
 

@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Never
 
 from fastmcp import FastMCP
 from fastmcp.exceptions import ToolError
@@ -98,13 +98,33 @@ class Raincheck(Workshop, ServerExtension):
         policy: Policy | None = None,
         settings: Settings | None = None,
         webhooks: Mapping[str, Any] | None = None,
+        **unknown: Never,
     ) -> None:
-        super().__init__(tools=tools, store=store, results=results, policy=policy, settings=settings, webhooks=webhooks)
+        super().__init__(
+            tools=tools,
+            store=store,
+            results=results,
+            policy=policy,
+            settings=settings,
+            webhooks=webhooks,
+            **unknown,
+        )
         self._host: FastMCP | None = None
         self._made_up_name: str | None = None
         self._serves_core_tasks = False
 
     # FastMCP's extension API.
+
+    def tools(self) -> Never:
+        """What the SDK's `MCPServer` asks of its extensions.
+
+        Raises:
+            ConfigurationError: Always: that server has a `Raincheck` of its own.
+        """
+        raise ConfigurationError(
+            "this Raincheck is for a FastMCP server; for the SDK's MCPServer import it by: "
+            "from raincheck import Raincheck"
+        )
 
     def methods(self) -> Sequence[MethodBinding]:
         """See `ServerExtension.methods`: those of the tasks extension, and of the core tasks of 2025-11-25."""

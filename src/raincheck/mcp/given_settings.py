@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,54 @@ from typing import Any
 from raincheck.blobs import BlobStore
 from raincheck.config import Settings
 from raincheck.config_sources import settings_of
-from raincheck.operations.operation import Operation
+from raincheck.errors import ConfigurationError
+from raincheck.operations.operation import Operation, Policy
 from raincheck.store import TaskStore
 
-__all__ = ["in_memory", "telling_nobody", "with_results_folder", "with_store_path", "with_webhooks"]
+__all__ = ["check_given", "in_memory", "telling_nobody", "with_results_folder", "with_store_path", "with_webhooks"]
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def check_given(unknown: Iterable[str], **given: Any) -> None:
+    """Check what a `Raincheck` was given by name, before any of it is used.
+
+    Raises:
+        ConfigurationError: A name is unknown, or a value cannot be what it stands for.
+    """
+    for name in unknown:
+        close = difflib.get_close_matches(name, given, n=1)
+        instead = f"did you mean {close[0]}?" if close else f"there are: {', '.join(given)}"
+        raise ConfigurationError(f"Raincheck has no setting {name[:40]}; {instead}")
+    for name, place in (("store", "[state]"), ("results", "[results]")):
+        if isinstance(given[name], str) and (address := _ADDRESS.match(given[name])):
+            raise ConfigurationError(
+                f"Raincheck({name}=…) takes a path, not an address ({address[0]}…): "
+                f"that goes into {place} of the settings, Raincheck(settings=…)."
+            )
+    patterns: list[Any] = list(given["tools"]) if isinstance(given["tools"], Collection) else [given["tools"]]  # pyright: ignore[reportUnknownArgumentType]
+    fits = {
+        "tools": all(isinstance(each, str) for each in patterns),
+        "store": isinstance(given["store"], str | os.PathLike) or hasattr(given["store"], "capabilities"),
+        "results": isinstance(given["results"], str | os.PathLike) or hasattr(given["results"], "purge"),
+        "policy": isinstance(given["policy"], Policy),
+        "settings": isinstance(given["settings"], Settings),
+        "webhooks": isinstance(given["webhooks"], Mapping),
+    }
+    for name, wanted in _WANTED.items():
+        value = given[name]
+        if value is not None and not fits[name]:
+            raise ConfigurationError(f"Raincheck({name}=…) takes {wanted}; it was of type {type(value).__name__}.")
+
+
+_WANTED = {
+    "tools": "a name pattern or a list of them",
+    "store": "a path (SQLite) or a store",
+    "results": "a folder or a blob store",
+    "policy": "a raincheck.Policy",
+    "settings": "what raincheck.load_settings gives",
+    "webhooks": "a mapping of keys of [webhooks]",
+}
 
 
 def in_memory(settings: Settings) -> Settings:

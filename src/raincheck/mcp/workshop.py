@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from contextvars import Context
 from dataclasses import replace
 from functools import partial
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Never, ParamSpec, TypeVar, overload
 
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
@@ -31,7 +31,14 @@ from raincheck.errors import ConfigurationError
 from raincheck.mcp.admission import Admission, Lease
 from raincheck.mcp.body_budget import BodyBudget
 from raincheck.mcp.callbacks import with_callbacks
-from raincheck.mcp.given_settings import in_memory, telling_nobody, with_results_folder, with_store_path, with_webhooks
+from raincheck.mcp.given_settings import (
+    check_given,
+    in_memory,
+    telling_nobody,
+    with_results_folder,
+    with_store_path,
+    with_webhooks,
+)
 from raincheck.mcp.handle_definitions import HANDLE_NAMES, hidden_handle_tools
 from raincheck.mcp.handle_tools import HandleTools, answer_errors
 from raincheck.mcp.holds import Holds
@@ -102,7 +109,11 @@ class Workshop:
         policy: Policy | None = None,
         settings: Settings | None = None,
         webhooks: Mapping[str, Any] | None = None,
+        **unknown: Never,
     ) -> None:
+        check_given(
+            unknown, tools=tools, store=store, results=results, policy=policy, settings=settings, webhooks=webhooks
+        )
         settings = with_results_folder(with_store_path(settings or Settings(), store), results)
         self._settings = with_webhooks(settings, webhooks)
         self._program_file = calling_file()

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from raincheck.errors import ConfigurationError
 
-__all__ = ["COUNTED_CODES", "LARGEST_WHOLE", "BreakerPolicy", "CountedCode", "breaker_policy", "check_limits"]
+if TYPE_CHECKING:
+    from raincheck.operations.operation import Policy
+
+__all__ = [
+    "COUNTED_CODES",
+    "LARGEST_WHOLE",
+    "BreakerPolicy",
+    "CountedCode",
+    "breaker_policy",
+    "check_choice",
+    "check_limits",
+]
 
 LARGEST_WHOLE = 1024 * 1024
 """The largest result that is handed back in one answer, in bytes: a larger one is read in pages."""
+
+_HALF_GIB = 536_870_912
+_TEN_YEARS = 315_360_000
 
 CountedCode = Literal["operation_failed", "upstream_error", "timeout", "worker_lost", "result_too_large", "internal"]
 
@@ -68,26 +82,44 @@ def breaker_policy(given: Mapping[str, Any]) -> BreakerPolicy:
     return BreakerPolicy(**members)
 
 
-def check_limits(
-    *, priority: int, max_running: int, starts_per_minute: float, start_burst: int, max_inline_bytes: int
-) -> None:
-    """Check the limits that a policy was given.
+def check_limits(policy: Policy) -> None:
+    """Check the numbers of a policy: the bounds are those of the settings, but for the shortest times and sizes.
 
     Raises:
         ConfigurationError: One is out of its bounds.
     """
-    _bound("priority", priority, -100, 100)
-    _bound("max_running", max_running, 0, 2000)
-    _bound("starts_per_minute", starts_per_minute, 0, 6_000_000)
-    _bound("start_burst", start_burst, 1, 100_000)
-    if max_inline_bytes > LARGEST_WHOLE:
-        raise ConfigurationError(f"max_inline_bytes must be at most {LARGEST_WHOLE}; it was {max_inline_bytes}.")
+    _bound("priority", policy.priority, -100, 100)
+    _bound("max_running", policy.max_running, 0, 2000)
+    _bound("starts_per_minute", policy.starts_per_minute, 0, 6_000_000)
+    _bound("start_burst", policy.start_burst, 1, 100_000)
+    _bound("max_attempts", policy.max_attempts, 1, 100)
+    _bound("retry_attempts", policy.retry_attempts, 0, 100)
+    _bound("max_result_bytes", policy.max_result_bytes, 1, _HALF_GIB)
+    _bound("max_inline_bytes", policy.max_inline_bytes, 1, LARGEST_WHOLE)
+    if policy.inline_wait_seconds != "auto":
+        _bound("inline_wait_seconds", policy.inline_wait_seconds, 0, 60, other='"auto" or ')
+    if policy.timeout_seconds is not None:
+        _bound("timeout_seconds", policy.timeout_seconds, 0, _TEN_YEARS, above=True)
+    _bound("default_max_wait_seconds", policy.default_max_wait_seconds, 0, _TEN_YEARS, above=True)
+    _bound("max_wait_ceiling_seconds", policy.max_wait_ceiling_seconds, 0, _TEN_YEARS, above=True)
+    _bound("ttl_seconds", policy.ttl_seconds, 0, _TEN_YEARS, above=True)
 
 
-def _bound(name: str, value: float, lowest: float, highest: float, *, above: bool = False) -> None:
+def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Check a value that is one of a few words.
+
+    Raises:
+        ConfigurationError: It is none of them.
+    """
+    if value not in allowed:
+        words = f"{', '.join(allowed[:-1])} or {allowed[-1]}"
+        raise ConfigurationError(f"{name} must be {words}; it was {value!r:.40}.")
+
+
+def _bound(name: str, value: float, lowest: float, highest: float, *, above: bool = False, other: str = "") -> None:
     fits = not isinstance(value, bool) and isinstance(value, int | float) and lowest <= value <= highest  # pyright: ignore[reportUnnecessaryIsInstance]
     if not fits or (above and value == lowest):
         raise ConfigurationError(
-            f"{name} must be {'above' if above else 'from'} {lowest:g} {'and at most' if above else 'to'} {highest:g}; "
-            f"it was {value!r:.40}."
+            f"{name} must be {other}{'above' if above else 'from'} {lowest:.15g} "
+            f"{'and at most' if above else 'to'} {highest:.15g}; it was {value!r:.40}."
         )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from raincheck.operations.callers import check_callers
 from raincheck.operations.context import TaskContext
-from raincheck.operations.limits import BreakerPolicy, check_limits
+from raincheck.operations.limits import BreakerPolicy, check_choice, check_limits
 from raincheck.operations.webhook import Webhook
 from raincheck.secrecy import secret_properties
 from raincheck.task import Outcome
@@ -77,6 +77,9 @@ class Policy:
         caller_token: Whether the operation gets the caller's token; it is stored sealed.
         forward_headers: Headers of the caller's HTTP request that the operation gets; stored sealed too.
         answer_by: Who may answer its questions: "anyone", or the "user" alone, asked by the host and never by a model.
+
+    Raises:
+        ConfigurationError: A member is none of its words or out of its bounds.
     """
 
     mode: Mode = "auto"
@@ -107,13 +110,12 @@ class Policy:
     forward_headers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_limits(
-            priority=self.priority,
-            max_running=self.max_running,
-            starts_per_minute=self.starts_per_minute,
-            start_burst=self.start_burst,
-            max_inline_bytes=self.max_inline_bytes,
-        )
+        check_choice("mode", self.mode, get_args(Mode))
+        check_choice("without_tasks", self.without_tasks, get_args(WithoutTasks))
+        check_choice("on_worker_lost", self.on_worker_lost, get_args(LostPolicy))
+        check_choice("dedupe", self.dedupe, get_args(Dedupe))
+        check_choice("answer_by", self.answer_by, get_args(AnswerBy))
+        check_limits(self)
         check_callers(
             callers=self.callers,
             required_scopes=self.required_scopes,

@@ -23,7 +23,9 @@ from fastmcp import Client, FastMCP
 from fastmcp.client.transports import PythonStdioTransport, StdioTransport
 from fastmcp.exceptions import ToolError
 from fastmcp_host.inside.conftest import OFFICE, Serve
+from mcp.server.mcpserver import MCPServer
 
+import raincheck
 from raincheck import ConfigurationError, Policy
 from raincheck.fastmcp import Raincheck
 from raincheck.testing import RaincheckClient
@@ -282,3 +284,12 @@ def test_webhooks_are_set_as_on_the_other_host() -> None:
     with pytest.raises(ConfigurationError, match=r"'10\.20\.0\.0/8' is no network"):
         Raincheck(webhooks={"allow_networks": ["10.20.0.0/8"]})
     assert Raincheck(webhooks={"give_up_seconds": 60}).settings_of_server().webhooks.give_up_seconds == 60
+
+
+def test_the_raincheck_of_the_other_host_is_refused_with_the_import_that_is_meant() -> None:
+    with pytest.raises(ConfigurationError, match=r"from raincheck\.fastmcp import Raincheck$"):
+        FastMCP("office").add_extension(raincheck.Raincheck())
+    with pytest.raises(ConfigurationError, match=r"from raincheck import Raincheck$"):
+        MCPServer("office", extensions=[Raincheck()])
+    with pytest.raises(ConfigurationError, match=r"^Raincheck has no setting tool; did you mean tools\?$"):
+        Raincheck(tool="slow_*")
