@@ -132,6 +132,7 @@ class _Guard(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if not getattr(record, "on_one_line", False):
             record.msg, record.args, record.on_one_line = on_one_line(record.getMessage()), (), True
+        _name_the_task(record)
         error = _error_of(record)
         if error is None:
             record.exc_info = record.exc_text = None
@@ -140,6 +141,14 @@ class _Guard(logging.Handler):
         if logging.lastResort is not None and record.levelno >= logging.lastResort.level and not _others(record.name):
             # As without this handler: a process that set up no log still hears of warnings.
             logging.lastResort.handle(record)
+
+
+def _name_the_task(record: logging.LogRecord) -> None:
+    """Say in the message which task it is about: others' formatters show nothing else. Ours takes `plain`."""
+    known = record.__dict__
+    if "plain" not in known and (task_ref := known.get("task_ref")) and (operation := known.get("operation")):
+        known["plain"] = record.msg
+        record.msg = f"{record.msg} task_ref={_field(task_ref)} operation={_field(operation)}"
 
 
 def _others(name: str) -> bool:
@@ -165,7 +174,10 @@ def _second(since_1970: int) -> str:
 
 
 def _message(record: logging.LogRecord) -> str:
-    return record.msg if getattr(record, "on_one_line", False) else on_one_line(record.getMessage())
+    known = record.__dict__
+    if "plain" in known:
+        return known["plain"]
+    return record.msg if "on_one_line" in known else on_one_line(record.getMessage())
 
 
 def _fields(record: logging.LogRecord) -> list[tuple[str, Any]]:
