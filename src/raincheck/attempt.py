@@ -20,9 +20,19 @@ from raincheck.operations.context import TaskContext
 from raincheck.operations.error_details import plain_details, plain_text
 from raincheck.operations.operation import FailedAs, Operation, Policy
 from raincheck.results import outcome_of
-from raincheck.secrecy import marked, opened, outcome_scrubbed, texts_of, withholding, without, without_withheld
+from raincheck.secrecy import (
+    WITHHELD,
+    marked,
+    opened,
+    outcome_scrubbed,
+    texts_of,
+    withheld,
+    withholding,
+    without,
+    without_withheld,
+)
 from raincheck.task import Outcome, Task, TaskError, TaskStatus
-from raincheck.traces import alone, raised_by, text_of
+from raincheck.traces import alone, by_us_alone, raised_by, text_of
 
 __all__ = ["failure", "guarded", "log_deadline", "timed_out", "worth_retrying"]
 
@@ -166,7 +176,7 @@ def _foreign(error: Exception) -> OperationFailed:
 def _logged(
     outcome: Outcome, error: TaskError, cause: BaseException | None, operation: Operation, context: TaskContext
 ) -> Outcome:
-    """The outcome with what was raised, which the log is told with its traceback."""
+    """The outcome with what was raised, which the log is told with its traceback, where that has anybody's code."""
     extra = {"task_ref": context.task_ref, "operation": operation.operation_type, "code": error.code}
     if cause is None:
         logger.error("operation failed: %s", error.message, extra=extra)
@@ -177,9 +187,19 @@ def _logged(
     what = " at ".join(filter(None, raised))
     if error.code == InternalError.code and (correlation := error.details.get("correlation_id")):
         logger.error("internal error %s: %s", correlation, what, exc_info=cause, extra=extra)
+    elif isinstance(alone(cause), TaskFailure) and by_us_alone(cause):
+        logger.error("operation failed: %s: %s", what, _in_the_log(error), extra=extra)
     else:
         logger.error("operation failed: %s", what, exc_info=cause, extra=extra)
     return replace(outcome, error=replace(error, raised=raised))
+
+
+def _in_the_log(error: TaskError) -> str:
+    """What raincheck's own error says; where something is secret no text, as in a traceback."""
+    if not withheld():
+        return error.message
+    facts = [f"{name} {error.details[name]}" for name in ("exit_code", "signal", "status") if name in error.details]
+    return ", ".join(facts) or WITHHELD
 
 
 def _told(

@@ -12,6 +12,7 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -105,8 +106,10 @@ def guard_logs() -> None:
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = "".join([f" {name}={_field(value)}" for name, value in _fields(record)])
-        line = f"{_time(record)} {record.levelname.lower()} {printable(record.name)}: {_message(record)}{fields}"
+        # `_name_the_task` has written the first two already, as they stand here.
+        message, names = (record.msg, _FIELDS[2:]) if "plain" in record.__dict__ else (_message(record), _FIELDS)
+        fields = "".join([f" {name}={_field(value)}" for name, value in _fields(record, names)])
+        line = f"{_time(record)} {record.levelname.lower()} {printable(record.name)}: {message}{fields}"
         error = _error_of(record)
         return line if error is None else f"{line}\n{traceback_lines(error)}"
 
@@ -132,6 +135,7 @@ class _Guard(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if not getattr(record, "on_one_line", False):
             record.msg, record.args, record.on_one_line = on_one_line(record.getMessage()), (), True
+        _name_the_task(record)
         error = _error_of(record)
         if error is None:
             record.exc_info = record.exc_text = None
@@ -140,6 +144,15 @@ class _Guard(logging.Handler):
         if logging.lastResort is not None and record.levelno >= logging.lastResort.level and not _others(record.name):
             # As without this handler: a process that set up no log still hears of warnings.
             logging.lastResort.handle(record)
+
+
+def _name_the_task(record: logging.LogRecord) -> None:
+    """Say in the message which task it is about: others' formatters show nothing else. Ours says it
+    once, as JSON beside the `plain` message."""
+    known = record.__dict__
+    if "plain" not in known and (task_ref := known.get("task_ref")) and (operation := known.get("operation")):
+        known["plain"] = record.msg
+        record.msg = f"{record.msg} task_ref={_field(task_ref)} operation={_field(operation)}"
 
 
 def _others(name: str) -> bool:
@@ -165,12 +178,15 @@ def _second(since_1970: int) -> str:
 
 
 def _message(record: logging.LogRecord) -> str:
-    return record.msg if getattr(record, "on_one_line", False) else on_one_line(record.getMessage())
-
-
-def _fields(record: logging.LogRecord) -> list[tuple[str, Any]]:
     known = record.__dict__
-    return [(name, known[name]) for name in _FIELDS if known.get(name) is not None]
+    if "plain" in known:
+        return known["plain"]
+    return record.msg if "on_one_line" in known else on_one_line(record.getMessage())
+
+
+def _fields(record: logging.LogRecord, names: Sequence[str] = _FIELDS) -> list[tuple[str, Any]]:
+    known = record.__dict__
+    return [(name, known[name]) for name in names if known.get(name) is not None]
 
 
 def _is_word(value: Any) -> bool:

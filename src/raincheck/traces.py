@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 from raincheck.task import Raised
 
-__all__ = ["RaisedElsewhere", "alone", "raised_by", "stack_of", "text_of"]
+__all__ = ["RaisedElsewhere", "alone", "by_us_alone", "raised_by", "stack_of", "text_of"]
 
 _OURS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 _LIBRARIES = tuple(os.path.join(sysconfig.get_path(each), "") for each in ("stdlib", "platstdlib"))
@@ -62,6 +62,14 @@ def raised_by(error: BaseException) -> Raised:
         told = told.__cause__
     files = _files(inner)
     return Raised(_type_of(inner), None if not files or files[0][0].startswith(_OURS) else files[0][1])
+
+
+def by_us_alone(error: BaseException) -> bool:
+    """Whether raincheck raised it with nobody else's code between: its traceback tells an operator nothing."""
+    inner = alone(error)
+    if isinstance(inner.__cause__, RaisedElsewhere) or raised_by(inner).at is not None:
+        return False
+    return all(file.startswith((_OURS, *_LIBRARIES)) for file, _ in _files(inner))
 
 
 def stack_of(error: BaseException, *, texts: bool) -> str:

@@ -35,6 +35,10 @@ def errors(validator: Draft7Validator, file: str) -> list[str]:
     return [f"{each.json_path}: {each.message}" for each in found]
 
 
+def uncomment(file: Path) -> None:
+    file.write_text(re.sub(r"^# (?=\[.*\]$|[a-z_]+ = )", "", file.read_text(), flags=re.MULTILINE))
+
+
 def test_what_init_writes_passes_the_check(raincheck: CommandLine, tmp_path: Path) -> None:
     said = raincheck("init", "tools")
 
@@ -61,14 +65,24 @@ async def test_what_init_writes_is_served(tmp_path: Path) -> None:
 
 def test_what_init_leaves_as_comments_can_be_served_too(raincheck: CommandLine, tmp_path: Path) -> None:
     assert raincheck("init").code == 0
-    file = tmp_path / "raincheck.toml"
-
-    file.write_text(re.sub(r"^# (?=\[.*\]$|[a-z_]+ = )", "", file.read_text(), flags=re.MULTILINE))
+    uncomment(tmp_path / "raincheck.toml")
 
     checked = raincheck("check", "--json").json
     assert checked["ok"], checked
     assert [each["kind"] for each in checked["operations"]] == ["python", "command", "http"]
     assert checked["server"]["transport"] == "streamable-http"
+
+
+async def test_the_command_that_init_leaves_as_a_comment_finds_the_files_beside_it(tmp_path: Path) -> None:
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "RAINCHECK_SERVER__TRANSPORT": "stdio"}
+    command = [sys.executable, "-m", "raincheck"]
+    subprocess.run([*command, "init"], cwd=tmp_path, env=environment, check=True)
+    uncomment(tmp_path / "raincheck.toml")
+    served = StdioServerParameters(command=command[0], args=[*command[1:], "serve"], cwd=tmp_path, env=environment)
+    with (tmp_path / "log").open("w") as log:
+        async with Client(stdio_client(served, errlog=log)) as client:
+            result = await TaskPoller().run(client, "checksum", {"file": "slow_tools.py"})
+    assert str(result.value).split()[1:] == [str((tmp_path / "slow_tools.py").stat().st_size), "slow_tools.py"]
 
 
 @pytest.mark.parametrize("name", ["raincheck.toml", "slow_tools.py", SCHEMA_FILE])

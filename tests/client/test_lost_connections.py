@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -22,11 +23,14 @@ from raincheck.client import (
     TasksExtension,
     TaskView,
     connect,
+    connecting,
     steady_http,
 )
+from raincheck.config_auth import hash_token
 from support.serving import HttpServer
 
 POLLER = TaskPoller()
+TOKEN = "the-token-that-is-right"
 SUBMIT, STATUS = "initiate_background_task", "resolve_task_status"
 
 
@@ -80,9 +84,49 @@ async def test_a_server_that_stays_away_ends_the_wait_with_the_handle(http: Http
 
 
 async def test_a_wrong_address_is_said_at_once() -> None:
-    with pytest.raises(Exception, match=r"."):
-        async with asyncio.timeout(5), connect("http://127.0.0.1:9/mcp"):
+    told = r"^http://127\.0\.0\.1:9/mcp does not answer: no answer from the server \(ConnectError\)$"
+    with pytest.raises(ConnectionLost, match=told):
+        async with asyncio.timeout(5), connect("http://me:password@127.0.0.1:9/mcp?key=1"):
             pass
+
+
+@pytest.fixture
+async def closed(office: Office) -> AsyncGenerator[HttpServer]:
+    """A server that wants a token."""
+    file = office.place.folder / "raincheck.toml"
+    file.write_text(f'{file.read_text()}\n[server.auth.tokens]\nada = "{hash_token(TOKEN)}"\n')
+    async with office.place.http() as server:
+        yield server
+
+
+async def test_a_token_that_is_not_accepted_is_one_error_at_once_in_a_script_too(
+    office: Office, closed: HttpServer
+) -> None:
+    wrong = {"Authorization": "Bearer wrong"}
+    with pytest.raises(ConnectionLost) as refused:
+        async with connect(closed.url, headers=wrong):
+            pass
+    assert refused.value.message == f"{closed.url}: 401: the token is not accepted"
+    assert not refused.value.retryable
+
+    script = f"from raincheck.client.sync import connect\nwith connect({closed.url!r}, headers={wrong}): pass"
+    program = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stderr=asyncio.subprocess.PIPE)
+    _, shown = await program.communicate()
+    lines = shown.decode().splitlines()
+    assert lines[-1] == f"raincheck.client.errors.ConnectionLost: {refused.value.message}"
+    assert shown.count(b"Traceback") == 1
+    assert b"ExceptionGroup" not in shown
+
+
+async def test_a_token_that_is_not_accepted_any_more_ends_the_next_call(closed: HttpServer) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    connector = connecting.connector(closed.url, headers=headers)
+    tokens = [connector, connecting.connector(closed.url, headers={"Authorization": "Bearer wrong"})]
+    async with ReconnectingSession(lambda: tokens.pop(0)()) as session:
+        handle = await POLLER.submit(session, "gated", {"name": "never"})
+        await session._drop(session._connection)  # pyright: ignore[reportPrivateUsage, reportArgumentType]
+        with pytest.raises(ConnectionLost, match="401: the token is not accepted"):
+            await POLLER.resume(session, handle)
 
 
 async def test_a_session_that_gives_up_before_the_hold_is_over_is_polled_instead(

@@ -14,7 +14,7 @@ import pytest
 from client.office import ACCEPT, Office
 
 from raincheck import OperationFailed
-from raincheck.client import PollingPolicy, TaskHandle, TaskView, WaitTimedOut
+from raincheck.client import ConnectionLost, PollingPolicy, TaskHandle, TaskView, WaitTimedOut
 from raincheck.client.sync import SyncClient, connect
 from raincheck.task import InputRequest, TaskStatus
 
@@ -95,7 +95,8 @@ def test_nothing_is_left_when_the_block_ends(office: Office) -> None:
 
 def test_a_server_that_cannot_start_is_said_and_leaves_nothing() -> None:
     before = set(threading.enumerate())
-    with pytest.raises(Exception, match=r"."), connect(["/no/such/command"]):
+    told = r"^the server '/no/such/command' does not answer: .*No such file"
+    with pytest.raises(ConnectionLost, match=told), connect(["/no/such/command"]):
         pass
     assert set(threading.enumerate()) <= before
 

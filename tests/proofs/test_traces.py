@@ -62,6 +62,8 @@ TOML = (
     '[observability]\nlog_format = "json"\n'
     + "".join(f'[operations.{name}]\nkind = "python"\ntarget = "ops:{name}"\n{more}' for name, more in PYTHON.items())
     + '[operations.command]\nkind = "command"\nargv = ["sh", "-c", "echo told >&2; exit 3"]\n'
+    + '[operations.command_secret]\nkind = "command"\nargv = ["sh", "-c", "exit 3", "{api_key}"]\n'
+    + 'secrets = ["api_key"]\nparameters = {api_key = {type = "string"}}\n'
     + '[operations.http]\nkind = "http"\nurl = "http://127.0.0.1:9/nobody"\n'
 )
 
@@ -81,6 +83,7 @@ async def test_every_failed_attempt_is_one_error_line_with_its_traceback_and_the
             told[name] = await server.run(name, {"n": 0} if name in PYTHON else {})
         for name in ("secret", "isolated_secret"):
             told[name] = await server.run(name, {"api_key": SECRET})
+        await server.run("command_secret", {"api_key": SECRET})
         with pytest.raises(Refused):
             await server.call("inline", {"n": 0})
         log = server.log
@@ -99,10 +102,16 @@ async def test_every_failed_attempt_is_one_error_line_with_its_traceback_and_the
         if name in told:
             assert line["task_ref"] == told[name]["task_ref"]
             assert "ops.py" not in json.dumps(told[name])
+    type_of = {"command": "OperationFailed", "http": "UpstreamError"}
     for name in ("command", "http"):
         (line,) = errors_in(log, name)
         assert line["code"] == told[name]["error"]["code"]
-        assert "Traceback" in line["traceback"]
+        why = {"command": "command sh exited with status 3", "http": "127.0.0.1:9 refused the connection"}[name]
+        assert line["message"] == f"operation failed: {type_of[name]}: {why}"
+        assert "traceback" not in line
+    (line,) = errors_in(log, "command_secret")
+    assert line["message"] == "operation failed: OperationFailed: exit_code 3"
+    assert "traceback" not in line
     for name in ("secret", "isolated_secret"):
         (line,) = errors_in(log, name)
         assert 'raise ValueError(f"no such key' in line["traceback"]
@@ -141,7 +150,7 @@ def own_log() -> Iterator[io.StringIO]:
     """The log of a program that uses raincheck as a library."""
     written = io.StringIO()
     handler = logging.StreamHandler(written)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s %(task_ref)s", defaults={"task_ref": ""}))
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     root = logging.getLogger()
     level = root.level
     root.addHandler(handler)
@@ -184,8 +193,9 @@ async def test_an_adopted_tools_bug_and_its_own_messages_are_in_the_log(tmp_path
         refused = await ended(client, "slow_request", {"ask": "session"})
         assert refused["status"] == "failed"
     log = own_log.getvalue()
-    assert f"INFO step 0 {task['task_ref']}" in log
-    assert f"WARNING {{'left': 0}} {task['task_ref']}" in log
+    which = f"task_ref={task['task_ref']} operation=slow_bug\n"
+    for line in ("INFO task accepted", "INFO step 0", "WARNING {'left': 0}", "WARNING task failed"):
+        assert f"{line} {which}" in log
     assert f"ERROR operation failed: ZeroDivisionError at {__file__}:" in log
     assert log.count("  | ZeroDivisionError: division by zero") == 1
     assert "ctx.session, ctx.request_context: it belongs to a request, and this tool runs as a task" in log

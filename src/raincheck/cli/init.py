@@ -44,6 +44,7 @@ timeout_seconds = 300               # one attempt; default: 120
 # argv = ["cksum", "--", "{file}"]
 # parameters = {file = {type = "string", description = "Path of the file."}}
 # description = "The CRC checksum and the size of a file."
+# cwd = "."                         # this file's folder; default: an empty one of its own
 # progress = '(?P<percent>\d+)%'    # how its stderr says how far it is
 
 # An HTTP API: {city} is a parameter, ${NAME} an environment variable of this server.

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shlex
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 from raincheck._version import __version__
 from raincheck.client.answers import Session
-from raincheck.client.connection import Connect, ReconnectingSession
+from raincheck.client.connection import Connect, ReconnectingSession, lost_connection
+from raincheck.client.errors import ConnectionLost
 from raincheck.extras import missing_extra
 
 __all__ = ["Server", "connect", "connector"]
+
+_REFUSALS: Final = {401: "the token is not accepted", 403: "access is refused"}
 
 Server = str | Sequence[str] | Connect
 """An address (`http…`), a command line, a command's words, or what opens a connection itself."""
@@ -40,6 +44,8 @@ def connect(
         outage_seconds: How long a call waits for a server that does not come back.
 
     Raises:
+        ConnectionLost: On entering: nothing answers at the address, the command does not start, or the server lets
+            nobody in with these headers.
         MissingDependency: mcp 2.x is not installed, and `server` is no function.
         ValueError: The command line is empty, or its quotes are not closed.
     """
@@ -75,8 +81,19 @@ async def _reconnecting(connect_once: Connect, outage_seconds: float) -> AsyncGe
 def _over_http(url: str, headers: Mapping[str, str]) -> Callable[[], AbstractAsyncContextManager[Session]]:
     from raincheck.client.http import steady_http
 
-    # The short outage is the session's to bridge: it can also begin a protocol session anew.
-    return lambda: _client(steady_http(url, headers=headers, outage_seconds=0.0))
+    place = re.sub(r"//[^/@]*@", "//", url.partition("?")[0])
+
+    def opened() -> AbstractAsyncContextManager[Session]:
+        statuses: list[int] = []
+
+        async def noted(response: Any) -> None:
+            statuses.append(response.status_code)
+
+        # The short outage is the session's to bridge: it can also begin a protocol session anew.
+        transport = steady_http(url, headers=headers, outage_seconds=0.0, event_hooks={"response": [noted]})
+        return _client(transport, place, statuses)
+
+    return opened
 
 
 def _over_stdio(
@@ -90,15 +107,38 @@ def _over_stdio(
         env=None if env is None else dict(env),
         cwd=None if cwd is None else Path(cwd),
     )
-    return lambda: _client(server)
+    return lambda: _client(server, f"the server {words[0]!r}", [])
 
 
 @asynccontextmanager
-async def _client(server: Any) -> AsyncGenerator[Session]:
+async def _client(server: Any, place: str, statuses: Sequence[int]) -> AsyncGenerator[Session]:
+    """One connection; what keeps it from being opened is one error, not the SDK's groups of them.
+
+    Args:
+        server: As the SDK's client takes it.
+        place: What errors call it.
+        statuses: Of the HTTP answers so far, as they come.
+    """
     from mcp import Client
     from mcp_types import Implementation
 
     # Under the SDK's own name a server would take it for an impatient client, and hold its answers for less.
     name = Implementation(name="raincheck", version=__version__)
-    async with Client(server, cache=None, client_info=name) as connected:
-        yield connected
+    opened = False
+    try:
+        async with Client(server, cache=None, client_info=name) as connected:
+            opened = True
+            yield connected
+    except Exception as error:
+        refused = next((status for status in statuses if status in _REFUSALS), None)
+        if opened or not (refused or lost_connection(error)):
+            raise
+        if refused:
+            raise ConnectionLost(f"{place}: {refused}: {_REFUSALS[refused]}", retryable=False) from None
+        raise ConnectionLost(f"{place} does not answer: {_first_of(error)}") from None
+
+
+def _first_of(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error

@@ -145,6 +145,8 @@ class ReconnectingSession:
             try:
                 return await _Connection.opened(self._connect)
             except Exception as error:
+                if isinstance(error, ConnectionLost) and not error.retryable:
+                    raise
                 pause = backoff(attempt)
                 if time.monotonic() + pause > until:
                     raise ConnectionLost(f"The server did not come back within {self._outage:g} s.") from error
@@ -207,6 +209,8 @@ class _Connection:
 
     def _end(self) -> Exception:
         failure = None if not self._owner.done() or self._owner.cancelled() else self._owner.exception()
+        if isinstance(failure, ConnectionLost):
+            return failure
         if self._open.done() or failure is None or lost_connection(failure):
             lost = ConnectionResetError("the connection to the server was lost")
             lost.__cause__ = failure

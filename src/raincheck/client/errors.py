@@ -68,9 +68,14 @@ class ClientError(RaincheckError):
     """
 
     def __init__(
-        self, message: str, *, handle: TaskHandle | None = None, details: Mapping[str, Any] | None = None
+        self,
+        message: str,
+        *,
+        handle: TaskHandle | None = None,
+        retryable: bool | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(message, details=details)
+        super().__init__(message, retryable=retryable, details=details)
         self.handle = handle
 
 
@@ -110,7 +115,8 @@ class InputNeeded(ClientError):
 
 
 class ConnectionLost(ClientError):
-    """The server did not answer, several times. A task that it accepted goes on; `handle` resumes it."""
+    """The server did not answer, several times, or lets nobody in with these headers (not `retryable`). A task that it
+    accepted goes on; `handle` resumes it."""
 
     code = "connection_lost"
     default_retryable = True

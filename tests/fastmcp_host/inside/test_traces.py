@@ -89,7 +89,8 @@ async def test_a_bug_and_a_tools_messages_are_in_the_log_and_its_session_is_the_
     assert "sys.exit(3)" in left["error"]["message"]
     own = [each for each in caplog.records if getattr(each, "task_ref", None) == bug["task_ref"]]
     said = [(each.levelname, each.getMessage()) for each in own if each.name == "raincheck.tool"]
-    assert said == [("INFO", "step 0"), ("WARNING", "nothing to divide by {'n': 0}")]
+    which = f"task_ref={bug['task_ref']} operation=slow_bug"
+    assert said == [("INFO", f"step 0 {which}"), ("WARNING", f"nothing to divide by {{'n': 0}} {which}")]
     (failed,) = [each for each in own if each.levelname == "ERROR"]
     assert failed.getMessage().startswith(f"operation failed: ZeroDivisionError at {__file__}:")
     assert "return 1 / n" in str(failed.exc_text)
