@@ -292,4 +292,4 @@ def test_the_raincheck_of_the_other_host_is_refused_with_the_import_that_is_mean
     with pytest.raises(ConfigurationError, match=r"from raincheck import Raincheck$"):
         MCPServer("office", extensions=[Raincheck()])
     with pytest.raises(ConfigurationError, match=r"^Raincheck has no setting tool; did you mean tools\?$"):
-        Raincheck(tool="slow_*")
+        Raincheck(tool="slow_*")  # pyright: ignore[reportArgumentType]
