@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -62,3 +63,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         return (yield)
     finally:
         starts.allowed = False
+
+
+@pytest.fixture(autouse=True)
+def search_path() -> Generator[None]:
+    """What a test put on the module search path (a working folder with an `operations.py`) is gone with it."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before

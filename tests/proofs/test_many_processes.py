@@ -72,6 +72,8 @@ async def test_ten_processes_on_one_file_run_each_task_once(tmp_path: Path) -> N
     assert len(elsewhere) == PROCESSES
 
 
+# The victims are to die in the midst of work: when that is, is tuned to cold starts.
+@pytest.mark.cold
 async def test_ten_processes_of_which_four_are_killed_keep_the_promises(tmp_path: Path) -> None:
     place = Workplace(tmp_path, FEW_SLOTS + TOML, FUNCTIONS)
     tickets: dict[str, str] = {}

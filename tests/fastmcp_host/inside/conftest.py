@@ -11,7 +11,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import fastmcp.client.extension_hooks as hooks
 import pytest
 
 OFFICE = Path(__file__).with_name("office.py")
@@ -22,7 +21,7 @@ Serve = Callable[[int], AbstractAsyncContextManager[Any]]
 @pytest.fixture(autouse=True)
 def plain_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """FastMCP's client as it is before anything imports `fastmcp_tasks`, whose import changes it for the process."""
-    monkeypatch.setattr(hooks, "_internal_client_extension_factories", [])
+    monkeypatch.setattr("fastmcp.client.extension_hooks._internal_client_extension_factories", [])
 
 
 @pytest.fixture
