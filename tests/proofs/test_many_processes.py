@@ -34,6 +34,19 @@ async def submit_share(server: StdioServer, number: int, tickets: dict[str, str]
         await asyncio.sleep(rng.uniform(0, 0.15))
 
 
+async def in_the_midst(history: Path, server: StdioServer) -> None:
+    """Until it runs tasks of both kinds, or has had its time to: each kind is to be among the lost."""
+    for _ in range(50):
+        running = (
+            [run for runs in History(history).runs.values() for run in runs if run.ended is None]
+            if history.exists()
+            else []
+        )
+        if {run.operation for run in running if run.pid == server.pid} == {"fail", "retry"}:
+            return
+        await asyncio.sleep(0.02)
+
+
 async def ten_servers(place: Workplace, stack: AsyncExitStack) -> list[StdioServer]:
     servers = [await stack.enter_async_context(place.stdio()) for _ in range(PROCESSES)]
     # Answering is being ready: they begin together.
@@ -91,6 +104,7 @@ async def test_ten_processes_of_which_four_are_killed_keep_the_promises(tmp_path
         rng = random.Random(4)
         for victim in rng.sample(servers, 4):
             await asyncio.sleep(rng.uniform(0.2, 0.6))
+            await in_the_midst(place.history, victim)
             deaths[victim.pid] = float("inf")
             await victim.kill()
             deaths[victim.pid] = time.monotonic()

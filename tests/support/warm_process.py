@@ -48,7 +48,10 @@ MODULES = (
 def next_start(asking: socket.socket) -> Mapping[str, Any]:
     """What to be: returns in the new process alone, once for each message. The first process ends with the socket."""
     while True:
-        message, descriptors, _, _ = socket.recv_fds(asking, 2**20, 3)
+        try:
+            message, descriptors, _, _ = socket.recv_fds(asking, 2**20, 3)
+        except ConnectionError:
+            os._exit(0)
         if not message:
             os._exit(0)
         assert threading.active_count() == 1, threading.enumerate()
