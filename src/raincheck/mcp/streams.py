@@ -88,7 +88,25 @@ class _Calls:
         return not self._open
 
 
-class _Writing:
+class _Wrapped:
+    """A stream around another one, which opens and closes with it."""
+
+    _stream: Any
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._stream.__aexit__(kind, error, trace)
+
+
+class _Writing(_Wrapped):
     """See `mcp.shared._stream_protocols.WriteStream`."""
 
     def __init__(self, stream: Any, calls: _Calls) -> None:
@@ -104,20 +122,8 @@ class _Writing:
             if isinstance(message, JSONRPCResponse | JSONRPCError):
                 self._calls.ended(message.id)
 
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
-    async def __aenter__(self) -> Self:
-        await self._stream.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._stream.__aexit__(kind, error, trace)
-
-
-class _Reading:
+class _Reading(_Wrapped):
     """See `mcp.shared._stream_protocols.ReadStream`."""
 
     def __init__(
@@ -158,9 +164,6 @@ class _Reading:
             await end(max(0.0, self._seconds - (anyio.current_time() - began)))
             await self._calls.answered(_LAST_SECONDS)
 
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
     def __aiter__(self) -> Self:
         return self
 
@@ -169,15 +172,6 @@ class _Reading:
             return await self.receive()
         except anyio.EndOfStream:
             raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> Self:
-        await self._stream.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._stream.__aexit__(kind, error, trace)
 
 
 def _well_formed(message: JSONRPCMessage) -> JSONRPCMessage:
