@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from benchmarks.processes import START_SECONDS, BenchmarkError, Child, free_port, load, wait_until_serving
-from benchmarks.wire import Call, envelope
+from benchmarks.listing import first_listing
+from benchmarks.processes import BenchmarkError, Child, free_port, load, wait_until_serving
 
-__all__ = ["Contestant", "Floor", "Raincheck", "Rival", "Server", "first_listing", "rival_python"]
+__all__ = ["Contestant", "Floor", "Raincheck", "Rival", "Server", "listing_seconds", "rival_python"]
 
 HERE = Path(__file__).resolve().parent
 SERVERS = HERE / "servers"
@@ -186,29 +184,12 @@ class Raincheck(Contestant):
         return [*serve, "--transport", "streamable-http", "--host", "127.0.0.1", "--port", str(port)]
 
 
-def first_listing(contestant: Contestant) -> float:
+def listing_seconds(contestant: Contestant) -> float:
     """Seconds from the start of its process on stdio to the whole answer to the first `tools/list`."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name, contestant.backing(Path(name)):
         folder = Path(name)
         command = contestant.command(folder, None, None)
-        request = json.dumps(envelope(Call(method="tools/list"))).encode() + b"\n"
-        started = time.perf_counter()
-        child = Child(command, folder=folder, env=contestant.environment(None), pipes=True)
-        impatience = threading.Timer(START_SECONDS, child.kill)
-        impatience.start()
-        try:
-            assert child.popen.stdin is not None
-            assert child.popen.stdout is not None
-            child.popen.stdin.write(request)
-            child.popen.stdin.flush()
-            answer: Mapping[str, Any] = json.loads(child.popen.stdout.readline() or b"{}")
-            taken = time.perf_counter() - started
-            if not answer.get("result", {}).get("tools"):
-                raise BenchmarkError(f"{contestant.title}: no tools on stdio: {answer} {child.tail()}")
-            return taken
-        finally:
-            impatience.cancel()
-            child.kill()
+        return first_listing(command, folder, env=contestant.environment(None)).wall
 
 
 def rival_python(progress: Any) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from benchmarks.contestants import Contestant, Server, first_listing
+from benchmarks.contestants import Contestant, Server, listing_seconds
 from benchmarks.rows import Book
 
 __all__ = ["SECTIONS", "Scale", "Section"]
@@ -95,7 +95,7 @@ def acknowledgements(contestant: Contestant, book: Book, scale: Scale) -> None:
 
 def starts(contestant: Contestant, book: Book, scale: Scale) -> None:
     """From process start to the first listing."""
-    book.add("start", contestant.key, first_listing(contestant))
+    book.add("start", contestant.key, listing_seconds(contestant))
 
 
 def memory(contestant: Contestant, book: Book, scale: Scale) -> None:

@@ -12,20 +12,18 @@ import argparse
 import compileall
 import contextlib
 import io
-import json
 import os
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from benchmarks.contestants import BENCH_TOML, SERVERS
+from benchmarks.listing import Taken, first_listing
 from benchmarks.processes import ROOT, START_SECONDS, BenchmarkError, Child, end_all
-from benchmarks.wire import Call, envelope
 
 PYTHON = sys.executable
 ROUNDS = 9
@@ -47,48 +45,6 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     'import of isolation = "process"': (PYTHON, "-c", "import raincheck.operations.child"),
 }
 """What ends by itself."""
-
-
-class Taken(NamedTuple):
-    """Seconds."""
-
-    wall: float
-    processor: float
-
-
-def first_listing(command: Sequence[str], folder: Path) -> Taken:
-    """From the start of a server on stdio to the whole answer to its first `tools/list`.
-
-    Raises:
-        BenchmarkError: It answered without a tool, or not at all.
-    """
-    request = json.dumps(envelope(Call(method="tools/list"))).encode() + b"\n"
-    started = time.perf_counter()
-    child = Child(command, folder=folder, pipes=True)
-    impatience = threading.Timer(START_SECONDS, child.kill)
-    impatience.start()
-    try:
-        assert child.popen.stdin is not None
-        assert child.popen.stdout is not None
-        child.popen.stdin.write(request)
-        child.popen.stdin.flush()
-        answer: Mapping[str, Any] = json.loads(child.popen.stdout.readline() or b"{}")
-        taken = Taken(time.perf_counter() - started, _processor_seconds(child))
-        if len(answer.get("result", {}).get("tools", ())) < 7:
-            raise BenchmarkError(f"{command}: not the tools on stdio: {answer} {child.tail()}")
-        return taken
-    finally:
-        impatience.cancel()
-        child.kill()
-
-
-def _processor_seconds(child: Child) -> float:
-    """Of all its threads so far: to the nanosecond where the system tells it (Linux), else in ticks."""
-    threads = Path(f"/proc/{child.popen.pid}/task")
-    try:
-        return sum(int((each / "schedstat").read_text().split()[0]) for each in threads.iterdir()) / 1e9
-    except OSError:
-        return child.cpu_seconds()
 
 
 def whole(command: Sequence[str], folder: Path) -> Taken:
@@ -161,7 +117,11 @@ def main() -> int:
             folder = Path(name)
             (folder / "bench.toml").write_text(BENCH_TOML.format(execution=""))
             (folder / "bench_operations.py").write_text((SERVERS / "bench_operations.py").read_text())
-            print(_table(measure(STARTS, first_listing, arguments.rounds, folder), FLOOR), end="\n\n", flush=True)
+            print(
+                _table(measure(STARTS, partial(first_listing, tools=7), arguments.rounds, folder), FLOOR),
+                end="\n\n",
+                flush=True,
+            )
             print(_table(measure(COMMANDS, whole, arguments.rounds, folder), "python, alone"))
     except BenchmarkError as error:
         print(error, file=sys.stderr)

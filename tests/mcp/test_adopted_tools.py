@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
 from typing import Annotated, Any
 
 import pytest
@@ -28,6 +27,7 @@ from raincheck.mcp.name_patterns import naming_none
 from raincheck.operations.operation import Policy
 from raincheck.operations.own_checks import OwnChecks
 from raincheck.operations.validation import LARGE_BYTES
+from support.checked_tools import at, by_re, count, letters, numbers, once, price, sure
 from support.in_process import Peer, in_memory
 
 Make = Callable[..., Raincheck]
@@ -43,38 +43,6 @@ class User(BaseModel):
 
 def _broken(value: Any) -> Any:
     raise RuntimeError(f"a check of the user's that is broken: {value}")
-
-
-def count(n: int) -> str:
-    return repr(n)
-
-
-def numbers(numbers: list[int]) -> str:
-    return repr(numbers)
-
-
-def sure(sure: bool) -> str:
-    return repr(sure)
-
-
-def at(at: datetime) -> str:
-    return repr(at)
-
-
-def once(once: set[int]) -> str:
-    return repr(once)
-
-
-def price(price: Annotated[float, Field(multiple_of=0.01)]) -> str:
-    return repr(price)
-
-
-def letters(text: Annotated[str, Field(pattern=r"^\p{L}+$")]) -> str:
-    return repr(text)
-
-
-def by_re(text: Annotated[str, Field(pattern=re.compile("^[a-z]+$", re.IGNORECASE))]) -> str:
-    return repr(text)
 
 
 def page(page: Page, also: int | str = 0) -> str:

@@ -7,22 +7,21 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-import re
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
 from fastmcp import Client, Context, FastMCP
 from fastmcp.dependencies import Depends
 from fastmcp.tools.function_tool import FunctionTool
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from raincheck import Policy
 from raincheck.fastmcp import Raincheck
+from support.checked_tools import at, by_re, count, letters, numbers, once, price, sure
 
 
 class Page(BaseModel):
@@ -36,38 +35,6 @@ class Office:
 
 def injected() -> str:
     return "injected"
-
-
-def count(n: int) -> str:
-    return repr(n)
-
-
-def numbers(numbers: list[int]) -> str:
-    return repr(numbers)
-
-
-def sure(sure: bool) -> str:
-    return repr(sure)
-
-
-def at(at: datetime) -> str:
-    return repr(at)
-
-
-def once(once: set[int]) -> str:
-    return repr(once)
-
-
-def price(price: Annotated[float, Field(multiple_of=0.01)]) -> str:
-    return repr(price)
-
-
-def letters(text: Annotated[str, Field(pattern=r"^\p{L}+$")]) -> str:
-    return repr(text)
-
-
-def by_re(text: Annotated[str, Field(pattern=re.compile("^[a-z]+$", re.IGNORECASE))]) -> str:
-    return repr(text)
 
 
 async def page(page: Page, ctx: Context, by: str = Depends(injected)) -> str:
