@@ -1,4 +1,4 @@
-"""What every host shares: operations are declared, existing tools adopted, one service started and stopped.
+"""What every host shares: calls are answered, one service started and stopped.
 
 A host (`raincheck.mcp.extension` for the official SDK's `MCPServer`, `raincheck.mcp.fastmcp_host` for FastMCP) adds how
 its server lists tools and brings calls here.
@@ -7,14 +7,12 @@ its server lists tools and brings calls here.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import Context
-from dataclasses import replace
 from functools import partial
-from typing import Any, Never, ParamSpec, TypeVar, overload
+from typing import Any, Never
 
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
@@ -23,14 +21,13 @@ from starlette.types import ASGIApp
 
 from raincheck.blobs import BlobStore
 from raincheck.callbacks import Callbacks
-from raincheck.caller import Caller
 from raincheck.compose import make_blobs, make_engine, make_store, place_of, sealing, service_settings
-from raincheck.compose_operations import default_policy
 from raincheck.config import Settings
 from raincheck.errors import ConfigurationError
 from raincheck.mcp.admission import Admission, Lease
 from raincheck.mcp.body_budget import BodyBudget
 from raincheck.mcp.callbacks import with_callbacks
+from raincheck.mcp.declared_operations import DeclaredOperations
 from raincheck.mcp.given_settings import (
     check_given,
     in_memory,
@@ -43,9 +40,6 @@ from raincheck.mcp.handle_definitions import HANDLE_NAMES, hidden_handle_tools
 from raincheck.mcp.handle_tools import HandleTools, answer_errors
 from raincheck.mcp.holds import Holds
 from raincheck.mcp.host_elicitation import HostElicitation
-from raincheck.mcp.name_patterns import is_named, naming_none
-from raincheck.mcp.protocol_errors import KeepsProtocolErrors
-from raincheck.mcp.restored_caller import restored_caller
 from raincheck.mcp.result_resources import read
 from raincheck.mcp.scopes import ANONYMOUS, caller_of, scope_of
 from raincheck.mcp.streams import AtEnd, answer_to_the_end
@@ -54,20 +48,10 @@ from raincheck.mcp.task_methods import TaskMethods, answered
 from raincheck.mcp.tool_use_ids import ToolUseIds
 from raincheck.mcp.typed_tools import TypedTools
 from raincheck.operations.callers import may_call
-from raincheck.operations.limits import BreakerPolicy, breaker_policy
 from raincheck.operations.operation import (
-    AnswerBy,
-    Dedupe,
-    InlineWait,
-    Isolation,
-    LostPolicy,
-    Mode,
     Operation,
     Policy,
-    WithoutTasks,
 )
-from raincheck.operations.secret_names import secrets_of_nothing
-from raincheck.operations.webhook import Webhook
 from raincheck.polling.inline_wait import InlineWaits
 from raincheck.polling.patience import Patience
 from raincheck.program import calling_file
@@ -76,15 +60,10 @@ from raincheck.secrecy import secret_texts, withholding
 from raincheck.service import Service
 from raincheck.store import TaskStore
 
-__all__ = ["Workshop", "checked_policy"]
-
-logger = logging.getLogger(__name__)
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+__all__ = ["Workshop"]
 
 
-class Workshop:
+class Workshop(DeclaredOperations):
     """Operations and the service that runs them, for one server.
 
     Args:
@@ -116,19 +95,12 @@ class Workshop:
         )
         settings = with_results_folder(with_store_path(settings or Settings(), store), results)
         self._settings = with_webhooks(settings, webhooks)
+        super().__init__((tools,) if isinstance(tools, str) else tuple(tools), policy, self._settings)
         self._program_file = calling_file()
         self._given_blobs: BlobStore | None = None if isinstance(results, str | os.PathLike) else results
-        self._patterns = (tools,) if isinstance(tools, str) else tuple(tools)
         self._admission = Admission(self._settings)
-        declared = default_policy(self._settings)
-        # What stands in the server already is there to run as long as it takes.
-        self._adopted_policy = policy or replace(declared, timeout_seconds=None)
-        self._default_policy = _with_timeout(self._adopted_policy, declared.timeout_seconds)
         self._given_store = store if store is not None and not isinstance(store, str | os.PathLike) else None
-        self._operations: dict[str, Operation] = {}
         self._run_operations: Callable[[str], Operation | None] = self._operations.get
-        self._adopted: set[str] = set()
-        self._told: set[str] = set()
         self._service: Service | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Lock | None = None
@@ -153,18 +125,6 @@ class Workshop:
         """
         raise NotImplementedError
 
-    def _register(self, operation: Operation) -> None:
-        """Make the operation a tool of the server, if there is one yet."""
-        raise NotImplementedError
-
-    def _as_called(self, caller: Caller) -> AbstractContextManager[None]:
-        """Has an operation's code find of its caller what it asks for, where the server's own tools look for it."""
-        return restored_caller(caller)
-
-    async def _existing_tools(self) -> Mapping[str, Callable[[Policy], Operation]]:
-        """The server's tools by name, each with what makes an operation of it."""
-        raise NotImplementedError
-
     def _server_lifespan(self) -> AbstractAsyncContextManager[Any]:
         """What the server sets up for its tools while it serves."""
         raise NotImplementedError
@@ -174,146 +134,6 @@ class Workshop:
         if callable(getattr(lowlevel, "run", None)):
             seconds = self._settings.execution.drain_seconds
             answer_to_the_end(lowlevel, drain_seconds=seconds, at_end=lambda: self.end_held_calls)
-
-    # Declaring operations.
-
-    @overload
-    def operation(self, function: Callable[_P, _R], /) -> Callable[_P, _R]: ...
-    @overload
-    def operation(
-        self,
-        /,
-        *,
-        name: str | None = None,
-        title: str | None = None,
-        description: str | None = None,
-        isolation: Isolation = "none",
-        inherit: Sequence[str] = (),
-        ask_first: Mapping[str, Mapping[str, Any]] | None = None,
-        mode: Mode | None = None,
-        inline_wait_seconds: InlineWait | None = None,
-        without_tasks: WithoutTasks | None = None,
-        timeout_seconds: float | None = None,
-        default_max_wait_seconds: float | None = None,
-        max_wait_ceiling_seconds: float | None = None,
-        ttl_seconds: float | None = None,
-        on_worker_lost: LostPolicy | None = None,
-        dedupe: Dedupe | None = None,
-        secrets: tuple[str, ...] | None = None,
-        max_attempts: int | None = None,
-        retry_attempts: int | None = None,
-        max_result_bytes: int | None = None,
-        max_inline_bytes: int | None = None,
-        priority: int | None = None,
-        max_running: int | None = None,
-        starts_per_minute: float | None = None,
-        start_burst: int | None = None,
-        breaker: BreakerPolicy | Mapping[str, Any] | None = None,
-        webhook: Webhook | None = None,
-        answer_by: AnswerBy | None = None,
-        callers: tuple[str, ...] | None = None,
-        required_scopes: tuple[str, ...] | None = None,
-        caller_claims: tuple[str, ...] | None = None,
-        caller_token: bool | None = None,
-        forward_headers: tuple[str, ...] | None = None,
-    ) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]: ...
-    def operation(
-        self,
-        function: Callable[..., Any] | None = None,
-        /,
-        *,
-        name: str | None = None,
-        title: str | None = None,
-        description: str | None = None,
-        isolation: Isolation = "none",
-        inherit: Sequence[str] = (),
-        ask_first: Mapping[str, Mapping[str, Any]] | None = None,
-        **policy: Any,
-    ) -> Any:
-        """Declare a function as an operation; the function itself stays as it is.
-
-        Sync or async; a parameter annotated `TaskContext` is injected. Every member of `Policy` may be given by name;
-        the others come from the settings. `isolation="process"` runs each task in a process of its own, which finds
-        `PATH`, `HOME` and the like of the environment and what `inherit` names; `ask_first` are questions to the user
-        before the work, by name (`Operation.ask_first`).
-
-        Raises:
-            ConfigurationError: The name is taken, or the signature cannot be a schema.
-        """
-        from raincheck.operations.python import python_operation
-
-        def declare(fn: Callable[..., Any]) -> Callable[..., Any]:
-            given = {key: value for key, value in policy.items() if value is not None}
-            operation = python_operation(
-                fn,
-                operation_type=name,
-                title=title,
-                description=description,
-                policy=checked_policy(self._default_policy, given),
-                isolation=isolation,
-                inherit=inherit,
-            )
-            self.add(replace(operation, ask_first=ask_first) if ask_first else operation)
-            return fn
-
-        return declare if function is None else declare(function)
-
-    def add(self, operation: Operation) -> None:
-        """Add an operation of any kind.
-
-        Raises:
-            ConfigurationError: The name is taken.
-        """
-        name = operation.operation_type
-        if name in self._operations or name in HANDLE_NAMES:
-            raise ConfigurationError(f"There is already an operation or a handle tool named {name!r}.")
-        policy = _with_timeout(operation.policy, self._default_policy.timeout_seconds)
-        executor = KeepsProtocolErrors(operation.executor, self._as_called)
-        operation = self._usable(replace(operation, executor=executor, policy=policy))
-        for line in secrets_of_nothing(operation):
-            logger.warning("%s", line)
-        self._operations[name] = operation
-        self._register(operation)
-
-    def _usable(self, operation: Operation) -> Operation:
-        """The operation, waited for where a ticket could not be followed: no handle tool is listed."""
-        policy = operation.policy
-        if self._settings.server.handle_tools != "none" or policy.without_tasks != "ticket":
-            return operation
-        return replace(operation, policy=replace(policy, without_tasks="wait"))
-
-    @property
-    def operations(self) -> Mapping[str, Operation]:
-        """The operations by name; existing tools are among them once the server has listed or called them."""
-        return dict(self._operations)
-
-    async def adopt(self, name: str) -> Operation | None:
-        """The operation of that name; of an existing tool where a pattern names it, None for any other tool."""
-        if (known := self._operations.get(name)) is not None:
-            return known
-        if name in HANDLE_NAMES or not is_named(name, self._patterns):
-            return None
-        return self._adopted_from(await self._existing_tools(), name)
-
-    async def adopt_all(self) -> None:
-        """Make operations of all existing tools that a pattern names; a pattern that names none is told in the log."""
-        if not self._patterns:
-            return
-        existing = await self._existing_tools()
-        for name in existing:
-            if name not in HANDLE_NAMES and is_named(name, self._patterns):
-                self._adopted_from(existing, name)
-        if existing:
-            untold = [each for each in self._patterns if each not in self._told]
-            for pattern, line in naming_none(untold, {*existing, *self._operations} - HANDLE_NAMES).items():
-                self._told.add(pattern)
-                logger.warning("%s", line)
-
-    def _adopted_from(self, existing: Mapping[str, Callable[[Policy], Operation]], name: str) -> Operation | None:
-        if name not in self._operations and (make := existing.get(name)) is not None:
-            self._operations[name] = self._usable(make(self._adopted_policy))
-            self._adopted.add(name)
-        return self._operations.get(name)
 
     # Answering.
 
@@ -550,24 +370,3 @@ class Workshop:
 
     def _names(self) -> Collection[str]:
         return self._operations.keys()
-
-
-def _with_timeout(policy: Policy, seconds: float | None) -> Policy:
-    return replace(policy, timeout_seconds=seconds) if policy.timeout_seconds is None else policy
-
-
-def checked_policy(base: Policy, given: Mapping[str, Any]) -> Policy:
-    """`base` with the given members.
-
-    Raises:
-        ConfigurationError: There is no such member.
-    """
-    breaker: Any = given.get("breaker")
-    if isinstance(breaker, Mapping):
-        given = {**given, "breaker": breaker_policy(breaker)}  # pyright: ignore[reportUnknownArgumentType]
-    try:
-        return replace(base, **given)
-    except TypeError:
-        unknown = ", ".join(sorted(set(given) - set(Policy.__dataclass_fields__)))
-        allowed = ", ".join(Policy.__dataclass_fields__)
-        raise ConfigurationError(f"An operation has no setting {unknown}. Allowed: {allowed}.") from None
