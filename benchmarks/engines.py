@@ -20,11 +20,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from raincheck.engine import EngineFactory
 from raincheck.engines.local import local_engine
-from raincheck.service import Service
-from raincheck.store import TaskStore
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.ports.engine import EngineFactory
+from raincheck.ports.task_store import TaskStore
+from raincheck.runtime.service import Service
+from raincheck.stores.sqlite.store import SqliteStore
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -166,10 +166,10 @@ async def raw_procrastinate(sight: Sight, url: str) -> AsyncGenerator[Running]:
 
 def contestants(redis: RedisServer, postgres: PostgresServer, folder: Path) -> list[Contestant]:
     """All that take part, each raw queue before what is compared with it."""
-    from raincheck.engines.docket import docket_engine
-    from raincheck.engines.procrastinate import job_statement, procrastinate_engine
-    from raincheck.stores.postgres import PostgresStore
-    from raincheck.stores.redis import RedisStore
+    from raincheck.engines.docket.engine import docket_engine
+    from raincheck.engines.procrastinate.engine import job_statement, procrastinate_engine
+    from raincheck.stores.postgres.store import PostgresStore
+    from raincheck.stores.redis.store import RedisStore
 
     docket = docket_engine(redis.database(1), name="bench", reconcile_seconds=5)
     jobs = procrastinate_engine(postgres.url, name="bench", reconcile_seconds=5, jobs_come_with_tasks=True)

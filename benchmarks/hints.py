@@ -18,12 +18,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from raincheck.hints import Hints
-from raincheck.hints_schedule import Ladder
-from raincheck.history import End, History
+from raincheck.domain.task import Outcome, Task
+from raincheck.domain.transitions import Claim, Settle, transition
+from raincheck.polling.hints import Hints
+from raincheck.polling.history import End, History
 from raincheck.polling.program_hints import ProgramHints
-from raincheck.task import Outcome, Task
-from raincheck.transitions import Claim, Settle, transition
+from raincheck.polling.schedule import Ladder
 
 __all__ = ["Figures", "Run", "Series", "compare", "made_up", "page", "recorded", "simulate", "simulate_program"]
 

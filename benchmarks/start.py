@@ -41,8 +41,12 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "raincheck --version": (PYTHON, "-m", "raincheck", "--version"),
     "raincheck tasks list": (PYTHON, "-m", "raincheck", "tasks", "list", "--config", "bench.toml"),
     "raincheck check": (PYTHON, "-m", "raincheck", "check", "bench.toml"),
-    "import of a worker": (PYTHON, "-c", "import raincheck.cli.worker, raincheck.service, raincheck.compose"),
-    'import of isolation = "process"': (PYTHON, "-c", "import raincheck.operations.child"),
+    "import of a worker": (
+        PYTHON,
+        "-c",
+        "import raincheck.cli.worker, raincheck.runtime.service, raincheck.composition.adapters",
+    ),
+    'import of isolation = "process"': (PYTHON, "-c", "import raincheck.operations.python.subprocess_main"),
 }
 """What ends by itself."""
 

@@ -21,8 +21,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raincheck.store import TaskStore
-from raincheck.task import Outcome, Task, TaskStatus, new_task_ref, utc_now
+from raincheck.domain.task import Outcome, Task, TaskStatus, new_task_ref, utc_now
+from raincheck.ports.task_store import TaskStore
 
 if TYPE_CHECKING:
     from support.servers.server import Server
@@ -33,31 +33,31 @@ SAMPLES = 200
 
 
 def _memory(_: Path, __: str) -> TaskStore:
-    from raincheck.stores.memory import MemoryStore
+    from raincheck.stores.memory.store import MemoryStore
 
     return MemoryStore()
 
 
 def _sqlite(folder: Path, _: str) -> TaskStore:
-    from raincheck.stores.sqlite import SqliteStore
+    from raincheck.stores.sqlite.store import SqliteStore
 
     return SqliteStore(folder / "tasks.db")
 
 
 def _postgres(_: Path, url: str) -> TaskStore:
-    from raincheck.stores.postgres import PostgresStore
+    from raincheck.stores.postgres.store import PostgresStore
 
     return PostgresStore(url, schema="bench")
 
 
 def _redis(_: Path, url: str) -> TaskStore:
-    from raincheck.stores.redis import RedisStore
+    from raincheck.stores.redis.store import RedisStore
 
     return RedisStore(url, key_prefix="bench:")
 
 
 def _dynamodb(_: Path, url: str) -> TaskStore:
-    from raincheck.stores.dynamodb import DynamoDBStore
+    from raincheck.stores.dynamodb.store import DynamoDBStore
 
     return DynamoDBStore("bench", endpoint=url)
 

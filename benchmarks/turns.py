@@ -11,12 +11,12 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from raincheck.hints import Hints
-from raincheck.hints_schedule import Ladder
-from raincheck.operations.python import python_operation
-from raincheck.service import Service, ServiceSettings
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import TaskStatus
+from raincheck.domain.task import TaskStatus
+from raincheck.operations.python.executor import python_operation
+from raincheck.polling.hints import Hints
+from raincheck.polling.schedule import Ladder
+from raincheck.runtime.service import Service, ServiceSettings
+from raincheck.stores.sqlite.store import SqliteStore
 
 
 async def measure(folder: Path, seconds: float, places: int, tasks: int) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from raincheck import RaincheckError
 from raincheck.client import TaskPoller, connect
-from raincheck.client.answers import Session
+from raincheck.client.parsing import Session
 
 poller = TaskPoller()
 

@@ -13,17 +13,17 @@ from support.warm_process import MODULES
 
 PUBLIC = (
     "raincheck",
-    "raincheck.caller",
+    "raincheck.domain.caller",
     "raincheck.client",
-    "raincheck.client.answers",
+    "raincheck.client.parsing",
     "raincheck.client.sync",
-    "raincheck.config_sources",
+    "raincheck.config.loading",
     "raincheck.errors",
     "raincheck.fastmcp",
     "raincheck.mcp",
     "raincheck.operations.context",
     "raincheck.operations.operation",
-    "raincheck.task",
+    "raincheck.domain.task",
     "raincheck.testing",
 )
 OURS = tuple(name for name in MODULES if name.startswith("raincheck."))

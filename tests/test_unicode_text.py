@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from raincheck.cli import tables
-from raincheck.logs import on_one_line
-from raincheck.operations.channel import packed
-from raincheck.unicode_text import well_formed, well_formed_json
-from raincheck.webhooks.message import body_of
+from raincheck.cli import output
+from raincheck.domain.logs import on_one_line
+from raincheck.domain.unicode_text import well_formed, well_formed_json
+from raincheck.operations.python.subprocess_protocol import packed
+from raincheck.webhooks.payload import body_of
 
 
 class Odd(StrEnum):
@@ -56,6 +56,6 @@ def test_every_exit_applies_it(capsys: pytest.CaptureFixture[str]) -> None:
     odd = {"\udce9": ["caf\udce9"]}
     assert json.loads(body_of(odd)) == json.loads(packed(odd)[4:]) == {"\ufffd": ["caf\ufffd"]}
     assert on_one_line("caf\udce9\n") == "caf\ufffd\\n"
-    assert tables.clean("caf\udce9") == "caf\ufffd"
-    tables.document(odd)
+    assert output.clean("caf\udce9") == "caf\ufffd"
+    output.document(odd)
     assert json.loads(capsys.readouterr().out) == {"\ufffd": ["caf\ufffd"]}

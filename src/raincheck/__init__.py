@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from raincheck._version import __version__
 
 if TYPE_CHECKING:
-    from raincheck.caller import Caller
-    from raincheck.config import Settings
-    from raincheck.config_sources import load_settings
+    from raincheck.config.loading import load_settings
+    from raincheck.config.settings import Settings
+    from raincheck.domain.caller import Caller
+    from raincheck.domain.task import Task, TaskStatus
     from raincheck.errors import (
         ConfigurationError,
         MissingDependency,
@@ -27,10 +28,9 @@ if TYPE_CHECKING:
         RaincheckError,
         TaskFailure,
     )
-    from raincheck.mcp.extension import Raincheck
+    from raincheck.mcp.sdk_host import Raincheck
     from raincheck.operations.context import TaskCancelled, TaskContext
     from raincheck.operations.operation import Policy
-    from raincheck.task import Task, TaskStatus
 
 __all__ = [
     "Caller",
@@ -51,20 +51,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Caller": "raincheck.caller",
+    "Caller": "raincheck.domain.caller",
     "ConfigurationError": "raincheck.errors",
     "MissingDependency": "raincheck.errors",
     "OperationFailed": "raincheck.errors",
     "Policy": "raincheck.operations.operation",
-    "Raincheck": "raincheck.mcp.extension",
+    "Raincheck": "raincheck.mcp.sdk_host",
     "RaincheckError": "raincheck.errors",
-    "Settings": "raincheck.config",
-    "Task": "raincheck.task",
+    "Settings": "raincheck.config.settings",
+    "Task": "raincheck.domain.task",
     "TaskCancelled": "raincheck.operations.context",
     "TaskContext": "raincheck.operations.context",
     "TaskFailure": "raincheck.errors",
-    "TaskStatus": "raincheck.task",
-    "load_settings": "raincheck.config_sources",
+    "TaskStatus": "raincheck.domain.task",
+    "load_settings": "raincheck.config.loading",
 }
 
 
@@ -73,7 +73,7 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "Raincheck":
-        from raincheck.compose import require_server
+        from raincheck.composition.adapters import require_server
 
         require_server()
     # What is imported stays: collections meanwhile would go through all of it several times, tens of ms each.

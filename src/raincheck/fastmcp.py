@@ -10,11 +10,11 @@ import importlib.metadata
 import re
 from typing import TYPE_CHECKING, Any
 
-from raincheck.compose import require_server
+from raincheck.composition.adapters import require_server
 from raincheck.extras import missing_extra
 
 if TYPE_CHECKING:
-    from raincheck.mcp.fastmcp_host import Raincheck
+    from raincheck.mcp.fastmcp.host import Raincheck
 
 __all__ = ["Raincheck"]
 
@@ -41,7 +41,7 @@ def __getattr__(name: str) -> Any:
     if name != "Raincheck":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     require_fastmcp()
-    from raincheck.mcp.fastmcp_host import Raincheck
+    from raincheck.mcp.fastmcp.host import Raincheck
 
     globals()[name] = Raincheck
     return Raincheck

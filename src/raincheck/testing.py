@@ -27,8 +27,8 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raincheck.client.connection import ReconnectingSession
 from raincheck.client.poller import TaskPoller
+from raincheck.client.reconnecting import ReconnectingSession
 from raincheck.client.sync import SyncClient
 from raincheck.errors import OperationFailed
 from raincheck.extras import missing_package
@@ -39,8 +39,8 @@ except ImportError:
     raise missing_package("raincheck.testing needs pytest", "pytest") from None
 
 if TYPE_CHECKING:
-    from raincheck.client.records import TaskResult
-    from raincheck.mcp.workshop import Workshop
+    from raincheck.client.models import TaskResult
+    from raincheck.mcp.host import Workshop
 
 __all__ = ["RaincheckClient", "in_memory", "raincheck_client"]
 
@@ -61,7 +61,7 @@ def in_memory(server: Workshop | str | os.PathLike[str]) -> Generator[SyncClient
             file.
         MissingDependency: The extra `server` is not installed.
     """
-    from raincheck.stores.memory import MemoryStore
+    from raincheck.stores.memory.store import MemoryStore
 
     rc = _of_file(Path(server)) if isinstance(server, str | os.PathLike) else server
     with rc.kept_in(MemoryStore()):
@@ -104,11 +104,11 @@ def raincheck_client() -> Generator[RaincheckClient]:
 
 
 def _of_file(path: Path) -> Workshop:
-    from raincheck.compose import require_server
+    from raincheck.composition.adapters import require_server
 
     require_server()
-    from raincheck.config_sources import load_settings
-    from raincheck.mcp.serving import make_server
+    from raincheck.config.loading import load_settings
+    from raincheck.mcp.server.serve import make_server
 
     # The environment may name the store of a real server.
     _, rc = make_server(load_settings(path, environ={}))

@@ -17,7 +17,7 @@ from auth.callers import ModernCaller, legacy
 from auth.issuer import Issuer, Key
 from operations.http_server import Received, Server, answer, serving
 
-from raincheck.sealing import new_key
+from raincheck.encryption.cipher import new_key
 from support.serving import HttpServer, Process, Refused, Workplace
 
 FUNCTIONS = """

@@ -17,11 +17,11 @@ from auth.callers import FUNCTIONS, TOML, bearer, opening
 from docs.pages import DOCS, EXAMPLES
 
 from raincheck.cli.main import main
-from raincheck.config import Settings
-from raincheck.config_auth import hash_token, is_loopback
-from raincheck.config_sources import load_settings
+from raincheck.config.loading import load_settings
+from raincheck.config.sections.auth import hash_token, is_loopback
+from raincheck.config.settings import Settings
 from raincheck.errors import ConfigurationError
-from raincheck.mcp.auth import make_verifier
+from raincheck.mcp.auth.verifiers import make_verifier
 from support.command_line import Said
 from support.serving import Workplace
 from support.waiting import PATIENCE

@@ -11,7 +11,7 @@ from auth.issuer import Issuer, Key
 from jwt.algorithms import ECAlgorithm
 from operations.http_server import answer, serving
 
-from raincheck.mcp.jwt_keys import IssuerKeys
+from raincheck.mcp.auth.jwks import IssuerKeys
 
 
 class Clock:
@@ -154,7 +154,7 @@ async def test_an_issuer_that_answers_wrongly_gives_no_keys_and_a_line_in_the_lo
         keys = IssuerKeys(issuer.at(server).url, None)
         await keys.ready()
     assert kids(keys, None) == []
-    (record,) = [record for record in caplog.records if record.name == "raincheck.mcp.jwt_keys"]
+    (record,) = [record for record in caplog.records if record.name == "raincheck.mcp.auth.jwks"]
     assert record.getMessage().startswith(f"cannot get the keys of the issuer {issuer.url}: {told}")
 
 

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from auth.callers import FUNCTIONS, TOML, ModernCaller, legacy, over_sse
 
-from raincheck.task import new_task_ref
+from raincheck.domain.task import new_task_ref
 from support.serving import HttpServer, Refused, Workplace
 from support.waiting import PATIENCE
 

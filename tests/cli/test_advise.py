@@ -13,7 +13,7 @@ from hints.histories import cancelled, ended, failed, history_of, timed_out
 
 from raincheck.cli.advice import advice_on
 from raincheck.cli.advise import toml_lines
-from raincheck.config_sources import load_settings
+from raincheck.config.loading import load_settings
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Policy
 from support.command_line import CommandLine, Tasks

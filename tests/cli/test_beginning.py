@@ -17,7 +17,7 @@ from mcp import Client, StdioServerParameters, stdio_client
 
 from raincheck.cli.schema import SCHEMA_FILE
 from raincheck.client import TaskPoller
-from raincheck.config import SECTION_MODELS
+from raincheck.config.settings import SECTION_MODELS
 from support.command_line import CommandLine
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from raincheck.notes import CLEAR_KINDS, Note
-from raincheck.sealing import KEY_NOTES, PLAIN_NOTES, key_id, new_key, read_key
-from raincheck.store import TaskStore
-from raincheck.stores.closing import NOTE_KINDS
-from raincheck.stores.sealed import SealedStore, Sealer
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import Task, utc_now
+from raincheck.domain.task import Task, utc_now
+from raincheck.encryption.cipher import KEY_NOTES, PLAIN_NOTES, key_id, new_key, read_key
+from raincheck.encryption.plain_payloads import NOTE_KINDS
+from raincheck.encryption.task_store import SealedStore, Sealer
+from raincheck.ports.records import CLEAR_KINDS, Note
+from raincheck.ports.task_store import TaskStore
+from raincheck.stores.sqlite.store import SqliteStore
 from support.command_line import CommandLine
 
 CONFIG = '[state]\nurl = "tasks.db"\n[encryption]\nkeys = [{}]\n'

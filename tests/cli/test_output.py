@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from raincheck.task import Outcome
-from raincheck.transitions import Settle
+from raincheck.domain.task import Outcome
+from raincheck.domain.transitions import Settle
 from support.command_line import CommandLine, Tasks, completed, progressed
 from support.servers.server import needed
 

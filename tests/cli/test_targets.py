@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from raincheck.program import Program, claim_store
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.config.program import Program, claim_store
+from raincheck.stores.sqlite.store import SqliteStore
 from support.command_line import CommandLine, Tasks, completed
 
 OFFICE = '''
 print("what a module prints")
 from mcp.server.mcpserver import MCPServer
 from raincheck import Raincheck
-from raincheck.stores.memory import MemoryStore
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.stores.memory.store import MemoryStore
+from raincheck.stores.sqlite.store import SqliteStore
 
 rc = Raincheck(tools="slow_*")
 mcp = MCPServer("office", extensions=[rc])

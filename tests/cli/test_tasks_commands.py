@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from raincheck.caller import Caller, Credentials
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import InputRequest, TaskStatus
-from raincheck.transitions import AskInput
+from raincheck.domain.caller import Caller, Credentials
+from raincheck.domain.task import InputRequest, TaskStatus
+from raincheck.domain.transitions import AskInput
+from raincheck.stores.sqlite.store import SqliteStore
 from support.command_line import CommandLine, Tasks, claimed, completed, failed, progressed
 
 
@@ -63,7 +63,7 @@ def test_the_list_is_filtered_by_status_operation_and_scope_and_limited(rainchec
 def test_a_long_list_takes_more_than_one_page(
     raincheck: CommandLine, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("raincheck.cli.desk._PAGE", 2)
+    monkeypatch.setattr("raincheck.cli.task_admin._PAGE", 2)
     refs = {tasks.add(age=timedelta(seconds=index // 3)).task_ref for index in range(7)}
     assert {each["task_ref"] for each in raincheck("tasks", "list", "--json").json} == refs
 

@@ -19,7 +19,7 @@ SERVER = '''
 from mcp.server.mcpserver import MCPServer
 
 from raincheck import Raincheck
-from raincheck.stores.memory import MemoryStore
+from raincheck.stores.memory.store import MemoryStore
 
 forgetful = Raincheck(store=MemoryStore())
 empty = Raincheck(store="tasks.db")

@@ -33,7 +33,7 @@ import os
 from mcp.server.mcpserver import MCPServer
 
 from raincheck import Raincheck, load_settings
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.stores.sqlite.store import SqliteStore
 
 rc = Raincheck(tools="slow_*", settings=load_settings(None, environ=os.environ))
 elsewhere = Raincheck(store=SqliteStore("elsewhere.db"))

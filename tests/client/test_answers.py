@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from raincheck.client import PollingPolicy, TaskHandle, TaskPoller
-from raincheck.client.answers import is_ticket, read_answer, read_view
+from raincheck.client.parsing import is_ticket, read_answer, read_view
+from raincheck.domain.task import Progress, TaskStatus
 from raincheck.errors import CallError, InvalidParameters
-from raincheck.task import Progress, TaskStatus
 
 STEP = "Call resolve_task_status with this task_ref: it waits for the result."
 COMPACT = {"task_ref": "r", "status": "queued", "operation_type": "report", "next_step": STEP}

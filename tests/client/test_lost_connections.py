@@ -23,10 +23,10 @@ from raincheck.client import (
     TasksExtension,
     TaskView,
     connect,
-    connecting,
     steady_http,
+    transports,
 )
-from raincheck.config_auth import hash_token
+from raincheck.config.sections.auth import hash_token
 from support.serving import HttpServer
 
 POLLER = TaskPoller()
@@ -120,8 +120,8 @@ async def test_a_token_that_is_not_accepted_is_one_error_at_once_in_a_script_too
 
 async def test_a_token_that_is_not_accepted_any_more_ends_the_next_call(closed: HttpServer) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    connector = connecting.connector(closed.url, headers=headers)
-    tokens = [connector, connecting.connector(closed.url, headers={"Authorization": "Bearer wrong"})]
+    connector = transports.connector(closed.url, headers=headers)
+    tokens = [connector, transports.connector(closed.url, headers={"Authorization": "Bearer wrong"})]
     async with ReconnectingSession(lambda: tokens.pop(0)()) as session:
         handle = await POLLER.submit(session, "gated", {"name": "never"})
         await session._drop(session._connection)  # pyright: ignore[reportPrivateUsage, reportArgumentType]

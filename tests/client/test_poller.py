@@ -21,8 +21,8 @@ from raincheck.client import (
     WaitTimedOut,
     connect,
 )
+from raincheck.domain.task import InputRequest, TaskStatus
 from raincheck.errors import IdempotencyConflict, InvalidParameters, TaskNotFound, TaskTimeout, UnknownOperation
-from raincheck.task import InputRequest, TaskStatus
 from support.waiting import PATIENCE
 
 POLLER = TaskPoller()

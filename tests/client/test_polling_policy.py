@@ -10,7 +10,7 @@ import pytest
 
 from raincheck.client import PollingPolicy
 from raincheck.client.policy import Pace
-from raincheck.config import PollingSettings
+from raincheck.config.settings import PollingSettings
 
 
 class Clock:

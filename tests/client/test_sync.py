@@ -16,7 +16,7 @@ from client.office import ACCEPT, Office
 from raincheck import OperationFailed
 from raincheck.client import ConnectionLost, PollingPolicy, TaskHandle, TaskView, WaitTimedOut
 from raincheck.client.sync import SyncClient, connect
-from raincheck.task import InputRequest, TaskStatus
+from raincheck.domain.task import InputRequest, TaskStatus
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from raincheck.client import (
     TaskWasCancelled,
     WaitTimedOut,
 )
+from raincheck.domain.task import InputRequest, TaskStatus
 from raincheck.errors import TaskNotFound
-from raincheck.task import InputRequest, TaskStatus
 from support.waiting import PATIENCE
 
 TASKS = "io.modelcontextprotocol/tasks"

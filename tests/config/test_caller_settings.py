@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from raincheck.caller import Caller
-from raincheck.compose_operations import make_operations
-from raincheck.config_sources import load_settings
+from raincheck.composition.operations import make_operations
+from raincheck.config.loading import load_settings
+from raincheck.domain.caller import Caller
+from raincheck.encryption.cipher import new_key
 from raincheck.errors import ConfigurationError, UnknownOperation
 from raincheck.operations.callers import check_may_call, may_call
 from raincheck.operations.operation import Policy
-from raincheck.sealing import new_key
 
 ASK = """[operations.ask]
 kind = "http"

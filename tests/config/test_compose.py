@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from raincheck.compose import make_store
-from raincheck.compose_operations import default_policy, make_operations, policy_of
-from raincheck.config import Settings
-from raincheck.config_sources import load_settings
+from raincheck.composition.adapters import make_store
+from raincheck.composition.operations import default_policy, make_operations, policy_of
+from raincheck.config.loading import load_settings
+from raincheck.config.settings import Settings
 from raincheck.errors import ConfigurationError, MissingDependency
 from raincheck.operations.operation import Policy
-from raincheck.stores.memory import MemoryStore
+from raincheck.stores.memory.store import MemoryStore
 from support.command_line import own_imports
 
 HTTP = '[operations.page]\nkind = "http"\nurl = "http://127.0.0.1:9/"\n'
@@ -81,7 +81,7 @@ def test_a_wrong_declaration_names_its_table_and_file() -> None:
 
 
 def test_a_missing_extra_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("raincheck.operations.http")]:
+    for name in [name for name in sys.modules if name.startswith("raincheck.operations.http.executor")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "httpx2", None)
     with pytest.raises(MissingDependency, match=r'httpx2: .*pip install .*\[server\]"'):

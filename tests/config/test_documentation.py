@@ -10,8 +10,8 @@ import pytest
 from config.reference import MARKED, PAGE, rendered, tables
 
 from raincheck.cli.main import main
-from raincheck.config import NESTED_MODELS, OPERATION_MODELS, OPERATION_TABLES, SECTION_MODELS
-from raincheck.config_sources import load_settings
+from raincheck.config.loading import load_settings
+from raincheck.config.settings import NESTED_MODELS, OPERATION_MODELS, OPERATION_TABLES, SECTION_MODELS
 
 EXAMPLE = PAGE.parents[1] / "examples" / "raincheck.toml"
 COMMENTED_OUT = {"server": {"version", "instructions", "auth", "public_url", "callback_secret"}}

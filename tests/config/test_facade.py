@@ -37,9 +37,9 @@ import asyncio, sys
 from mcp import Client
 from mcp.server.mcpserver import MCPServer
 from raincheck import Raincheck
-from raincheck.config import Settings
-from raincheck.mcp.serving import make_server
-from raincheck.stores.memory import MemoryStore
+from raincheck.config.settings import Settings
+from raincheck.mcp.server.serve import make_server
+from raincheck.stores.memory.store import MemoryStore
 
 if {library}:
     rc = Raincheck(store=MemoryStore())

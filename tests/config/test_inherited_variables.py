@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from operations.running import context_for
 
-from raincheck.compose_operations import make_operations
-from raincheck.config_sources import load_settings
+from raincheck.composition.operations import make_operations
+from raincheck.config.loading import load_settings
 from raincheck.errors import ConfigurationError
 
 COMMAND = '[operations.a]\nkind = "command"\nargv = ["env"]\ndescription = "Shows."\n'

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from raincheck.compose import service_settings
-from raincheck.compose_operations import policy_of
-from raincheck.config import Settings
-from raincheck.config_sources import load_settings
+from raincheck.composition.adapters import service_settings
+from raincheck.composition.operations import policy_of
+from raincheck.config.loading import load_settings
+from raincheck.config.settings import Settings
 from raincheck.errors import ConfigurationError
-from raincheck.operations.limits import BreakerPolicy
+from raincheck.operations.limit_policy import BreakerPolicy
 from raincheck.operations.operation import Policy
 
 RENDER = '[operations.render]\nkind = "http"\nurl = "http://127.0.0.1/"\n'

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from raincheck.compose import make_engine, make_store
-from raincheck.config import Settings
-from raincheck.config_sources import load_settings
-from raincheck.config_state import public_url
+from raincheck.composition.adapters import make_engine, make_store
+from raincheck.config.loading import load_settings
+from raincheck.config.sections.state import public_url
+from raincheck.config.settings import Settings
 from raincheck.errors import ConfigurationError, MissingDependency
 
 POSTGRES = "[state]\nprovider = 'postgres'\nurl = 'postgresql://ada:hunter2@db/x'\n"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from raincheck.config import CommandSettings, Settings, user_state_folder
-from raincheck.config_sources import load_settings
+from raincheck.config.loading import load_settings
+from raincheck.config.settings import CommandSettings, Settings, user_state_folder
 from raincheck.errors import ConfigurationError
 
 

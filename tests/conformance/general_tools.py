@@ -19,7 +19,7 @@ from mcp_types import (
 from pydantic import Field
 
 from raincheck import TaskContext
-from raincheck.mcp.extension import Raincheck
+from raincheck.mcp.sdk_host import Raincheck
 from raincheck.operations.operation import Operation
 from raincheck.operations.schema import ParameterSchema
 

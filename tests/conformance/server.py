@@ -18,7 +18,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR
 
 from raincheck import OperationFailed, Policy, TaskContext
-from raincheck.mcp.extension import Raincheck
+from raincheck.mcp.sdk_host import Raincheck
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, also outside of pytest
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from raincheck.clock import StoreClock
-from raincheck.elapsed import elapsed
+from raincheck.domain.task import Task, TaskStatus, new_task_ref, utc_now
+from raincheck.domain.transitions import Claim, transition
 from raincheck.errors import StoreUnavailable
 from raincheck.operations.context import TaskContext
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.sweeper import Sweeper
-from raincheck.task import Task, TaskStatus, new_task_ref, utc_now
-from raincheck.transitions import Claim, transition
+from raincheck.runtime.sweeper import Sweeper
+from raincheck.stores.sqlite.store import SqliteStore
+from raincheck.timing.clock import StoreClock
+from raincheck.timing.monotonic import elapsed
 from support.lab import Lab
 from support.waiting import PATIENCE
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from raincheck.domain.task import TaskStatus
 from raincheck.errors import IdempotencyConflict
 from raincheck.operations.context import TaskContext
-from raincheck.task import TaskStatus
 from support.lab import Lab
 from support.waiting import PATIENCE
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raincheck.failure_rate import FailureRate
+from raincheck.runtime.failure_alerts import FailureRate
 
 
 def test_too_many_failures_of_one_operation_are_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:

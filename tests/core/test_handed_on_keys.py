@@ -12,13 +12,13 @@ from operations.http_server import answer, answering, serving
 from upstream.upstream_api import job_api
 
 from raincheck.errors import OperationFailed
-from raincheck.operations.command import command_operation
+from raincheck.operations.command.executor import command_operation
 from raincheck.operations.context import TaskContext
-from raincheck.operations.http import http_operation
+from raincheck.operations.http.executor import http_operation
+from raincheck.operations.http.job_api import PollTable
 from raincheck.operations.operation import Operation, Policy
-from raincheck.operations.python import python_operation
-from raincheck.operations.upstream import PollTable
-from raincheck.service import Service
+from raincheck.operations.python.executor import python_operation
+from raincheck.runtime.service import Service
 from support.lab import Lab
 from support.tell_key import tell_key
 from support.waiting import PATIENCE

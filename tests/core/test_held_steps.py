@@ -12,12 +12,12 @@ from typing import Any
 import anyio
 import pytest
 
-from raincheck.elapsed import elapsed
-from raincheck.lease import Lease, current_lease, driven, hold_child_tasks, let_child_tasks_go
+from raincheck.domain.task import Task, TaskStatus
 from raincheck.operations.context import TaskContext
-from raincheck.service import Service
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import Task, TaskStatus
+from raincheck.operations.lease import Lease, current_lease, driven, hold_child_tasks, let_child_tasks_go
+from raincheck.runtime.service import Service
+from raincheck.stores.sqlite.store import SqliteStore
+from raincheck.timing.monotonic import elapsed
 from support.lab import Lab
 from support.waiting import PATIENCE
 

@@ -15,17 +15,18 @@ from typing import Any
 
 import pytest
 
-from raincheck import changes, runner
-from raincheck.elapsed import elapsed
+from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreUnavailable
-from raincheck.notes import Note
-from raincheck.operations.command import command_operation
+from raincheck.operations.command.executor import command_operation
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Policy
-from raincheck.operations.python import python_operation
-from raincheck.store import Capabilities, Listener
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import Task, TaskStatus
+from raincheck.operations.python.executor import python_operation
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import Capabilities, Listener
+from raincheck.runtime import runner
+from raincheck.stores.sqlite.store import SqliteStore
+from raincheck.tasks import watch
+from raincheck.timing.monotonic import elapsed
 from support.lab import Lab
 from support.waiting import PATIENCE
 
@@ -47,7 +48,7 @@ async def test_progress_does_not_take_back_what_the_heartbeat_renewed(lab: Lab) 
 
 
 async def test_nobody_listens_to_the_store_once_nothing_is_watched(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changes, "_LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(watch, "_LINGER_SECONDS", 0.05)
     subscriptions: list[bool] = []
     subscribe = SqliteStore.subscribe
 

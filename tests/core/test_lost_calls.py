@@ -7,9 +7,9 @@ from pathlib import Path
 
 from stores.records import new_task
 
-from raincheck.lost_answers import LostAnswers
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import TaskStatus, utc_now
+from raincheck.domain.task import TaskStatus, utc_now
+from raincheck.stores.sqlite.store import SqliteStore
+from raincheck.tasks.lost_answers import LostAnswers
 from support.waiting import PATIENCE
 
 

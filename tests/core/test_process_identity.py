@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from raincheck.process_identity import (
+from raincheck.runtime.process_identity import (
     Kernel,
     ProcessIdentity,
     ProcessStat,

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from raincheck.config_sources import load_settings
+from raincheck.config.loading import load_settings
+from raincheck.config.program import Program, claim_store
+from raincheck.encryption.cipher import Sealer
+from raincheck.encryption.task_store import SealedStore
 from raincheck.errors import ConfigurationError
 from raincheck.operations.operation import Operation
-from raincheck.program import Program, claim_store
-from raincheck.sealing import Sealer
-from raincheck.service import Service, ServiceSettings
-from raincheck.stores.sealed import SealedStore
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.runtime.service import Service, ServiceSettings
+from raincheck.stores.sqlite.store import SqliteStore
 
 FileOf = Callable[..., str]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from raincheck.caller import Caller, Credentials
+from raincheck.domain.caller import Caller, Credentials
+from raincheck.domain.task import Task, TaskStatus
+from raincheck.domain.transitions import Claim, transition
+from raincheck.encryption.cipher import KEY_BYTES, Sealer
+from raincheck.encryption.task_store import SealedStore
 from raincheck.operations.context import TaskContext
-from raincheck.sealing import KEY_BYTES, Sealer
-from raincheck.stores.sealed import SealedStore
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import Task, TaskStatus
-from raincheck.transitions import Claim, transition
+from raincheck.stores.sqlite.store import SqliteStore
 from support.lab import Lab
 from support.waiting import PATIENCE
 

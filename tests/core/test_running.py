@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from raincheck.domain.task import Task, TaskError, TaskStatus
 from raincheck.errors import (
     IdempotencyConflict,
     InvalidParameters,
@@ -18,8 +19,7 @@ from raincheck.errors import (
     UpstreamError,
 )
 from raincheck.operations.context import TaskContext
-from raincheck.service import Service
-from raincheck.task import Task, TaskError, TaskStatus
+from raincheck.runtime.service import Service
 from support.lab import Lab
 from support.waiting import PATIENCE
 

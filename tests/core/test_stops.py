@@ -12,8 +12,8 @@ import pytest
 from raincheck.errors import StoreError
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Operation
-from raincheck.service import Service
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.runtime.service import Service
+from raincheck.stores.sqlite.store import SqliteStore
 from support.lab import BodyExecutor, Lab
 from support.waiting import PATIENCE
 

@@ -17,18 +17,18 @@ from typing import Any
 
 import pytest
 
-from raincheck import lost_workers
-from raincheck.lost_workers import LostWorkers, WorkerProcesses
+from raincheck.domain.task import InputRequest, Progress, Task, TaskStatus
+from raincheck.domain.transitions import AskInput, Claim, ReportProgress, transition
 from raincheck.operations.context import TaskContext
-from raincheck.operations.guardian import Guardian, guardian_at_work
-from raincheck.process_identity import Kernel, ProcessIdentity, identity_in, own_identity, parse_stat, worker_id
-from raincheck.registry import ANY_SCOPE, Registry
-from raincheck.service import Service
-from raincheck.store import Capabilities, Cursor, TaskSummary
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.sweeper import Sweeper
-from raincheck.task import InputRequest, Progress, Task, TaskStatus
-from raincheck.transitions import AskInput, Claim, ReportProgress, transition
+from raincheck.operations.orphan_reaper import Guardian, guardian_at_work
+from raincheck.ports.task_store import Capabilities, Cursor, TaskSummary
+from raincheck.runtime import lost_workers
+from raincheck.runtime.lost_workers import LostWorkers, WorkerProcesses
+from raincheck.runtime.process_identity import Kernel, ProcessIdentity, identity_in, own_identity, parse_stat, worker_id
+from raincheck.runtime.service import Service
+from raincheck.runtime.sweeper import Sweeper
+from raincheck.stores.sqlite.store import SqliteStore
+from raincheck.tasks.registry import ANY_SCOPE, Registry
 from support.lab import Lab
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")

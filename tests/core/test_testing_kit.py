@@ -12,9 +12,9 @@ from webhooks.receiver import SECRET, receiving
 
 from raincheck import ConfigurationError, OperationFailed, Policy, Raincheck
 from raincheck.client import TaskWasCancelled
-from raincheck.config import Settings
+from raincheck.config.settings import Settings
+from raincheck.domain.task import TaskStatus
 from raincheck.operations.webhook import Webhook
-from raincheck.task import TaskStatus
 from raincheck.testing import RaincheckClient, in_memory
 
 pytest_plugins = "raincheck.testing"

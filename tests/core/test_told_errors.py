@@ -14,14 +14,14 @@ import tenacity
 from mcp.shared.exceptions import MCPError
 from operations.running import Recorder, context_for
 
-from raincheck.attempt import guarded
+from raincheck.domain.task import Outcome, Task
 from raincheck.errors import OperationFailed
-from raincheck.mcp.protocol_errors import KeepsProtocolErrors
+from raincheck.mcp.wire.protocol_errors import KeepsProtocolErrors
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Operation, Policy
-from raincheck.operations.python import python_operation
-from raincheck.service import Service
-from raincheck.task import Outcome, Task
+from raincheck.operations.python.executor import python_operation
+from raincheck.runtime.attempt import guarded
+from raincheck.runtime.service import Service
 from support.lab import BodyExecutor, Lab
 
 DAY = datetime.date(2026, 11, 30)

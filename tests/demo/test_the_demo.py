@@ -23,7 +23,7 @@ pytestmark = pytest.mark.cold
 BROKEN = """
 import sys
 from raincheck.cli.demo import main
-from raincheck.demo.story import DemoSettings
+from raincheck.demo.scenario import DemoSettings
 sys.exit(main(DemoSettings(**{settings!r})))
 """
 

@@ -33,9 +33,9 @@ from deploy.files import (
 )
 
 from raincheck.cli.main import cli
-from raincheck.config import Settings
-from raincheck.config_sources import load_settings
-from raincheck.service import _STOP_SECONDS  # pyright: ignore[reportPrivateUsage]
+from raincheck.config.loading import load_settings
+from raincheck.config.settings import Settings
+from raincheck.runtime.service import _STOP_SECONDS  # pyright: ignore[reportPrivateUsage]
 
 CONTAINERS = [
     *(pytest.param(each, id=f"{file.name}:{each.name}") for file in COMPOSE for each, _ in compose_containers(file)),
@@ -323,5 +323,5 @@ def test_what_the_image_is_built_from_is_enough_for_a_wheel(tmp_path: Path) -> N
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         told = archive.read(metadata).decode()
-        assert any(name.endswith("raincheck/worker.py") for name in archive.namelist())
+        assert any(name.endswith("raincheck/runtime/worker_process.py") for name in archive.namelist())
     assert set(re.findall(r"^Provides-Extra: (\w+)$", told, re.MULTILINE)) == set(EXTRAS)

@@ -13,8 +13,8 @@ import pytest
 from docs.pages import DOCS, ROOT, blocks, table
 
 from raincheck.cli.main import cli
-from raincheck.config import SECTION_MODELS, ExecutionSettings, StateSettings
-from raincheck.health import PATHS
+from raincheck.config.settings import SECTION_MODELS, ExecutionSettings, StateSettings
+from raincheck.runtime.health import PATHS
 
 CHOOSING = DOCS / "stores-and-engines.md"
 DEPLOYMENT = DOCS / "deployment.md"

@@ -12,12 +12,12 @@ import pytest
 from docs.pages import DOCS, block, table
 
 from raincheck import errors
+from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, utc_now
 from raincheck.errors import ERROR_CODES, CallError, RaincheckError, TaskFailure
-from raincheck.mcp import wire
-from raincheck.mcp.handle_answers import Offer, status_answer, ticket_answer
-from raincheck.mcp.handle_definitions import HANDLE_TOOLS, HandleTool
-from raincheck.store import TaskSummary
-from raincheck.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, utc_now
+from raincheck.mcp.surfaces.handle_answers import Offer, status_answer, ticket_answer
+from raincheck.mcp.surfaces.handle_definitions import HANDLE_TOOLS, HandleTool
+from raincheck.mcp.wire import tool_results
+from raincheck.ports.task_store import TaskSummary
 
 PAGE = DOCS / "handle-tools.md"
 NOW = utc_now()
@@ -111,7 +111,7 @@ def _check_what_is_only_in_full(heading: str, fields: set[str]) -> None:
 
 def test_a_row_of_the_list_is_documented() -> None:
     section = PAGE.read_text(encoding="utf-8").split("## list_background_tasks\n")[1].split("\n## ")[0]
-    assert set(wire.summary_of(TaskSummary.of(TASK))) <= set(re.findall(r"`(\w+)`", section))
+    assert set(tool_results.summary_of(TaskSummary.of(TASK))) <= set(re.findall(r"`(\w+)`", section))
 
 
 def test_every_error_code_is_documented_where_it_belongs_and_as_retryable_as_it_is() -> None:

@@ -15,10 +15,8 @@ from pathlib import Path
 import pytest
 from docs.pages import DOCS, PAGES, ROOT, block, table
 
-from raincheck.operations.context import TaskContext
-from raincheck.operations.operation import Policy
-from raincheck.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, utc_now
-from raincheck.transitions import (
+from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, utc_now
+from raincheck.domain.transitions import (
     TABLE,
     AskInput,
     CallBack,
@@ -34,6 +32,8 @@ from raincheck.transitions import (
     Settle,
     transition,
 )
+from raincheck.operations.context import TaskContext
+from raincheck.operations.operation import Policy
 
 NOW = utc_now()
 LATER = NOW + timedelta(hours=2)
@@ -156,7 +156,7 @@ OF_VENDORS = {
     "src/raincheck/operations/upstream": {"job", "jobs"},
     "src/raincheck/config_upstream": {"job", "jobs"},
     "src/raincheck/leftovers": {"job", "jobs"},
-    "src/raincheck/run.py": {"job"},
+    "src/raincheck/runtime/execution.py": {"job"},
     "src/raincheck/process_identity": {"namespace"},
     "docs/how-it-works.md": {"namespace"},
     "docs/upstream-jobs.md": {"job", "jobs"},

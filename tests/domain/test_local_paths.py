@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from raincheck.domain.local_paths import without_folders
+from raincheck.domain.redaction import WITHHELD, secret_texts, without
 from raincheck.errors import StoreUnavailable
-from raincheck.local_paths import without_folders
-from raincheck.mcp.store_trouble import for_callers
+from raincheck.mcp.wire.store_errors import for_callers
 from raincheck.operations.context import TaskContext
-from raincheck.secrecy import WITHHELD, secret_texts, without
 from support.lab import Lab
 from support.waiting import PATIENCE
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raincheck.task import TERMINAL, InputRequest, Outcome, Progress, Task, TaskError, TaskStatus
-from raincheck.transitions import (
+from raincheck.domain.task import TERMINAL, InputRequest, Outcome, Progress, Task, TaskError, TaskStatus
+from raincheck.domain.transitions import (
     TABLE,
     AskInput,
     CallBack,

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from raincheck.engine import EngineFactory
 from raincheck.operations.context import TaskContext
+from raincheck.ports.engine import EngineFactory
 from support.lab import Lab
 
 __all__ = ["declare"]
@@ -49,10 +49,10 @@ def declare(lab: Lab, history: Path) -> None:
 def _engine(kind: str, address: str, name: str, redelivery_seconds: float) -> EngineFactory:
     # A queue brings again what a dead worker had, long before the store is searched for it.
     if kind == "docket":
-        from raincheck.engines.docket import docket_engine
+        from raincheck.engines.docket.engine import docket_engine
 
         return docket_engine(address, name=name, reconcile_seconds=60.0, redelivery_seconds=redelivery_seconds)
-    from raincheck.engines.procrastinate import procrastinate_engine
+    from raincheck.engines.procrastinate.engine import procrastinate_engine
 
     return procrastinate_engine(address, name=name, reconcile_seconds=60.0, stalled_seconds=2.0)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import psycopg
 
-from raincheck.engine import EngineFactory
 from raincheck.engines.local import local_engine
+from raincheck.ports.engine import EngineFactory
 from support.servers.postgres import PostgresServer
 from support.servers.redis import RedisServer
 from support.servers.server import Server
@@ -94,7 +94,7 @@ def query(server: PostgresServer, statement: str, *parameters: Any) -> list[tupl
 
 
 def _docket(server: RedisServer, name: str, reconcile_seconds: float, **options: Any) -> EngineFactory:
-    from raincheck.engines.docket import docket_engine
+    from raincheck.engines.docket.engine import docket_engine
 
     return docket_engine(server.database(_DATABASE), name=name, reconcile_seconds=reconcile_seconds, **options)
 
@@ -110,7 +110,7 @@ def _docket_left(server: RedisServer, name: str) -> list[str]:
 
 
 def _procrastinate(server: PostgresServer, name: str, reconcile_seconds: float, **options: Any) -> EngineFactory:
-    from raincheck.engines.procrastinate import procrastinate_engine
+    from raincheck.engines.procrastinate.engine import procrastinate_engine
 
     return procrastinate_engine(server.url, name=name, reconcile_seconds=reconcile_seconds, **options)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from engines.kinds import Place
 
-from raincheck.service import Service
-from raincheck.task import Task
+from raincheck.domain.task import Task
+from raincheck.runtime.service import Service
 from support.lab import Lab
 from support.waiting import PATIENCE
 

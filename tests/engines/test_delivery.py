@@ -12,9 +12,9 @@ from typing import Any
 from engines.kinds import Place
 from engines.submitting import accepting, settled, submit, until
 
+from raincheck.domain.task import Task, TaskStatus, utc_now
 from raincheck.operations.context import TaskContext
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import Task, TaskStatus, utc_now
+from raincheck.stores.sqlite.store import SqliteStore
 from support.history import figures
 from support.lab import Lab
 from support.waiting import PATIENCE

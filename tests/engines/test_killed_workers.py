@@ -17,7 +17,7 @@ from engines.children import declare
 from engines.kinds import Place, query
 from engines.submitting import settled, submit, until
 
-from raincheck.task import TaskStatus
+from raincheck.domain.task import TaskStatus
 from support.history import figures
 from support.lab import Lab
 

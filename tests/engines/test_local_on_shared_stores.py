@@ -12,7 +12,7 @@ from stores.backends import BACKENDS, Backend, end_servers
 
 from raincheck.engines.local import LocalEngine
 from raincheck.operations.context import TaskContext
-from raincheck.store import TaskStore
+from raincheck.ports.task_store import TaskStore
 from support.lab import Lab
 from support.servers.server import needed
 from support.waiting import PATIENCE

@@ -14,11 +14,11 @@ import pytest
 from engines.kinds import DOCKET, Place, server_of
 from engines.submitting import accepting, settled, submit, until
 
-from raincheck.engines.docket_redis import probe_of, remove_idle_consumers
+from raincheck.domain.task import TaskStatus
+from raincheck.engines.docket.redis import probe_of, remove_idle_consumers
 from raincheck.errors import ConfigurationError
 from raincheck.operations.context import TaskContext
-from raincheck.service import Service
-from raincheck.task import TaskStatus
+from raincheck.runtime.service import Service
 from support.history import figures
 from support.lab import Lab
 from support.servers.redis import RedisServer

@@ -15,11 +15,11 @@ from engines.submitting import settled, submit, until
 from procrastinate import App, PsycopgConnector, SyncPsycopgConnector
 from procrastinate.schema import SchemaManager
 
-from raincheck.engines.procrastinate import job_statement
+from raincheck.domain.task import TaskStatus
+from raincheck.engines.procrastinate.engine import job_statement
 from raincheck.errors import ConfigurationError, StoreError
 from raincheck.operations.context import TaskContext
-from raincheck.stores.postgres import PostgresStore
-from raincheck.task import TaskStatus
+from raincheck.stores.postgres.store import PostgresStore
 from support.lab import Lab
 from support.servers.postgres import PostgresServer
 from support.servers.server import needed

@@ -10,11 +10,11 @@ from typing import Any
 from engines.kinds import Place
 from engines.submitting import accepting, until
 
-from raincheck.engine import EngineFactory
+from raincheck.domain.task import TaskStatus
 from raincheck.operations.context import TaskContext
-from raincheck.registry import ANY_SCOPE
-from raincheck.service import Service
-from raincheck.task import TaskStatus
+from raincheck.ports.engine import EngineFactory
+from raincheck.runtime.service import Service
+from raincheck.tasks.registry import ANY_SCOPE
 from support.lab import Lab
 from support.waiting import PATIENCE
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from front.wire import call, head, of_call, wired
 
-from raincheck.health import Health, answering
+from raincheck.runtime.health import Health, answering
 from support.serving import HttpServer, Workplace, calling
 
 FUNCTIONS = """

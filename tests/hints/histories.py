@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from raincheck.domain.task import Outcome, Task, TaskError
+from raincheck.domain.transitions import Cancel, Claim, Event, Settle, transition
 from raincheck.errors import OperationFailed, RaincheckError, TaskTimeout
-from raincheck.history import End, History
-from raincheck.task import Outcome, Task, TaskError
-from raincheck.transitions import Cancel, Claim, Event, Settle, transition
+from raincheck.polling.history import End, History
 
 __all__ = ["NOW", "after", "cancelled", "ended", "failed", "history_of", "pending", "processing", "timed_out"]
 

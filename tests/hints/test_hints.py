@@ -13,18 +13,18 @@ from hints.histories import NOW, after, cancelled, ended, history_of, pending, p
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raincheck.config import PollingSettings
-from raincheck.hints import Hints
-from raincheck.hints_schedule import Ladder, Schedule, schedule_of
-from raincheck.history import Durations, End, History
-from raincheck.history_sketch import Sketch
-from raincheck.mcp.handle_tools import HandleTools
+from raincheck.config.settings import PollingSettings
+from raincheck.domain.task import InputRequest, Task, scope_key
+from raincheck.domain.transitions import AskInput, Claim, LeaseExpired, transition
+from raincheck.mcp.surfaces.handle_tools import HandleTools
 from raincheck.operations.operation import Policy
+from raincheck.polling.duration_sketch import Sketch
+from raincheck.polling.hints import Hints
+from raincheck.polling.history import Durations, End, History
 from raincheck.polling.inline_wait import InlineWaits
-from raincheck.registry import Registry
-from raincheck.stores.memory import MemoryStore
-from raincheck.task import InputRequest, Task, scope_key
-from raincheck.transitions import AskInput, Claim, LeaseExpired, transition
+from raincheck.polling.schedule import Ladder, Schedule, schedule_of
+from raincheck.stores.memory.store import MemoryStore
+from raincheck.tasks.registry import Registry
 
 ladders = st.tuples(
     st.floats(min_value=0.001, max_value=100),
@@ -91,7 +91,7 @@ def test_a_bug_in_the_hints_costs_the_hints_and_not_the_call(
     def broken(durations: Durations, ladder: Ladder) -> Schedule:
         raise IndexError("a bug")
 
-    monkeypatch.setattr("raincheck.hints.schedule_of", broken)
+    monkeypatch.setattr("raincheck.polling.hints.schedule_of", broken)
     hints = learned(*[5.0] * 20)
     assert hints.poll_after(processing(), after(0)) == 1.0
     assert "no new hints were learned" in caplog.text

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from hints.histories import NOW, after, cancelled, ended, failed, history_of, pending, timed_out
 
+from raincheck.domain.task import InputRequest
+from raincheck.domain.transitions import DeadlinePassed, transition
 from raincheck.errors import TaskTimeout, WorkerLost
-from raincheck.history import RECENT_ENDS, Durations, End, History
-from raincheck.history_sketch import Sketch
-from raincheck.notes import LARGEST_NOTE
-from raincheck.task import InputRequest
-from raincheck.transitions import DeadlinePassed, transition
+from raincheck.polling.duration_sketch import Sketch
+from raincheck.polling.history import RECENT_ENDS, Durations, End, History
+from raincheck.ports.records import LARGEST_NOTE
 
 
 def test_an_end_says_how_long_the_task_waited_ran_and_lasted() -> None:

@@ -14,14 +14,14 @@ import pytest
 from hints.histories import NOW, ended
 
 from raincheck.errors import StoreUnavailable
-from raincheck.history import History
-from raincheck.history_keeper import KIND, HistoryKeeper, stored_histories
-from raincheck.notes import Note, note_key
 from raincheck.operations.context import TaskContext
-from raincheck.store import TaskStore
-from raincheck.stores.memory import MemoryStore
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.stores.wrapper import StoreWrapper
+from raincheck.polling.history import History
+from raincheck.polling.history_store import KIND, HistoryKeeper, stored_histories
+from raincheck.ports.records import Note, note_key
+from raincheck.ports.task_store import TaskStore
+from raincheck.stores.memory.store import MemoryStore
+from raincheck.stores.shared.delegating import StoreWrapper
+from raincheck.stores.sqlite.store import SqliteStore
 from support.lab import Lab
 from support.waiting import PATIENCE
 
@@ -156,8 +156,8 @@ async def test_an_operation_may_have_any_name() -> None:
 _WRITER = """
 import asyncio, sys
 from hints.histories import NOW, ended
-from raincheck.history_keeper import HistoryKeeper
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.polling.history_store import HistoryKeeper
+from raincheck.stores.sqlite.store import SqliteStore
 
 async def main(path, number):
     store = SqliteStore(path)

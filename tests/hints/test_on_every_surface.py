@@ -16,17 +16,17 @@ from mcp.server.mcpserver import MCPServer
 from spec.channels import hosted, http
 from spec.peers import Legacy, Modern
 
-from raincheck.client.answers import read_view
-from raincheck.client.records import TaskHandle
+from raincheck.client.models import TaskHandle
+from raincheck.client.parsing import read_view
 from raincheck.client.tasks_wire import DetailedTask, view_of
-from raincheck.config import Settings
-from raincheck.history import End, History
-from raincheck.history_keeper import KIND
-from raincheck.mcp import wire
-from raincheck.mcp.extension import Raincheck
-from raincheck.mcp.task_wire import ETA
-from raincheck.notes import Note
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.config.settings import Settings
+from raincheck.mcp.sdk_host import Raincheck
+from raincheck.mcp.wire import tool_results
+from raincheck.mcp.wire.task_messages import ETA
+from raincheck.polling.history import End, History
+from raincheck.polling.history_store import KIND
+from raincheck.ports.records import Note
+from raincheck.stores.sqlite.store import SqliteStore
 from support.waiting import PATIENCE
 
 
@@ -109,9 +109,9 @@ async def test_a_model_whose_calls_are_not_held_is_told_what_the_history_says(tm
 def test_the_drivers_pass_it_on() -> None:
     task = ended(5.0)
     handle = TaskHandle(task_ref=task.task_ref)
-    known = wire.status_of(task, poll_after_seconds=2.0, eta_seconds=6.5)
+    known = tool_results.status_of(task, poll_after_seconds=2.0, eta_seconds=6.5)
     assert read_view(known, handle).eta_seconds == 6.5
-    assert read_view(wire.status_of(task, poll_after_seconds=2.0), handle).eta_seconds is None
+    assert read_view(tool_results.status_of(task, poll_after_seconds=2.0), handle).eta_seconds is None
     whole = {"taskId": "t", "status": "working"}
     for meta, eta in (({ETA: 6.5}, 6.5), ({ETA: "soon"}, None), ({ETA: 1e999}, None), ({}, None)):
         assert view_of(DetailedTask.model_validate({**whole, "_meta": meta}), handle).eta_seconds == eta

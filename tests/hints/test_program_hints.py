@@ -16,11 +16,11 @@ from hints.histories import NOW, after, ended, history_of, pending, processing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raincheck.hints import Hints
-from raincheck.hints_schedule import Ladder
+from raincheck.domain.task import InputRequest, Progress, Task
+from raincheck.domain.transitions import AskInput, transition
+from raincheck.polling.hints import Hints
 from raincheck.polling.program_hints import ProgramHints
-from raincheck.task import InputRequest, Progress, Task
-from raincheck.transitions import AskInput, transition
+from raincheck.polling.schedule import Ladder
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 

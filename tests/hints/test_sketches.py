@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raincheck.history_sketch import RELATIVE_ERROR, Sketch
+from raincheck.polling.duration_sketch import RELATIVE_ERROR, Sketch
 
 durations = st.floats(min_value=0.001, max_value=1e8)
 many = st.lists(durations, min_size=1, max_size=80)

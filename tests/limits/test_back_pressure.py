@@ -12,9 +12,9 @@ from limits.conftest import Replicas
 
 from raincheck.errors import QueueFull
 from raincheck.operations.context import TaskContext
-from raincheck.registry import ANY_SCOPE
-from raincheck.service import Service
-from raincheck.stores.memory import MemoryStore
+from raincheck.runtime.service import Service
+from raincheck.stores.memory.store import MemoryStore
+from raincheck.tasks.registry import ANY_SCOPE
 from support.lab import Lab
 from support.waiting import PATIENCE
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raincheck.limits.book import Book, Holder, Limit, Refusal, from_json, gone, released, taken, to_json
-from raincheck.task import Outcome, Task, TaskError, TaskStatus
-from raincheck.transitions import Cancel, Claim, LeaseExpired, Release, Settle, transition
+from raincheck.domain.task import Outcome, Task, TaskError, TaskStatus
+from raincheck.domain.transitions import Cancel, Claim, LeaseExpired, Release, Settle, transition
+from raincheck.limits.permit_rules import Book, Holder, Limit, Refusal, from_json, gone, released, taken, to_json
 
 T = 1_000_000.0
 TWO = Limit(max_running=2, interval=0.0, burst=1)

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 import pytest
 from docs.pages import DOCS, block
 
+from raincheck.domain.task import TaskError
 from raincheck.errors import TaskTimeout, UpstreamError
-from raincheck.limits.breaker import BreakerState, Phase, Result, admit, count, error_counts, from_json, to_json
-from raincheck.operations.limits import BreakerPolicy
-from raincheck.task import TaskError
+from raincheck.limits.breaker_rules import BreakerState, Phase, Result, admit, count, error_counts, from_json, to_json
+from raincheck.operations.limit_policy import BreakerPolicy
 
 POLICY = BreakerPolicy(failure_rate=0.5, window_seconds=10, min_calls=4, cool_down_seconds=5, probes=2)
 T = 1_000_000.0

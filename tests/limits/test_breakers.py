@@ -12,14 +12,14 @@ import pytest
 from limits.conftest import Clock, Replicas
 from operations.http_server import Received, Server, answer, serving
 
+from raincheck.domain.task import Outcome, Task, TaskError, TaskStatus
 from raincheck.errors import CircuitOpen, QueueFull
 from raincheck.operations.context import TaskContext
-from raincheck.operations.http import http_operation
-from raincheck.operations.limits import BreakerPolicy
+from raincheck.operations.http.executor import http_operation
+from raincheck.operations.limit_policy import BreakerPolicy
 from raincheck.operations.operation import Policy
-from raincheck.service import Service
-from raincheck.stores.memory import MemoryStore
-from raincheck.task import Outcome, Task, TaskError, TaskStatus
+from raincheck.runtime.service import Service
+from raincheck.stores.memory.store import MemoryStore
 from support.lab import Lab
 from support.waiting import PATIENCE
 

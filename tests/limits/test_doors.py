@@ -13,9 +13,9 @@ from mcp.server.mcpserver import MCPServer
 from spec.channels import hosting, http
 from spec.peers import NOTHING, Legacy, Modern, RpcError
 
-from raincheck.config import Settings
+from raincheck.config.settings import Settings
 from raincheck.errors import ConfigurationError
-from raincheck.mcp.extension import Raincheck
+from raincheck.mcp.sdk_host import Raincheck
 from support.waiting import PATIENCE
 
 OPEN_AT_ONCE: Mapping[str, Any] = {"min_calls": 1, "cool_down_seconds": 60}

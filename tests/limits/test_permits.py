@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from limits.conftest import Gauge, Replicas
 
+from raincheck.domain.task import Task, TaskStatus, utc_now
 from raincheck.errors import StoreUnavailable
-from raincheck.limits.book import Limit
-from raincheck.limits.desk import OF_OPERATION, Desk
-from raincheck.notes import Note
+from raincheck.limits.permit_allocator import OF_OPERATION, Desk
+from raincheck.limits.permit_rules import Limit
 from raincheck.operations.context import TaskContext
-from raincheck.service import Service
-from raincheck.store import TaskStore
-from raincheck.stores.memory import MemoryStore
-from raincheck.stores.wrapper import StoreWrapper
-from raincheck.task import Task, TaskStatus, utc_now
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import TaskStore
+from raincheck.runtime.service import Service
+from raincheck.stores.memory.store import MemoryStore
+from raincheck.stores.shared.delegating import StoreWrapper
 from support.lab import Lab
 from support.waiting import PATIENCE
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from limits.conftest import Gauge, Replicas
 
+from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import CircuitOpen, QueueFull
-from raincheck.limits.rota import Rota
+from raincheck.limits.round_robin import Rota
 from raincheck.operations.context import TaskContext
-from raincheck.operations.limits import BreakerPolicy
-from raincheck.service import DEFAULT_PENDING_OF_PRINCIPAL, Service
-from raincheck.stores.memory import MemoryStore
-from raincheck.task import Task, TaskStatus
+from raincheck.operations.limit_policy import BreakerPolicy
+from raincheck.runtime.service import DEFAULT_PENDING_OF_PRINCIPAL, Service
+from raincheck.stores.memory.store import MemoryStore
 from support.lab import Lab
 from support.waiting import PATIENCE
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from raincheck.config import Settings
-from raincheck.mcp.extension import Raincheck
+from raincheck.config.settings import Settings
+from raincheck.mcp.sdk_host import Raincheck
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from auth.callers import ACCEPT, LegacyCaller, ModernCaller, bearer, legacy, ope
 from mcp.client import Client
 
 from raincheck.client import TaskPoller
-from raincheck.config import Settings
-from raincheck.mcp.serving import make_server
-from raincheck.operations.python import python_operation
+from raincheck.config.settings import Settings
+from raincheck.mcp.server.serve import make_server
+from raincheck.operations.python.executor import python_operation
 from support.serving import Caller, HttpServer, Refused, RpcError, Workplace
 from support.waiting import PATIENCE
 

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from raincheck.errors import RateLimited
-from raincheck.mcp.answer_turns import AnswerTurns
-from raincheck.mcp.bytes_under_way import BytesUnderWay, size_of
-from raincheck.mcp.places import Places
+from raincheck.mcp.admission.answer_queue import AnswerTurns
+from raincheck.mcp.admission.bytes_in_flight import BytesUnderWay, size_of
+from raincheck.mcp.admission.slots import Places
 from support.waiting import PATIENCE
 
 

@@ -20,10 +20,10 @@ from mcp_types import ToolAnnotations
 from pydantic import BaseModel, BeforeValidator, Field
 
 from raincheck.cli.check import warnings
-from raincheck.config import Settings
+from raincheck.config.settings import Settings
 from raincheck.errors import InvalidParameters
-from raincheck.mcp.extension import Raincheck
 from raincheck.mcp.name_patterns import naming_none
+from raincheck.mcp.sdk_host import Raincheck
 from raincheck.operations.operation import Policy
 from raincheck.operations.own_checks import OwnChecks
 from raincheck.operations.validation import LARGE_BYTES

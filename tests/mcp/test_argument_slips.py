@@ -11,8 +11,8 @@ from mcp.client import Client
 from mcp.server.mcpserver import MCPServer
 
 from raincheck.errors import InvalidParameters
-from raincheck.mcp.extension import Raincheck
-from raincheck.mcp.shortcut import shorten
+from raincheck.mcp.sdk_host import Raincheck
+from raincheck.mcp.server.handle_fast_path import shorten
 from raincheck.operations.context import TaskContext
 from raincheck.operations.schema import ParameterSchema
 

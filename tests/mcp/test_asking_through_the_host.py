@@ -16,13 +16,13 @@ from mcp.server.mcpserver import MCPServer
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ElicitResult, Implementation, InputRequiredResult, TextContent
 
-from raincheck.config import Settings
-from raincheck.mcp import client_questions, host_elicitation
-from raincheck.mcp.extension import Raincheck
-from raincheck.mcp.http_app import http_app
-from raincheck.mcp.shortcut import shorten
+from raincheck.config.settings import Settings
+from raincheck.domain.task import TaskStatus
+from raincheck.mcp.sdk_host import Raincheck
+from raincheck.mcp.server.handle_fast_path import shorten
+from raincheck.mcp.server.http_app import http_app
+from raincheck.mcp.surfaces import client_elicitation, host_elicitation
 from raincheck.operations.context import TaskContext
-from raincheck.task import TaskStatus
 from support.waiting import PATIENCE
 
 COLOUR = {"type": "object", "properties": {"colour": {"type": "string"}}}
@@ -457,7 +457,7 @@ async def test_an_operation_with_many_questions_does_not_exhaust_the_rounds_of_a
     user = User()
     async with place.client("auto", user) as client:
         ticket = await _ok(client, "interrogate")
-        assert len(user.asked) == client_questions._MOST_ROUNDS  # pyright: ignore[reportPrivateUsage]
+        assert len(user.asked) == client_elicitation._MOST_ROUNDS  # pyright: ignore[reportPrivateUsage]
         status = await _ok(client, "resolve_task_status", task_ref=ticket["task_ref"], wait_seconds=10)
     assert (status["result"], len(user.asked)) == (12, 12)
     assert len(await place.tasks()) == 1

@@ -11,11 +11,11 @@ import pytest
 from mcp.client import Client
 from mcp.shared.exceptions import MCPError
 
-from raincheck.config import Settings
+from raincheck.config.settings import Settings
 from raincheck.errors import RateLimited
-from raincheck.mcp.buckets import Buckets
-from raincheck.mcp.serving import make_server
-from raincheck.operations.python import python_operation
+from raincheck.limits.call_rate import Buckets
+from raincheck.mcp.server.serve import make_server
+from raincheck.operations.python.executor import python_operation
 
 
 class _Clock:

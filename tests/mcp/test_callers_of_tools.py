@@ -13,11 +13,11 @@ from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import Context, MCPServer
 from spec.channels import HttpChannel
 
-from raincheck.config import Settings
+from raincheck.config.settings import Settings
+from raincheck.encryption.cipher import new_key
 from raincheck.errors import ConfigurationError
-from raincheck.mcp.extension import Raincheck
+from raincheck.mcp.sdk_host import Raincheck
 from raincheck.operations.operation import Policy
-from raincheck.sealing import new_key
 from support.in_process import Peer, port_of
 
 

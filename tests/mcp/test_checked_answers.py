@@ -11,11 +11,11 @@ from mcp.client import Client
 from mcp.server.mcpserver import MCPServer
 from mcp_types import ElicitResult, Implementation
 
+from raincheck.domain.task import TaskStatus
 from raincheck.errors import InvalidParameters
-from raincheck.mcp.extension import Raincheck
+from raincheck.mcp.sdk_host import Raincheck
 from raincheck.operations.context import TaskContext
-from raincheck.operations.question_answers import checked_answer
-from raincheck.task import TaskStatus
+from raincheck.operations.elicitation_answers import checked_answer
 from support.waiting import PATIENCE
 
 FORM: dict[str, Any] = {

@@ -12,9 +12,9 @@ import pytest
 from mcp.client import Client
 from mcp.server.mcpserver import MCPServer
 
-from raincheck.mcp.extension import Raincheck
-from raincheck.mcp.handle_definitions import HANDLE_TOOLS
-from raincheck.mcp.shortcut import shorten
+from raincheck.mcp.sdk_host import Raincheck
+from raincheck.mcp.server.handle_fast_path import shorten
+from raincheck.mcp.surfaces.handle_definitions import HANDLE_TOOLS
 from raincheck.operations.context import TaskContext
 from support.waiting import PATIENCE
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from raincheck.config import Settings
-from raincheck.mcp.serving import make_server
+from raincheck.config.settings import Settings
+from raincheck.domain.task import TaskStatus
+from raincheck.mcp.server.serve import make_server
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Policy
-from raincheck.operations.python import python_operation
-from raincheck.registry import Registry
-from raincheck.task import TaskStatus
+from raincheck.operations.python.executor import python_operation
+from raincheck.tasks.registry import Registry
 from support.in_process import port_of
 from support.lab import Lab
 from support.serving import HttpCaller

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from hints.histories import cancelled, ended, history_of
 
-from raincheck.config import Settings
-from raincheck.history import History
-from raincheck.mcp.serving import make_server
+from raincheck.config.settings import Settings
+from raincheck.mcp.server.serve import make_server
 from raincheck.operations.operation import Policy
-from raincheck.operations.python import python_operation
+from raincheck.operations.python.executor import python_operation
 from raincheck.polling import inline_wait
+from raincheck.polling.history import History
 from raincheck.polling.inline_wait import LONGEST_AUTO_WAIT, InlineWaits, inline_wait_of
 from support.in_process import Peer, over_http
 from support.waiting import PATIENCE

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from spec.channels import Channel
 
-from raincheck.config import Settings
-from raincheck.mcp.handle_definitions import HANDLE_NAMES
-from raincheck.mcp.serving import make_server
+from raincheck.config.settings import Settings
+from raincheck.mcp.server.serve import make_server
+from raincheck.mcp.surfaces.handle_definitions import HANDLE_NAMES
 from raincheck.operations.operation import Policy
-from raincheck.operations.python import python_operation
+from raincheck.operations.python.executor import python_operation
 from support.in_process import Peer, in_memory
 
 TASKS: dict[str, Any] = {"extensions": {"io.modelcontextprotocol/tasks": {}}}

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from mcp.client import Client
 
-from raincheck.config_sources import settings_of
-from raincheck.mcp.serving import make_server
-from raincheck.operations.signature import Signature
+from raincheck.config.loading import settings_of
+from raincheck.mcp.server.serve import make_server
+from raincheck.operations.python.signature import Signature
 
 NAMES = (
     *("ctx", "ctx0", "p0", "p1", "model_config", "model_dump_one_level", "model_fields", "model_post_init", "schema"),

@@ -12,12 +12,12 @@ import pytest
 from mcp.server.mcpserver import MCPServer
 from spec.channels import Channel
 
-from raincheck.config import Settings
-from raincheck.mcp.extension import Raincheck
-from raincheck.mcp.serving import make_server
+from raincheck.config.settings import Settings
+from raincheck.mcp.sdk_host import Raincheck
+from raincheck.mcp.server.serve import make_server
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Policy
-from raincheck.operations.python import python_operation
+from raincheck.operations.python.executor import python_operation
 from support.in_process import Heard, Peer, in_memory, over_http
 
 JSON = {"accept": "application/json"}

@@ -13,9 +13,9 @@ from mcp.client import Client
 from mcp.server.mcpserver import MCPServer
 
 from raincheck.errors import StoreUnavailable, StoreUnusable
-from raincheck.mcp.extension import Raincheck
-from raincheck.mcp.store_trouble import for_callers
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.mcp.sdk_host import Raincheck
+from raincheck.mcp.wire.store_errors import for_callers
+from raincheck.stores.sqlite.store import SqliteStore
 
 
 async def test_a_caller_hears_what_is_wrong_that_it_may_try_again_and_under_which_id_the_log_has_the_rest(

@@ -13,11 +13,11 @@ from mcp.client import Client
 from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import Implementation
 
-from raincheck.config import Settings
+from raincheck.config.settings import Settings
+from raincheck.domain.task import tool_use_key
 from raincheck.errors import ConfigurationError
-from raincheck.mcp.extension import Raincheck
+from raincheck.mcp.sdk_host import Raincheck
 from raincheck.operations.context import TaskContext
-from raincheck.task import tool_use_key
 
 ID = "toolu_01NeverInALog"
 

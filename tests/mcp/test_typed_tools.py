@@ -15,7 +15,7 @@ from mcp_types import ElicitRequest, ElicitRequestFormParams, ElicitResult, Inpu
 from pydantic import BaseModel
 
 from raincheck.errors import ConfigurationError
-from raincheck.mcp.extension import Raincheck
+from raincheck.mcp.sdk_host import Raincheck
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Policy
 from support.waiting import PATIENCE

@@ -6,7 +6,7 @@ import pytest
 from mcp_types import jsonrpc_message_adapter
 from pydantic import ValidationError
 
-from raincheck.mcp.unreadable import refusal_of
+from raincheck.mcp.wire.unreadable import refusal_of
 
 
 def refused(line: bytes) -> tuple[object, bool] | None:

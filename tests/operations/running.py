@@ -8,9 +8,9 @@ from typing import Any, NoReturn
 
 import psutil
 
+from raincheck.domain.task import Progress
 from raincheck.operations.context import CallbackAddress, TaskContext
 from raincheck.operations.operation import Operation
-from raincheck.task import Progress
 from support.waiting import PATIENCE
 
 

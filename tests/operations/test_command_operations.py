@@ -32,10 +32,10 @@ from raincheck.errors import (
     ResourcesExhausted,
     ResultTooLarge,
 )
-from raincheck.operations.command import CommandExecutor, command_operation
+from raincheck.operations.command.executor import CommandExecutor, command_operation
 from raincheck.operations.environment import INHERITED
 from raincheck.operations.operation import Operation
-from raincheck.operations.threads import ThreadPool
+from raincheck.operations.python.threads import ThreadPool
 
 SHOW_ARGUMENTS = [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))"]
 
@@ -422,7 +422,7 @@ async def test_a_command_runs_in_an_empty_folder_that_goes_with_it(tmp_path: Pat
 
 HIDES = """
 import asyncio, ctypes, json, os, sys
-from raincheck.operations.command import command_operation
+from raincheck.operations.command.executor import command_operation
 from operations.running import run
 
 prctl = ctypes.CDLL(None).prctl
@@ -631,7 +631,7 @@ SERVER = """
     import asyncio, sys
     sys.path[:0] = {tests!r}
     from operations.running import run
-    from raincheck.operations.command import command_operation
+    from raincheck.operations.command.executor import command_operation
 
     work = command_operation("work", argv={argv!r}, parameters={{}}, description="")
     asyncio.run(run(work))

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from operations.running import run
 
 from raincheck.errors import InvalidParameters, OperationFailed, UpstreamError
-from raincheck.operations.argument_slips import object_of
-from raincheck.operations.command import command_operation
-from raincheck.operations.foreign_json import DEEPEST, BeyondBounds, NestedTooDeeply, NotJson, plain_json, read_json
-from raincheck.operations.http_client import Reply
-from raincheck.operations.python import python_operation
+from raincheck.operations.argument_repairs import object_of
+from raincheck.operations.command.executor import command_operation
+from raincheck.operations.http.client import Reply
+from raincheck.operations.python.executor import python_operation
+from raincheck.operations.untrusted_json import DEEPEST, BeyondBounds, NestedTooDeeply, NotJson, plain_json, read_json
 
 HUGE = ["1e999", "-1E+400", "1" * 400, "-" + "9" * 309, "1" * 310 + ".0", "9" * 250 + "e99", "1" * 5000, "1e0000309"]
 FITTING = [

@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from raincheck.elapsed import elapsed
-from raincheck.operations.guardian import Guardian
+from raincheck.operations.orphan_reaper import Guardian
+from raincheck.timing.monotonic import elapsed
 from support.waiting import PATIENCE
 
 DEAF = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"

@@ -14,7 +14,7 @@ from operations.http_server import answer, answering, serving
 from operations.running import run
 
 from raincheck.errors import ConfigurationError, UpstreamError
-from raincheck.operations.http import HttpExecutor, http_operation
+from raincheck.operations.http.executor import HttpExecutor, http_operation
 from raincheck.operations.operation import Operation
 
 TEXT = "text/plain"

@@ -17,7 +17,7 @@ from operations.http_server import Handler, Received, Server, answer, answering,
 from operations.running import context_for, run, soon, start
 
 from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed, ResultTooLarge, UpstreamError
-from raincheck.operations.http import HttpExecutor, http_operation
+from raincheck.operations.http.executor import HttpExecutor, http_operation
 from raincheck.operations.operation import Operation
 from support.waiting import PATIENCE
 

@@ -22,7 +22,7 @@ from operations.running import Recorder, alive, context_for, run, soon, start, u
 from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed, ResultTooLarge, UpstreamError
 from raincheck.operations.environment import INHERITED, INTERPRETER
 from raincheck.operations.operation import Operation, Policy
-from raincheck.operations.python import python_operation
+from raincheck.operations.python.executor import python_operation
 
 
 def isolated(function: Any, **options: Any) -> Operation:
@@ -156,7 +156,9 @@ async def test_cancelling_while_the_process_starts_leaves_none() -> None:
         await soon(task)
     assert context.cancelled
     assert [
-        child for child in psutil.Process().children() if "raincheck.operations.child" in str(child.cmdline())
+        child
+        for child in psutil.Process().children()
+        if "raincheck.operations.python.subprocess_main" in str(child.cmdline())
     ] == []
 
 
@@ -172,7 +174,7 @@ SERVER = """
     sys.path[:0] = {tests!r}
     from operations.running import run
     from operations.isolated_functions import {function} as function
-    from raincheck.operations.python import python_operation
+    from raincheck.operations.python.executor import python_operation
 
     asyncio.run(run(python_operation(function, isolation="process"), folder={folder!r}))
 """
@@ -215,7 +217,7 @@ SCRIPT = """
     import asyncio, sys
     sys.path[:0] = {tests!r}
     from operations.running import run
-    from raincheck.operations.python import python_operation
+    from raincheck.operations.python.executor import python_operation
 
     def double(n: int) -> int:
         return 2 * n
@@ -254,7 +256,7 @@ def test_functions_that_another_process_cannot_import_are_refused() -> None:
 
 def test_a_function_that_was_typed_in_is_refused() -> None:
     program = (
-        "from raincheck.operations.python import python_operation\n"
+        "from raincheck.operations.python.executor import python_operation\n"
         "def typed(): pass\n"
         "try: python_operation(typed, isolation='process')\n"
         "except Exception as error: print(error)\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raincheck.errors import ConfigurationError
-from raincheck.operations.loading import load_target
+from raincheck.operations.python.loading import load_target
 
 
 @pytest.fixture

@@ -19,10 +19,10 @@ import pytest
 from operations.running import Recorder, context_for, run, soon, start, until
 from pydantic import BaseModel, Field, SecretStr
 
+from raincheck.domain.task import Outcome
 from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed
 from raincheck.operations.context import TaskCancelled, TaskContext
-from raincheck.operations.python import python_operation
-from raincheck.task import Outcome
+from raincheck.operations.python.executor import python_operation
 
 
 def report(

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from operations.running import Recorder, context_for, soon, start, until
 
-from raincheck.operations import threads
 from raincheck.operations.context import TaskContext
-from raincheck.operations.python import python_operation
-from raincheck.operations.threads import THREADS, ThreadPool
+from raincheck.operations.python import threads
+from raincheck.operations.python.executor import python_operation
+from raincheck.operations.python.threads import THREADS, ThreadPool
 from support.waiting import PATIENCE
 
 
@@ -151,7 +151,7 @@ async def test_a_thread_that_waits_for_an_answer_is_woken_by_cancellation() -> N
 def test_a_hung_thread_does_not_keep_the_interpreter_from_exiting() -> None:
     program = """
         import asyncio, threading
-        from raincheck.operations.threads import THREADS
+        from raincheck.operations.python.threads import THREADS
 
         async def main():
             task = asyncio.create_task(THREADS.run(threading.Event().wait, name="hung"))

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from raincheck.domain.traces import raised_by
 from raincheck.operations.error_details import LARGEST_DATA, plain_details
-from raincheck.operations.foreign_json import NotJson, read_json
-from raincheck.traces import raised_by
+from raincheck.operations.untrusted_json import NotJson, read_json
 
 # Of a library that is installed.
 CAUGHT = compile(
@@ -36,7 +36,7 @@ def test_an_error_that_is_its_own_cause_is_told() -> None:
     error = scope["caught"](partial(read_json, b"{"))
     assert isinstance(error, NotJson)
     assert error.__cause__ is error
-    assert raised_by(error).type == "raincheck.operations.foreign_json.NotJson"
+    assert raised_by(error).type == "raincheck.operations.untrusted_json.NotJson"
 
 
 def doubled(value: Any, times: int) -> Any:

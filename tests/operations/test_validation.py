@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from raincheck.errors import ConfigurationError, InvalidParameters
 from raincheck.operations.bounded_work import TooMuchWork, bounded_work
 from raincheck.operations.formats import FORMATS
+from raincheck.operations.http.json_path import JsonPath
 from raincheck.operations.json_equality import canonical
 from raincheck.operations.operation import Operation
-from raincheck.operations.python import python_operation
+from raincheck.operations.python.executor import python_operation
 from raincheck.operations.schema import ParameterSchema
-from raincheck.operations.upstream_json import JsonPath
 from raincheck.operations.validation import LARGE_BYTES, ParameterChecks
 
 GENEROUS_SECONDS = 4.0

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from raincheck.polling.hang_ups import HangUp, HangUps, ScopeHangUps
 from raincheck.polling.known_clients import KNOWN, Client, known_patience
 from raincheck.polling.patience import LONGEST_GUESS, SHARE, Patience
+from raincheck.polling.patience_rules import HangUp, HangUps, ScopeHangUps
 
 HOUR, DAY = 3600.0, 86400.0
 

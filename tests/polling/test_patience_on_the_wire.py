@@ -16,13 +16,13 @@ from mcp.client import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import Implementation
 
-from raincheck.config import Settings
-from raincheck.mcp.http_app import http_app
-from raincheck.mcp.serving import make_server
-from raincheck.notes import Note
-from raincheck.operations.python import python_operation
+from raincheck.config.settings import Settings
+from raincheck.mcp.server.http_app import http_app
+from raincheck.mcp.server.serve import make_server
+from raincheck.operations.python.executor import python_operation
 from raincheck.polling.patience_store import KIND
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.ports.records import Note
+from raincheck.stores.sqlite.store import SqliteStore
 from support.serving import HttpCaller, Workplace
 from support.waiting import PATIENCE
 

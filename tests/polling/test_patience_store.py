@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from raincheck.errors import StoreUnavailable
-from raincheck.notes import LARGEST_NOTE, Note
 from raincheck.polling.known_clients import Client
 from raincheck.polling.patience_store import KIND, PatienceStore
-from raincheck.stores.memory import MemoryStore
-from raincheck.stores.wrapper import StoreWrapper
+from raincheck.ports.records import LARGEST_NOTE, Note
+from raincheck.stores.memory.store import MemoryStore
+from raincheck.stores.shared.delegating import StoreWrapper
 from support.waiting import PATIENCE
 
 AGENT = Client("agent", "1")

@@ -106,9 +106,9 @@ async def test_an_exit_beside_the_operations_coroutine_ends_its_attempt_and_noth
 PROGRAM = """
 import asyncio, os, signal, sys, time
 from raincheck import TaskContext
-from raincheck.operations.python import python_operation
-from raincheck.service import Service
-from raincheck.stores.memory import MemoryStore
+from raincheck.operations.python.executor import python_operation
+from raincheck.runtime.service import Service
+from raincheck.stores.memory.store import MemoryStore
 
 async def busy(seconds: float, context: TaskContext) -> None:
     print("busy", flush=True)

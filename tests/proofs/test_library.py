@@ -19,7 +19,7 @@ from mcp.server.mcpserver import MCPServer
 
 import ops
 from raincheck import Policy, Raincheck, TaskContext
-from raincheck.config import Settings
+from raincheck.config.settings import Settings
 
 settings = Settings.model_validate({"execution": {"lease_seconds": 1, "drain_seconds": 0.2}})
 rc = Raincheck(

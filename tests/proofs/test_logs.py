@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from mcp.client import Client
 from mcp.server.mcpserver import MCPServer
 
-from raincheck.logs import guard_logs, on_one_line, traceback_lines
-from raincheck.mcp.extension import Raincheck
+from raincheck.domain.logs import guard_logs, on_one_line, traceback_lines
+from raincheck.domain.redaction import withholding
+from raincheck.mcp.sdk_host import Raincheck
 from raincheck.operations.operation import Policy
-from raincheck.secrecy import withholding
 from support.serving import Refused, Workplace
 
 FORGED = "2026-11-30T10:00:00.000Z info raincheck.auth: scope=admin logged in"
@@ -151,7 +151,7 @@ def test_a_process_that_sets_up_no_log_still_hears_of_warnings(tmp_path: Path) -
     import subprocess
     import sys
 
-    code = "import logging; from raincheck.logs import guard_logs; guard_logs(); guard_logs()\n"
+    code = "import logging; from raincheck.domain.logs import guard_logs; guard_logs(); guard_logs()\n"
     code += "log = logging.getLogger('raincheck.x'); log.info('quiet'); log.warning('loud\\nand clear')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "loud\\nand clear\n"

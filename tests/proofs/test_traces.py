@@ -16,7 +16,7 @@ import pytest
 from mcp.client import Client
 from mcp.server.mcpserver import Context, MCPServer
 
-from raincheck.mcp.extension import Raincheck
+from raincheck.mcp.sdk_host import Raincheck
 from raincheck.operations.operation import Policy
 from support.serving import Refused, Workplace
 

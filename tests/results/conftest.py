@@ -8,7 +8,7 @@ import pytest
 from results.places import PLACES, Place
 from stores.backends import end_servers
 
-from raincheck.blobs import BlobStore
+from raincheck.ports.blob_store import BlobStore
 from support.servers.server import needed
 
 

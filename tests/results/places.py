@@ -11,10 +11,10 @@ from pathlib import Path
 from stores.backends import name_of, server_of
 
 from raincheck.blob_stores.files import FileBlobs
-from raincheck.blob_stores.notes import NoteBlobs
-from raincheck.blobs import BlobStore
-from raincheck.stores.memory import MemoryStore
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.blob_stores.records import NoteBlobs
+from raincheck.ports.blob_store import BlobStore
+from raincheck.stores.memory.store import MemoryStore
+from raincheck.stores.sqlite.store import SqliteStore
 from support.servers.dynamodb import DynamoDBServer
 from support.servers.postgres import PostgresServer
 from support.servers.redis import RedisServer
@@ -72,7 +72,7 @@ async def _notes_in_sqlite(folder: Path) -> AsyncGenerator[BlobStore]:
 
 @asynccontextmanager
 async def _notes_in_dynamodb(folder: Path) -> AsyncGenerator[BlobStore]:
-    from raincheck.stores.dynamodb import DynamoDBStore
+    from raincheck.stores.dynamodb.store import DynamoDBStore
 
     store = DynamoDBStore(name_of(folder), endpoint=server_of(DynamoDBServer).url)
     await store.open()
@@ -84,7 +84,7 @@ async def _notes_in_dynamodb(folder: Path) -> AsyncGenerator[BlobStore]:
 @asynccontextmanager
 async def _postgres(folder: Path) -> AsyncGenerator[BlobStore]:
     from raincheck.blob_stores.postgres import PostgresBlobs
-    from raincheck.stores.postgres import PostgresStore
+    from raincheck.stores.postgres.store import PostgresStore
 
     url, schema = server_of(PostgresServer).url, name_of(folder)
     store = PostgresStore(url, schema=schema)
@@ -125,8 +125,8 @@ async def _open(blobs: BlobStore) -> AsyncGenerator[BlobStore]:
 
 @asynccontextmanager
 async def _sealed(folder: Path) -> AsyncGenerator[BlobStore]:
-    from raincheck.blob_stores.sealed import SealedBlobs
-    from raincheck.sealing import Sealer
+    from raincheck.encryption.blob_store import SealedBlobs
+    from raincheck.encryption.cipher import Sealer
 
     async with _open(SealedBlobs(FileBlobs(folder / "blobs"), Sealer([b"k" * 32]))) as blobs:
         yield blobs

@@ -16,10 +16,10 @@ from results.places import Place
 from stores.backends import name_of, server_of
 
 from raincheck.blob_stores.files import FileBlobs
-from raincheck.blob_stores.notes import NoteBlobs
-from raincheck.blobs import BlobStore, blob_key, expired_before, expiry_of
+from raincheck.blob_stores.records import NoteBlobs
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
-from raincheck.stores.memory import MemoryStore
+from raincheck.ports.blob_store import BlobStore, blob_key, expired_before, expiry_of
+from raincheck.stores.memory.store import MemoryStore
 from support.servers.redis import RedisServer
 from support.servers.s3 import S3Server
 from support.servers.server import free_port, needed
@@ -247,9 +247,9 @@ async def test_a_server_that_is_away_is_told_in_one_line_without_secrets(make: C
 @pytest.mark.full
 async def test_postgres_finds_blobs_by_their_key_however_many_there_are(tmp_path: Path) -> None:
     from raincheck.blob_stores.postgres import PostgresBlobs
-    from raincheck.stores.postgres import PostgresStore
-    from raincheck.stores.postgres_connections import quote
-    from raincheck.stores.statements import load_statements
+    from raincheck.stores.postgres.connections import quote
+    from raincheck.stores.postgres.store import PostgresStore
+    from raincheck.stores.shared.sql_files import load_statements
     from support.servers.postgres import PostgresServer
 
     needed(PostgresServer.missing())
@@ -265,7 +265,7 @@ async def test_postgres_finds_blobs_by_their_key_however_many_there_are(tmp_path
     given = {"key": blob_key(LATER), "first": 0, "last": 3, "before": expired_before(datetime.now(UTC)), "limit": 10}
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET enable_seqscan = off")
-        for name, text in load_statements("postgres_blobs.sql").items():
+        for name, text in load_statements("postgres", "blobs.sql").items():
             if name != "put_part":
                 explained: Any = "EXPLAIN " + text.replace("raincheck.", f"{quote(schema)}.")
                 plan = "\n".join(row[0] for row in connection.execute(explained, given))

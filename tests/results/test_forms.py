@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raincheck.mcp.wire import outcome_result
-from raincheck.previews import LARGEST_PREVIEW, json_preview, text_preview
-from raincheck.result_forms import body_of, call_result, plain_value
-from raincheck.status import plain_value as value_in_a_status
-from raincheck.task import Outcome
+from raincheck.domain.previews import LARGEST_PREVIEW, json_preview, text_preview
+from raincheck.domain.result_body import body_of, call_result, plain_value
+from raincheck.domain.task import Outcome
+from raincheck.domain.task_json import plain_value as value_in_a_status
+from raincheck.mcp.wire.tool_results import outcome_result
 
 SPEAKABLE = st.text(st.characters(exclude_categories=["Cs"]))
 VALUES = st.recursive(
@@ -78,7 +78,7 @@ def test_a_tool_result_comes_out_as_it_went_in(result: dict[str, Any], form: str
 
 
 def test_what_a_failed_operation_has_not_returned_has_no_body() -> None:
-    from raincheck.task import TaskError
+    from raincheck.domain.task import TaskError
 
     assert body_of(Outcome(error=TaskError(code="timeout", message="late"))) is None
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from raincheck.blob_stores.files import FileBlobs
-from raincheck.blob_stores.notes import NoteBlobs
+from raincheck.blob_stores.records import NoteBlobs
+from raincheck.domain.task import Task, utc_now
 from raincheck.errors import StoreUnavailable
 from raincheck.operations.context import TaskContext
-from raincheck.results import Results
-from raincheck.stores.memory import MemoryStore
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import Task, utc_now
+from raincheck.stores.memory.store import MemoryStore
+from raincheck.stores.sqlite.store import SqliteStore
+from raincheck.tasks.results import Results
 from support.lab import Body, Lab
 from support.waiting import PATIENCE
 
@@ -137,7 +137,7 @@ async def test_the_sweeper_purges_blobs(tmp_path: Path) -> None:
         task_ref="old", scope="me", operation_type="big", arguments={}, created_at=now, updated_at=now,
         deadline_at=now, ttl_seconds=60,
     )  # fmt: skip
-    from raincheck.task import Outcome
+    from raincheck.domain.task import Outcome
 
     await results.put_away(Outcome(value=BIG), task, lab.operations["big"].policy)
     assert len(files(tmp_path / "blobs")) == 1
@@ -148,7 +148,7 @@ async def test_the_sweeper_purges_blobs(tmp_path: Path) -> None:
 
 
 async def test_result_too_large_holds_for_whole_tool_results_too(tmp_path: Path) -> None:
-    from raincheck.task import Outcome
+    from raincheck.domain.task import Outcome
 
     lab = Lab(tmp_path / "tasks.db")
 
@@ -166,7 +166,7 @@ async def test_result_too_large_holds_for_whole_tool_results_too(tmp_path: Path)
 
 
 async def test_the_text_of_a_large_error_is_cut_and_its_whole_is_readable(tmp_path: Path) -> None:
-    from raincheck.task import Outcome, TaskError
+    from raincheck.domain.task import Outcome, TaskError
 
     lab = Lab(tmp_path / "tasks.db")
 
@@ -188,7 +188,7 @@ _CHILD = """
 import asyncio, sys
 from pathlib import Path
 from raincheck.blob_stores.files import FileBlobs
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.stores.sqlite.store import SqliteStore
 from support.lab import Lab
 folder = Path(sys.argv[1])
 class Stuck(SqliteStore):

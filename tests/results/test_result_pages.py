@@ -20,15 +20,15 @@ from spec.channels import hosted, http
 from spec.peers import Legacy
 
 from raincheck import OperationFailed, Policy
-from raincheck.blob_stores.notes import NoteBlobs
-from raincheck.config import Settings
-from raincheck.mcp.extension import Raincheck
-from raincheck.mcp.result_pages import PageRequest, ResultPages
-from raincheck.result_pages import PAGE_LENGTH
-from raincheck.results import Results
-from raincheck.sealing import new_key
-from raincheck.stores.memory import MemoryStore
-from raincheck.task import Outcome, utc_now
+from raincheck.blob_stores.records import NoteBlobs
+from raincheck.config.settings import Settings
+from raincheck.domain.task import Outcome, utc_now
+from raincheck.encryption.cipher import new_key
+from raincheck.mcp.sdk_host import Raincheck
+from raincheck.mcp.surfaces.result_pages import PageRequest, ResultPages
+from raincheck.stores.memory.store import MemoryStore
+from raincheck.tasks.result_pages import PAGE_LENGTH
+from raincheck.tasks.results import Results
 
 LINE = "zeile ä€𝄞\n"
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from raincheck.blob_stores.files import FileBlobs
-from raincheck.blob_stores.notes import NoteBlobs
-from raincheck.compose import make_blobs
-from raincheck.compose_operations import policy_of
-from raincheck.config import Settings
-from raincheck.config_sources import load_settings
+from raincheck.blob_stores.records import NoteBlobs
+from raincheck.composition.adapters import make_blobs
+from raincheck.composition.operations import policy_of
+from raincheck.config.loading import load_settings
+from raincheck.config.settings import Settings
+from raincheck.domain.result_body import public_preview
+from raincheck.domain.task import Outcome, Task, TaskStatus, utc_now
+from raincheck.domain.task_json import status_of
 from raincheck.errors import ConfigurationError, TaskNotFound
-from raincheck.result_forms import public_preview
-from raincheck.results import Results
-from raincheck.status import status_of
-from raincheck.stores.memory import MemoryStore
-from raincheck.task import Outcome, Task, TaskStatus, utc_now
+from raincheck.stores.memory.store import MemoryStore
+from raincheck.tasks.results import Results
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 
@@ -87,7 +87,7 @@ def _redis() -> dict[str, Any]:
 
 
 def test_blobs_are_sealed_where_payloads_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from raincheck.sealing import new_key
+    from raincheck.encryption.cipher import new_key
 
     monkeypatch.setenv("A_KEY", new_key())
     settings = settings_of(state={"url": str(tmp_path / "t.db")}, encryption={"keys": ["${A_KEY}"]})

@@ -24,9 +24,9 @@ from spec.peers import RpcError as SpecError
 
 from raincheck.client import TaskPoller, TasksExtension, connect
 from raincheck.client import sync as sync_client
-from raincheck.config import Settings
-from raincheck.mcp.extension import Raincheck
-from raincheck.stores.memory import MemoryStore
+from raincheck.config.settings import Settings
+from raincheck.mcp.sdk_host import Raincheck
+from raincheck.stores.memory.store import MemoryStore
 from support.serving import Caller, RpcError, Workplace
 
 TOML = """
@@ -362,9 +362,9 @@ async def test_the_library_keeps_them_in_a_folder_of_yours_or_in_a_store_of_your
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_pages_of_one_length_put_together_are_the_whole(text: str, times: int, length: int) -> None:
-    from raincheck.result_pages import read_page
-    from raincheck.results import Results
-    from raincheck.task import Outcome, Task, TaskStatus, utc_now
+    from raincheck.domain.task import Outcome, Task, TaskStatus, utc_now
+    from raincheck.tasks.result_pages import read_page
+    from raincheck.tasks.results import Results
 
     now, whole = utc_now(), text * times
     task = Task(

@@ -15,15 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stores.records import NOW, after, claimed, new_task, settled
 
-from raincheck.caller import Caller, Credentials
+from raincheck.domain.caller import Caller, Credentials
+from raincheck.domain.task import InputRequest, Outcome, Progress, TaskError, inflight_key
+from raincheck.domain.transitions import AskInput, ProvideInput, ReportProgress, SaveCheckpoint, transition
+from raincheck.encryption.cipher import KEY_BYTES, CannotOpen, Sealer, key_id, keys_in_use, new_key, read_key
+from raincheck.encryption.task_store import SealedStore
 from raincheck.errors import StoreUnusable
-from raincheck.notes import Note
 from raincheck.operations.context import TaskContext
-from raincheck.sealing import KEY_BYTES, CannotOpen, Sealer, key_id, keys_in_use, new_key, read_key
-from raincheck.stores.sealed import SealedStore
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import InputRequest, Outcome, Progress, TaskError, inflight_key
-from raincheck.transitions import AskInput, ProvideInput, ReportProgress, SaveCheckpoint, transition
+from raincheck.ports.records import Note
+from raincheck.stores.sqlite.store import SqliteStore
 from support.lab import Lab
 from support.waiting import PATIENCE
 

@@ -17,14 +17,7 @@ from operations.isolated_functions import tell
 from pydantic import SecretStr
 
 from raincheck.cli.task_views import print_task, task_json
-from raincheck.mcp.protocol_errors import KeepsProtocolErrors
-from raincheck.operations.command_output import StderrLines
-from raincheck.operations.context import TaskContext
-from raincheck.operations.http_client import Reply
-from raincheck.operations.operation import Operation, Policy
-from raincheck.operations.python import python_operation
-from raincheck.registry import Registry
-from raincheck.secrecy import (
+from raincheck.domain.redaction import (
     WITHHELD,
     hidden,
     marked,
@@ -36,9 +29,16 @@ from raincheck.secrecy import (
     withholding,
     wrapped,
 )
-from raincheck.status import status_of
-from raincheck.task import Outcome, Task, TaskError
-from raincheck.webhooks.message import message_of
+from raincheck.domain.task import Outcome, Task, TaskError
+from raincheck.domain.task_json import status_of
+from raincheck.mcp.wire.protocol_errors import KeepsProtocolErrors
+from raincheck.operations.command.output import StderrLines
+from raincheck.operations.context import TaskContext
+from raincheck.operations.http.client import Reply
+from raincheck.operations.operation import Operation, Policy
+from raincheck.operations.python.executor import python_operation
+from raincheck.tasks.registry import Registry
+from raincheck.webhooks.payload import message_of
 from support.lab import BodyExecutor, Lab
 from support.waiting import PATIENCE
 

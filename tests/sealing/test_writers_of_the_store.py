@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 import pytest
 from stores.records import NOW, after, claimed, new_task, settled
 
-from raincheck.caller import Caller
+from raincheck.domain.caller import Caller
+from raincheck.domain.task import InputRequest, Outcome, Progress, Task, inflight_key
+from raincheck.domain.transitions import AskInput, ProvideInput, ReportProgress, SaveCheckpoint, transition
+from raincheck.encryption.cipher import KEY_BYTES, CannotOpen, Sealer, close_to_plain
+from raincheck.encryption.task_store import SealedStore
 from raincheck.errors import StoreUnusable
-from raincheck.notes import Note
 from raincheck.operations.context import TaskContext
-from raincheck.sealing import KEY_BYTES, CannotOpen, Sealer, close_to_plain
-from raincheck.store import TaskStore
-from raincheck.stores.sealed import SealedStore
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import InputRequest, Outcome, Progress, Task, inflight_key
-from raincheck.transitions import AskInput, ProvideInput, ReportProgress, SaveCheckpoint, transition
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import TaskStore
+from raincheck.stores.sqlite.store import SqliteStore
 from support.lab import Lab
 from support.servers.postgres import PostgresServer
 from support.servers.server import needed
@@ -66,7 +66,7 @@ def sqlite(tmp_path: Path) -> tuple[Any, Any]:
 def postgres(server: PostgresServer) -> Iterator[tuple[Any, Any]]:
     import psycopg
 
-    from raincheck.stores.postgres import PostgresStore
+    from raincheck.stores.postgres.store import PostgresStore
 
     def sql(statement: Any, *values: Any) -> Sequence[Sequence[Any]]:
         with psycopg.connect(server.url, autocommit=True) as connection:

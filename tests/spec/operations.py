@@ -22,8 +22,8 @@ from mcp_types import CallToolResult, TextContent
 from pydantic import AnyHttpUrl
 
 from raincheck import OperationFailed, Policy, TaskContext
-from raincheck.config import Settings
-from raincheck.mcp.extension import Raincheck
+from raincheck.config.settings import Settings
+from raincheck.mcp.sdk_host import Raincheck
 
 __all__ = ["NAME", "PRINCIPALS", "make_server"]
 

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from raincheck.sealing import KEY_BYTES, Sealer
-from raincheck.store import TaskStore
-from raincheck.stores.memory import MemoryStore
-from raincheck.stores.sealed import SealedStore
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.encryption.cipher import KEY_BYTES, Sealer
+from raincheck.encryption.task_store import SealedStore
+from raincheck.ports.task_store import TaskStore
+from raincheck.stores.memory.store import MemoryStore
+from raincheck.stores.sqlite.store import SqliteStore
 from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
 from support.servers.postgres import PostgresServer
 from support.servers.redis import RedisServer
@@ -81,13 +81,13 @@ def name_of(folder: Path) -> str:
 
 
 def _postgres(folder: Path) -> TaskStore:
-    from raincheck.stores.postgres import PostgresStore
+    from raincheck.stores.postgres.store import PostgresStore
 
     return PostgresStore(server_of(PostgresServer).url, schema=name_of(folder), pool_size=4)
 
 
 def _redis(folder: Path) -> TaskStore:
-    from raincheck.stores.redis import RedisStore
+    from raincheck.stores.redis.store import RedisStore
 
     return RedisStore(server_of(RedisServer).url, key_prefix=f"{name_of(folder)}:")
 
@@ -99,7 +99,7 @@ async def _redis_leftovers(folder: Path) -> list[str]:
 
 
 def _dynamodb(folder: Path) -> TaskStore:
-    from raincheck.stores.dynamodb import DynamoDBStore
+    from raincheck.stores.dynamodb.store import DynamoDBStore
 
     return DynamoDBStore(name_of(folder), endpoint=server_of(DynamoDBServer).url, poll_interval=0.05)
 

@@ -17,9 +17,9 @@ from typing import Any, cast
 
 from stores.records import after, claimed, new_task, stored
 
+from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreError
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import Task, TaskStatus
+from raincheck.stores.sqlite.store import SqliteStore
 
 
 def say(line: str) -> None:

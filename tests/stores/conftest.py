@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from stores.backends import BACKENDS, Backend, end_servers, name_of, server_of
 
-from raincheck.store import TaskStore
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.ports.task_store import TaskStore
+from raincheck.stores.sqlite.store import SqliteStore
 from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
 from support.servers.redis import RedisServer
 from support.servers.server import needed
 
 if TYPE_CHECKING:
-    from raincheck.stores.redis import RedisStore
+    from raincheck.stores.redis.store import RedisStore
 
 OpenStore = Callable[[], Awaitable[TaskStore]]
 
@@ -133,7 +133,7 @@ def redis_server() -> Iterator[RedisServer]:
 @pytest.fixture
 async def make_redis(_no_leaked_task: None) -> AsyncIterator[MakeRedis]:
     """Makes Redis stores, not yet opened; all are closed at the end."""
-    from raincheck.stores.redis import RedisStore
+    from raincheck.stores.redis.store import RedisStore
 
     made: list[RedisStore] = []
 

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 
 from stores.records import after, apply, claimed, new_task, settled, stored
 
+from raincheck.domain.task import Outcome, new_task_ref
+from raincheck.domain.transitions import Cancel, Claim, Release
 from raincheck.errors import QueueFull
-from raincheck.store import Inserted, Room
-from raincheck.stores.dynamodb import DynamoDBStore
-from raincheck.task import Outcome, new_task_ref
-from raincheck.transitions import Cancel, Claim, Release
+from raincheck.ports.task_store import Inserted, Room
+from raincheck.stores.dynamodb.store import DynamoDBStore
 
 
 def say(line: str) -> None:

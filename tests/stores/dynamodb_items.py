@@ -12,7 +12,7 @@ from typing import Any, cast
 import botocore.loaders  # pyright: ignore[reportMissingTypeStubs]
 from aiobotocore.session import AioSession  # pyright: ignore[reportMissingTypeStubs]
 
-from raincheck.stores.dynamodb_items import KEY, PAYLOADS, room_key
+from raincheck.stores.dynamodb.items import KEY, PAYLOADS, room_key
 from support.servers.dynamodb import CREDENTIALS
 
 __all__ = ["client", "counted", "items", "kinds", "leftovers", "miscounted"]

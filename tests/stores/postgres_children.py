@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 
 from stores.records import after, claimed, new_task, settled, stored
 
+from raincheck.domain.task import inflight_key
 from raincheck.errors import QueueFull
-from raincheck.notes import Note
-from raincheck.store import Inserted, Room
-from raincheck.stores.postgres import PostgresStore
-from raincheck.task import inflight_key
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import Inserted, Room
+from raincheck.stores.postgres.store import PostgresStore
 
 
 def say(line: str) -> None:

@@ -11,11 +11,11 @@ from typing import LiteralString
 import psycopg
 from stores.records import after, claimed, new_task
 
+from raincheck.domain.task import Task
 from raincheck.errors import StoreUnavailable
-from raincheck.notes import Note
-from raincheck.store import Room
-from raincheck.stores.postgres import PostgresStore
-from raincheck.task import Task
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import Room
+from raincheck.stores.postgres.store import PostgresStore
 from support.proxy import Listener
 from support.servers.postgres import PostgresServer
 

@@ -6,9 +6,9 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from raincheck.store import TaskStore
-from raincheck.task import Outcome, Task, new_task_ref
-from raincheck.transitions import Cancel, Claim, Event, Settle, transition
+from raincheck.domain.task import Outcome, Task, new_task_ref
+from raincheck.domain.transitions import Cancel, Claim, Event, Settle, transition
+from raincheck.ports.task_store import TaskStore
 
 __all__ = ["NOW", "after", "apply", "cancelled", "claimed", "new_task", "settled", "stored"]
 

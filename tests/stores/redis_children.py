@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 
 from stores.records import NOW, after, apply, claimed, new_task, settled, stored
 
-from raincheck.notes import Note
-from raincheck.stores.redis import RedisStore
-from raincheck.transitions import Claim
+from raincheck.domain.transitions import Claim
+from raincheck.ports.records import Note
+from raincheck.stores.redis.store import RedisStore
 
 
 def say(line: str) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import redis.asyncio
 from stores.records import NOW
 
-from raincheck.stores.redis import RedisStore
-from raincheck.task import TaskStatus
-from raincheck.transitions import Cancel, transition
+from raincheck.domain.task import TaskStatus
+from raincheck.domain.transitions import Cancel, transition
+from raincheck.stores.redis.store import RedisStore
 
 __all__ = ["keys", "leftovers"]
 

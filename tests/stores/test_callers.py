@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from stores.records import NOW, after, apply, claimed, new_task, settled, stored
 
-from raincheck.caller import Caller, Credentials
-from raincheck.store import TaskStore
-from raincheck.transitions import Claim
+from raincheck.domain.caller import Caller, Credentials
+from raincheck.domain.transitions import Claim
+from raincheck.ports.task_store import TaskStore
 
 ADA = Caller(
     scope="ada",

@@ -14,11 +14,11 @@ from chaos import clocks
 from chaos.clocks import Clock
 from stores.backends import name_of
 
-from raincheck import clock as store_clocks
+from raincheck.domain.task import Task, TaskStatus
 from raincheck.operations.context import TaskContext
-from raincheck.service import Service
-from raincheck.store import TaskStore
-from raincheck.task import Task, TaskStatus
+from raincheck.ports.task_store import TaskStore
+from raincheck.runtime.service import Service
+from raincheck.timing import clock as store_clocks
 from support.lab import Lab
 from support.servers.postgres import PostgresServer
 from support.servers.redis import RedisServer
@@ -47,10 +47,10 @@ def stepping(request: pytest.FixtureRequest) -> Iterator[tuple[Server, Clock]]:
 
 def store_on(server: Server, tmp_path: Path) -> TaskStore:
     if isinstance(server, PostgresServer):
-        from raincheck.stores.postgres import PostgresStore
+        from raincheck.stores.postgres.store import PostgresStore
 
         return PostgresStore(server.url, schema=name_of(tmp_path), pool_size=4)
-    from raincheck.stores.redis import RedisStore
+    from raincheck.stores.redis.store import RedisStore
 
     return RedisStore(server.url)
 

@@ -13,10 +13,10 @@ import pytest
 from stores.backends import name_of, server_of
 from stores.records import claimed, new_task, stored
 
+from raincheck.domain.task import Task
 from raincheck.errors import StoreUnavailable
-from raincheck.store import TaskStore
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import Task
+from raincheck.ports.task_store import TaskStore
+from raincheck.stores.sqlite.store import SqliteStore
 from support.servers.postgres import PostgresServer
 from support.servers.redis import RedisServer
 from support.servers.server import needed
@@ -54,14 +54,14 @@ def _sqlite(folder: Path) -> TaskStore:
 
 
 def _postgres(folder: Path) -> TaskStore:
-    from raincheck.stores.postgres import PostgresStore
+    from raincheck.stores.postgres.store import PostgresStore
 
     needed(PostgresServer.missing())
     return PostgresStore(server_of(PostgresServer).url, schema=name_of(folder), timeout_seconds=1.0)
 
 
 def _redis(folder: Path) -> TaskStore:
-    from raincheck.stores.redis import RedisStore
+    from raincheck.stores.redis.store import RedisStore
 
     needed(RedisServer.missing())
     return RedisStore(server_of(RedisServer).url, key_prefix=f"{name_of(folder)}:", timeout_seconds=1.0)

@@ -7,8 +7,8 @@ from email.utils import format_datetime
 
 import pytest
 
-from raincheck.elapsed import elapsed
-from raincheck.stores.dynamodb_clock import AnsweredClock
+from raincheck.stores.dynamodb.server_clock import AnsweredClock
+from raincheck.timing.monotonic import elapsed
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

@@ -16,12 +16,12 @@ from stores.dynamodb_items import counted, items, kinds, miscounted
 from stores.dynamodb_way import Lose, Pass, Refuse, Way
 from stores.records import after, apply, cancelled, claimed, new_task, settled, stored
 
+from raincheck.domain.task import InputRequest, Outcome, Progress, Task, inflight_key
+from raincheck.domain.transitions import AskInput, Claim, ReportProgress, transition
 from raincheck.errors import QueueFull, StoreUnavailable
-from raincheck.notes import Note
-from raincheck.store import Inserted, Room
-from raincheck.stores.dynamodb import DynamoDBStore
-from raincheck.task import InputRequest, Outcome, Progress, Task, inflight_key
-from raincheck.transitions import AskInput, Claim, ReportProgress, transition
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import Inserted, Room
+from raincheck.stores.dynamodb.store import DynamoDBStore
 from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
 from support.servers.server import free_port, needed
 from support.waiting import PATIENCE

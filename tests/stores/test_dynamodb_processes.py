@@ -11,9 +11,9 @@ from stores.dynamodb_items import counted, items, miscounted
 from stores.processes import Child, child
 from stores.records import new_task, stored
 
-from raincheck.store import Room
-from raincheck.stores.dynamodb import DynamoDBStore
-from raincheck.task import TaskStatus
+from raincheck.domain.task import TaskStatus
+from raincheck.ports.task_store import Room
+from raincheck.stores.dynamodb.store import DynamoDBStore
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ import pytest
 from stores.dynamodb_items import client, items, kinds, leftovers, miscounted
 from stores.records import NOW, after, apply, claimed, new_task, settled, stored
 
+from raincheck.domain.task import Outcome, Progress, Task, TaskStatus
+from raincheck.domain.transitions import Cancel, Claim, Release, ReportProgress, SaveCheckpoint, Settle, transition
 from raincheck.errors import QueueFull
-from raincheck.notes import LARGEST_NOTE, Note
-from raincheck.store import Inserted, Room
-from raincheck.stores.dynamodb import DynamoDBStore
-from raincheck.stores.dynamodb_items import count_key, count_shard
-from raincheck.stores.moments import to_micros
-from raincheck.task import Outcome, Progress, Task, TaskStatus
-from raincheck.transitions import Cancel, Claim, Release, ReportProgress, SaveCheckpoint, Settle, transition
+from raincheck.ports.records import LARGEST_NOTE, Note
+from raincheck.ports.task_store import Inserted, Room
+from raincheck.stores.dynamodb.items import count_key, count_shard
+from raincheck.stores.dynamodb.store import DynamoDBStore
+from raincheck.stores.shared.timestamps import to_micros
 from support.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("_no_leaked_task")

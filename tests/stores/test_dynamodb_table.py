@@ -19,13 +19,22 @@ from stores.dynamodb_items import client, counted, items, kinds
 from stores.dynamodb_way import Way
 from stores.records import NOW, after, apply, cancelled, claimed, new_task, settled, stored
 
+from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskStatus
+from raincheck.domain.transitions import (
+    AskInput,
+    Cancel,
+    Claim,
+    ProvideInput,
+    Release,
+    ReportProgress,
+    Settle,
+    transition,
+)
 from raincheck.errors import QueueFull, StoreUnavailable, StoreUnusable
-from raincheck.notes import Note
-from raincheck.store import Room
-from raincheck.stores.dynamodb import DynamoDBStore
-from raincheck.task import InputRequest, Outcome, Progress, Task, TaskStatus
-from raincheck.tls import Tls
-from raincheck.transitions import AskInput, Cancel, Claim, ProvideInput, Release, ReportProgress, Settle, transition
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import Room
+from raincheck.ports.tls import Tls
+from raincheck.stores.dynamodb.store import DynamoDBStore
 from support.servers.dynamodb import DynamoDBServer
 from support.servers.server import needed
 

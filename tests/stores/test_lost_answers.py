@@ -13,11 +13,11 @@ from stores.backends import name_of, server_of
 from stores.records import claimed, new_task
 
 from raincheck.blob_stores.files import FileBlobs
+from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreUnavailable
 from raincheck.operations.context import TaskContext
-from raincheck.service import Service
-from raincheck.store import TaskStore
-from raincheck.task import Task, TaskStatus
+from raincheck.ports.task_store import TaskStore
+from raincheck.runtime.service import Service
 from support.lab import Lab
 from support.proxy import TcpProxy
 from support.servers.postgres import PostgresServer
@@ -62,10 +62,10 @@ class Place:
             url = url.replace(str(server_of(self._kind).port), str(self.proxy.port))
         seconds = 5.0 if direct else SECONDS
         if self._kind is PostgresServer:
-            from raincheck.stores.postgres import PostgresStore
+            from raincheck.stores.postgres.store import PostgresStore
 
             return PostgresStore(url, schema=name_of(self.lab.path), timeout_seconds=seconds)
-        from raincheck.stores.redis import RedisStore
+        from raincheck.stores.redis.store import RedisStore
 
         return RedisStore(url, key_prefix=f"{name_of(self.lab.path)}:", timeout_seconds=seconds)
 

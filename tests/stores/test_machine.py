@@ -1,4 +1,4 @@
-"""Every store against the pure model: a dict of tasks, changed by `raincheck.transitions` alone."""
+"""Every store against the pure model: a dict of tasks, changed by `raincheck.domain.transitions` alone."""
 
 from __future__ import annotations
 
@@ -24,10 +24,8 @@ from hypothesis.stateful import (
 from stores.backends import Backend
 from stores.records import NOW, new_task
 
-from raincheck.notes import Note
-from raincheck.store import Cursor, TaskStore, TaskSummary
-from raincheck.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, inflight_key
-from raincheck.transitions import (
+from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, inflight_key
+from raincheck.domain.transitions import (
     AskInput,
     CallBack,
     Cancel,
@@ -43,6 +41,8 @@ from raincheck.transitions import (
     Settle,
     transition,
 )
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import Cursor, TaskStore, TaskSummary
 from support.waiting import PATIENCE
 
 _T = TypeVar("_T")

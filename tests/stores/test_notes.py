@@ -11,9 +11,9 @@ from stores.backends import Backend
 from stores.conftest import OpenStore
 from stores.records import NOW, after, apply, claimed, settled, stored
 
-from raincheck.notes import LARGEST_NOTE, Note
-from raincheck.store import TaskStore
-from raincheck.transitions import Cancel
+from raincheck.domain.transitions import Cancel
+from raincheck.ports.records import LARGEST_NOTE, Note
+from raincheck.ports.task_store import TaskStore
 
 
 def note(key: str = "k", **changes: Any) -> Note:
@@ -170,7 +170,7 @@ async def test_a_note_written_with_a_task_goes_over_what_is_there(store: TaskSto
 
 
 async def test_many_settle_at_once_each_with_its_note(store: TaskStore) -> None:
-    from raincheck.transitions import transition
+    from raincheck.domain.transitions import transition
 
     tasks = [await stored(store) for _ in range(20)]
     ended = [transition(task, Cancel(), NOW) for task in tasks]

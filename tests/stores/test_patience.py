@@ -8,7 +8,7 @@ from stores.records import NOW
 
 from raincheck.polling.known_clients import Client
 from raincheck.polling.patience_store import KIND, PatienceStore
-from raincheck.store import TaskStore
+from raincheck.ports.task_store import TaskStore
 
 AGENT = Client("agent \x00é\ud800", "1")
 SCOPE = "principal:iss=https%3A%2F%2Fid.example|sub=é" + "x" * 300

@@ -11,11 +11,11 @@ import pytest
 from stores.postgres_trouble import SECONDS, SLACK, all_verbs, locked, refused
 from stores.records import after, claimed, new_task, settled, stored
 
+from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.notes import Note
-from raincheck.store import Inserted
-from raincheck.stores.postgres import PostgresStore
-from raincheck.task import Task, TaskStatus
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import Inserted
+from raincheck.stores.postgres.store import PostgresStore
 from support.servers.postgres import PostgresServer
 from support.servers.server import needed
 from support.waiting import PATIENCE

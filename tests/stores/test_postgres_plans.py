@@ -13,11 +13,11 @@ import psycopg
 import pytest
 from stores.records import after, claimed, new_task, settled
 
-from raincheck.notes import Note
-from raincheck.stores.postgres_connections import Address, statements
-from raincheck.stores.postgres_rows import insert_row, key_digest, note_members, replace_row, row_text
-from raincheck.stores.postgres_schema import migrate, packaged_migrations
-from raincheck.task import Task, inflight_key
+from raincheck.domain.task import Task, inflight_key
+from raincheck.ports.records import Note
+from raincheck.stores.postgres.connections import Address, statements
+from raincheck.stores.postgres.rows import insert_row, key_digest, note_members, replace_row, row_text
+from raincheck.stores.postgres.schema import migrate, packaged_migrations
 from support.servers.postgres import PostgresServer
 from support.servers.server import needed
 

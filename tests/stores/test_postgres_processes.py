@@ -13,9 +13,9 @@ import pytest
 from stores.processes import Child, child
 from stores.records import cancelled, new_task, stored
 
-from raincheck.store import Room
-from raincheck.stores.postgres import PostgresStore
-from raincheck.task import TaskStatus, inflight_key
+from raincheck.domain.task import TaskStatus, inflight_key
+from raincheck.ports.task_store import Room
+from raincheck.stores.postgres.store import PostgresStore
 from support.servers.postgres import PostgresServer
 from support.servers.server import needed
 from support.waiting import PATIENCE

@@ -21,16 +21,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from stores.records import after, claimed, new_task, settled, stored
 
+from raincheck.domain.task import Task
 from raincheck.errors import ConfigurationError, StoreError, StoreUnavailable, StoreUnusable
-from raincheck.notes import Note
-from raincheck.store import Room, TaskStore, TaskSummary
-from raincheck.stores import postgres_connections
-from raincheck.stores.moments import to_micros
-from raincheck.stores.postgres import PostgresStore
-from raincheck.stores.postgres_connections import Address
-from raincheck.stores.postgres_schema import Migration, check, migrate, packaged_migrations
-from raincheck.task import Task
-from raincheck.tls import Tls
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import Room, TaskStore, TaskSummary
+from raincheck.ports.tls import Tls
+from raincheck.stores.postgres import connections
+from raincheck.stores.postgres.connections import Address
+from raincheck.stores.postgres.schema import Migration, check, migrate, packaged_migrations
+from raincheck.stores.postgres.store import PostgresStore
+from raincheck.stores.shared.timestamps import to_micros
 from support.servers.postgres import PostgresServer
 from support.servers.server import free_port, needed
 from support.waiting import PATIENCE
@@ -265,7 +265,7 @@ async def test_a_schema_of_another_program_is_refused_and_not_touched(url: str) 
 
 
 async def test_a_server_that_is_too_old_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_connections, "OLDEST_SERVER", 99)
+    monkeypatch.setattr(connections, "OLDEST_SERVER", 99)
     message = await _refusal(PostgresStore(url), StoreUnusable)
     assert re.search(r"is PostgreSQL \d+: raincheck needs 99 or newer", message)
 

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stores.records import after, apply, claimed, new_task, settled, stored
 
+from raincheck.domain.task import InputRequest, Progress, Task, TaskStatus
+from raincheck.domain.transitions import AskInput, Claim, ProvideInput, ReportProgress, SaveCheckpoint, transition
 from raincheck.errors import QueueFull, StoreError, StoreUnusable
-from raincheck.notes import Note
-from raincheck.store import Cursor, Room
-from raincheck.stores.postgres import PostgresStore
-from raincheck.stores.postgres_rows import storable, text_from
-from raincheck.task import InputRequest, Progress, Task, TaskStatus
-from raincheck.transitions import AskInput, Claim, ProvideInput, ReportProgress, SaveCheckpoint, transition
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import Cursor, Room
+from raincheck.stores.postgres.rows import storable, text_from
+from raincheck.stores.postgres.store import PostgresStore
 from support.servers.postgres import PgBouncer, PostgresServer
 from support.servers.server import needed
 from support.waiting import PATIENCE

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from stores.conftest import MakeRedis
 
-from raincheck import service as services
-from raincheck.service import Service
+from raincheck.runtime import service as services
+from raincheck.runtime.service import Service
 from support.lab import Lab
 from support.servers.redis import RedisServer
 from support.waiting import PATIENCE

@@ -11,9 +11,9 @@ from stores.backends import Backend
 from stores.conftest import OpenStore
 from stores.records import after, apply, cancelled, claimed, new_task, stored
 
-from raincheck.store import Cursor, TaskStore, TaskSummary
-from raincheck.task import Outcome, Progress, Task, TaskError, TaskStatus
-from raincheck.transitions import Claim, Release, ReportProgress, Settle
+from raincheck.domain.task import Outcome, Progress, Task, TaskError, TaskStatus
+from raincheck.domain.transitions import Claim, Release, ReportProgress, Settle
+from raincheck.ports.task_store import Cursor, TaskStore, TaskSummary
 from support.waiting import PATIENCE
 
 

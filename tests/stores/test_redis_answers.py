@@ -12,11 +12,11 @@ import pytest
 from stores.conftest import MakeRedis
 from stores.records import NOW, after, apply, claimed, new_task, settled, stored
 
+from raincheck.domain.task import Progress, Task
+from raincheck.domain.transitions import Cancel, Claim, ReportProgress, transition
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.notes import Note
-from raincheck.stores.redis import RedisStore
-from raincheck.task import Progress, Task
-from raincheck.transitions import Cancel, Claim, ReportProgress, transition
+from raincheck.ports.records import Note
+from raincheck.stores.redis.store import RedisStore
 from support.proxy import Listener
 from support.servers.redis import RedisServer
 from support.waiting import PATIENCE

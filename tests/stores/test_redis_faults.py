@@ -12,11 +12,11 @@ from stores.conftest import MakeRedis
 from stores.records import NOW, after, cancelled, claimed, new_task, stored
 from stores.redis_keys import keys
 
+from raincheck.domain.task import Outcome, Task, TaskStatus
+from raincheck.domain.transitions import Settle, transition
 from raincheck.errors import StoreUnavailable, StoreUnusable
-from raincheck.notes import Note
-from raincheck.stores.redis import RedisStore
-from raincheck.task import Outcome, Task, TaskStatus
-from raincheck.transitions import Settle, transition
+from raincheck.ports.records import Note
+from raincheck.stores.redis.store import RedisStore
 from support.proxy import TcpProxy
 from support.servers.redis import RedisServer
 from support.servers.server import needed

@@ -11,9 +11,9 @@ import pytest
 from stores.conftest import MakeRedis
 from stores.records import after, apply, stored
 
+from raincheck.domain.transitions import Claim
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
-from raincheck.tls import Tls
-from raincheck.transitions import Claim
+from raincheck.ports.tls import Tls
 from support.servers.redis import RedisServer
 from support.servers.server import free_port, needed
 

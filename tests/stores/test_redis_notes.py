@@ -13,11 +13,11 @@ from stores.conftest import MakeRedis
 from stores.records import NOW, after, cancelled, claimed, new_task, settled, stored
 from stores.redis_keys import keys, leftovers
 
+from raincheck.domain.task import inflight_key, utc_now
 from raincheck.errors import QueueFull, StoreUnavailable, StoreUnusable
-from raincheck.notes import Note
-from raincheck.store import Room
-from raincheck.stores.redis import RedisStore
-from raincheck.task import inflight_key, utc_now
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import Room
+from raincheck.stores.redis.store import RedisStore
 from support.servers.redis import RedisServer
 from support.servers.server import needed
 

@@ -13,12 +13,12 @@ from stores.conftest import MakeRedis
 from stores.processes import child
 from stores.records import NOW, after, apply, claimed, new_task, settled, stored
 
+from raincheck.domain.task import Task, TaskStatus
+from raincheck.domain.transitions import Claim
 from raincheck.errors import StoreUnavailable
-from raincheck.notes import Note
-from raincheck.store import Inserted
-from raincheck.stores.redis import RedisStore
-from raincheck.task import Task, TaskStatus
-from raincheck.transitions import Claim
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import Inserted
+from raincheck.stores.redis.store import RedisStore
 from support.servers.redis import RedisServer
 from support.waiting import PATIENCE
 

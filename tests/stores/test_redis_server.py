@@ -20,13 +20,13 @@ from stores.conftest import MakeRedis
 from stores.records import NOW, after, apply, cancelled, new_task, stored
 from stores.redis_keys import keys
 
+from raincheck.domain.task import Outcome, Progress, TaskStatus, inflight_key
+from raincheck.domain.transitions import Cancel, Claim, ReportProgress, Settle, transition
 from raincheck.errors import StoreUnusable
-from raincheck.notes import Note
-from raincheck.stores import redis as redis_store
-from raincheck.stores.redis import RedisStore
-from raincheck.stores.redis_scripts import SCRIPTS
-from raincheck.task import Outcome, Progress, TaskStatus, inflight_key
-from raincheck.transitions import Cancel, Claim, ReportProgress, Settle, transition
+from raincheck.ports.records import Note
+from raincheck.stores.redis import store as redis_store
+from raincheck.stores.redis.scripts import SCRIPTS
+from raincheck.stores.redis.store import RedisStore
 from support.servers.redis import RedisServer
 from support.servers.server import free_port, needed
 from support.waiting import PATIENCE

@@ -15,10 +15,10 @@ from stores.records import apply, claimed, stored
 from stores.records import new_task as task_of_today
 from stores.redis_keys import keys, leftovers
 
+from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskStatus
+from raincheck.domain.transitions import AskInput, Claim, Event, ReportProgress, SaveCheckpoint, Settle, transition
 from raincheck.errors import StoreUnusable
-from raincheck.store import Inserted
-from raincheck.task import InputRequest, Outcome, Progress, Task, TaskStatus
-from raincheck.transitions import AskInput, Claim, Event, ReportProgress, SaveCheckpoint, Settle, transition
+from raincheck.ports.task_store import Inserted
 from support.servers.redis import RedisServer
 from support.servers.server import needed
 

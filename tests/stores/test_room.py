@@ -9,10 +9,10 @@ from stores.backends import Backend
 from stores.conftest import OpenStore
 from stores.records import NOW, after, apply, cancelled, claimed, new_task, settled, stored
 
+from raincheck.domain.task import Outcome, inflight_key
+from raincheck.domain.transitions import CallBack, Cancel, Claim, LeaseExpired, Release, SaveCheckpoint
 from raincheck.errors import QueueFull
-from raincheck.store import Inserted, Room, TaskStore
-from raincheck.task import Outcome, inflight_key
-from raincheck.transitions import CallBack, Cancel, Claim, LeaseExpired, Release, SaveCheckpoint
+from raincheck.ports.task_store import Inserted, Room, TaskStore
 
 KEY = inflight_key("f" * 64)
 

@@ -16,9 +16,9 @@ import pytest
 from stores.processes import child
 from stores.records import after, claimed, new_task, stored
 
+from raincheck.domain.task import TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import TaskStatus
+from raincheck.stores.sqlite.store import SqliteStore
 from support.waiting import PATIENCE
 
 

@@ -13,20 +13,20 @@ from typing import Literal
 import pytest
 from stores.records import after, apply, new_task, settled, stored
 
+from raincheck.domain.task import InputRequest, Outcome, Progress, utc_now
+from raincheck.domain.transitions import AskInput, Cancel, Claim, ProvideInput, ReportProgress, Settle
 from raincheck.errors import QueueFull, StoreUnavailable, StoreUnusable
-from raincheck.store import Room
-from raincheck.stores import sqlite as sqlite_store
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.stores.sqlite_file import create_file
-from raincheck.stores.sqlite_schema import (
+from raincheck.ports.task_store import Room
+from raincheck.stores.sqlite import store as sqlite_store
+from raincheck.stores.sqlite.file import create_file
+from raincheck.stores.sqlite.schema import (
     APPLICATION_ID,
     Migration,
     connect_writer,
     migrate,
     packaged_migrations,
 )
-from raincheck.task import InputRequest, Outcome, Progress, utc_now
-from raincheck.transitions import AskInput, Cancel, Claim, ProvideInput, ReportProgress, Settle
+from raincheck.stores.sqlite.store import SqliteStore
 
 LATEST = packaged_migrations()[-1].version
 

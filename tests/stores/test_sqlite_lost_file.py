@@ -14,10 +14,10 @@ from typing import Any, cast
 import pytest
 from stores.records import after, claimed, new_task, stored
 
+from raincheck.domain.task import Task
 from raincheck.errors import StoreUnavailable, StoreUnusable
-from raincheck.notes import Note
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import Task
+from raincheck.ports.records import Note
+from raincheck.stores.sqlite.store import SqliteStore
 
 
 def delete(path: Path) -> str:

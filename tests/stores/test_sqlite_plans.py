@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from raincheck.stores.sqlite_file import create_file
-from raincheck.stores.sqlite_rows import SQL
-from raincheck.stores.sqlite_schema import connect_writer, migrate, packaged_migrations
+from raincheck.stores.sqlite.file import create_file
+from raincheck.stores.sqlite.rows import SQL
+from raincheck.stores.sqlite.schema import connect_writer, migrate, packaged_migrations
 
 FRAGMENTS = {"columns", "summary", "note_columns"}
 WALK = re.compile(r"SCAN (?:task|payload|held|wanted|note)\b|USE TEMP B-TREE FOR ORDER BY")

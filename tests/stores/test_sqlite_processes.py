@@ -12,8 +12,8 @@ import pytest
 from stores.processes import Child, child
 from stores.records import new_task, stored
 
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import TaskStatus
+from raincheck.domain.task import TaskStatus
+from raincheck.stores.sqlite.store import SqliteStore
 from support.waiting import PATIENCE
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from raincheck.blob_stores.files import FileBlobs
 from raincheck.errors import StoreUnusable
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.stores.state_files import check_file
+from raincheck.stores.shared.private_files import check_file
+from raincheck.stores.sqlite.store import SqliteStore
 
 ANYBODYS = [0o777, 0o1777, 0o775]
 NOBODY = 65534

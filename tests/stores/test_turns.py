@@ -8,8 +8,8 @@ import pytest
 from stores.conftest import OpenStore
 from stores.records import after, apply, cancelled, stored
 
-from raincheck.store import TaskStore
-from raincheck.transitions import Claim, Release
+from raincheck.domain.transitions import Claim, Release
+from raincheck.ports.task_store import TaskStore
 
 
 async def test_one_scope_hides_none_of_the_others(store: TaskStore) -> None:

@@ -13,10 +13,8 @@ import pytest
 from stores.backends import Backend
 from stores.records import NOW, after, apply, cancelled, claimed, new_task, settled, stored
 
-from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.store import TaskStore
-from raincheck.task import InputRequest, Outcome, Progress, Raised, TaskError, TaskStatus
-from raincheck.transitions import (
+from raincheck.domain.task import InputRequest, Outcome, Progress, Raised, TaskError, TaskStatus
+from raincheck.domain.transitions import (
     TABLE,
     AskInput,
     CallBack,
@@ -32,6 +30,8 @@ from raincheck.transitions import (
     Settle,
     transition,
 )
+from raincheck.errors import StoreError, StoreUnavailable
+from raincheck.ports.task_store import TaskStore
 
 QUESTION = InputRequest(key="q1", method="elicitation/create", params={"message": "Which one?"})
 OUTCOMES = (

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import click
 
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import Outcome, Progress, Task, TaskError, new_task_ref, utc_now
-from raincheck.transitions import Claim, Event, ReportProgress, Settle, transition
+from raincheck.domain.task import Outcome, Progress, Task, TaskError, new_task_ref, utc_now
+from raincheck.domain.transitions import Claim, Event, ReportProgress, Settle, transition
+from raincheck.stores.sqlite.store import SqliteStore
 
 _T = TypeVar("_T")
 

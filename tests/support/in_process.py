@@ -15,8 +15,8 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 from spec.channels import Answer, Channel, HttpChannel, Message
 
-from raincheck.mcp.extension import Raincheck
-from raincheck.mcp.http_app import http_app
+from raincheck.mcp.sdk_host import Raincheck
+from raincheck.mcp.server.http_app import http_app
 from support.waiting import PATIENCE
 
 __all__ = ["Heard", "Peer", "in_memory", "over_http", "port_of"]

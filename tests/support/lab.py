@@ -8,14 +8,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from raincheck.blobs import BlobStore
-from raincheck.engine import EngineFactory
 from raincheck.engines.local import local_engine
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Operation, Policy
-from raincheck.service import Service, ServiceSettings
-from raincheck.store import TaskStore
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.ports.blob_store import BlobStore
+from raincheck.ports.engine import EngineFactory
+from raincheck.ports.task_store import TaskStore
+from raincheck.runtime.service import Service, ServiceSettings
+from raincheck.stores.sqlite.store import SqliteStore
 
 Body = Callable[[Mapping[str, Any], TaskContext], Awaitable[Any]]
 

@@ -11,9 +11,9 @@ from mcp.server.mcpserver import MCPServer
 import raincheck
 from raincheck import OperationFailed, Policy, Raincheck, TaskCancelled, TaskContext, load_settings
 from raincheck.client import PollingPolicy, TaskPoller, TaskResult, connect
-from raincheck.operations.limits import BreakerPolicy
+from raincheck.operations.limit_policy import BreakerPolicy
 from raincheck.operations.webhook import Webhook
-from raincheck.stores.memory import MemoryStore
+from raincheck.stores.memory.store import MemoryStore
 
 breaker = BreakerPolicy(
     failure_rate=0.5, window_seconds=60, min_calls=10, cool_down_seconds=30, probes=3, codes=("timeout",)

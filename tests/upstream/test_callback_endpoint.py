@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from raincheck.stores.sqlite import SqliteStore
+from raincheck.stores.sqlite.store import SqliteStore
 from support.serving import HttpCaller, HttpServer, Workplace, calling
 
 FUNCTIONS = '''

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from raincheck.domain.task import Outcome, Progress, Task, TaskStatus
+from raincheck.domain.transitions import LeaseExpired, transition
 from raincheck.errors import OperationFailed
 from raincheck.operations.context import LARGEST_CHECKPOINT, TaskContext
-from raincheck.operations.python import python_operation
-from raincheck.service import Service
-from raincheck.stores.sqlite import SqliteStore
-from raincheck.task import Outcome, Progress, Task, TaskStatus
-from raincheck.transitions import LeaseExpired, transition
+from raincheck.operations.python.executor import python_operation
+from raincheck.runtime.service import Service
+from raincheck.stores.sqlite.store import SqliteStore
 from support.lab import Lab
 from support.waiting import PATIENCE
 

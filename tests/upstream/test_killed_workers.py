@@ -12,11 +12,11 @@ from pathlib import Path
 from operations.http_server import Received
 from upstream.upstream_api import JobApi, job_api
 
-from raincheck.compose import make_engine, make_store, service_settings
-from raincheck.compose_operations import make_operations
-from raincheck.config_sources import load_settings
-from raincheck.service import Service, ServiceSettings
-from raincheck.task import Task, TaskStatus
+from raincheck.composition.adapters import make_engine, make_store, service_settings
+from raincheck.composition.operations import make_operations
+from raincheck.config.loading import load_settings
+from raincheck.domain.task import Task, TaskStatus
+from raincheck.runtime.service import Service, ServiceSettings
 from support.serving import Process, Workplace
 from support.waiting import PATIENCE
 

@@ -11,11 +11,11 @@ import pytest
 from operations.http_server import Received, answer, serving
 from upstream.upstream_api import JobApi, job_api
 
-from raincheck.operations.http import http_operation
+from raincheck.domain.task import Progress, Task, TaskStatus
+from raincheck.operations.http.executor import http_operation
+from raincheck.operations.http.job_api import PollTable
 from raincheck.operations.operation import Policy
-from raincheck.operations.upstream import PollTable
-from raincheck.service import Service
-from raincheck.task import Progress, Task, TaskStatus
+from raincheck.runtime.service import Service
 from support.lab import Lab
 from support.waiting import PATIENCE
 
@@ -338,7 +338,7 @@ async def test_a_request_may_hand_the_work_over_and_wait_to_be_called_back(lab: 
         ref = await submit(service)
         await api.asked("POST", "/jobs")
     async with lab.service(public_url="https://tools.example.com") as service:
-        from raincheck.task import Outcome
+        from raincheck.domain.task import Outcome
 
         url = api.received[0].json["answer_to"]
         assert url.startswith("https://tools.example.com/callbacks/")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raincheck.compose_operations import make_operations
-from raincheck.config_sources import load_settings
+from raincheck.composition.operations import make_operations
+from raincheck.config.loading import load_settings
 from raincheck.errors import ConfigurationError
 
 HTTP = '[operations.x]\nkind = "http"\nmethod = "POST"\nurl = "https://api.example.com/jobs"\ndescription = "x"\n'

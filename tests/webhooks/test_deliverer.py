@@ -15,20 +15,20 @@ import pytest
 from operations.http_server import Server, answer, answering, serving
 from webhooks.receiver import FINE, SECRET
 
-from raincheck.notes import LARGEST_NOTE, Note
+from raincheck.domain.task import Outcome, Progress, Task, TaskError, TaskStatus
+from raincheck.domain.transitions import Cancel, transition
+from raincheck.domain.webhook_targets import OWN, callback_of, joined, targets_of
+from raincheck.egress.policy import HostRule
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.webhook import Webhook
-from raincheck.outgoing.rules import HostRule
-from raincheck.stores.memory import MemoryStore
-from raincheck.task import Outcome, Progress, Task, TaskError, TaskStatus
-from raincheck.transitions import Cancel, transition
-from raincheck.webhooks.deliverer import Deliverer
+from raincheck.ports.records import LARGEST_NOTE, Note
+from raincheck.stores.memory.store import MemoryStore
+from raincheck.webhooks.admin import WebhookDesk
 from raincheck.webhooks.delivery import DEAD, PENDING, Delivery, first_note
-from raincheck.webhooks.desk import WebhookDesk
-from raincheck.webhooks.message import LARGEST_RESULT, message_of
+from raincheck.webhooks.dispatcher import Deliverer
 from raincheck.webhooks.outbox import Outbox
-from raincheck.webhooks.rules import WebhookRules
-from raincheck.webhooks.targets import OWN, callback_of, joined, targets_of
+from raincheck.webhooks.payload import LARGEST_RESULT, message_of
+from raincheck.webhooks.policy import WebhookRules
 from support.lab import BodyExecutor
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -13,18 +13,18 @@ from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 from webhooks.receiver import FINE, OTHER_SECRET, SECRET, Receiver, hang, receiving
 
+from raincheck.egress.ip_ranges import network_of
+from raincheck.egress.policy import HostRule
+from raincheck.encryption.cipher import KEY_BYTES, Sealer
+from raincheck.encryption.task_store import SealedStore
 from raincheck.errors import IdempotencyConflict, InvalidParameters, OperationFailed
 from raincheck.operations.context import TaskContext
 from raincheck.operations.webhook import Webhook
-from raincheck.outgoing.addresses import network_of
-from raincheck.outgoing.rules import HostRule
-from raincheck.sealing import KEY_BYTES, Sealer
-from raincheck.service import Service
-from raincheck.stores.memory import MemoryStore
-from raincheck.stores.sealed import SealedStore
+from raincheck.runtime.service import Service
+from raincheck.stores.memory.store import MemoryStore
+from raincheck.webhooks.admin import WebhookDesk
 from raincheck.webhooks.delivery import PENDING, Delivery
-from raincheck.webhooks.desk import WebhookDesk
-from raincheck.webhooks.rules import WebhookRules
+from raincheck.webhooks.policy import WebhookRules
 from raincheck.webhooks.signing import secret_of
 from support.lab import Lab
 from support.waiting import PATIENCE

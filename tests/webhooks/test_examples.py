@@ -13,8 +13,8 @@ from pathlib import Path
 from docs.pages import DOCS, EXAMPLES, blocks
 from webhooks.receiver import SECRET
 
-from raincheck.task import Outcome, Task, TaskStatus
-from raincheck.webhooks.message import message_of
+from raincheck.domain.task import Outcome, Task, TaskStatus
+from raincheck.webhooks.payload import message_of
 from raincheck.webhooks.signing import secret_of
 from support.serving import Workplace, calling
 from support.waiting import PATIENCE

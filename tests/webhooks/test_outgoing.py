@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from operations.http_server import Received, answer, answering, serving
 
-from raincheck.outgoing.addresses import allowed_address, network_of
-from raincheck.outgoing.client import GuardedClient
-from raincheck.outgoing.errors import AnswerTooLarge, OutgoingError, RequestFailed, RequestRefused
-from raincheck.outgoing.retry_after import retry_after
-from raincheck.outgoing.rules import HostRule, OutgoingRules, Target
+from raincheck.egress.client import GuardedClient
+from raincheck.egress.errors import AnswerTooLarge, OutgoingError, RequestFailed, RequestRefused
+from raincheck.egress.ip_ranges import allowed_address, network_of
+from raincheck.egress.policy import HostRule, OutgoingRules, Target
+from raincheck.egress.retry_after import retry_after
 from support.waiting import PATIENCE
 
 LOOPBACK = network_of("127.0.0.0/8")

@@ -12,7 +12,7 @@ from stores.backends import BACKENDS, Backend, end_servers, server_of
 from webhooks.receiver import FINE, SECRET, hang, receiving
 from webhooks.test_deliveries import echo, rules, submit
 
-from raincheck.store import TaskStore
+from raincheck.ports.task_store import TaskStore
 from raincheck.webhooks.delivery import PENDING
 from support.lab import Lab
 from support.servers.redis import RedisServer

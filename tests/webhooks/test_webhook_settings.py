@@ -13,13 +13,13 @@ from webhooks.receiver import OTHER_SECRET, SECRET, receiving
 
 from raincheck import Raincheck
 from raincheck.cli.main import main
-from raincheck.compose import service_settings
-from raincheck.compose_operations import make_operations, policy_of
-from raincheck.config import Settings
-from raincheck.config_sources import load_settings
+from raincheck.composition.adapters import service_settings
+from raincheck.composition.operations import make_operations, policy_of
+from raincheck.config.loading import load_settings
+from raincheck.config.settings import Settings
 from raincheck.errors import ConfigurationError, MissingDependency
 from raincheck.operations.webhook import Webhook
-from raincheck.stores.memory import MemoryStore
+from raincheck.stores.memory.store import MemoryStore
 from raincheck.webhooks.signing import secret_of
 
 ALLOWED = f"[webhooks]\nallow = ['hooks.example.com']\nsecrets = ['{SECRET}']\n"

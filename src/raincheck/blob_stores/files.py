@@ -13,9 +13,9 @@ import secrets
 from datetime import datetime
 from pathlib import Path
 
-from raincheck.blobs import checked_key, expired_before
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
-from raincheck.stores.state_files import check_folder
+from raincheck.ports.blob_store import checked_key, expired_before
+from raincheck.stores.shared.private_files import check_folder
 
 __all__ = ["FileBlobs"]
 
@@ -23,7 +23,7 @@ _HALF_WRITTEN = ".part"
 
 
 class FileBlobs:
-    """A `raincheck.blobs.BlobStore` in a folder.
+    """A `raincheck.ports.blob_store.BlobStore` in a folder.
 
     Args:
         folder: Made with the first blob.

@@ -14,15 +14,15 @@ from typing import LiteralString, cast
 
 import psycopg
 
-from raincheck.blobs import checked_key, expired_before
-from raincheck.stores.postgres_connections import Address, Connection, Connections, quote
-from raincheck.stores.postgres_errors import store_error
-from raincheck.stores.statements import load_statements
-from raincheck.tls import Tls
+from raincheck.ports.blob_store import checked_key, expired_before
+from raincheck.ports.tls import Tls
+from raincheck.stores.postgres.connections import Address, Connection, Connections, quote
+from raincheck.stores.postgres.errors import store_error
+from raincheck.stores.shared.sql_files import load_statements
 
 __all__ = ["PostgresBlobs"]
 
-_STATEMENTS = load_statements("postgres_blobs.sql")
+_STATEMENTS = load_statements("postgres", "blobs.sql")
 _PART = 256 * 1024
 _CONNECTIONS = 2
 # What a slow line carries, beyond the patience for one answer.
@@ -30,10 +30,10 @@ _BYTES_PER_SECOND = 1_000_000
 
 
 class PostgresBlobs:
-    """A `raincheck.blobs.BlobStore` in the schema of a PostgreSQL store.
+    """A `raincheck.ports.blob_store.BlobStore` in the schema of a PostgreSQL store.
 
     Args:
-        url, schema, timeout_seconds, tls: As those of `raincheck.stores.postgres.PostgresStore`.
+        url, schema, timeout_seconds, tls: As those of `raincheck.stores.postgres.store.PostgresStore`.
     """
 
     def __init__(

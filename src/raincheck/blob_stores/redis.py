@@ -13,11 +13,11 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from raincheck.blobs import checked_key, expiry_of
-from raincheck.stores.redis_errors import no_answer, store_error
-from raincheck.stores.redis_rows import stored_text
-from raincheck.stores.redis_server import Address
-from raincheck.tls import Tls
+from raincheck.ports.blob_store import checked_key, expiry_of
+from raincheck.ports.tls import Tls
+from raincheck.stores.redis.connections import Address
+from raincheck.stores.redis.errors import no_answer, store_error
+from raincheck.stores.redis.rows import stored_text
 
 __all__ = ["RedisBlobs"]
 
@@ -26,10 +26,10 @@ _CONNECTIONS = 2
 
 
 class RedisBlobs:
-    """A `raincheck.blobs.BlobStore` on the server of a Redis store.
+    """A `raincheck.ports.blob_store.BlobStore` on the server of a Redis store.
 
     Args:
-        url, key_prefix, timeout_seconds, tls: As those of `raincheck.stores.redis.RedisStore`.
+        url, key_prefix, timeout_seconds, tls: As those of `raincheck.stores.redis.store.RedisStore`.
     """
 
     def __init__(

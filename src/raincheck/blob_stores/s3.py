@@ -15,8 +15,8 @@ from aiobotocore.config import AioConfig  # pyright: ignore[reportMissingTypeStu
 from aiobotocore.session import AioSession  # pyright: ignore[reportMissingTypeStubs]
 from botocore.exceptions import BotoCoreError, ClientError  # pyright: ignore[reportMissingTypeStubs]
 
-from raincheck.blobs import checked_key, expired_before, is_key
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
+from raincheck.ports.blob_store import checked_key, expired_before, is_key
 
 __all__ = ["S3Blobs"]
 
@@ -31,7 +31,7 @@ _FOREIGN = (BotoCoreError, ClientError, aiohttp.ClientError, OSError, TimeoutErr
 
 
 class S3Blobs:
-    """A `raincheck.blobs.BlobStore` in a bucket, which is there already. Credentials are those of the AWS environment.
+    """A `raincheck.ports.blob_store.BlobStore` in a bucket, which is there already. Credentials are those of the AWS environment.
 
     Args:
         bucket: The bucket.

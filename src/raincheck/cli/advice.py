@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from raincheck.history import Durations, History
-from raincheck.history_sketch import Sketch
-from raincheck.operations.limits import COUNTED_CODES
+from raincheck.operations.limit_policy import COUNTED_CODES
 from raincheck.operations.operation import Mode, Policy
+from raincheck.polling.duration_sketch import Sketch
+from raincheck.polling.history import Durations, History
 
 __all__ = ["ENOUGH_ENDS", "Advice", "Row", "advice_on", "said"]
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raincheck.cli.options import TARGET, json_option, state_url_option
-from raincheck.cli.output import others_on_stderr
-from raincheck.cli.tables import clean, document, print_table
+from raincheck.cli.output import clean, document, print_table
+from raincheck.cli.stdout import others_on_stderr
 from raincheck.cli.target import target_with_store
 
 if TYPE_CHECKING:
     from raincheck.cli.advice import Advice
-    from raincheck.config import Settings
-    from raincheck.history import History
+    from raincheck.config.settings import Settings
     from raincheck.operations.operation import Policy
-    from raincheck.store import TaskStore
+    from raincheck.polling.history import History
+    from raincheck.ports.task_store import TaskStore
 
 __all__ = ["advise", "toml_lines"]
 
@@ -57,14 +57,14 @@ def advise(config: str | None, state_url: str | None, as_json: bool) -> None:
 
 
 async def _histories(store: TaskStore) -> list[History]:
-    from raincheck.history_keeper import stored_histories
+    from raincheck.polling.history_store import stored_histories
 
     return sorted([each async for each in stored_histories(store)], key=lambda each: each.operation_type)
 
 
 def toml_lines(advice: Advice) -> list[str]:
     """What is advised, as it stands in raincheck.toml; what only a person can fill in is commented out."""
-    from raincheck.config import table_name
+    from raincheck.config.settings import table_name
 
     lines = [table_name("operations", advice.operation_type)]
     lines += [f"{key} = {_toml(value)}" for key, value in advice.settings().items()]

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raincheck.cli.options import TARGET, is_object, json_option, settings_from, state_url_option
-from raincheck.cli.output import others_on_stderr
-from raincheck.cli.tables import clean, document, print_table, span
+from raincheck.cli.output import clean, document, print_table, span
+from raincheck.cli.stdout import others_on_stderr
 from raincheck.cli.target import Target, target_from
-from raincheck.config_auth import hash_token as hash_of_token
-from raincheck.config_auth import is_loopback
+from raincheck.config.sections.auth import hash_token as hash_of_token
+from raincheck.config.sections.auth import is_loopback
 from raincheck.errors import RaincheckError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from raincheck.config import Settings
-    from raincheck.mcp.workshop import Workshop
+    from raincheck.config.settings import Settings
+    from raincheck.mcp.host import Workshop
     from raincheck.operations.operation import Operation
     from raincheck.operations.webhook import Webhook
 
@@ -112,11 +112,11 @@ def _target(config: str | None, state_url: str | None) -> Target:
 
 
 async def _report(target: Target) -> dict[str, Any]:
-    from raincheck.compose import require_server
-    from raincheck.compose_operations import check_machine
+    from raincheck.composition.adapters import require_server
+    from raincheck.composition.operations import check_machine
 
     require_server()
-    from raincheck.mcp.handle_definitions import HANDLE_TOOLS
+    from raincheck.mcp.surfaces.handle_definitions import HANDLE_TOOLS
 
     settings, rc = target.settings, target.rc
     if rc is None:
@@ -164,8 +164,8 @@ async def _report(target: Target) -> dict[str, Any]:
 
 def _server(settings: Settings) -> tuple[Any, Workshop]:
     """The server as `serve` builds it, which then listens and runs it."""
-    from raincheck.mcp.auth import make_verifier
-    from raincheck.mcp.serving import make_server
+    from raincheck.mcp.auth.verifiers import make_verifier
+    from raincheck.mcp.server.serve import make_server
 
     of = settings.server
     return make_server(
@@ -200,9 +200,9 @@ def _print_hash() -> int:
 
 async def _stored_tasks(target: Target) -> int:
     """Begin as a server does, as far as its first task, and say how many there are."""
-    from raincheck.compose import make_engine, service_settings
-    from raincheck.program import claim_store
-    from raincheck.sealing import check_keys
+    from raincheck.composition.adapters import make_engine, service_settings
+    from raincheck.config.program import claim_store
+    from raincheck.encryption.cipher import check_keys
 
     settings = target.settings
     make_engine(settings)

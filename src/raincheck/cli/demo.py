@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from raincheck.demo.checks import DemoFailed
-from raincheck.demo.story import DemoSettings, tell
+from raincheck.demo.scenario import DemoSettings, tell
 from raincheck.demo.timeline import Timeline
 
 __all__ = ["main"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
+from raincheck.cli.output import clean
 from raincheck.cli.schema import SCHEMA_FILE, settings_schema
-from raincheck.cli.tables import clean
-from raincheck.config_sources import DEFAULT_FILE
+from raincheck.config.loading import DEFAULT_FILE
 from raincheck.errors import ConfigurationError, RaincheckError
 
 __all__ = ["init"]

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from raincheck.program import OF_PROGRAM, PROGRAM_KEY, Program, program_of
-from raincheck.stores.sqlite_peek import is_store, note_value
+from raincheck.config.program import OF_PROGRAM, PROGRAM_KEY, Program, program_of
+from raincheck.stores.sqlite.peek import is_store, note_value
 
 __all__ = ["KnownStore", "known_stores"]
 

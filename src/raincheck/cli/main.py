@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import click
 
 from raincheck._version import __version__
-from raincheck.cli.output import give_up_stdout, have_stdout, leave_stdout
+from raincheck.cli.stdout import give_up_stdout, have_stdout, leave_stdout
 from raincheck.errors import ConfigurationError, MissingDependency, RaincheckError
-from raincheck.startup import without_collections
+from raincheck.runtime.startup import without_collections
 
 __all__ = ["cli", "main"]
 
@@ -75,7 +75,7 @@ def demo() -> int:
     Example:
       raincheck demo
     """
-    from raincheck.compose import require_server
+    from raincheck.composition.adapters import require_server
 
     require_server()
     from raincheck.cli import demo as story
@@ -132,7 +132,7 @@ def _usage(error: click.ClickException) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    from raincheck.logs import printable
+    from raincheck.domain.logs import printable
 
     with contextlib.suppress(OSError):  # Where nobody can be told, the exit code tells.
         print(f"raincheck: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)

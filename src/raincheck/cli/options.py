@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 from raincheck.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from raincheck.config import Settings
+    from raincheck.config.settings import Settings
 
 __all__ = [
     "TARGET",
@@ -119,7 +119,7 @@ def settings_from(
         ConfigurationError: Something is wrong in the file, the environment or the flags; or (`required`) there is no
             file.
     """
-    from raincheck.config_sources import load_settings, nothing_here
+    from raincheck.config.loading import load_settings, nothing_here
 
     if state_url and "://" not in state_url and not state_url.startswith("~"):
         # What is typed on a command line is relative to where it is typed.

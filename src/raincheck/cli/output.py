@@ -1,86 +1,89 @@
-"""The command's own stdout: what others print goes elsewhere, and what becomes of it where nobody takes it."""
+"""How the command line shows things to people: tables, spans of time, and text that cannot harm a terminal."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import io
-import os
-import select
+import json
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-__all__ = ["check_reader", "give_up_stdout", "have_stdout", "leave_stdout", "others_on_stderr"]
+import click
+
+from raincheck.domain import task_json
+from raincheck.domain.logs import printable
+from raincheck.domain.unicode_text import well_formed_json
+
+__all__ = ["clean", "document", "pretty", "print_table", "span", "timestamp"]
+
+_UNITS = ((86400 * 2, 86400, "d"), (3600 * 2, 3600, "h"), (60 * 2, 60, "min"))
+_TONES = {
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "processing": "cyan",
+    "input_required": "magenta",
+}
 
 
-class _Nowhere(io.RawIOBase):
-    def writable(self) -> bool:
-        return True
-
-    def write(self, b: Any, /) -> int:
-        return len(b)
-
-
-def have_stdout() -> None:
-    """Where stdout was closed before the start, what is written there goes nowhere, as `print` has it."""
-    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]  as Python has it for a closed one
-        sys.stdout = io.TextIOWrapper(io.BufferedWriter(_Nowhere()), encoding="utf-8", errors="backslashreplace")
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of text: with rich on a terminal, else as plain columns."""
+    cleaned = [[clean(cell) for cell in row] for row in rows]
+    if not (sys.stdout.isatty() and _print_rich(columns, cleaned)):
+        _print_plain(columns, cleaned)
 
 
-@contextmanager
-def others_on_stderr() -> Generator[None]:
-    """While the block runs, whatever goes to stdout goes to stderr: of modules of the user's, and of their children."""
-    sys.stdout.flush()
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # stderr is closed.
-            stack.callback(_put_back, _duplicate(1))
-            os.dup2(2, 1)
-        with redirect_stdout(sys.stderr):
-            yield
+def document(value: Any) -> None:
+    """Print a value as one JSON document."""
+    click.echo(json.dumps(well_formed_json(value), indent=2))
 
 
-def _duplicate(descriptor: int) -> int | None:
+def pretty(value: Any) -> str:
+    """A JSON value for people, on as many lines as it needs."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return "\n".join(clean(line) for line in text.split("\n"))
+
+
+def clean(text: str) -> str:
+    """The text on one line, with whatever could steer a terminal escaped."""
+    return printable(text)
+
+
+def span(seconds: float) -> str:
+    """A length of time in one rounded unit: `45 s`, `3 min`, `12 h`, `4 d`."""
+    for least, unit, name in _UNITS:
+        if seconds >= least:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{max(0.0, seconds):.3g} s"
+
+
+def timestamp(moment: datetime | None) -> str | None:
+    """As in the answers of the handle tools; None where there is no such moment."""
+    return None if moment is None else task_json.timestamp(moment)
+
+
+def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[index]) for row in (columns, *rows)) for index in range(len(columns))]
+    for row in (columns, *rows):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     try:
-        return os.dup(descriptor)
-    except OSError:  # It is closed.
-        return None
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        return False
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, no_wrap=index == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_tone(cell)) for cell in row))
+    Console().print(table)
+    return True
 
 
-def _put_back(kept: int | None) -> None:
-    if kept is None:
-        os.close(1)
-    else:
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-def check_reader() -> None:
-    """See that somebody still reads stdout, where that can be seen without writing.
-
-    Raises:
-        BrokenPipeError: Nobody does.
-    """
-    if not hasattr(select, "poll"):  # Windows.
-        return
-    watched = select.poll()
-    with contextlib.suppress(OSError, ValueError):  # ValueError: it is no file.
-        watched.register(sys.stdout.fileno(), 0)
-    if any(event & select.POLLERR for _, event in watched.poll(0)):
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-
-
-def leave_stdout() -> None:
-    """All is said: what modules print when this process ends goes to stderr."""
-    sys.stdout = sys.stderr
-    with contextlib.suppress(OSError):
-        os.dup2(2, 1)
-
-
-def give_up_stdout() -> None:
-    """Nobody takes what is written: let what is still to be written go nowhere, so that the end is quiet."""
-    with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+def _tone(cell: str) -> str:
+    tones: Mapping[str, str] = _TONES
+    return tones.get(cell.split(":")[0], "")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from raincheck.cli.tables import document
+from raincheck.cli.output import document
 
 __all__ = ["SCHEMA_FILE", "schema", "settings_schema"]
 
@@ -35,7 +35,7 @@ def settings_schema() -> dict[str, Any]:
     """The schema of the whole file: JSON Schema, draft 7."""
     from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-    from raincheck.config import SECTION_MODELS, Settings
+    from raincheck.config.settings import SECTION_MODELS, Settings
 
     class ForToml(GenerateJsonSchema):
         """TOML has no null, and what editors show of a key is its description."""

@@ -6,7 +6,7 @@ import click
 
 from raincheck.cli.options import TARGET, is_object, settings_from, state_url_option
 from raincheck.errors import ConfigurationError
-from raincheck.startup import without_collections
+from raincheck.runtime.startup import without_collections
 
 __all__ = ["serve"]
 
@@ -74,10 +74,10 @@ def serve(
         observability__log_level=log_level,
         observability__log_format=log_format,
     )
-    from raincheck.compose import require_server
+    from raincheck.composition.adapters import require_server
 
     require_server()
     with without_collections():
-        from raincheck.mcp import serving
+        from raincheck.mcp.server import serve
 
-    return serving.serve(settings)
+    return serve.serve(settings)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from raincheck.cli.options import TargetGroup, config_option, json_option, state_url_option
-from raincheck.cli.tables import clean, document, timestamp
+from raincheck.cli.output import clean, document, timestamp
 from raincheck.cli.target import Target, target_with_store
 
 if TYPE_CHECKING:
-    from raincheck.cli.store_checks import Finding
+    from raincheck.cli.store_diagnostics import Finding
 
 __all__ = ["store"]
 
@@ -50,7 +50,7 @@ def migrate(config: str | None, state_url: str | None, as_json: bool) -> None:
       raincheck store migrate --config reports.toml
     """
     target, place = _target(config, state_url)
-    from raincheck.cli.store_checks import migrated
+    from raincheck.cli.store_diagnostics import migrated
 
     did = asyncio.run(migrated(target))
     if as_json:
@@ -89,7 +89,7 @@ def new_key() -> None:
     Example:
       export RAINCHECK_KEY="$(raincheck store new-key)"
     """
-    from raincheck.sealing import new_key as fresh
+    from raincheck.encryption.cipher import new_key as fresh
 
     click.echo(fresh())
 
@@ -114,7 +114,7 @@ def keys(config: str | None, state_url: str | None, as_json: bool, forget: str |
       raincheck store keys --forget 3f1c0a9b7d22
     """
     target, place = _target(config, state_url)
-    from raincheck.cli.store_checks import closed, known_keys
+    from raincheck.cli.store_diagnostics import closed, known_keys
 
     plain = asyncio.run(closed(target)) if close else None
     found = asyncio.run(known_keys(target, forget))
@@ -140,7 +140,7 @@ def keys(config: str | None, state_url: str | None, as_json: bool, forget: str |
 
 
 async def _findings(target: Target, *, show: bool) -> list[Finding]:
-    from raincheck.cli.store_checks import checked
+    from raincheck.cli.store_diagnostics import checked
 
     found: list[Finding] = []
     async for finding in checked(target):

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raincheck.cli.options import is_object, settings_from
-from raincheck.cli.output import others_on_stderr
+from raincheck.cli.stdout import others_on_stderr
 from raincheck.errors import ConfigurationError, RaincheckError
 
 if TYPE_CHECKING:
-    from raincheck.blobs import BlobStore
-    from raincheck.config import Settings
-    from raincheck.mcp.workshop import Workshop
+    from raincheck.config.settings import Settings
+    from raincheck.mcp.host import Workshop
     from raincheck.operations.operation import Policy
-    from raincheck.store import TaskStore
+    from raincheck.ports.blob_store import BlobStore
+    from raincheck.ports.task_store import TaskStore
 
 __all__ = ["Target", "target_from", "target_with_store"]
 
@@ -47,20 +47,20 @@ class Target:
             ConfigurationError: There is no place for it.
             MissingDependency: Its extra is not installed.
         """
-        from raincheck.compose import make_store
+        from raincheck.composition.adapters import make_store
 
         settings = settings or self.settings
         return make_store(settings) if self.rc is None else self.rc.new_store(settings)
 
     def new_blobs(self, store: TaskStore) -> BlobStore | None:
         """Where its large results are, not yet opened."""
-        from raincheck.compose import make_blobs
+        from raincheck.composition.adapters import make_blobs
 
         return make_blobs(self.settings, store) if self.rc is None else self.rc.new_blobs(self.settings, store)
 
     def place(self) -> tuple[str, str]:
         """Its store and its engine, as a person may be told of them."""
-        from raincheck.compose import place_of
+        from raincheck.composition.adapters import place_of
 
         return place_of(self.settings) if self.rc is None else self.rc.place()
 
@@ -77,7 +77,7 @@ class Target:
 
     async def policies(self) -> Mapping[str, Policy]:
         """The policies of its operations by name."""
-        from raincheck.compose_operations import policy_of
+        from raincheck.composition.operations import policy_of
 
         if self.rc is None:
             return {name: policy_of(self.settings, name) for name in self.settings.operations}
@@ -96,11 +96,11 @@ def target_from(config: str | None, *, state_url: str | None = None, **flags: An
         return Target(settings=settings_from(config, state_url=state_url, **flags))
     if state_url is not None:
         raise click.UsageError("--state-url is for a configuration: a Raincheck object names its own store")
-    from raincheck.compose import require_server
-    from raincheck.operations.loading import load_object
+    from raincheck.composition.adapters import require_server
+    from raincheck.operations.python.loading import load_object
 
     require_server()
-    from raincheck.mcp.workshop import Workshop
+    from raincheck.mcp.host import Workshop
 
     with others_on_stderr():
         rc = load_object(config, Path.cwd())

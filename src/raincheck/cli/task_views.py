@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from raincheck.cli.output import check_reader
-from raincheck.cli.tables import clean, pretty, print_table, span, timestamp
-from raincheck.result_forms import public_preview
-from raincheck.secrecy import hidden, outcome_hidden
-from raincheck.store import TaskSummary
-from raincheck.task import Progress, Task, utc_now
+from raincheck.cli.output import clean, pretty, print_table, span, timestamp
+from raincheck.cli.stdout import check_reader
+from raincheck.domain.redaction import hidden, outcome_hidden
+from raincheck.domain.result_body import public_preview
+from raincheck.domain.task import Progress, Task, utc_now
+from raincheck.ports.task_store import TaskSummary
 
 __all__ = ["follow", "print_summaries", "print_task", "summary_json", "task_json"]
 

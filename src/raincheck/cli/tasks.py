@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from raincheck.cli.options import TargetGroup, config_option, duration, json_option, state_url_option
-from raincheck.cli.tables import document
+from raincheck.cli.output import document
 from raincheck.cli.target import Target, target_with_store
 from raincheck.errors import RaincheckError
 
 if TYPE_CHECKING:
-    from raincheck.cli.desk import Desk
-    from raincheck.store import TaskStore, TaskSummary
+    from raincheck.cli.task_admin import Desk
+    from raincheck.ports.task_store import TaskStore, TaskSummary
 
 __all__ = ["at_store", "tasks"]
 
@@ -234,9 +234,9 @@ def _private(path: str, flags: int) -> int:
 
 
 def _at_desk(target: Target, work: Callable[[Desk], Awaitable[_T]]) -> _T:
-    from raincheck.cli.desk import Desk
-    from raincheck.results import Results
-    from raincheck.task import utc_now
+    from raincheck.cli.task_admin import Desk
+    from raincheck.domain.task import utc_now
+    from raincheck.tasks.results import Results
 
     async def at_desk(store: TaskStore) -> _T:
         results = Results(store, target.new_blobs(store), clock=utc_now)
@@ -255,7 +255,7 @@ def at_store(target: Target, work: Callable[[TaskStore], Awaitable[_T]]) -> _T:
     Raises:
         RaincheckError: There is no such store, it cannot be opened, or the work failed.
     """
-    from raincheck.sealing import check_keys
+    from raincheck.encryption.cipher import check_keys
 
     target.refuse_memory("its tasks exist inside the server only")
     settings = target.settings

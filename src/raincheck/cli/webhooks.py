@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from raincheck.cli.options import TargetGroup, config_option, json_option, state_url_option
-from raincheck.cli.tables import document, print_table, span, timestamp
+from raincheck.cli.output import document, print_table, span, timestamp
 from raincheck.cli.target import target_from, target_with_store
 from raincheck.cli.tasks import at_store, tasks
 
 if TYPE_CHECKING:
-    from raincheck.webhooks.desk import Entry
+    from raincheck.webhooks.admin import Entry
 
 __all__ = ["webhooks"]
 
@@ -50,7 +50,7 @@ def list_(states: tuple[str, ...], limit: int, as_json: bool, config: str | None
     Example:
       raincheck tasks webhooks list --state dead --json | jq -r '.[].task_ref'
     """
-    from raincheck.webhooks.desk import WebhookDesk
+    from raincheck.webhooks.admin import WebhookDesk
 
     target = target_with_store(config, state_url)
     found = at_store(target, lambda store: WebhookDesk(store).list(states=states, limit=limit))
@@ -74,7 +74,7 @@ def retry(task_ref: str | None, everything: bool, as_json: bool, config: str | N
       raincheck tasks webhooks retry 8Zr1x
       raincheck tasks webhooks retry --all
     """
-    from raincheck.webhooks.desk import WebhookDesk
+    from raincheck.webhooks.admin import WebhookDesk
 
     if (task_ref is None) is not everything:
         raise click.UsageError("give either a TASK_REF or --all")
@@ -102,7 +102,7 @@ def secret(url: str, as_json: bool, config: str | None, state_url: str | None) -
     Example:
       raincheck tasks webhooks secret https://hooks.example.com/
     """
-    from raincheck.compose import require_signing, service_settings
+    from raincheck.composition.adapters import require_signing, service_settings
     from raincheck.errors import InvalidParameters
 
     settings = target_from(config, state_url=state_url).settings
@@ -136,7 +136,7 @@ def _json(entry: Entry) -> dict[str, Any]:
 
 
 def _print(found: list[Entry], limit: int) -> None:
-    from raincheck.task import utc_now
+    from raincheck.domain.task import utc_now
 
     now = utc_now()
 

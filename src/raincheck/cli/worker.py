@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from raincheck.cli.target import Target
-    from raincheck.config import Settings
+    from raincheck.config.settings import Settings
     from raincheck.operations.operation import Operation
-    from raincheck.service import Service
-    from raincheck.worker import Work
+    from raincheck.runtime.service import Service
+    from raincheck.runtime.worker_process import Work
 
 __all__ = ["worker"]
 
@@ -86,8 +86,8 @@ def worker(
         "observability__log_format": log_format,
     }
     settings, work = _work(target_from(target, state_url=state_url, **flags))
-    from raincheck.logs import configure_logs
-    from raincheck.worker import run_worker
+    from raincheck.domain.logs import configure_logs
+    from raincheck.runtime.worker_process import run_worker
 
     log = settings.observability
     configure_logs(log.log_level, log.log_format, tasks=log.log_tasks)
@@ -104,8 +104,8 @@ def worker(
 
 
 def _work(target: Target) -> tuple[Settings, Work]:
-    from raincheck.compose_operations import make_operations
-    from raincheck.worker import Work
+    from raincheck.composition.operations import make_operations
+    from raincheck.runtime.worker_process import Work
 
     settings = target.settings
     service: AbstractAsyncContextManager[Service]
@@ -136,7 +136,7 @@ def _work(target: Target) -> tuple[Settings, Work]:
 def _as_served(operations: dict[str, Operation]) -> dict[str, Operation]:
     """With the SDK there, an operation's JSON-RPC error is its task's, as in a server; without it there is none."""
     try:
-        from raincheck.mcp.protocol_errors import KeepsProtocolErrors
+        from raincheck.mcp.wire.protocol_errors import KeepsProtocolErrors
     except ImportError:
         return operations
     return {name: replace(each, executor=KeepsProtocolErrors(each.executor)) for name, each in operations.items()}
@@ -144,8 +144,8 @@ def _as_served(operations: dict[str, Operation]) -> dict[str, Operation]:
 
 @asynccontextmanager
 async def _running(settings: Settings, operations: Mapping[str, Operation]) -> AsyncGenerator[Service]:
-    from raincheck.compose import make_engine, make_store, service_settings
-    from raincheck.service import Service
+    from raincheck.composition.adapters import make_engine, make_store, service_settings
+    from raincheck.runtime.service import Service
 
     service = Service(
         make_store(settings),

@@ -14,8 +14,6 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raincheck.client.connecting import connect
-    from raincheck.client.connection import ReconnectingSession
     from raincheck.client.errors import (
         BadAnswer,
         ClientError,
@@ -25,10 +23,12 @@ if TYPE_CHECKING:
         WaitTimedOut,
     )
     from raincheck.client.http import steady_http
+    from raincheck.client.models import TaskHandle, TaskResult, TaskView
     from raincheck.client.policy import PollingPolicy
     from raincheck.client.poller import TaskPoller
-    from raincheck.client.records import TaskHandle, TaskResult, TaskView
+    from raincheck.client.reconnecting import ReconnectingSession
     from raincheck.client.tasks_extension import TasksExtension
+    from raincheck.client.transports import connect
 
 __all__ = [
     "BadAnswer",
@@ -54,15 +54,15 @@ _HOMES = {
     "ConnectionLost": "errors",
     "InputNeeded": "errors",
     "PollingPolicy": "policy",
-    "ReconnectingSession": "connection",
-    "TaskHandle": "records",
+    "ReconnectingSession": "reconnecting",
+    "TaskHandle": "models",
     "TaskPoller": "poller",
-    "TaskResult": "records",
-    "TaskView": "records",
+    "TaskResult": "models",
+    "TaskView": "models",
     "TaskWasCancelled": "errors",
     "TasksExtension": "tasks_extension",
     "WaitTimedOut": "errors",
-    "connect": "connecting",
+    "connect": "transports",
     "steady_http": "http",
 }
 _NEED_THE_SDK = frozenset({"TasksExtension", "steady_http"})

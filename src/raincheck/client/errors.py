@@ -19,11 +19,11 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from raincheck import errors as domain
+from raincheck.domain.task import InputRequest
 from raincheck.errors import CallError, InternalError, RaincheckError, TaskFailure
-from raincheck.task import InputRequest
 
 if TYPE_CHECKING:
-    from raincheck.client.records import TaskHandle, TaskView
+    from raincheck.client.models import TaskHandle, TaskView
 
 __all__ = [
     "BadAnswer",

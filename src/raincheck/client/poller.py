@@ -6,12 +6,9 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from raincheck.client.answers import Answer, Session, inline_result, is_ticket, read_answer, read_ticket
 from raincheck.client.callbacks import settled
-from raincheck.client.calls import HandleCalls, NotHeld
-from raincheck.client.large import large_answer
-from raincheck.client.policy import PollingPolicy
-from raincheck.client.records import (
+from raincheck.client.handle_calls import HandleCalls, NotHeld
+from raincheck.client.models import (
     InputCallback,
     ProgressCallback,
     SubmittedCallback,
@@ -19,6 +16,9 @@ from raincheck.client.records import (
     TaskResult,
     TaskView,
 )
+from raincheck.client.parsing import Answer, Session, inline_result, is_ticket, read_answer, read_ticket
+from raincheck.client.policy import PollingPolicy
+from raincheck.client.result_download import large_answer
 from raincheck.client.wait import Wait
 from raincheck.errors import TaskNotFound
 

@@ -16,11 +16,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from raincheck.client.callbacks import settled
-from raincheck.client.connecting import Server, connector
-from raincheck.client.connection import ReconnectingSession
-from raincheck.client.policy import PollingPolicy
-from raincheck.client.poller import TaskPoller
-from raincheck.client.records import (
+from raincheck.client.models import (
     InputCallback,
     ProgressCallback,
     SubmittedCallback,
@@ -28,6 +24,10 @@ from raincheck.client.records import (
     TaskResult,
     TaskView,
 )
+from raincheck.client.policy import PollingPolicy
+from raincheck.client.poller import TaskPoller
+from raincheck.client.reconnecting import ReconnectingSession
+from raincheck.client.transports import Server, connector
 
 __all__ = ["SyncClient", "connect"]
 

@@ -16,11 +16,11 @@ from mcp_types import INVALID_PARAMS, CallToolResult, ErrorData, Request, Result
 from pydantic import ValidationError
 
 from raincheck.client.callbacks import settled
-from raincheck.client.connection import backoff, lost_connection
 from raincheck.client.errors import BadAnswer, ConnectionLost, TaskWasCancelled, WaitTimedOut
-from raincheck.client.large import large_answer
+from raincheck.client.models import InputCallback, ProgressCallback, SubmittedCallback, TaskHandle, TaskView
 from raincheck.client.policy import Pace, PollingPolicy
-from raincheck.client.records import InputCallback, ProgressCallback, SubmittedCallback, TaskHandle, TaskView
+from raincheck.client.reconnecting import backoff, lost_connection
+from raincheck.client.result_download import large_answer
 from raincheck.client.tasks_wire import (
     TASKS_EXTENSION,
     Acknowledged,
@@ -37,8 +37,8 @@ from raincheck.client.tasks_wire import (
     view_of,
 )
 from raincheck.client.wait import Changes, Questions, left_running
+from raincheck.domain.task import InputRequest, TaskStatus
 from raincheck.errors import TaskNotFound
-from raincheck.task import InputRequest, TaskStatus
 
 __all__ = ["TasksExtension"]
 

@@ -10,9 +10,9 @@ from mcp_types import CallToolResult, ErrorData, InputRequest, Request, RequestP
 from pydantic import Field, TypeAdapter, ValidationError
 
 from raincheck.client.errors import BadAnswer
-from raincheck.client.records import TaskHandle, TaskView
-from raincheck.task import InputRequest as Question
-from raincheck.task import Progress, TaskStatus
+from raincheck.client.models import TaskHandle, TaskView
+from raincheck.domain.task import InputRequest as Question
+from raincheck.domain.task import Progress, TaskStatus
 
 __all__ = [
     "TASKS_EXTENSION",

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from raincheck.client.callbacks import settled
-from raincheck.client.calls import HandleCalls, NotHeld
 from raincheck.client.errors import InputNeeded, TaskWasCancelled, WaitTimedOut, error_from
+from raincheck.client.handle_calls import HandleCalls, NotHeld
+from raincheck.client.models import InputCallback, ProgressCallback, TaskHandle, TaskResult, TaskView
 from raincheck.client.policy import LONGEST_HOLD, Pace, PollingPolicy
-from raincheck.client.records import InputCallback, ProgressCallback, TaskHandle, TaskResult, TaskView
+from raincheck.domain.task import InputRequest, TaskStatus
 from raincheck.errors import TaskNotFound
-from raincheck.task import InputRequest, TaskStatus
 
 __all__ = ["Changes", "Questions", "Wait", "left_running"]
 

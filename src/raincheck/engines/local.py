@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from datetime import datetime
 
-from raincheck.engine import RunTask
-from raincheck.engines.pool import Pool
-from raincheck.engines.scanner import Scanner
-from raincheck.store import TaskStore
-from raincheck.task import Task
+from raincheck.domain.task import Task
+from raincheck.engines.pending_scanner import Scanner
+from raincheck.engines.slots import Pool
+from raincheck.ports.engine import RunTask
+from raincheck.ports.task_store import TaskStore
 
 __all__ = ["LocalEngine", "local_engine"]
 
@@ -95,5 +95,5 @@ def local_engine(
     max_concurrency: int,
     clock: Callable[[], datetime],
 ) -> LocalEngine:
-    """See `raincheck.engine.EngineFactory`."""
+    """See `raincheck.ports.engine.EngineFactory`."""
     return LocalEngine(store, operation_types, max_concurrency=max_concurrency)

@@ -10,16 +10,16 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Seq
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
-from raincheck.elapsed import elapsed
-from raincheck.engine import Slot
+from raincheck.domain.task import Outcome, Task
 from raincheck.errors import CallError, QueueFull, RateLimited, StoreError
-from raincheck.limits.book import UNCLAIMED_SECONDS, Limit, Refusal
-from raincheck.limits.breaker import error_counts, failed
-from raincheck.limits.breakers import OUTSIDE, Breakers
-from raincheck.limits.desk import OF_OPERATION, OF_SCOPE, Desk, limit_of
+from raincheck.limits.breaker_rules import error_counts, failed
+from raincheck.limits.circuit_breakers import OUTSIDE, Breakers
+from raincheck.limits.permit_allocator import OF_OPERATION, OF_SCOPE, Desk, limit_of
+from raincheck.limits.permit_rules import UNCLAIMED_SECONDS, Limit, Refusal
 from raincheck.operations.operation import Operation, Policy
-from raincheck.store import TaskStore
-from raincheck.task import Outcome, Task
+from raincheck.ports.engine import Slot
+from raincheck.ports.task_store import TaskStore
+from raincheck.timing.monotonic import elapsed
 
 __all__ = ["InRequest", "Limiter", "Permit"]
 
@@ -35,7 +35,7 @@ _MOST_SCOPES = 1000
 class Permit:
     """The right to run one task; around the engine's place for it, which is parked and taken again together with it.
 
-    It is a `raincheck.engine.Slot`.
+    It is a `raincheck.ports.engine.Slot`.
 
     Args:
         desks: Where it was taken: the task needs a permit of each. All take them in one order: none waits for ever.

@@ -8,15 +8,15 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar, overload
 
-from raincheck.caller import Caller
-from raincheck.compose_operations import default_policy
-from raincheck.config import Settings
+from raincheck.composition.operations import default_policy
+from raincheck.config.settings import Settings
+from raincheck.domain.caller import Caller
 from raincheck.errors import ConfigurationError
-from raincheck.mcp.handle_definitions import HANDLE_NAMES
+from raincheck.mcp.auth.restored_caller import restored_caller
 from raincheck.mcp.name_patterns import is_named, naming_none
-from raincheck.mcp.protocol_errors import KeepsProtocolErrors
-from raincheck.mcp.restored_caller import restored_caller
-from raincheck.operations.limits import BreakerPolicy, breaker_policy
+from raincheck.mcp.surfaces.handle_definitions import HANDLE_NAMES
+from raincheck.mcp.wire.protocol_errors import KeepsProtocolErrors
+from raincheck.operations.limit_policy import BreakerPolicy, breaker_policy
 from raincheck.operations.operation import (
     AnswerBy,
     Dedupe,
@@ -138,7 +138,7 @@ class DeclaredOperations:
         Raises:
             ConfigurationError: The name is taken, or the signature cannot be a schema.
         """
-        from raincheck.operations.python import python_operation
+        from raincheck.operations.python.executor import python_operation
 
         def declare(fn: Callable[..., Any]) -> Callable[..., Any]:
             given = {key: value for key, value in policy.items() if value is not None}

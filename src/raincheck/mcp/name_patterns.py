@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
-from raincheck.operations.problems import named
+from raincheck.operations.validation_messages import named
 
 __all__ = ["is_named", "naming_none"]
 

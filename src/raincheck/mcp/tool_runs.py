@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from raincheck.domain.task import Outcome, TaskError
+from raincheck.domain.traces import alone
 from raincheck.errors import OperationFailed, TaskFailure
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import FailedAs
-from raincheck.task import Outcome, TaskError
-from raincheck.traces import alone
 
 __all__ = ["NO_REQUEST", "failed_tool", "log_of_tool"]
 

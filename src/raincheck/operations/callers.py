@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from raincheck.caller import ANONYMOUS, LOCAL, Caller
+from raincheck.domain.caller import ANONYMOUS, LOCAL, Caller
 from raincheck.errors import ConfigurationError, OperationFailed, UnknownOperation
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from concurrent.futures import CancelledError, Future
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 
-from raincheck.caller import LOCAL, Caller
+from raincheck.domain.caller import LOCAL, Caller
+from raincheck.domain.task import Progress
 from raincheck.errors import OperationFailed
-from raincheck.operations.values import json_value
-from raincheck.task import Progress
+from raincheck.operations.json_values import json_value
 
 __all__ = ["LARGEST_CHECKPOINT", "CallbackAddress", "ContextBackend", "TaskCancelled", "TaskContext"]
 

@@ -9,16 +9,16 @@ from typing import Any, cast
 
 import pydantic_core
 
-from raincheck.previews import json_preview
-from raincheck.secrecy import without_withheld
-from raincheck.unicode_text import well_formed
+from raincheck.domain.previews import json_preview
+from raincheck.domain.redaction import without_withheld
+from raincheck.domain.unicode_text import well_formed
 
 __all__ = ["LARGEST_DATA", "plain_details", "plain_text", "plain_value"]
 
 LARGEST_DATA = 64 * 1024
 """The largest `data` of a JSON-RPC error, in bytes of JSON."""
 
-# As deep as JSON from others may be (`raincheck.operations.foreign_json`), without what stands around the details.
+# As deep as JSON from others may be (`raincheck.operations.untrusted_json`), without what stands around the details.
 _DEEPEST = 32
 _MOST_VALUES = 50_000
 _MOST_CHARACTERS = 4_000_000
@@ -34,7 +34,7 @@ def plain_details(details: Any, limit: int) -> dict[str, Any]:
 
 def plain_value(value: Any, limit: int) -> Any:
     """The value as JSON values; where it is more than `limit` bytes of JSON, what it looks like. Without what is
-    withheld in this context (`raincheck.secrecy.withholding`).
+    withheld in this context (`raincheck.domain.redaction.withholding`).
 
     NaN and the infinities become texts, and so does what is no JSON value and nothing that pydantic makes one of.
     """

@@ -16,8 +16,8 @@ from typing import Any
 
 import pydantic_core
 
-from raincheck.lease import current_lease
 from raincheck.operations.context import TaskCancelled, TaskContext
+from raincheck.operations.lease import current_lease
 
 __all__ = ["on_behalf_of", "thrown_away", "watched"]
 

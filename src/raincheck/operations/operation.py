@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
+from raincheck.domain.redaction import secret_properties
+from raincheck.domain.task import Outcome
 from raincheck.operations.callers import check_callers
 from raincheck.operations.context import TaskContext
-from raincheck.operations.limits import BreakerPolicy, check_choice, check_limits
+from raincheck.operations.limit_policy import BreakerPolicy, check_choice, check_limits
 from raincheck.operations.webhook import Webhook
-from raincheck.secrecy import secret_properties
-from raincheck.task import Outcome
 
 __all__ = [
     "INLINE_WAIT_SECONDS",

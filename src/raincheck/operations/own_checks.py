@@ -1,7 +1,7 @@
 """Arguments of tools that check them by pydantic themselves: their own check decides, before a task is accepted.
 
 The tool gets its arguments as the caller sent them, and checks them again when it runs. What comes before is only what
-no caller may make costly: the bounds of JSON (`raincheck.operations.foreign_json`) and of `CostlyTypes`, and patterns
+no caller may make costly: the bounds of JSON (`raincheck.operations.untrusted_json`) and of `CostlyTypes`, and patterns
 that Python's `re` would match, which are matched in linear time first.
 """
 
@@ -15,11 +15,11 @@ from typing import Any, cast
 import pydantic_core
 from pydantic import ValidationError
 
-from raincheck.operations.costly_types import CostlyTypes
+from raincheck.operations.json_values import stored_parameters
 from raincheck.operations.patterns import PatternRefused, matcher
-from raincheck.operations.problems import shown
 from raincheck.operations.pydantic_problems import pydantic_refusal
-from raincheck.operations.values import stored_parameters
+from raincheck.operations.python.costly_types import CostlyTypes
+from raincheck.operations.validation_messages import shown
 
 __all__ = ["OwnChecks", "object_schema"]
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from raincheck.errors import InvalidParameters
-from raincheck.operations.problems import Problem, invalid_parameters, named, shown
+from raincheck.operations.validation_messages import Problem, invalid_parameters, named, shown
 
 __all__ = ["pydantic_refusal"]
 

@@ -15,14 +15,14 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from raincheck.errors import ConfigurationError, InvalidParameters
-from raincheck.operations.argument_slips import as_declared
+from raincheck.operations.argument_repairs import as_declared
 from raincheck.operations.bounded_work import LONGEST_WORK_SECONDS, bounded_work
 from raincheck.operations.formats import FORMATS, format_checker
+from raincheck.operations.json_values import stored_parameters
 from raincheck.operations.patterns import PatternRefused, matcher
-from raincheck.operations.problems import Problem, capped, invalid_parameters, named, shown
 from raincheck.operations.schema_circles import SchemaSteps
 from raincheck.operations.schema_keywords import BoundedValidator, Choices, errors
-from raincheck.operations.values import stored_parameters
+from raincheck.operations.validation_messages import Problem, capped, invalid_parameters, named, shown
 
 __all__ = ["ParameterSchema"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raincheck.operations.operation import Operation
-from raincheck.operations.problems import named
+from raincheck.operations.validation_messages import named
 
 __all__ = ["secrets_of_nothing"]
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from raincheck.domain.unicode_text import well_formed
 from raincheck.errors import ConfigurationError
-from raincheck.operations.problems import capped
-from raincheck.unicode_text import well_formed
+from raincheck.operations.validation_messages import capped
 
 __all__ = ["Placeholder", "Template", "formatted"]
 

@@ -15,11 +15,11 @@ from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from raincheck.domain.task import InputRequest
 from raincheck.errors import InvalidParameters, PayloadTooLarge
 from raincheck.operations.bounded_work import LONGEST_WORK_SECONDS, TooMuchWork, bounded_work
 from raincheck.operations.operation import Operation
-from raincheck.operations.problems import Problem, invalid_parameters, no_longer_fitting
-from raincheck.task import InputRequest
+from raincheck.operations.validation_messages import Problem, invalid_parameters, no_longer_fitting
 
 __all__ = ["LARGE_BYTES", "ParameterChecks", "still_fitting"]
 
@@ -75,7 +75,7 @@ class ParameterChecks:
         """
         self._size("answers", responses)
         # With it comes the JSON Schema library, which most servers never need.
-        from raincheck.operations.question_answers import checked_answer
+        from raincheck.operations.elicitation_answers import checked_answer
 
         return {
             each.key: checked_answer(each.key, each.method, each.params, responses[each.key])

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from raincheck.egress.errors import RequestRefused
+from raincheck.egress.policy import Target
 from raincheck.errors import ConfigurationError
 from raincheck.operations.environment import filled_in
-from raincheck.outgoing.errors import RequestRefused
-from raincheck.outgoing.rules import Target
 
 __all__ = ["EVENTS", "Webhook", "WebhookEvent", "checked_secrets"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from raincheck.history import Durations, History
+from raincheck.domain.task import scope_key
 from raincheck.operations.operation import INLINE_WAIT_SECONDS, Policy
-from raincheck.task import scope_key
+from raincheck.polling.history import Durations, History
 
 __all__ = ["InlineWaits", "inline_wait_of"]
 

@@ -17,9 +17,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from raincheck.errors import StoreError
-from raincheck.notes import Note, NoteStore, note_key
-from raincheck.polling.hang_ups import HangUp, HangUps, ScopeHangUps
 from raincheck.polling.known_clients import Client
+from raincheck.polling.patience_rules import HangUp, HangUps, ScopeHangUps
+from raincheck.ports.records import Note, NoteStore, note_key
 
 __all__ = ["KIND", "PatienceStore"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from raincheck.task import Task, TaskStatus
+from raincheck.domain.task import Task, TaskStatus
 
 __all__ = ["ProgramHints"]
 

@@ -1,1 +1,1 @@
-"""Where tasks are kept: one module a store, behind `raincheck.store`."""
+"""Where tasks are kept: one module a store, behind `raincheck.ports.task_store`."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from raincheck.notes import Note
-from raincheck.task import Task
-from raincheck.webhooks.message import message_of
-from raincheck.webhooks.targets import targets_of
+from raincheck.domain.task import Task
+from raincheck.domain.webhook_targets import targets_of
+from raincheck.ports.records import Note
+from raincheck.webhooks.payload import message_of
 
 __all__ = ["DEAD", "KEPT", "PENDING", "Delivery", "first_note"]
 

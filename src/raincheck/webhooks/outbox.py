@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from raincheck.domain.task import Task
 from raincheck.errors import StoreError
-from raincheck.notes import Note
-from raincheck.store import TaskStore
-from raincheck.stores.wrapper import StoreWrapper
-from raincheck.task import Task
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import TaskStore
+from raincheck.stores.shared.delegating import StoreWrapper
 from raincheck.webhooks.delivery import first_note
 
 __all__ = ["Outbox"]
@@ -42,7 +42,7 @@ class Outbox(StoreWrapper):
         """See `TaskStore.replace`.
 
         The step has room for one note. Where it is the delivery's, the caller's own is written right after it: it must
-        be there already and come due by itself, later, should this process die in between (`raincheck.leftovers`).
+        be there already and come due by itself, later, should this process die in between (`raincheck.runtime.upstream_cleanup`).
         """
         if not task.terminal or (delivery := first_note(task)) is None:
             return await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, note=note)

@@ -9,9 +9,9 @@ from datetime import datetime
 
 from standardwebhooks import Webhook
 
+from raincheck.egress.errors import RequestRefused
+from raincheck.egress.policy import Target
 from raincheck.errors import InvalidParameters
-from raincheck.outgoing.errors import RequestRefused
-from raincheck.outgoing.rules import Target
 
 __all__ = ["secret_of", "secrets_of", "signed"]
 

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from fastmcp import FastMCP
 
-from raincheck.config import Settings
+from raincheck.config.settings import Settings
 from raincheck.fastmcp import Raincheck
 
 ACCEPT = {"accept": "application/json, text/event-stream"}

@@ -25,8 +25,8 @@ from fastmcp_tasks import TasksExtension
 from fastmcp_tasks.client import TasksClientExtension, call_tool_task
 
 from raincheck import Policy, Settings, TaskContext
+from raincheck.encryption.cipher import new_key
 from raincheck.fastmcp import Raincheck
-from raincheck.sealing import new_key
 
 TOKENS = {
     "ann's-secret-token": {"client_id": "app", "sub": "ann", "scopes": ["read"], "tenant": "acme"},

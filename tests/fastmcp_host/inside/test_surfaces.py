@@ -21,7 +21,7 @@ from mcp_types import Request
 from pydantic import BaseModel
 
 from raincheck.errors import ConfigurationError
-from raincheck.mcp.handle_definitions import HANDLE_NAMES
+from raincheck.mcp.surfaces.handle_definitions import HANDLE_NAMES
 
 
 def _office() -> ModuleType:

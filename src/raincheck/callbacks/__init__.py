@@ -1,0 +1,1 @@
+"""Inbound: completion tokens, and the endpoint that takes them."""

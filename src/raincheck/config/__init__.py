@@ -1,0 +1,1 @@
+"""The settings: raincheck.toml, environment and flags, read and checked."""

@@ -1,0 +1,1 @@
+"""The settings, one module a section of raincheck.toml."""

@@ -1,0 +1,1 @@
+"""What engines on an existing queue share."""

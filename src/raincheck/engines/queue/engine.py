@@ -1,0 +1,353 @@
+"""What the engines on existing queues share: a queue brings ids, the store says what they mean.
+
+A queue's job is a task's id and nothing else. Whatever the queue loses is found in the store by the scanner; whatever
+it brings twice or too late is no longer pending there, and done at once. Its own state decides nothing about a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from raincheck.domain.task import Task, TaskStatus
+from raincheck.engines.pending_scanner import Scanner
+from raincheck.engines.queue.publisher import Outage, QueueRefused, QueueUnavailable, Sender
+from raincheck.engines.slots import Pool
+from raincheck.errors import ConfigurationError, StoreError
+from raincheck.ports.engine import RunTask
+from raincheck.ports.task_store import TaskStore
+
+__all__ = ["Jobs", "Queue", "QueuedEngine"]
+
+logger = logging.getLogger(__name__)
+
+_STOP_SECONDS = 5.0
+_FLUSH_SECONDS = 1.0
+_TEND_SECONDS = 2.0
+_LONGEST_PAUSE = 3.0
+# Tasks of several processes reach a queue a little out of order.
+_OUT_OF_ORDER = timedelta(seconds=1)
+# What waited for as long is not alone; what was alone is so for a while.
+_BACKLOG = timedelta(seconds=0.25)
+_ALONE_SECONDS = 0.25
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+class Queue(Protocol):
+    """An existing queue. Every verb but `close` is bounded, and may raise `QueueUnavailable`; `open` also
+    `QueueRefused`."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in the log, without a secret."""
+        ...
+
+    async def open(self) -> None:
+        """Connect, and make in the queue what has to be there. May be called again after a failure.
+
+        Raises:
+            ConfigurationError: It can never be used as it is set.
+        """
+        ...
+
+    async def send(self, tasks: Sequence[Task]) -> None:
+        """Hand these tasks to the queue, in order."""
+        ...
+
+    async def work(self, jobs: Jobs, stopping: asyncio.Event) -> None:
+        """Bring jobs to `jobs.run` until `stopping` is set; then fetch no more, end every job, and return."""
+        ...
+
+    async def tend(self, pending: Callable[[str], Awaitable[bool]]) -> None:
+        """Called every few seconds: see whether it answers, and clear up after dead workers.
+
+        Args:
+            pending: Whether a task still waits for a worker.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of every connection; whoever waits for an answer fails. Idempotent; raises nothing."""
+        ...
+
+
+class Jobs:
+    """What becomes of an id that a queue brings to this process.
+
+    A job lasts until its task first gives its place back, so that a queue's own bound on jobs is the bound on tasks,
+    and a busy worker takes no job that an idle one could run.
+
+    In a backlog a job is no more than the right to one start: what the store says is next has it. The task that was
+    brought goes to the end of the queue, so that there is a job for each that waits.
+
+    Args:
+        now: What time it is for the tasks.
+        again: Hands a task to the queue once more.
+    """
+
+    def __init__(
+        self,
+        store: TaskStore,
+        operation_types: Callable[[], Collection[str]],
+        pool: Pool,
+        run: RunTask,
+        *,
+        now: Callable[[], datetime],
+        again: Callable[[Task], None],
+    ) -> None:
+        self._store = store
+        self._operation_types = operation_types
+        self._pool = pool
+        self._run = run
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._ended = False
+        self._now = now
+        self._again = again
+        self._alone_until = float("-inf")
+        self.head: datetime | None = None
+        # A queue has as long for its first job as for any other.
+        self.heard_at = time.monotonic()
+
+    async def run(self, task_ref: str) -> None:
+        """The job of one task. Raises nothing."""
+        if self._ended:
+            return
+        self.heard_at = time.monotonic()
+        try:
+            task = await self._store.get(task_ref)
+        except StoreError as error:
+            logger.warning("cannot look up a delivered task: %s", error.message, extra={"task_ref": task_ref})
+            return
+        if task is None or task.status is not TaskStatus.PENDING or task.operation_type not in self._operation_types():
+            return
+        self.head = task.updated_at
+        over = asyncio.get_running_loop().create_future()
+        self._waiting.add(over)
+        try:
+            await self._hold(await self._next(task), over)
+        finally:
+            self._waiting.discard(over)
+
+    async def _next(self, brought: Task) -> Task:
+        """Whose turn it is."""
+        waited = self._now() - brought.updated_at
+        if waited < _BACKLOG or time.monotonic() < self._alone_until:
+            return brought
+        try:
+            found = await self._store.claimable(self._operation_types(), self._pool.running + 2)
+        except StoreError as error:
+            logger.warning("cannot see whose turn it is: %s", error.message, extra={"task_ref": brought.task_ref})
+            return brought
+        if all(task.scope == brought.scope for task in found):
+            self._alone_until = time.monotonic() + _ALONE_SECONDS
+            return brought
+        chosen = next((task for task in found if not self._pool.runs(task.task_ref)), brought)
+        if chosen.task_ref == brought.task_ref or (
+            # Of one scope's tasks the queue says which are urgent, if it can.
+            chosen.scope == brought.scope and chosen.priority != brought.priority
+        ):
+            return brought
+        # As one that came back: the queue has its job as running.
+        self._again(replace(brought, attempt=max(1, brought.attempt)))
+        return chosen
+
+    async def _hold(self, task: Task, over: asyncio.Future[None]) -> None:
+        def released() -> None:
+            if not over.done():
+                over.set_result(None)
+
+        if self._pool.free > 0:
+            if self._pool.spawn(self._run, task, released):
+                await over
+            return
+        turn = asyncio.ensure_future(self._pool.spawn_in_turn(self._run, task, released))
+        try:
+            await asyncio.wait({turn, over}, return_when=asyncio.FIRST_COMPLETED)
+            if turn.done() and turn.result():
+                await over
+        finally:
+            turn.cancel()
+
+    def let_go(self) -> None:
+        """The queue lost its hold of these jobs: end them all. Tasks that run go on."""
+        for over in tuple(self._waiting):
+            if not over.done():
+                over.set_result(None)
+
+    def end(self) -> None:
+        """As `let_go`, and whatever the queue still brings is done at once: it stays pending in the store."""
+        self._ended = True
+        self.let_go()
+
+
+class QueuedEngine:
+    """Brings tasks to workers over a queue.
+
+    Args:
+        queue: The queue; this engine opens and closes it.
+        max_concurrency: How many tasks run here at once; 0: this process only hands tasks to the queue.
+        reconcile_seconds: How long a task may be pending before it counts as lost by the queue.
+        clock: The clock that the tasks' times are of.
+    """
+
+    def __init__(
+        self,
+        store: TaskStore,
+        operation_types: Callable[[], Collection[str]],
+        queue: Queue,
+        *,
+        max_concurrency: int,
+        reconcile_seconds: float,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._store = store
+        self._operation_types = operation_types
+        self._queue = queue
+        self._size = max_concurrency
+        self._reconcile_seconds = reconcile_seconds
+        self._clock = clock
+        self._pool = Pool(max_concurrency, lambda: self._scanner.place_is_free())
+        self._scanner = Scanner(
+            store,
+            operation_types,
+            self._pool,
+            scan_seconds=min(1.0, reconcile_seconds / 2),
+            lost_before=self._lost_before,
+        )
+        self._outage = Outage(queue.name)
+        self._sender = Sender(queue.send, self._outage)
+        self._jobs: Jobs | None = None
+        self._stopping = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+        self._tending: asyncio.Task[None] | None = None
+
+    @property
+    def running(self) -> int:
+        """See `Engine.running`."""
+        return self._pool.running
+
+    async def start(self, run: RunTask) -> None:
+        """See `Engine.start`."""
+        try:
+            await self._queue.open()
+        except QueueRefused as error:
+            await self._queue.close()
+            raise ConfigurationError(f"{self._queue.name} cannot be used: {error}") from None
+        except QueueUnavailable as error:
+            self._outage.failed(error)
+        except BaseException:
+            await self._queue.close()
+            raise
+        self._sender.start()
+        self._tending = asyncio.create_task(self._tend_for_ever(), name="raincheck-tending")
+        if self._size:
+            self._jobs = Jobs(
+                self._store,
+                self._operation_types,
+                self._pool,
+                run,
+                now=self._clock,
+                again=self._sender.put,
+            )
+            self._worker = asyncio.create_task(self._work_for_ever(self._jobs), name="raincheck-queue")
+            self._scanner.start(run)
+
+    async def deliver(self, task: Task) -> None:
+        """See `Engine.deliver`."""
+        self._sender.put(task)
+
+    def nudge(self, operation_type: str) -> None:
+        """See `Engine.nudge`."""
+        self._scanner.look_for(operation_type)
+
+    async def stop(self, drain_seconds: float) -> None:
+        """See `Engine.stop`."""
+        self._stopping.set()
+        await self._scanner.stop()
+        if self._worker is not None:
+            await asyncio.wait({self._worker}, timeout=_STOP_SECONDS)
+            await _end(self._worker)
+            self._worker = None
+        await self._pool.drain(drain_seconds)
+
+    async def join(self) -> None:
+        """See `Engine.join`."""
+        try:
+            # First: what is given back at the end is handed to the queue again.
+            await self._pool.join()
+        finally:
+            await self._sender.flush(_FLUSH_SECONDS)
+            # Before the ends of those that may wait for an answer.
+            await self._queue.close()
+            await self._sender.stop()
+            if self._tending is not None:
+                await _end(self._tending)
+                self._tending = None
+
+    def _lost_before(self) -> datetime:
+        limit = self._clock() - timedelta(seconds=self._reconcile_seconds)
+        jobs = self._jobs
+        if jobs is None or self._outage.going_on or time.monotonic() - jobs.heard_at > self._reconcile_seconds:
+            return limit
+        if jobs.head is None:
+            return _NEVER
+        # The queue is being worked off, oldest first: in a long one nothing is lost that its head has not passed.
+        return min(limit, jobs.head - _OUT_OF_ORDER)
+
+    async def _work_for_ever(self, jobs: Jobs) -> None:
+        pause = 0.1
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                await self._queue.open()
+                await self._queue.work(jobs, self._stopping)
+            except (QueueUnavailable, ConfigurationError) as error:
+                self._outage.failed(error)
+            except Exception:  # the loop must outlive a bug of the queue's; tasks are found in the store meanwhile
+                logger.exception("the worker of %s failed", self._queue.name)
+            finally:
+                jobs.let_go()
+            pause = 0.1 if time.monotonic() - began > 2 * _LONGEST_PAUSE else min(2 * pause, _LONGEST_PAUSE)
+            await _pause(self._stopping, pause * random.uniform(0.8, 1.2))  # noqa: S311  no secret
+        jobs.end()
+
+    async def _tend_for_ever(self) -> None:
+        while True:
+            # Processes on one queue that were started together need not tend it in step.
+            await asyncio.sleep(_TEND_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311  no secret
+            try:
+                await self._queue.open()
+                await self._queue.tend(self._pending)
+            except (QueueUnavailable, ConfigurationError) as error:
+                self._outage.failed(error)
+            except StoreError as error:
+                logger.warning("cannot clear up the queue: %s", error.message)
+            except Exception:  # the loop must outlive a bug; without it the queue keeps what dead workers left
+                logger.exception("cannot tend %s", self._queue.name)
+            else:
+                self._outage.answered()
+
+    async def _pending(self, task_ref: str) -> bool:
+        task = await self._store.get(task_ref)
+        return task is not None and task.status is TaskStatus.PENDING
+
+
+async def _pause(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task of ours, again where a library swallowed it."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=1.0)

@@ -1,0 +1,226 @@
+"""The circuit breakers of all operations, as one process sees them: their states are notes in the task store.
+
+Whoever settles a task counts it; whoever accepts a call asks. What is settled is gathered, and written a few times a
+second at most; what was read is good for half a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from contextvars import Context
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from raincheck.domain.task import scope_key
+from raincheck.errors import CircuitOpen, StoreError
+from raincheck.limits.breaker_rules import BreakerState, Phase, Result, admit, count, failed, from_json, to_json
+from raincheck.operations.limit_policy import BreakerPolicy
+from raincheck.ports.records import Note, note_key
+from raincheck.ports.task_store import TaskStore
+from raincheck.timing.monotonic import elapsed
+
+__all__ = ["OUTSIDE", "Breakers"]
+
+logger = logging.getLogger(__name__)
+
+OUTSIDE = "inline:"
+"""Begins the ref of a call that runs in its request: no task is to be found under it."""
+
+_KIND = "breaker"
+_KNOWN_SECONDS = 0.5
+_FAILURES_SECONDS = 0.2
+_SUCCESSES_SECONDS = 1.0
+_RESOLVE_SECONDS = 1.0
+_UNWRITTEN_SECONDS = 10.0
+_MOST_RESULTS = 5000
+_KEPT = timedelta(days=1)
+
+
+@dataclass(slots=True)
+class _Breaker:
+    """One operation's in this process: what was read last, and what is still to be written."""
+
+    name: str
+    policy: BreakerPolicy
+    note: Note | None = None
+    state: BreakerState = field(default_factory=BreakerState)
+    read_at: float = float("-inf")
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    resolved_at: float = float("-inf")
+    results: list[Result] = field(default_factory=list[Result])
+    written_at: float = float("-inf")
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    writer: asyncio.Task[None] | None = None
+
+
+class Breakers:
+    """Asks and tells the breakers.
+
+    Args:
+        store: Where their notes are.
+        clock: The clock that all processes share.
+    """
+
+    def __init__(self, store: TaskStore, clock: Callable[[], datetime]) -> None:
+        self._store = store
+        self._clock = clock
+        self._breakers: dict[str, _Breaker] = {}
+
+    async def admit(self, name: str, policy: BreakerPolicy, ref: str, *, scope: str, lapses_at: datetime) -> bool:
+        """Let a scope's call of the operation through; whether it is a probe, whose end has to be told.
+
+        Raises:
+            CircuitOpen: It is refused. `details`: `retry_after_seconds`.
+            StoreError: The breaker cannot be asked.
+        """
+        breaker = self._breaker(name, policy)
+        async with breaker.reading:
+            if elapsed() - breaker.read_at > _KNOWN_SECONDS:
+                await self._read(breaker)
+        while breaker.state.phase is not Phase.CLOSED:
+            state, wait = admit(breaker.state, policy, ref, lapses_at.timestamp(), self._now(), scope_key(scope))
+            if wait is None:
+                if await self._write(breaker, state):
+                    return True
+            elif not breaker.state.probes or not await self._resolved(breaker):
+                seconds = max(0.1, round(wait, 1))
+                raise CircuitOpen(
+                    f"Too many calls of {name} failed lately, and it is not called for now: nothing was queued. "
+                    f"Try again in {seconds:g} s.",
+                    details={"retry_after_seconds": seconds},
+                )
+        return False
+
+    def ended(self, name: str, policy: BreakerPolicy, ref: str, failed: bool | None, *, scope: str) -> None:
+        """A scope's call of the operation ended; None: that says nothing, and for a probe there may be another."""
+        breaker = self._breaker(name, policy)
+        if failed is None and breaker.state.phase is Phase.CLOSED:
+            return
+        if len(breaker.results) < _MOST_RESULTS:
+            breaker.results.append(Result(ref, failed, scope_key(scope)))
+        if failed or breaker.state.phase is not Phase.CLOSED:
+            breaker.hurry.set()
+        if breaker.writer is None:
+            # Not with the variables of the request that happened to be the first.
+            writing = self._write_results(breaker)
+            breaker.writer = asyncio.create_task(writing, name="raincheck-breaker", context=Context())
+
+    async def stop(self, seconds: float) -> None:
+        """Write what is still to be written, for up to so many seconds. Idempotent."""
+        writers = {breaker.writer for breaker in self._breakers.values() if breaker.writer is not None}
+        for breaker in self._breakers.values():
+            breaker.written_at = float("-inf")
+            breaker.hurry.set()
+        if writers:
+            _, late = await asyncio.wait(writers, timeout=seconds)
+            for writer in late:
+                writer.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _breaker(self, name: str, policy: BreakerPolicy) -> _Breaker:
+        breaker = self._breakers.get(name)
+        if breaker is None:
+            breaker = self._breakers[name] = _Breaker(name, policy)
+        breaker.policy = policy
+        return breaker
+
+    def _now(self) -> float:
+        return self._clock().timestamp()
+
+    async def _read(self, breaker: _Breaker) -> None:
+        asked = elapsed()
+        note = await self._store.get_note(_KIND, note_key(breaker.name))
+        fresh = note is not None and (note.expires_at is None or note.expires_at > self._clock())
+        breaker.note = note
+        breaker.state = from_json(note.value) if note is not None and fresh else BreakerState()
+        breaker.read_at = asked
+
+    async def _write(self, breaker: _Breaker, state: BreakerState) -> bool:
+        """Write the next state, if nobody else did in between; else what they wrote is known then."""
+        before, note = breaker.state, breaker.note
+        lasts = timedelta(seconds=breaker.policy.window_seconds + breaker.policy.cool_down_seconds) + _KEPT
+        changed = Note(
+            kind=_KIND,
+            key=note_key(breaker.name),
+            value=to_json(state),
+            version=1 if note is None else note.version + 1,
+            expires_at=self._clock() + lasts,
+        )
+        if not await self._store.put_note(changed):
+            # Whoever writes at the same time is not to meet this process again and again.
+            await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311  no secret
+            await self._read(breaker)
+            return False
+        breaker.note, breaker.state, breaker.read_at = changed, state, elapsed()
+        if state.phase is not before.phase:
+            _tell(breaker, before.phase, state.phase)
+        return True
+
+    async def _resolved(self, breaker: _Breaker) -> bool:
+        """Whether the breaker changed, now that its probes were looked for: who was to tell may be dead."""
+        if elapsed() - breaker.resolved_at < _RESOLVE_SECONDS:
+            return False
+        breaker.resolved_at = elapsed()
+        await self._read(breaker)
+        results: list[Result] = []
+        for probe in breaker.state.probes:
+            if probe.ref.startswith(OUTSIDE):
+                continue
+            task = await self._store.get(probe.ref)
+            if task is not None and task.terminal:
+                results.append(Result(probe.ref, failed(task, breaker.policy)))
+            elif task is None and self._now() - probe.since > _UNWRITTEN_SECONDS:
+                results.append(Result(probe.ref, None))
+        state = count(breaker.state, breaker.policy, results, self._now())
+        if state is breaker.state:
+            return False
+        await self._write(breaker, state)
+        return True
+
+    async def _write_results(self, breaker: _Breaker) -> None:
+        try:
+            while breaker.results:
+                await _until(breaker.hurry, breaker.written_at + _SUCCESSES_SECONDS)
+                await asyncio.sleep(max(0.0, breaker.written_at + _FAILURES_SECONDS - elapsed()))
+                breaker.hurry.clear()
+                results, breaker.results = breaker.results, []
+                try:
+                    await self._count(breaker, results)
+                except StoreError as error:
+                    logger.warning("cannot count calls: %s", error.message, extra={"operation": breaker.name})
+                    breaker.results = [*results, *breaker.results][-_MOST_RESULTS:]
+                breaker.written_at = elapsed()
+        finally:
+            breaker.writer = None
+
+    async def _count(self, breaker: _Breaker, results: list[Result]) -> None:
+        async with breaker.reading:
+            await self._read(breaker)
+            while True:
+                state = count(breaker.state, breaker.policy, results, self._now())
+                if state is breaker.state or await self._write(breaker, state):
+                    return
+
+
+async def _until(event: asyncio.Event, at: float) -> None:
+    """Wait for the event, at most until then."""
+    try:
+        async with asyncio.timeout(max(0.0, at - elapsed())):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
+def _tell(breaker: _Breaker, before: Phase, after: Phase) -> None:
+    extra = {"operation": breaker.name}
+    if after is Phase.OPEN:
+        rest = "a call that tried it failed" if before is Phase.HALF_OPEN else "too many calls failed"
+        seconds = breaker.policy.cool_down_seconds
+        logger.warning("circuit breaker of %s opened for %g s: %s", breaker.name, seconds, rest, extra=extra)
+    elif after is Phase.HALF_OPEN:
+        logger.info("circuit breaker of %s lets calls try", breaker.name, extra=extra)
+    else:
+        logger.warning("circuit breaker of %s closed: calls succeed again", breaker.name, extra=extra)

@@ -1,0 +1,1 @@
+"""How much each scope may have under way in this process."""

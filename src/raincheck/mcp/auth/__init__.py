@@ -1,0 +1,1 @@
+"""Who calls: verifiers of tokens, and scopes."""

@@ -1,0 +1,1 @@
+"""FastMCP as a host."""

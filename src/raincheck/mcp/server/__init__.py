@@ -1,0 +1,1 @@
+"""`raincheck serve`: HTTP and stdio."""

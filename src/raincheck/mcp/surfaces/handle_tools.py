@@ -1,0 +1,321 @@
+"""The handle tools: how a client that knows nothing of tasks starts, follows and ends them (design.md §4)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from datetime import datetime
+from typing import Any
+
+from mcp.server.context import ServerRequestContext
+
+from raincheck.config.settings import PollingSettings
+from raincheck.domain.redaction import secret_texts, withholding
+from raincheck.domain.task import Task, TaskStatus, utc_now
+from raincheck.errors import CallError, InternalError, InvalidParameters, StoreError, TaskNotFound, UnknownOperation
+from raincheck.mcp.auth.scopes import ANONYMOUS, caller_of, scope_of
+from raincheck.mcp.surfaces.argument_repairs import mended
+from raincheck.mcp.surfaces.handle_answers import Offer, status_answer, ticket_answer
+from raincheck.mcp.surfaces.handle_definitions import HANDLE_TOOLS
+from raincheck.mcp.surfaces.holds import Holds
+from raincheck.mcp.surfaces.host_elicitation import HostElicitation
+from raincheck.mcp.surfaces.result_pages import PageRequest, ResultPages, page_request
+from raincheck.mcp.wire import tool_results
+from raincheck.mcp.wire.store_errors import for_callers
+from raincheck.mcp.wire.tool_use_ids import ToolUseIds
+from raincheck.polling.hints import Hints, Lookup
+from raincheck.polling.program_hints import ProgramHints
+from raincheck.polling.schedule import Ladder
+from raincheck.tasks.registry import Registry, Submission
+from raincheck.tasks.results import Results
+
+__all__ = ["HandleTools", "answer_errors"]
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_LIST = 200
+_Context = ServerRequestContext[Any, Any]
+
+
+_BY_NAME = {tool.name: tool for tool in HANDLE_TOOLS}
+
+
+async def answer_errors(answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    """The boundary of every tool call of ours: an error becomes a result the model can read.
+
+    A bug tells the caller a correlation id and the log the rest.
+    """
+    try:
+        return await answer
+    except CallError as error:
+        return tool_results.call_error(error)
+    except StoreError as error:
+        return tool_results.call_error(for_callers(error))
+    except Exception as error:  # the boundary that the docstring names
+        if type(error).__module__.startswith("mcp."):
+            raise
+        correlation = secrets.token_hex(8)
+        logger.exception("a tool call failed, correlation id %s", correlation)
+        details = {"correlation_id": correlation}
+        return tool_results.call_error(InternalError("Something went wrong in the server.", details=details))
+
+
+class HandleTools:
+    """Answers calls of the handle tools.
+
+    Args:
+        registry: The use cases.
+        polling: The bounds and the ladder that the hints follow, and whether they learn.
+        holds: Holds answers.
+        results: Where large results are.
+        elicitation: Has users asked.
+        tool_uses: Finds the ids of tool uses.
+        full: Whether every answer is in its full form, not only those that ask for it.
+        history: Looks up what is known of an operation.
+        clock: The wall clock.
+
+    Attributes:
+        hold_seconds: How long a `tasks/get` that comes too early is held at the most.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        polling: PollingSettings,
+        holds: Holds,
+        results: Results,
+        elicitation: HostElicitation,
+        tool_uses: ToolUseIds,
+        *,
+        full: bool = False,
+        history: Lookup | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._registry = registry
+        ladder = Ladder(polling.initial_interval_ms / 1000, polling.max_interval_ms / 1000, polling.backoff_multiplier)
+        self._hints = Hints(ladder, history if polling.learn else None)
+        self._program_hints = ProgramHints(initial=ladder.initial, longest=ladder.longest, learned=self._hints.learned)
+        self._holds = holds
+        self._pages = ResultPages(results)
+        self._elicitation = elicitation
+        self._tool_uses = tool_uses
+        self._full = full
+        self.hold_seconds = polling.hold_seconds
+        self._clock = clock
+        self._handlers: dict[str, Callable[[Mapping[str, Any], _Context], Awaitable[dict[str, Any]]]] = {
+            "initiate_background_task": self._initiate,
+            "resolve_task_status": self._resolve,
+            "cancel_background_task": self._cancel,
+            "provide_task_input": self._provide,
+            "list_background_tasks": self._list,
+        }
+
+    async def call(self, name: str, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
+        """The result of a call; errors are results too."""
+        with withholding(self._secret_texts(name, arguments)):
+            return await answer_errors(self._checked_call(name, arguments, ctx))
+
+    def _secret_texts(self, name: str, arguments: Mapping[str, Any]) -> Collection[str]:
+        """What nothing may repeat that is logged while the call is answered."""
+        parameters, operation_type = arguments.get("parameters"), arguments.get("operation_type")
+        if name != "initiate_background_task" or not isinstance(parameters, Mapping):
+            return ()
+        try:
+            operation = self._registry.operation(str(operation_type))
+        except UnknownOperation:
+            return ()
+        return secret_texts(parameters, operation.secret_parameters)  # pyright: ignore[reportUnknownArgumentType]
+
+    async def _checked_call(self, name: str, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
+        tool = _BY_NAME[name]
+        for key in arguments:
+            if key not in tool.properties and key not in tool.unlisted:
+                allowed = ", ".join((*tool.properties, *tool.unlisted))
+                raise InvalidParameters(f"{name} has no parameter {key[:80]!r}. Allowed: {allowed}.")
+        for key in tool.required:
+            if key not in arguments:
+                raise InvalidParameters(f"{name} needs the parameter {key!r}.")
+        return await self._handlers[name](mended(tool, arguments), ctx)
+
+    def poll_after(self, task: Task) -> float | None:
+        """When a program asks again, in seconds; None once there is nothing to wait for."""
+        return self._program_hints.poll_after(task, self._clock())
+
+    def eta(self, task: Task) -> float | None:
+        """In how many seconds the task has probably ended, where the operation's history says."""
+        return self._hints.eta(task, self._clock())
+
+    async def ticket(
+        self, submission: Submission, ctx: _Context, *, waited: bool = False, full: bool | None = None
+    ) -> dict[str, Any]:
+        """The ticket for an accepted call."""
+        task = submission.task
+        fresh = not submission.deduplicated and not waited
+        full = self._full if full is None else full
+        hint = self._hint(task, task.created_at if fresh else self._clock(), full=full) or 0.0
+        return tool_results.json_result(
+            ticket_answer(
+                task,
+                await self._offer(ctx, hint),
+                deduplicated=submission.deduplicated,
+                fresh=fresh,
+                full=full,
+                poll_after_seconds=hint,
+            )
+        )
+
+    def _hint(self, task: Task, now: datetime, *, full: bool) -> float | None:
+        # Programs read the full form.
+        return (self._program_hints if full else self._hints).poll_after(task, now)
+
+    def _wants_full(self, arguments: Mapping[str, Any]) -> bool:
+        detail = arguments.get("detail")
+        if detail not in (None, "compact", "full"):
+            raise InvalidParameters('detail must be "compact" or "full".')
+        return self._full if detail is None else detail == "full"
+
+    async def _offer(self, ctx: _Context, hint: float | None) -> Offer:
+        seconds, known = await self._holds.offered(ctx)
+        return Offer(seconds, None if known else self._holds.longest, hint)
+
+    async def _initiate(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
+        full = self._wants_full(arguments)
+        parameters = arguments.get("parameters")
+        submission = await self._registry.submit(
+            _text(arguments, "operation_type"),
+            {} if parameters is None else _object(arguments, "parameters"),
+            scope=scope_of(ctx),
+            caller=caller_of(ctx),
+            max_wait_seconds=_number(arguments, "max_wait_seconds"),
+            idempotency_key=_text(arguments, "idempotency_key")
+            if arguments.get("idempotency_key") is not None
+            else None,
+            callback_url=_text(arguments, "callback_url") if arguments.get("callback_url") is not None else None,
+            tool_use=self._tool_uses.key_of(ctx, "initiate_background_task"),
+        )
+        return await self.ticket(submission, ctx, full=full)
+
+    async def _resolve(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
+        full, task_ref, asked = (
+            self._wants_full(arguments),
+            _text(arguments, "task_ref"),
+            _number(arguments, "wait_seconds"),
+        )
+        if asked is not None and asked < 0:
+            raise InvalidParameters(f"wait_seconds must be from 0 to {self._holds.longest:g}; it was {asked:g}.")
+        page = page_request(arguments)
+        seconds = (await self._holds.offered(ctx))[0] if asked is None else await self._holds.bounded(ctx, asked)
+        await self._elicitation.answered(ctx, "resolve_task_status", task_ref)
+        try:
+            if asked == 0:
+                task = await self._registry.get(task_ref, scope=scope_of(ctx))
+            else:
+                task = await self._elicitation.wait(ctx, task_ref, seconds)
+        except TaskNotFound:
+            # The large result of a call without a task has a ref of its own.
+            answer = await self._pages.of_request(task_ref, scope_of(ctx), page or PageRequest())
+            if answer is None:
+                raise
+            return tool_results.json_result(answer)
+        if page is not None and (answer := await self._pages.of_task(task, page)) is not None:
+            return tool_results.json_result(answer)
+        questions = None if asked == 0 else self._elicitation.round(ctx, "resolve_task_status", task)
+        return await self._status(task, ctx, full=full) if questions is None else questions
+
+    async def _cancel(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
+        full = self._wants_full(arguments)
+        task = await self._registry.cancel(_text(arguments, "task_ref"), scope=scope_of(ctx))
+        return await self._status(task, ctx, full=full)
+
+    async def _provide(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
+        full, responses = self._wants_full(arguments), _object(arguments, "responses")
+        for key, response in responses.items():
+            if not isinstance(response, dict):
+                raise InvalidParameters(f"The response to {key[:80]!r} must be an object with an action.")
+        task_ref, scope = _text(arguments, "task_ref"), scope_of(ctx)
+        self._elicitation.check_model_may_answer(await self._registry.get(task_ref, scope=scope), responses)
+        task = await self._registry.provide_input(task_ref, responses, scope=scope)
+        return await self._status(task, ctx, full=full, again=False)
+
+    async def _list(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
+        scope = scope_of(ctx)
+        if scope == ANONYMOUS:
+            raise InvalidParameters(
+                "list_background_tasks is off for callers without authentication: they could see each other's tasks."
+            )
+        tasks = await self._registry.list(scope=scope, statuses=_statuses(arguments), limit=_limit(arguments))
+        return tool_results.json_result({"tasks": [tool_results.summary_of(task) for task in tasks]})
+
+    async def _status(self, task: Task, ctx: _Context, *, full: bool, again: bool = True) -> dict[str, Any]:
+        now = self._clock()
+        hint = self._hint(task, now, full=full)
+        return tool_results.json_result(
+            status_answer(
+                task,
+                await self._offer(ctx, hint),
+                now=now,
+                full=full,
+                poll_after_seconds=hint,
+                eta_seconds=self._hints.eta(task, now),
+                again=again,
+                answerer=self._elicitation.answerer(ctx, task),
+            )
+        )
+
+
+def _text(arguments: Mapping[str, Any], key: str) -> str:
+    value = arguments[key]
+    if not isinstance(value, str) or not value:
+        raise InvalidParameters(f"{key} must be a text that is not empty; it was {_kind(value)}.")
+    return value
+
+
+def _object(arguments: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = arguments[key]
+    if not isinstance(value, dict):
+        raise InvalidParameters(f"{key} must be a JSON object; it was {_kind(value)}.")
+    return value  # pyright: ignore[reportUnknownVariableType]  JSON objects have text keys
+
+
+def _number(arguments: Mapping[str, Any], key: str) -> float | None:
+    value = arguments.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidParameters(f"{key} must be a number of seconds; it was {_kind(value)}.")
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not math.isfinite(seconds):
+        raise InvalidParameters(f"{key} must be a finite number of seconds.")
+    return seconds
+
+
+def _statuses(arguments: Mapping[str, Any]) -> Collection[TaskStatus]:
+    value = arguments.get("status")
+    if value is None:
+        return ()
+    try:
+        return (TaskStatus(value),)
+    except ValueError:
+        allowed = ", ".join(status.value for status in TaskStatus)
+        raise InvalidParameters(f"status must be one of {allowed}.") from None
+
+
+def _limit(arguments: Mapping[str, Any]) -> int:
+    value = arguments.get("limit", 20)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LONGEST_LIST:
+        raise InvalidParameters(f"limit must be a whole number from 1 to {_LONGEST_LIST}.")
+    return value
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    if value == "":
+        return "empty text"
+    names = {"str": "text", "bool": "a boolean", "int": "a number", "float": "a number", "list": "a list"}
+    return names.get(type(value).__name__, "an object")

@@ -1,0 +1,1 @@
+"""What stands in messages: results, tasks, errors."""

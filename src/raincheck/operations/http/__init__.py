@@ -1,0 +1,1 @@
+"""Operations of kind `http`, and the job APIs behind them."""

@@ -1,0 +1,1 @@
+"""Operations of kind `python`: signatures, threads and subprocesses."""

@@ -1,0 +1,222 @@
+"""Keeps the histories of this process's operations in the store, where all processes add to them.
+
+An end costs an addition in memory. Seconds later what is new is merged into the operation's note by compare-and-set, so
+that nothing is lost however many processes write; a killed process takes its last few seconds with it. Nothing is read
+or written while nothing ends and nobody asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncGenerator, Callable, Iterable
+from datetime import datetime, timedelta
+
+from raincheck.domain.task import Task, scope_key
+from raincheck.errors import StoreError
+from raincheck.polling.history import End, History
+from raincheck.ports.records import Note, NoteStore, note_key
+
+__all__ = ["KIND", "HistoryKeeper", "stored_histories"]
+
+logger = logging.getLogger(__name__)
+
+KIND = "sketch"
+"""The kind of the notes that hold histories."""
+
+_FLUSH_SECONDS = 5.0
+_FRESH_SECONDS = 10.0
+_STOP_SECONDS = 3.0
+_TRIES = 20
+_KEPT = timedelta(days=180)
+_PAGE = 50
+
+
+class _Known:
+    """What this process knows of one operation: the note as it was last seen, and what it does not have yet."""
+
+    __slots__ = ("fresh", "read_at", "refreshing", "stored", "whole")
+
+    def __init__(self, operation_type: str) -> None:
+        self.stored = History(operation_type=operation_type)
+        self.fresh: History | None = None
+        self.whole: History | None = None
+        self.read_at = float("-inf")
+        self.refreshing: asyncio.Task[None] | None = None
+
+
+class HistoryKeeper:
+    """The histories as one process reads and writes them.
+
+    Args:
+        store: The open store.
+        clock: The wall clock.
+    """
+
+    def __init__(
+        self,
+        store: NoteStore,
+        *,
+        clock: Callable[[], datetime],
+        flush_seconds: float = _FLUSH_SECONDS,
+        fresh_seconds: float = _FRESH_SECONDS,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._flush_seconds = flush_seconds
+        self._fresh_seconds = fresh_seconds
+        self._known: dict[str, _Known] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushing: asyncio.Task[None] | None = None
+        self._stopped = True
+
+    def start(self, names: Iterable[str]) -> None:
+        """Begin; read what is known of these operations, so that already their first hints are learned ones."""
+        self._stopped = False
+        for name in names:
+            self.known(name)
+
+    async def stop(self) -> None:
+        """Write what is new, for a few seconds at most, and end."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        reading = [known.refreshing for known in self._known.values() if known.refreshing is not None]
+        for each in reading:
+            each.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                if self._flushing is not None:
+                    await asyncio.gather(self._flushing, return_exceptions=True)
+                await self.flush()
+        except TimeoutError:
+            logger.warning("the last durations were not stored: the store did not take them in time")
+
+    def settled(self, task: Task) -> None:
+        """A task has ended, and this process wrote it down."""
+        known = self._of(task.operation_type)
+        if known.fresh is None:
+            known.fresh = History(operation_type=task.operation_type)
+        known.fresh.add(End.of(task), scope_key(task.scope))
+        known.whole = None
+        if self._timer is None and self._flushing is None and not self._stopped:
+            self._flush_later()
+
+    def known(self, operation_type: str) -> History | None:
+        """What is known of the operation, by the store as it was lately and by this process; None while nothing is.
+
+        Never waits: where the store was not asked for a while, it is asked now, and the answer is there next time.
+        """
+        known = self._of(operation_type)
+        if not self._stopped and known.refreshing is None:
+            loop = asyncio.get_running_loop()
+            if loop.time() - known.read_at >= self._fresh_seconds:
+                known.refreshing = loop.create_task(self._refresh(known), name="raincheck-history")
+        if known.whole is None:
+            fresh, stored = known.fresh, known.stored
+            known.whole = stored if fresh is None else stored.merged(fresh, self._clock())
+        return known.whole if known.whole.ends else None
+
+    async def flush(self) -> None:
+        """Merge what is new into the store; what it does not take stays here for the next time."""
+        for known in tuple(self._known.values()):
+            if known.fresh is not None:
+                await self._write(known)
+
+    def _of(self, operation_type: str) -> _Known:
+        known = self._known.get(operation_type)
+        if known is None:
+            known = self._known[operation_type] = _Known(operation_type)
+        return known
+
+    def _flush_later(self) -> None:
+        # Processes that were started together need not write in step.
+        seconds = self._flush_seconds * random.uniform(0.8, 1.2)  # noqa: S311  no secret
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._timer = None
+        self._flushing = asyncio.create_task(self._flush_and_go_on(), name="raincheck-history")
+
+    async def _flush_and_go_on(self) -> None:
+        try:
+            await self.flush()
+        except Exception:  # a bug in the histories must not end what they are about
+            logger.exception("histories were not stored")
+        self._flushing = None
+        if not self._stopped and any(known.fresh is not None for known in self._known.values()):
+            self._flush_later()
+
+    async def _refresh(self, known: _Known) -> None:
+        name = known.stored.operation_type
+        try:
+            known.stored, _ = await self._read(name)
+            known.whole = None
+        except StoreError as error:
+            logger.debug("cannot read a history: %s", error.message, extra={"operation": name})
+        except Exception:  # as above
+            logger.exception("a history was not read", extra={"operation": name})
+        finally:
+            known.read_at = asyncio.get_running_loop().time()
+            known.refreshing = None
+
+    async def _read(self, operation_type: str) -> tuple[History, int]:
+        """The stored history, and its version: 0 where there is none."""
+        note = await self._store.get_note(KIND, note_key(operation_type))
+        if note is None:
+            return History(operation_type=operation_type), 0
+        try:
+            return History.from_json(note.value), note.version
+        except (ValueError, TypeError) as error:
+            logger.warning("a history is not readable and begins anew: %s", error, extra={"operation": operation_type})
+            return History(operation_type=operation_type), note.version
+
+    async def _write(self, known: _Known) -> None:
+        taken, known.fresh = known.fresh, None
+        assert taken is not None
+        name = taken.operation_type
+        try:
+            for _ in range(_TRIES):
+                stored, version = await self._read(name)
+                now = self._clock()
+                merged = stored.merged(taken, now)
+                note = Note(
+                    kind=KIND,
+                    key=note_key(name),
+                    value=merged.to_json(),
+                    version=version + 1,
+                    expires_at=now + _KEPT,
+                )
+                if await self._store.put_note(note):
+                    taken = None
+                    known.stored, known.whole = merged, None
+                    known.read_at = asyncio.get_running_loop().time()
+                    return
+        except StoreError as error:
+            logger.info("durations are stored later: %s", error.message, extra={"operation": name})
+        finally:
+            if taken is not None:
+                # Not written: what came in the meantime is newer.
+                known.fresh = taken if known.fresh is None else taken.merged(known.fresh, self._clock())
+                known.fresh.at = None
+                known.whole = None
+
+
+async def stored_histories(store: NoteStore) -> AsyncGenerator[History]:
+    """Every history in the store, in the order of their keys; what is not readable is passed over."""
+    after = ""
+    while True:
+        page = await store.notes(KIND, after=after, limit=_PAGE)
+        for note in page:
+            try:
+                yield History.from_json(note.value)
+            except (ValueError, TypeError) as error:
+                logger.warning("the history %s is not readable: %s", note.key, error)
+        if len(page) < _PAGE:
+            return
+        after = page[-1].key

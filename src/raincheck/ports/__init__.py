@@ -1,0 +1,1 @@
+"""The ports that adapters implement: stores, records, blobs, engines."""

@@ -1,0 +1,359 @@
+"""One process's share: store, registry, engine, runner, heartbeat and sweeper, started and stopped as one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from raincheck.callbacks.tokens import Callbacks
+from raincheck.config.program import Program, claim_store
+from raincheck.domain.logs import guard_logs
+from raincheck.domain.task import Task, TaskStatus
+from raincheck.encryption.cipher import check_keys
+from raincheck.engines.local import local_engine
+from raincheck.errors import StoreError
+from raincheck.limits.fair_queue import Turns
+from raincheck.limits.limiter import Limiter
+from raincheck.operations.callers import check_sealed
+from raincheck.operations.exits import guard_loop, leave_loop
+from raincheck.operations.lease import hold_child_tasks, let_child_tasks_go
+from raincheck.operations.operation import Operation
+from raincheck.operations.orphan_reaper import guardian_at_work
+from raincheck.polling.history_store import HistoryKeeper
+from raincheck.polling.patience_store import PatienceStore
+from raincheck.ports.blob_store import BlobStore
+from raincheck.ports.engine import EngineFactory
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import Room, TaskStore
+from raincheck.runtime.failure_alerts import FailureRate
+from raincheck.runtime.heartbeat import Heartbeat
+from raincheck.runtime.lost_workers import LostWorkers, WorkerProcesses
+from raincheck.runtime.process_identity import Kernel, own_identity, worker_id
+from raincheck.runtime.runner import Runner
+from raincheck.runtime.sweeper import Sweeper
+from raincheck.runtime.upstream_cleanup import Leftovers
+from raincheck.stores.shared.announcing import TellingStore
+from raincheck.stores.shared.turn_taking import TurnTakingStore
+from raincheck.tasks import task_log
+from raincheck.tasks.registry import Registry
+from raincheck.tasks.results import Results
+from raincheck.tasks.watch import Changes
+from raincheck.timing.clock import StoreClock
+from raincheck.timing.monotonic import elapsed
+from raincheck.webhooks.dispatcher import Deliverer
+from raincheck.webhooks.outbox import Outbox
+from raincheck.webhooks.policy import WebhookRules
+
+__all__ = ["DEFAULT_PENDING_OF_PRINCIPAL", "Service", "ServiceSettings"]
+
+DEFAULT_PENDING_OF_PRINCIPAL = 1000
+"""How many tasks of a caller who authenticates may be pending where nothing else is said."""
+
+logger = logging.getLogger(__name__)
+
+_STOP_SECONDS = 15.0
+_DELIVERY_SECONDS = 3.0
+_READINESS = "readiness"
+_READINESS_KEPT = timedelta(hours=1)
+_READY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServiceSettings:
+    """How this process takes part.
+
+    Attributes:
+        max_concurrency: How many tasks run here at once; 0: it only accepts.
+        lease_seconds: How long a claim is good for without renewal; a dead worker's tasks are settled or run again
+            within about two of them.
+        drain_seconds: How long a clean shutdown waits for what runs.
+        hang_seconds: How long the event loop may be silent before its tasks are given up to other workers; None: four
+            leases, at least a minute.
+        max_parameters_bytes: The largest parameters, as JSON.
+        max_pending, max_pending_per_scope: How many tasks may be pending in the store, and in one scope; 0: any number.
+            The latter where it is None: `DEFAULT_PENDING_OF_PRINCIPAL` for callers who authenticate.
+        max_running_per_scope: How many tasks of one scope run at once, in all processes on the store; 0: any number.
+        alert_on_failure_rate: The share of failed tasks of an operation from which on a warning is logged.
+        public_url: Where the server is reached from outside, for callbacks; None: nobody is given an address.
+        callback_secret: See `raincheck.callbacks.tokens.Callbacks`.
+        webhooks: How the ends of tasks are told to whoever asked for it.
+        program: The program whose mark the store is to carry; None: its place was named.
+    """
+
+    max_concurrency: int = 50
+    lease_seconds: float = 15.0
+    drain_seconds: float = 5.0
+    hang_seconds: float | None = None
+    max_parameters_bytes: int = 1024 * 1024
+    max_pending: int = 0
+    max_pending_per_scope: int | None = None
+    max_running_per_scope: int = 0
+    alert_on_failure_rate: float = 0.05
+    public_url: str | None = None
+    callback_secret: str | None = field(default=None, repr=False)
+    webhooks: WebhookRules = field(default_factory=WebhookRules)
+    program: Program | None = None
+
+
+class Service:
+    """Accepts and runs tasks of the given operations on the given store.
+
+    Args:
+        store: Not yet opened; the service opens and closes it.
+        operations: Looks up an operation by name.
+        clock: What time it is; by default the store's own clock, and the machine's where it has none.
+        names: The names of the operations that this process can run.
+        engine: Makes what brings tasks to this process.
+        blobs: Where large results are kept, not yet opened; None: in their tasks.
+
+    Attributes:
+        callbacks: Takes the calls by which tasks are settled from outside.
+        clock: What time it is for the tasks.
+        results: The large results.
+        registry: The use cases, once started.
+        history: What is known of each operation from its tasks that ended.
+        patience: What was learned of how long clients wait.
+    """
+
+    def __init__(
+        self,
+        store: TaskStore,
+        operations: Callable[[str], Operation | None],
+        names: Callable[[], Collection[str]],
+        settings: ServiceSettings | None = None,
+        *,
+        engine: EngineFactory = local_engine,
+        blobs: BlobStore | None = None,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        guard_logs()
+        self.settings = settings or ServiceSettings()
+        kernel = Kernel()
+        local = store.capabilities.shared and not store.capabilities.remote
+        own = own_identity(kernel)
+        self.worker_id = worker_id(socket.gethostname(), secrets.token_hex(4), os.getpid(), own)
+        processes = WorkerProcesses(own if local else None, kernel)
+        # Whatever ends a task in this process writes into the outbox, by writing the end.
+        store = Outbox(store, written=lambda: self._deliverer.wake())
+        store = TellingStore(store, self._ended)
+        self._store = store = TurnTakingStore(store, Turns(store, lambda: self._limiter.held_back()))
+        self._operations = operations
+        self._names = names
+        self._changes = Changes(store)
+        self._store_clock = StoreClock(store)
+        self.clock = clock = clock or self._store_clock
+        self.history = HistoryKeeper(store, clock=clock)
+        self.patience = PatienceStore(store, clock=clock)
+        lease = self.settings.lease_seconds
+        self.results = Results(store, blobs, clock=clock)
+        self._limiter = Limiter(
+            store,
+            operations,
+            clock=clock,
+            freed=lambda name: self._engine.nudge(name),
+            max_running_per_scope=self.settings.max_running_per_scope,
+        )
+        startable = lambda: self._limiter.startable(names())  # noqa: E731
+        self._engine = engine(store, startable, max_concurrency=self.settings.max_concurrency, clock=clock)
+        self._failures = FailureRate(self.settings.alert_on_failure_rate)
+        self.callbacks = Callbacks(
+            store,
+            operations,
+            self.results,
+            public_url=self.settings.public_url,
+            secret=self.settings.callback_secret,
+            clock=clock,
+        )
+        self._runner = Runner(
+            store,
+            operations,
+            self._changes,
+            self.callbacks,
+            self.results,
+            worker_id=self.worker_id,
+            lease_seconds=lease,
+            clock=clock,
+            settled=self._settled,
+            returned=self._engine.deliver,
+            limiter=self._limiter,
+        )
+        self._heartbeat = Heartbeat(
+            store,
+            self._runner,
+            worker_id=self.worker_id,
+            lease_seconds=lease,
+            clock=clock,
+            hang_seconds=self.settings.hang_seconds or max(60.0, 4 * lease),
+        )
+        self._sweeper = Sweeper(
+            store,
+            clock=clock,
+            sweep_seconds=min(1.0, lease / 4),
+            lease_seconds=lease,
+            store_clock=self._store_clock,
+            purge_others=self.results.purge,
+            returned=self._engine.deliver,
+            held=lambda: self._runner.leases,
+            lost_workers=LostWorkers(store, processes, guarded=guardian_at_work) if local and own else None,
+        )
+        self._leftovers = Leftovers(store, operations, names, clock=clock)
+        in_all, of_scope = self.settings.max_pending or None, self.settings.max_pending_per_scope
+        self.registry = Registry(
+            store,
+            operations,
+            names=names,
+            engine=self._engine,
+            changes=self._changes,
+            max_parameters_bytes=self.settings.max_parameters_bytes,
+            room=Room(in_all, of_scope or None),
+            room_of_principal=Room(in_all, DEFAULT_PENDING_OF_PRINCIPAL) if of_scope is None else None,
+            callbacks=self.settings.webhooks.check_callback,
+            limiter=self._limiter,
+            clock=clock,
+            worker_gone=processes.gone,
+        )
+        self._deliverer = Deliverer(store, self.settings.webhooks, operations, names=names, clock=clock)
+        self._started = False
+        self._stopping: asyncio.Task[None] | None = None
+        self._seen_ready_at = float("-inf")
+
+    @property
+    def running(self) -> int:
+        """How many tasks are under way in this process."""
+        return self._engine.running
+
+    async def start(self) -> None:
+        """Open the store and begin: what was pending is taken up, what was orphaned is settled.
+
+        Raises:
+            StoreError: The store cannot be opened; nothing was started.
+            ConfigurationError: The engine can never be used as it is set, the store's file is another program's, or an
+                operation keeps secrets of callers and nothing seals them; nothing is left running.
+        """
+        for name in tuple(self._names()):
+            if (operation := self._operations(name)) is not None:
+                check_sealed(name, operation.policy, seals=self._store.capabilities.seals)
+        await self._store.open()
+        try:
+            await check_keys(self._store)
+            if self.settings.program is not None:
+                await claim_store(self._store, self.settings.program)
+            await self.results.open()
+        except BaseException:
+            await self._store.close()
+            raise
+        hold_child_tasks()
+        guard_loop()
+        self._started, self._stopping = True, None
+        try:
+            await self._store_clock.start()
+            self._changes.start()
+            self._heartbeat.start()
+            self._sweeper.start()
+            self._leftovers.start()
+            self._deliverer.start()
+            self.history.start(self._names())
+            self.patience.start()
+            await self._engine.start(self._runner.run)
+        except BaseException:
+            await self.stop(0.0)
+            raise
+        if self.settings.max_concurrency:
+            logger.info("worker %s started, max_concurrency %d", self.worker_id, self.settings.max_concurrency)
+        else:
+            logger.info("%s started: it accepts tasks, and workers elsewhere run them", self.worker_id)
+
+    async def stop(self, drain_seconds: float | None = None) -> None:
+        """Drain, stop what still runs, give back what may run again, and close the store.
+
+        Idempotent; a stop under way is waited for, and goes on where its caller is cancelled.
+        """
+        if self._started:
+            self._started = False
+            drain_seconds = self.settings.drain_seconds if drain_seconds is None else drain_seconds
+            self._stopping = asyncio.create_task(self._stop(drain_seconds), name="raincheck-stop")
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)
+
+    async def _stop(self, drain_seconds: float) -> None:
+        async with AsyncExitStack() as parts:
+            # The last one first; one that fails to stop keeps none of the others.
+            parts.callback(leave_loop)
+            parts.callback(let_child_tasks_go)
+            parts.push_async_callback(self._store.close)
+            parts.push_async_callback(self.results.close)
+            parts.push_async_callback(self._store_clock.stop)
+            parts.push_async_callback(self.patience.stop)
+            parts.push_async_callback(self.history.stop)
+            parts.push_async_callback(self._changes.stop)
+            parts.push_async_callback(self._heartbeat.stop)
+            parts.push_async_callback(self._limiter.stop)
+            parts.push_async_callback(self._deliverer.stop, min(_DELIVERY_SECONDS, self.settings.drain_seconds))
+            parts.push_async_callback(self._sweeper.stop)
+            parts.push_async_callback(self._close_executors)
+            parts.push_async_callback(self.registry.stop)
+            parts.push_async_callback(self._leftovers.stop)
+            await self._end_attempts(drain_seconds)
+        logger.info("%s%s stopped", "worker " if self.settings.max_concurrency else "", self.worker_id)
+
+    async def _end_attempts(self, drain_seconds: float) -> None:
+        await self._engine.stop(drain_seconds)
+        self._runner.interrupt_all()
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._engine.join()
+        except TimeoutError:
+            logger.error("%d tasks would not stop; their leases will run out", self._engine.running)
+
+    async def unready(self, seconds: float) -> str | None:
+        """Why this process should get no work now, or None; the store has `seconds` to answer. Tells nothing secret.
+
+        A store that can only be read takes no tasks: so it is written to, at most once a second however often is asked.
+        """
+        if not self._started:
+            return "this process is stopping, or not started yet"
+        if self._sweeper.failing:
+            return "the task store is not available"
+        if elapsed() - self._seen_ready_at < _READY_SECONDS:
+            return None
+        try:
+            async with asyncio.timeout(seconds):
+                await self._store.get(_READINESS)
+                await self._write_a_note()
+        except TimeoutError:
+            return f"the task store did not answer within {seconds:g} s"
+        except StoreError as error:
+            logger.warning("not ready: %s", error.message)
+            return "the task store is not available"
+        self._seen_ready_at = elapsed()
+        return None
+
+    async def _write_a_note(self) -> None:
+        there = await self._store.get_note(_READINESS, self.worker_id)
+        version = 1 if there is None else there.version + 1
+        expires_at = self.clock() + _READINESS_KEPT
+        note = Note(kind=_READINESS, key=self.worker_id, value=None, version=version, expires_at=expires_at)
+        await self._store.put_note(note)
+
+    def _ended(self, task: Task) -> None:
+        task_log.ended(task)
+        self.history.settled(task)
+        self._limiter.settled(task)
+
+    def _settled(self, task: Task) -> None:
+        self._failures.settled(task.operation_type, failed=task.status is TaskStatus.FAILED)
+
+    async def _close_executors(self) -> None:
+        async with AsyncExitStack() as executors:
+            for name in tuple(self._names()):
+                operation = self._operations(name)
+                close: Callable[[], Awaitable[None]] | None = getattr(operation and operation.executor, "aclose", None)
+                if close is not None:
+                    executors.push_async_callback(close)

@@ -1,0 +1,188 @@
+"""The loop that settles what nobody else will: overdue tasks, tasks of lost workers, expired tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+
+from raincheck.domain.task import Task, TaskStatus
+from raincheck.domain.transitions import DeadlinePassed, LeaseExpired, Refused, transition
+from raincheck.errors import StoreError
+from raincheck.ports.task_store import TaskStore
+from raincheck.runtime.attempt import log_deadline
+from raincheck.runtime.lost_workers import LostWorkers
+from raincheck.runtime.upstream_cleanup import due_with
+from raincheck.timing.clock import StoreClock
+from raincheck.timing.monotonic import elapsed
+
+__all__ = ["Sweeper"]
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 200
+
+
+class Sweeper:
+    """Sweeps a store. Every process on a store runs one; compare-and-set decides between them.
+
+    Args:
+        sweep_seconds: How often to look for overdue and orphaned tasks.
+        purge_seconds: How often to remove expired ones.
+        purge_others: Removes up to so many of what else has expired; how many.
+        returned: Called with each task that became pending again.
+        lease_seconds: For so long after an outage of the store or a jump of the clock no lease counts as over: healthy
+            workers must have the time to renew theirs. On a store over the network, whose clock may have jumped before
+            this process came, nor after its start.
+        store_clock: The store's clock: read again before anything counts as over, since it may just have been set.
+        held: The tasks that run in this very process, with their fencing numbers. Their worker is not lost, only late:
+            the machine slept, or the store took no writes for longer than a lease.
+        lost_workers: Finds the tasks of workers whose process is known to be gone: they do not wait for their leases.
+
+    Attributes:
+        failing: Whether the store did not let the last sweep happen.
+    """
+
+    def __init__(
+        self,
+        store: TaskStore,
+        *,
+        clock: Callable[[], datetime],
+        sweep_seconds: float,
+        purge_seconds: float = 60.0,
+        lease_seconds: float = 0.0,
+        store_clock: StoreClock | None = None,
+        purge_others: Callable[[int], Awaitable[int]] | None = None,
+        returned: Callable[[Task], Awaitable[None]],
+        held: Callable[[], Mapping[str, int]] = dict[str, int],
+        lost_workers: LostWorkers | None = None,
+    ) -> None:
+        self._lost_workers = lost_workers
+        self._store = store
+        self._clock = clock
+        self._sweep_seconds = sweep_seconds
+        self._purge_seconds = purge_seconds
+        self._purge_others = purge_others
+        self._lease_seconds = lease_seconds
+        self._store_clock = store_clock
+        self._returned = returned
+        self.failing = False
+        self._blind = store.capabilities.remote
+        self._saw_again_at = float("-inf")
+        self._held = held
+        self._loop_task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to sweep, at once and then for ever."""
+        self._loop_task = asyncio.create_task(self._sweep_for_ever(), name="raincheck-sweeper")
+
+    async def stop(self) -> None:
+        """Stop sweeping."""
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+            await asyncio.gather(self._loop_task, return_exceptions=True)
+            self._loop_task = None
+
+    async def sweep(self) -> int:
+        """Settle or return every overdue and orphaned task there is; how many were changed."""
+        changed = 0
+        while True:
+            found = await self._store.overdue(self._clock(), _BATCH)
+            if self._blind:
+                self._blind, self._saw_again_at = False, elapsed()
+            if found and self._store_clock is not None:
+                await self._store_clock.read_again()
+            held = self._held()
+            results = await asyncio.gather(*(self._sweep_one(task, held) for task in found))
+            changed += sum(results)
+            if len(found) < _BATCH or not any(results):
+                return changed
+
+    async def take_over(self) -> int:
+        """Settle or return every task whose worker's process is gone; how many were changed."""
+        changed = 0
+        if self._lost_workers is not None:
+            async for batch in self._lost_workers.search():
+                changed += sum(await asyncio.gather(*(self._settle(task, self._gone(task)) for task in batch)))
+        return changed
+
+    async def purge(self) -> int:
+        """Remove every task whose retention is over, and what else has expired; how many tasks were removed."""
+        removed = await _until_none_is_left(lambda limit: self._store.purge(self._clock(), limit))
+        if self._purge_others is not None:
+            await _until_none_is_left(self._purge_others)
+        return removed
+
+    async def _sweep_one(self, task: Task, held: Mapping[str, int]) -> bool:
+        event = DeadlinePassed() if task.deadline_at <= self._clock() else LeaseExpired()
+        if isinstance(event, LeaseExpired) and (held.get(task.task_ref) == task.fence or self._leases_are_spared()):
+            return False
+        return await self._settle(task, event)
+
+    def _gone(self, task: Task) -> DeadlinePassed | LeaseExpired:
+        return DeadlinePassed() if task.deadline_at <= self._clock() else LeaseExpired(gone=task.worker_id)
+
+    async def _settle(self, task: Task, event: DeadlinePassed | LeaseExpired) -> bool:
+        now = self._clock()
+        try:
+            swept = transition(task, event, now)
+        except Refused:
+            return False
+        seen_lease = task.lease_until if isinstance(event, LeaseExpired) else None
+        note = await due_with(self._store, task, swept, now)
+        if not await self._store.replace(swept, seen_lease=seen_lease, note=note):
+            return False
+        if isinstance(event, DeadlinePassed):
+            log_deadline(task)
+        else:
+            logger.warning(
+                "worker lost: %s -> %s",
+                task.status,
+                swept.status,
+                extra={"task_ref": task.task_ref, "operation": task.operation_type},
+            )
+        if swept.status is TaskStatus.PENDING:
+            await self._returned(swept)
+        return True
+
+    def _leases_are_spared(self) -> bool:
+        jumped_at = self._store_clock.jumped_at if self._store_clock is not None else float("-inf")
+        return elapsed() - max(self._saw_again_at, jumped_at) < self._lease_seconds
+
+    async def _sweep_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        purge_at = loop.time()
+        while True:
+            try:
+                await self.sweep()
+                await self._take_over_if_possible()
+                if loop.time() >= purge_at:
+                    await self.purge()
+                    purge_at = loop.time() + self._purge_seconds
+                self.failing = False
+            except StoreError as error:
+                self._blind = self.failing = True
+                logger.warning("cannot sweep: %s", error.message)
+            except Exception:  # the loop must outlive a bug: without it overdue tasks are never settled
+                logger.exception("a sweep failed")
+            # Processes on one store that were started together need not sweep in step.
+            await asyncio.sleep(self._sweep_seconds * random.uniform(0.8, 1.2))  # noqa: S311  no secret
+
+    async def _take_over_if_possible(self) -> None:
+        try:
+            await self.take_over()
+        except StoreError as error:
+            # The sweep before went through, and the lease decides in any case.
+            logger.debug("cannot look for lost workers: %s", error.message)
+
+
+async def _until_none_is_left(purge: Callable[[int], Awaitable[int]]) -> int:
+    removed = 0
+    while True:
+        count = await purge(_BATCH)
+        removed += count
+        if count < _BATCH:
+            return removed
+        await asyncio.sleep(0)

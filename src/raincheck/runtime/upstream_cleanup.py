@@ -1,0 +1,156 @@
+"""Work that a task started on another server, and that is to be stopped where the task ends without it.
+
+The operation saves what is needed for that with its checkpoint, as a note. Whoever settles the task otherwise (a
+cancel, the deadline, a worker given up) makes the note due in the same write, so that no crash in between can lose it;
+then any process that has the operation makes the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from raincheck.domain.task import Task, TaskStatus
+from raincheck.errors import StoreError, TaskFailure
+from raincheck.operations.operation import Operation, StopsOutside
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import TaskStore
+
+__all__ = ["Leftovers", "due_with", "forget", "note_of"]
+
+logger = logging.getLogger(__name__)
+
+_KIND: Final = "upstream"
+_BATCH = 50
+_MOST_TRIES = 12
+_CALL_SECONDS = 30.0
+_LATER = timedelta(seconds=60)
+_AFTER_DEADLINE = timedelta(seconds=5)
+_KEPT = timedelta(days=1)
+_LONGEST_PAUSE = 600.0
+
+
+def note_of(task: Task, leftover: Mapping[str, Any]) -> Note:
+    """The note of what the task leaves outside, to be written with its checkpoint."""
+    return Note(
+        kind=_KIND,
+        key=task.task_ref,
+        value={"operation_type": task.operation_type, "leftover": dict(leftover), "tries": 0},
+        # Who settles the task makes it due; this is for a store that was written to by other means.
+        due_at=task.deadline_at + _AFTER_DEADLINE,
+        expires_at=task.deadline_at + _KEPT,
+    )
+
+
+async def due_with(store: TaskStore, task: Task, changed: Task, now: datetime) -> Note | None:
+    """What is to be written with `changed`: the task's note, due now, where the task ends and left something."""
+    if task.checkpoint is None or not changed.terminal:
+        return None
+    note = await store.get_note(_KIND, task.task_ref)
+    return None if note is None else replace(note, due_at=now)
+
+
+async def forget(store: TaskStore, task_ref: str) -> None:
+    """The work has come to its end: there is nothing to stop."""
+    note = await store.get_note(_KIND, task_ref)
+    if note is not None:
+        await store.remove_note(note)
+
+
+class Leftovers:
+    """The loop that stops what tasks left behind. Every process runs one; compare-and-set decides between them.
+
+    Args:
+        operations: Looks up an operation by name.
+        names: The names of the operations here.
+        look_seconds: How often to look.
+    """
+
+    def __init__(
+        self,
+        store: TaskStore,
+        operations: Callable[[str], Operation | None],
+        names: Callable[[], Collection[str]],
+        *,
+        clock: Callable[[], datetime],
+        look_seconds: float = 1.0,
+    ) -> None:
+        self._store = store
+        self._operations = operations
+        self._names = names
+        self._clock = clock
+        self._look_seconds = look_seconds
+        self._loop_task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._loop_task = asyncio.create_task(self._look_for_ever(), name="raincheck-leftovers")
+
+    async def stop(self) -> None:
+        """Stop looking; a call under way is broken off, and made again by another process or the next start."""
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+            await asyncio.gather(self._loop_task, return_exceptions=True)
+            self._loop_task = None
+
+    async def look(self) -> None:
+        """See to everything that is due."""
+        found = await self._store.notes(_KIND, due=self._clock(), limit=_BATCH)
+        await asyncio.gather(*(self._see_to(note) for note in found))
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            try:
+                if any(self._stopper(name) for name in tuple(self._names())):
+                    await self.look()
+            except StoreError as error:
+                logger.warning("cannot look for work left behind: %s", error.message)
+            except Exception:  # the loop must outlive a bug: without it upstream jobs run on for nothing
+                logger.exception("looking for work left behind failed")
+            await asyncio.sleep(self._look_seconds * random.uniform(0.8, 1.2))  # noqa: S311  no secret
+
+    def _stopper(self, operation_type: str) -> StopsOutside | None:
+        operation = self._operations(operation_type)
+        executor = None if operation is None else operation.executor
+        return executor if isinstance(executor, StopsOutside) and executor.leaves_work else None
+
+    async def _see_to(self, note: Note) -> None:
+        now = self._clock()
+        task = await self._store.get(note.key)
+        if task is not None and not task.terminal:
+            await self._again(note, max(now, task.deadline_at) + _AFTER_DEADLINE)
+        elif (task is not None and task.status is TaskStatus.COMPLETED) or (note.expires_at or now) < now:
+            await self._store.remove_note(note)
+        elif (stopper := self._stopper(note.value["operation_type"])) is None:
+            # Another process has the operation; this note must not stand before the others.
+            await self._again(note, now + _LATER)
+        else:
+            tries = note.value["tries"] + 1
+            claimed = replace(note, version=note.version + 1, due_at=now + _LATER, value={**note.value, "tries": tries})
+            if await self._store.put_note(claimed):
+                await self._stop(claimed, stopper, tries)
+
+    async def _stop(self, note: Note, stopper: StopsOutside, tries: int) -> None:
+        extra = {"task_ref": note.key, "operation": note.value["operation_type"]}
+        try:
+            async with asyncio.timeout(_CALL_SECONDS):
+                await stopper.stop_outside(note.value["leftover"])
+        except (TaskFailure, TimeoutError) as error:
+            told = error.message if isinstance(error, TaskFailure) else f"no answer within {_CALL_SECONDS:g} s"
+            if tries < _MOST_TRIES and (isinstance(error, TimeoutError) or error.retryable):
+                pause = min(_LONGEST_PAUSE, 2.0 ** (tries - 1))
+                logger.warning("an upstream job could not be cancelled, trying again: %s", told, extra=extra)
+                await self._again(note, self._clock() + timedelta(seconds=pause))
+                return
+            logger.error("an upstream job could not be cancelled, given up: %s", told, extra=extra)
+        else:
+            logger.info("upstream job cancelled", extra=extra)
+        await self._store.remove_note(note)
+
+    async def _again(self, note: Note, at: datetime) -> None:
+        await self._store.put_note(replace(note, version=note.version + 1, due_at=at))

@@ -1,0 +1,421 @@
+"""The Redis (or Valkey) store: durable as far as the server is, shared by any number of machines.
+
+Every verb is one script or one command (raincheck/stores/lua), so that it happens wholly or not at all. All keys of a
+store begin with its prefix and share one hash tag, `{rc}`: a cluster keeps them on one node, and this is a client of
+that one node. It follows no redirection, and asks neither Sentinel nor a replica.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from raincheck.domain.task import Task, TaskStatus
+from raincheck.errors import StoreError, StoreUnavailable
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
+from raincheck.ports.tls import Tls
+from raincheck.stores.redis.commands import Call, ScriptCall, ServerClock, Write
+from raincheck.stores.redis.connections import Address, Evictions, prepare, server_seconds
+from raincheck.stores.redis.lease_renewal import Leases
+from raincheck.stores.redis.notifications import Pushes
+from raincheck.stores.redis.pipeline import Lane
+from raincheck.stores.redis.records import (
+    NO_NOTE,
+    get_command,
+    note_from,
+    notes_from,
+    put_row,
+    remove_row,
+    written_row,
+)
+from raincheck.stores.redis.rows import (
+    FIELDS,
+    insert_row,
+    is_whole,
+    name_of,
+    replace_row,
+    stored_text,
+    summary_from,
+    task_from,
+    text_from,
+)
+from raincheck.stores.redis.scripts import SCRIPTS, encode_command
+from raincheck.stores.shared.listeners import Listeners
+from raincheck.stores.shared.pending_limit import no_room
+from raincheck.stores.shared.timestamps import to_micros
+
+__all__ = ["RedisStore"]
+
+_T = TypeVar("_T")
+
+# Of a purge, and of a look at many versions: so much is done by one run of a script, others get in between.
+_PURGE_STEP = 100
+_VERSIONS_STEP = 500
+# From so many calls under way on every connection on, reads get a further one.
+_BUSY = 64
+# So often the server is asked whether it has begun to evict.
+_LOOK_SECONDS = 5.0
+
+_TIME = encode_command((b"TIME",))
+
+_Entry = tuple[str, bytes, bytes, bytes]
+
+
+class RedisStore:
+    """A `raincheck.ports.task_store.TaskStore` in Redis 6.2 or newer, or in Valkey.
+
+    Use it on one event loop; `renew` on any other thread. A write that ends in `StoreUnavailable` was not done, also
+    not later, except where the server did it in the last moment and could not say so until the time was over.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`, with user name, password and database where there are such.
+        key_prefix: What every key begins with; stores with different ones do not see each other.
+        pool_size: How many connections it opens at most. All writes share one, so that listeners hear of changes in
+            their order; beside these there is one to hear of other processes, and one for `renew`.
+        timeout_seconds: How long a call may take, connecting included, before `StoreUnavailable`.
+        tls: Certificates beyond those of the machine; where given, TLS is required.
+        migrate: Whether tasks of an older release's layout are upgraded; else `open` refuses them. There is nothing to
+            make beforehand: the layout comes with the first task.
+        poll_interval: Within how many seconds listeners hear of a change whose message was lost.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key_prefix: str = "mcp_task:",
+        pool_size: int = 10,
+        timeout_seconds: float = 5.0,
+        tls: Tls | None = None,
+        migrate: bool = True,
+        poll_interval: float = 1.0,
+    ) -> None:
+        self._root = stored_text(key_prefix) + b"{rc}:"
+        self._address = Address(url=url, tls=tls, timeout_seconds=timeout_seconds, root=self._root)
+        self._pool_size = pool_size
+        self._migrate = migrate
+        self._poll_interval = poll_interval
+        self._listeners = Listeners()
+        # What names a write: this store's own token, and a number.
+        self._token = secrets.token_hex(5)
+        self._numbers = itertools.count()
+        self._lanes: list[Lane] = []
+        self._clock = ServerClock()
+        self._pushes = Pushes(self._address, self._listeners, poll_interval=poll_interval)
+        self._leases: Leases | None = None
+        self._evictions = Evictions(self._address.place)
+        self._looked_at = float("-inf")
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `TaskStore.capabilities`. What survives the server's own death is the server's setting (`appendonly`,
+        `appendfsync`); a failover to a replica may lose the last writes."""
+        return Capabilities(durable=True, shared=True, pushes=True, remote=True)
+
+    async def open(self) -> None:
+        """See `TaskStore.open`.
+
+        Raises:
+            StoreUnusable: The server may evict tasks, or the keys are another program's, of a newer layout, or (without
+                `migrate`) of an older one.
+            StoreUnavailable: The server cannot be reached, refuses the login, or takes no writes.
+        """
+        lane = self._new_lane()
+        leases = Leases(self._address, self._clock)
+        try:
+            await prepare(await lane.open(), self._address, migrate=self._migrate)
+        except BaseException:
+            await lane.close()
+            leases.close()
+            raise
+        lane.start()
+        self._lanes = [lane]
+        self._leases = leases
+        self._pushes.open()
+        self._watch()
+
+    async def close(self) -> None:
+        """See `TaskStore.close`."""
+        lanes, self._lanes = self._lanes, []
+        leases, self._leases = self._leases, None
+        await self._pushes.close()
+        for lane in lanes:
+            await lane.close()
+        if leases is not None:
+            leases.close()
+        self._listeners.clear()
+
+    async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
+        """See `TaskStore.insert`."""
+        row = insert_row(task)
+        *head, fields = row
+        limits = [b"" if most is None else b"%d" % most for most in room or Room()]
+        arguments = [self._nonce(), *head, *limits, *fields]
+        while True:
+            answer = await self._write("insert", arguments, self._inserted(task, room or Room()), row.task_ref)
+            if isinstance(answer, Inserted):
+                return answer
+            # The holder of the key has large parts; if it goes before they are read, the key is free.
+            held = await self.get(answer)
+            if held is not None:
+                return Inserted(held, created=False)
+
+    async def get(self, task_ref: str) -> Task | None:
+        """See `TaskStore.get`."""
+        command = encode_command((b"HMGET", self._root + b"task:" + stored_text(task_ref), *FIELDS))
+
+        def found(answer: list[bytes | None]) -> Task | None:
+            return None if answer[0] is None else task_from(task_ref, answer)
+
+        return await self._ask(lambda done: Call(command, found, done))
+
+    async def replace(
+        self,
+        task: Task,
+        *,
+        seen_lease: datetime | None = None,
+        lease_seconds: float | None = None,
+        note: Note | None = None,
+    ) -> bool:
+        """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again."""
+        row = replace_row(task, seen_lease, lease_seconds)
+        *head, fields = row
+        noted = NO_NOTE if note is None else written_row(note)
+
+        def replaced(answer: int) -> bool:
+            if answer == 1:
+                self._listeners.tell(task)
+            return answer == 1
+
+        return await self._write("replace", [self._nonce(), *head, *noted, *fields], replaced, row.task_ref)
+
+    def renew(
+        self,
+        worker_id: str,
+        leases: Mapping[str, int],
+        lease_until: datetime,
+        *,
+        lease_seconds: float | None = None,
+    ) -> set[str]:
+        """See `TaskStore.renew`."""
+        if not leases:
+            return set()
+        renewing = self._leases
+        if renewing is None:
+            raise self._not_open()
+        return renewing.renew(worker_id, leases, lease_until, lease_seconds)
+
+    async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
+        """See `TaskStore.claimable`."""
+        operations = [name_of(each) for each in set(operation_types)]
+        found = await self._read("claimable", [b"%d" % limit, *operations], _entries)
+        tasks = await self._tasks(found)
+        return [task for task in tasks if task.status is TaskStatus.PENDING]
+
+    async def waiting(
+        self, operation_types: Collection[str], limit: int, *, after: str = "", leave_out: Collection[str] = ()
+    ) -> Sequence[Task]:
+        """See `TaskStore.waiting`."""
+        without = [name_of(each) for each in set(leave_out)]
+        operations = [name_of(each) for each in set(operation_types)]
+        asked = [b"%d" % limit, name_of(after), b"%d" % len(without), *without, *operations]
+        tasks = await self._tasks(await self._read("waiting", asked, _entries))
+        return [task for task in tasks if task.status is TaskStatus.PENDING]
+
+    async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
+        """See `TaskStore.overdue`."""
+        found = await self._read("overdue", [b"%d" % to_micros(now), b"%d" % limit], _entries)
+        return [task for task in await self._tasks(found) if _is_due(task, now)]
+
+    async def purge(self, now: datetime, limit: int) -> int:
+        """See `TaskStore.purge`."""
+        removed = removed_notes = 0
+        while True:
+            steps = [min(_PURGE_STEP, limit - removed), min(_PURGE_STEP, limit - removed_notes)]
+            arguments = [b"%d" % to_micros(now), *(b"%d" % step for step in steps)]
+            numbers: list[int] = await self._write("purge", arguments, list, None)
+            removed, removed_notes = removed + numbers[0], removed_notes + numbers[1]
+            if not any(0 < step == number for step, number in zip(steps, numbers, strict=True)):
+                return removed
+
+    async def get_note(self, kind: str, key: str) -> Note | None:
+        """See `NoteStore.get_note`."""
+        command = get_command(self._root, kind, key)
+        return await self._ask(lambda done: Call(command, lambda answer: note_from(kind, key, answer), done))
+
+    async def put_note(self, note: Note) -> bool:
+        """See `NoteStore.put_note`."""
+        return await self._write("put_note", [self._nonce(), *put_row(note)], bool, None)
+
+    async def remove_note(self, note: Note) -> bool:
+        """See `NoteStore.remove_note`."""
+        return await self._write("remove_note", [self._nonce(), *remove_row(note)], bool, None)
+
+    async def notes(
+        self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
+    ) -> Sequence[Note]:
+        """See `NoteStore.notes`."""
+        until = b"" if due is None else b"%d" % to_micros(due)
+        arguments = [kind.encode(), until, stored_text(after), b"%d" % limit]
+        return await self._read("notes", arguments, lambda answer: notes_from(kind, answer))
+
+    async def list(
+        self,
+        *,
+        scope: str | None = None,
+        statuses: Collection[TaskStatus] = (),
+        operation_type: str | None = None,
+        after: Cursor | None = None,
+        limit: int = 50,
+    ) -> Sequence[TaskSummary]:
+        """See `TaskStore.list`."""
+        arguments = [
+            b"*" if scope is None else name_of(scope),
+            b"" if operation_type is None else name_of(operation_type),
+            b"" if after is None else b"%d" % to_micros(after.created_at),
+            b"" if after is None else stored_text(after.task_ref),
+            b"%d" % limit,
+            *(str(status).encode() for status in statuses or TaskStatus),
+        ]
+        return await self._read("list", arguments, lambda answer: [summary_from(*entry) for entry in _entries(answer)])
+
+    async def count(self) -> Mapping[TaskStatus, int]:
+        """See `TaskStore.count`."""
+
+        def counted(answer: list[Any]) -> Mapping[TaskStatus, int]:
+            found = {
+                TaskStatus(status.decode()): number for status, number in zip(answer[::2], answer[1::2], strict=True)
+            }
+            return dict.fromkeys(TaskStatus, 0) | found
+
+        return await self._read("count", [], counted)
+
+    async def versions(self, task_refs: Collection[str]) -> Mapping[str, int]:
+        """See `TaskStore.versions`."""
+        refs = list(task_refs)
+        found: dict[str, int] = {}
+        for start in range(0, len(refs), _VERSIONS_STEP):
+            step = refs[start : start + _VERSIONS_STEP]
+            answer: Sequence[bytes | None] = await self._read("versions", [stored_text(ref) for ref in step], list)
+            found.update((ref, int(each)) for ref, each in zip(step, answer, strict=True) if each is not None)
+        return found
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """See `TaskStore.subscribe`."""
+        end = self._listeners.add(listener)
+        self._watch()
+
+        def unsubscribe() -> None:
+            end()
+            self._watch()
+
+        return unsubscribe
+
+    async def time(self) -> datetime | None:
+        """See `TaskStore.time`: the server's clock."""
+
+        def read(answer: object) -> datetime:
+            return datetime.fromtimestamp(server_seconds(answer), UTC)
+
+        lane = self._reading_lane()
+        self._look_for_evictions(lane)
+        return await self._ask(lambda done: Call(_TIME, read, done), lane)
+
+    def _look_for_evictions(self, lane: Lane) -> None:
+        """Nobody waits for the answer, which comes before that to what is asked next."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._looked_at < _LOOK_SECONDS:
+            return
+        self._looked_at = loop.time()
+        done: asyncio.Future[None] = loop.create_future()
+        done.add_done_callback(lambda answered: answered.exception())
+        lane.put(Call(Evictions.INFO, self._evictions.look, done))
+
+    def _watch(self) -> None:
+        self._pushes.watch(len(self._listeners) > 0)
+
+    def _nonce(self) -> bytes:
+        return f"{self._token}{next(self._numbers):x}".encode()
+
+    def _inserted(self, task: Task, room: Room) -> Callable[[Any], Inserted | str]:
+        def inserted(answer: Any) -> Inserted | str:
+            if answer == 1:
+                self._listeners.tell(task)
+                return Inserted(task, created=True)
+            if answer[0] == b"full":
+                raise no_room(room, answer[1].decode())
+            if answer[0] == b"taken":
+                raise StoreError(
+                    f"The task store {self._address.place} refuses a value: a task of that task_ref is stored already."
+                )
+            _, ref, *fields = answer
+            if not is_whole(fields[1], fields[2]):
+                return text_from(ref)
+            return Inserted(task_from(text_from(ref), fields), created=False)
+
+        return inserted
+
+    async def _tasks(self, entries: Sequence[_Entry]) -> Sequence[Task]:
+        async def whole(entry: _Entry) -> Task | None:
+            ref, *fields = entry
+            return task_from(ref, fields) if is_whole(fields[1], fields[2]) else await self.get(ref)
+
+        if all(is_whole(fixed, changing) for _, _, fixed, changing in entries):
+            return [task_from(ref, fields) for ref, *fields in entries]
+        found = await asyncio.gather(*map(whole, entries))
+        return [task for task in found if task is not None]
+
+    # How calls get on their way.
+
+    async def _write(
+        self, name: str, arguments: list[bytes], finish: Callable[[Any], _T], task_ref: bytes | None
+    ) -> _T:
+        if not self._lanes:
+            raise self._not_open()
+        done: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        self._lanes[0].put(Write(SCRIPTS[name], self._root, arguments, finish, done, task_ref))
+        return await done
+
+    async def _read(self, name: str, arguments: list[bytes], finish: Callable[[Any], _T]) -> _T:
+        return await self._ask(lambda done: ScriptCall(SCRIPTS[name], self._root, arguments, finish, done))
+
+    async def _ask(self, make: Callable[[asyncio.Future[Any]], Call], lane: Lane | None = None) -> Any:
+        lane = lane or self._reading_lane()
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        lane.put(make(done))
+        return await done
+
+    def _reading_lane(self) -> Lane:
+        if not self._lanes:
+            raise self._not_open()
+        lane = min(self._lanes[1:] or self._lanes, key=lambda each: each.load)
+        few = len(self._lanes) < min(self._pool_size, 2)
+        if few or (lane.load >= _BUSY and len(self._lanes) < self._pool_size):
+            lane = self._new_lane()
+            lane.start()
+            self._lanes.append(lane)
+        return lane
+
+    def _new_lane(self) -> Lane:
+        return Lane(self._address, self._clock, self._pushes.message)
+
+    def _not_open(self) -> StoreUnavailable:
+        return StoreUnavailable(f"The task store {self._address.place} is not open.")
+
+
+def _entries(answer: list[bytes]) -> Sequence[_Entry]:
+    each = iter(answer)
+    return [
+        (text_from(ref), state, fixed, changing)
+        for ref, state, fixed, changing in zip(each, each, each, each, strict=True)
+    ]
+
+
+def _is_due(task: Task, now: datetime) -> bool:
+    times = (task.deadline_at, task.lease_until)
+    return not task.terminal and any(each is not None and each <= now for each in times)

@@ -1,0 +1,132 @@
+"""A store around a store: the base of those that do one thing more with what goes in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+
+from raincheck.domain.task import Task, TaskStatus
+from raincheck.ports.records import Note
+from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskStore, TaskSummary
+
+__all__ = ["StoreWrapper"]
+
+
+class StoreWrapper:
+    """Hands every verb on to the store inside; a subclass overrides those that it is about.
+
+    Attributes:
+        inner: The store inside.
+    """
+
+    def __init__(self, inner: TaskStore) -> None:
+        self.inner = inner
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `TaskStore.capabilities`."""
+        return self.inner.capabilities
+
+    async def open(self) -> None:
+        """See `TaskStore.open`."""
+        await self.inner.open()
+
+    async def close(self) -> None:
+        """See `TaskStore.close`."""
+        await self.inner.close()
+
+    async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
+        """See `TaskStore.insert`."""
+        return await self.inner.insert(task, room=room)
+
+    async def get(self, task_ref: str) -> Task | None:
+        """See `TaskStore.get`."""
+        return await self.inner.get(task_ref)
+
+    async def replace(
+        self,
+        task: Task,
+        *,
+        seen_lease: datetime | None = None,
+        lease_seconds: float | None = None,
+        note: Note | None = None,
+    ) -> bool:
+        """See `TaskStore.replace`."""
+        return await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, note=note)
+
+    def renew(
+        self,
+        worker_id: str,
+        leases: Mapping[str, int],
+        lease_until: datetime,
+        *,
+        lease_seconds: float | None = None,
+    ) -> set[str]:
+        """See `TaskStore.renew`."""
+        return self.inner.renew(worker_id, leases, lease_until, lease_seconds=lease_seconds)
+
+    async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
+        """See `TaskStore.claimable`."""
+        return await self.inner.claimable(operation_types, limit)
+
+    async def waiting(
+        self, operation_types: Collection[str], limit: int, *, after: str = "", leave_out: Collection[str] = ()
+    ) -> Sequence[Task]:
+        """See `TaskStore.waiting`."""
+        return await self.inner.waiting(operation_types, limit, after=after, leave_out=leave_out)
+
+    async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
+        """See `TaskStore.overdue`."""
+        return await self.inner.overdue(now, limit)
+
+    async def purge(self, now: datetime, limit: int) -> int:
+        """See `TaskStore.purge`."""
+        return await self.inner.purge(now, limit)
+
+    async def list(
+        self,
+        *,
+        scope: str | None = None,
+        statuses: Collection[TaskStatus] = (),
+        operation_type: str | None = None,
+        after: Cursor | None = None,
+        limit: int = 50,
+    ) -> Sequence[TaskSummary]:
+        """See `TaskStore.list`."""
+        return await self.inner.list(
+            scope=scope, statuses=statuses, operation_type=operation_type, after=after, limit=limit
+        )
+
+    async def count(self) -> Mapping[TaskStatus, int]:
+        """See `TaskStore.count`."""
+        return await self.inner.count()
+
+    async def versions(self, task_refs: Collection[str]) -> Mapping[str, int]:
+        """See `TaskStore.versions`."""
+        return await self.inner.versions(task_refs)
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """See `TaskStore.subscribe`."""
+        return self.inner.subscribe(listener)
+
+    async def time(self) -> datetime | None:
+        """See `TaskStore.time`."""
+        return await self.inner.time()
+
+    async def get_note(self, kind: str, key: str) -> Note | None:
+        """See `NoteStore.get_note`."""
+        return await self.inner.get_note(kind, key)
+
+    async def put_note(self, note: Note) -> bool:
+        """See `NoteStore.put_note`."""
+        return await self.inner.put_note(note)
+
+    async def remove_note(self, note: Note) -> bool:
+        """See `NoteStore.remove_note`."""
+        return await self.inner.remove_note(note)
+
+    async def notes(
+        self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
+    ) -> Sequence[Note]:
+        """See `NoteStore.notes`."""
+        return await self.inner.notes(kind, due=due, after=after, limit=limit)

@@ -1,0 +1,1 @@
+"""The use cases: accepting, watching and ending tasks."""

@@ -1,0 +1,530 @@
+"""The use cases: submit a task, get it, wait for it, cancel it, answer it, list tasks.
+
+Every caller comes with its scope, and a task of another scope does not exist for it. `ANY_SCOPE` is the operator's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple, Protocol
+
+from raincheck.domain.caller import Caller
+from raincheck.domain.redaction import wrapped
+from raincheck.domain.task import PRINCIPAL, InputRequest, Task, TaskStatus, inflight_key, new_task_ref, utc_now
+from raincheck.domain.transitions import Cancel, Event, ProvideInput, Refused, shown_when_lost, transition
+from raincheck.domain.webhook_targets import joined
+from raincheck.errors import (
+    CircuitOpen,
+    IdempotencyConflict,
+    InvalidParameters,
+    QueueFull,
+    StoreError,
+    StoreUnavailable,
+    TaskNotFound,
+    UnknownOperation,
+)
+from raincheck.limits.limiter import InRequest, Limiter
+from raincheck.operations.argument_repairs import as_declared
+from raincheck.operations.callers import check_may_call, check_sealed, given, may_call
+from raincheck.operations.operation import AnswerBy, Operation
+from raincheck.operations.validation import ParameterChecks
+from raincheck.ports.engine import Engine
+from raincheck.ports.task_store import Cursor, Inserted, Room, TaskStore, TaskSummary
+from raincheck.runtime.upstream_cleanup import due_with
+from raincheck.tasks import task_log
+from raincheck.tasks.lost_answers import LostAnswers, told
+from raincheck.tasks.watch import Changes
+from raincheck.webhooks.policy import refuse_callbacks
+
+__all__ = ["ANY_SCOPE", "ProgressListener", "Registry", "Submission"]
+
+ANY_SCOPE: Final = "*"
+"""The scope of the person who runs the store (`raincheck tasks`): every task. No caller is ever given it."""
+
+_ANY_NUMBER = Room()
+_LONGEST_KEY = 255
+_LONGEST_REF = 128
+
+
+class Submission(NamedTuple):
+    """An accepted call: its task, and whether it was there before under the same idempotency key."""
+
+    task: Task
+    deduplicated: bool
+
+
+class ProgressListener(Protocol):
+    """Hears of a task's progress while somebody waits for its end."""
+
+    async def progressed(self, task: Task) -> float:
+        """Take the task as it is now.
+
+        Returns:
+            After how many seconds to call again, changed or not; `inf`: once it has changed.
+        """
+        ...
+
+
+class Registry:
+    """The task registry as callers use it.
+
+    Args:
+        store: The open store.
+        operations: Looks up an operation by name.
+        names: Every operation's name, for messages.
+        engine: Told of each new task; None where this process only looks after tasks.
+        changes: Where waits hear of changes; None where nobody waits.
+        max_parameters_bytes: The largest parameters, as JSON.
+        room: How many tasks may be pending.
+        room_of_principal: The same for callers who authenticate; None: no other.
+        callbacks: Checks a caller's `callback_url`; by default none is taken.
+        limiter: The breakers and permits of operations; None where nobody submits.
+        worker_gone: Whether the process of the worker of that name is known to be dead.
+    """
+
+    def __init__(
+        self,
+        store: TaskStore,
+        operations: Callable[[str], Operation | None],
+        *,
+        names: Callable[[], Collection[str]] = tuple,
+        engine: Engine | None = None,
+        changes: Changes | None = None,
+        max_parameters_bytes: int = 1024 * 1024,
+        room: Room = _ANY_NUMBER,
+        room_of_principal: Room | None = None,
+        callbacks: Callable[[str], str] = refuse_callbacks,
+        limiter: Limiter | None = None,
+        clock: Callable[[], datetime] = utc_now,
+        new_ref: Callable[[], str] = new_task_ref,
+        worker_gone: Callable[[str | None], bool] = lambda worker_id: False,
+    ) -> None:
+        self._worker_gone = worker_gone
+        self._store = store
+        self._operations = operations
+        self._names = names
+        self._engine = engine
+        self._changes = changes
+        self._checks = ParameterChecks(max_parameters_bytes)
+        self._limiter = limiter
+        self._lost_answers = LostAnswers(store, clock)
+        self._room = None if room == _ANY_NUMBER else room
+        self._room_of_principal = self._room if room_of_principal is None else room_of_principal
+        self._callbacks = callbacks
+        self._clock = clock
+        self._new_ref = new_ref
+
+    def operation(self, operation_type: str, *, caller: Caller | None = None) -> Operation:
+        """The operation of that name; with a caller, one that it may call.
+
+        Raises:
+            UnknownOperation: There is none, and the message names those that are; or the caller may not call it.
+        """
+        operation = self._operations(operation_type)
+        if operation is not None and caller is not None:
+            check_may_call(operation_type, operation.policy, caller)
+        if operation is None:
+            known = sorted(name for name in self._names() if caller is None or self.may_call(name, caller))
+            raise UnknownOperation(
+                f"There is no operation {operation_type[:80]!r}. Known: {', '.join(known) or 'none'}.",
+                details={"known": known},
+            )
+        return operation
+
+    def may_call(self, operation_type: str, caller: Caller) -> bool:
+        """Whether there is an operation of that name that the caller may call."""
+        operation = self._operations(operation_type)
+        return operation is not None and may_call(operation.policy, caller)
+
+    async def submit(
+        self,
+        operation_type: str,
+        arguments: Mapping[str, Any],
+        *,
+        scope: str,
+        max_wait_seconds: float | None = None,
+        idempotency_key: str | None = None,
+        ttl_seconds: float | None = None,
+        inputs: tuple[InputRequest, ...] = (),
+        callback_url: str | None = None,
+        tool_use: str | None = None,
+        caller: Caller | None = None,
+    ) -> Submission:
+        """Accept a call: when this returns, its task is durable.
+
+        Args:
+            operation_type: The operation.
+            arguments: Its parameters, a JSON object.
+            scope: Whose task it is.
+            max_wait_seconds: The deadline from now; the operation's default where None.
+            idempotency_key: One key, one task, within the scope and the task's retention. Without one, equal calls of
+                an operation with `dedupe = "inflight"` share the task that is under way.
+            ttl_seconds: The retention the caller wishes, bounded by the operation's; None is the operation's.
+            inputs: Questions that were asked and answered before the task (`Operation.ask_first`).
+            callback_url: Where its end is to be told, beside the operation's own webhook.
+            tool_use: One of `tool_use_key`, for a call without an `idempotency_key`: the same for a tool use that is
+                sent again. With other parameters it counts for nothing: then the host gives its ids to more than one.
+            caller: Who calls, of that scope; None: nothing more is known.
+
+        Raises:
+            CallError: Nothing was written.
+            StoreError: Nothing was written, unless it says `maybe_done`: then the same key finds the task, and what has
+                no key is cancelled when the store is back.
+        """
+        caller = caller or Caller(scope=scope)
+        operation = self.operation(operation_type, caller=caller)
+        policy = operation.policy
+        caller = self._kept(operation, caller)
+        wait = _checked_wait(max_wait_seconds, policy.max_wait_ceiling_seconds)
+        _check_key(idempotency_key)
+        callback = None if callback_url is None else self._callbacks(callback_url)
+        inputs = self._checks.answered(inputs)
+        checked = await self.checked(operation, arguments, scope=scope)
+        shared = idempotency_key or tool_use or policy.dedupe == "inflight"
+        inflight = idempotency_key is None and policy.dedupe == "inflight"
+        fingerprint = _fingerprint(operation, checked, callback, caller if inflight else None) if shared else ""
+        own_key = idempotency_key
+        if fingerprint and idempotency_key is None:
+            idempotency_key = inflight_key(fingerprint) if inflight else tool_use
+        now = self._clock()
+        task = Task(
+            task_ref=self._new_ref(),
+            scope=scope,
+            operation_type=operation_type,
+            arguments=wrapped(checked, operation.secret_parameters),
+            created_at=now,
+            updated_at=now,
+            deadline_at=now + timedelta(seconds=wait or policy.default_max_wait_seconds),
+            ttl_seconds=policy.ttl_seconds if ttl_seconds is None else min(ttl_seconds, policy.ttl_seconds),
+            max_attempts=policy.max_attempts,
+            retry_when_lost=policy.on_worker_lost == "retry",
+            idempotency_key=idempotency_key,
+            fingerprint=fingerprint,
+            priority=policy.priority,
+            inputs=inputs,
+            callback_url=joined(own=policy.webhook is not None, callback=callback),
+            caller=None if caller == Caller(scope=scope) else caller,
+        )
+        stored, created = await self._inserted(operation, task, keyed=own_key is not None)
+        if not created and own_key is None and _is_another_call(stored, task):
+            unkeyed = replace(task, idempotency_key=None, fingerprint="")
+            stored, created = await self._inserted(operation, unkeyed, keyed=False)
+        if created:
+            task_log.accepted(stored)
+            if self._engine is not None:
+                await self._engine.deliver(stored)
+        elif stored.fingerprint != task.fingerprint:
+            raise IdempotencyConflict(
+                "This idempotency_key was used before for another operation or with other parameters. "
+                "Use a new key for a new piece of work."
+            )
+        return Submission(stored if created else self._shown(stored), not created)
+
+    def _kept(self, operation: Operation, caller: Caller) -> Caller:
+        kept = given(operation.policy, caller)
+        if kept.credentials is not None:
+            check_sealed(operation.operation_type, operation.policy, seals=self._store.capabilities.seals)
+        return kept
+
+    async def call_of(self, task_ref: str, operation_type: str, arguments: Mapping[str, Any], *, scope: str) -> Task:
+        """The task that this very call was given before.
+
+        Raises:
+            TaskNotFound: As in `get`.
+            InvalidParameters: It is the task of another operation, or of other parameters.
+        """
+        operation, task = self.operation(operation_type), await self.get(task_ref, scope=scope)
+        if task.operation_type != operation_type or task.arguments != wrapped(
+            await self.checked(operation, arguments, scope=scope), operation.secret_parameters
+        ):
+            raise InvalidParameters("The answers belong to another call: the operation or its parameters differ.")
+        return task
+
+    async def checked(self, operation: Operation, arguments: Mapping[str, Any], *, scope: str) -> dict[str, Any]:
+        """The arguments as they are to be stored, checked within the bounds of `ParameterChecks`.
+
+        Raises:
+            InvalidParameters, PayloadTooLarge: They do not fit, or are too many.
+        """
+        return await self._checks.checked(operation, arguments, scope=scope)
+
+    def answer_by(self, operation_type: str) -> AnswerBy:
+        """Who may answer the operation's questions; anyone, where it is not known any more."""
+        operation = self._operations(operation_type)
+        return "anyone" if operation is None else operation.policy.answer_by
+
+    async def _inserted(self, operation: Operation, task: Task, *, keyed: bool) -> Inserted:
+        try:
+            inserted = await self._insert(operation, task)
+        except StoreUnavailable as error:
+            return Inserted(await self._lost_answers.task_or_refusal(task, error, keyed=keyed), created=True)
+        if not inserted.created:
+            self._lost_answers.wanted(inserted.task.task_ref)
+        return inserted
+
+    async def _insert(self, operation: Operation, task: Task) -> Inserted:
+        room = self._room_of_principal if task.scope.startswith(PRINCIPAL) else self._room
+        if operation.policy.breaker is None or self._limiter is None:
+            return await self._store.insert(task, room=room)
+        try:
+            probe = await self._limiter.admit(operation, task)
+        except StoreUnavailable as error:
+            # Whatever became of the breaker's note, no task was sent.
+            error.maybe_done = False
+            raise
+        except CircuitOpen as refused:
+            return await self._insert_without_room(task, refused)
+        try:
+            inserted = await self._store.insert(task, room=room)
+        except BaseException:
+            if probe:
+                self._limiter.withdraw(operation, task)
+            raise
+        if probe and not inserted.created:
+            self._limiter.withdraw(operation, task)
+        return inserted
+
+    async def _insert_without_room(self, task: Task, refused: CircuitOpen) -> Inserted:
+        """What an open breaker answers: a call that was accepted before still gets its task."""
+        if task.idempotency_key is None:
+            raise refused
+        try:
+            return await self._store.insert(task, room=Room(in_all=0))
+        except QueueFull:
+            raise refused from None
+
+    def in_request(self, operation: Operation, *, scope: str) -> AbstractAsyncContextManager[InRequest]:
+        """Around a call that runs in its request, without a task.
+
+        Raises:
+            CircuitOpen, QueueFull, RateLimited: The limits of the operation or the scope do not allow it now.
+            StoreError: They cannot be asked.
+        """
+        assert self._limiter is not None, "calls run where tasks are accepted"
+        return self._limiter.in_request(operation, scope=scope)
+
+    async def get(self, task_ref: str, *, scope: str) -> Task:
+        """The task as it is now; of an attempt that is lost no progress is shown (`shown_when_lost`).
+
+        Raises:
+            TaskNotFound: Unknown, expired, or of another scope.
+        """
+        task = await self._stored(task_ref, scope)
+        # The person who runs the store sees what is stored: the worker and its lease are there beside it.
+        return task if scope == ANY_SCOPE else self._shown(task)
+
+    async def _stored(self, task_ref: str, scope: str) -> Task:
+        task = await self._store.get(task_ref) if len(task_ref) <= _LONGEST_REF else None
+        if task is None or scope not in (task.scope, ANY_SCOPE):
+            raise _not_found()
+        if task.expires_at is not None and task.expires_at <= self._clock():
+            raise _not_found()
+        return task
+
+    async def wait(
+        self, task_ref: str, *, scope: str, seconds: float, listener: ProgressListener | None = None
+    ) -> Task:
+        """The task once it is terminal or waits for input, or as it is when `seconds` are over.
+
+        Args:
+            task_ref, scope: Which task, and whose.
+            seconds: The bound.
+            listener: Told of progress meanwhile, and no more once this returns.
+
+        Raises:
+            TaskNotFound: As in `get`.
+            StoreUnavailable: The service has stopped: nothing more will be heard here.
+        """
+        if self._changes is None or seconds <= 0:
+            return await self.get(task_ref, scope=scope)
+        with self._changes.watch(task_ref) as watch:
+            stopped = watch.ended
+            task = await self.get(task_ref, scope=scope)
+            if stopped and not task.terminal:
+                raise _stopped()
+            watch.seen(task)
+            now = asyncio.get_running_loop().time
+            until = now() + seconds
+            while not (task.terminal or task.status is TaskStatus.INPUT_REQUIRED or watch.ended):
+                pause = until - now()
+                if pause <= 0:
+                    break
+                if listener is not None:
+                    pause = min(pause, await listener.progressed(task))
+                task = await watch.next_change(pause) or task
+        return await self._as_it_is(task, scope)
+
+    async def wait_for_change(self, seen: Task, *, scope: str, seconds: float) -> Task:
+        """The task once it is another version than `seen`, or as it is when `seconds` are over.
+
+        Raises:
+            TaskNotFound: As in `get`.
+            StoreUnavailable: The service has stopped: nothing more will be heard here.
+        """
+        if self._changes is None:
+            return await self.get(seen.task_ref, scope=scope)
+        with self._changes.watch(seen.task_ref) as watch:
+            stopped = watch.ended
+            task = await self.get(seen.task_ref, scope=scope)
+            if task.version != seen.version:
+                return task
+            if stopped:
+                raise _stopped()
+            watch.seen(task)
+            task = await watch.next_change(seconds) or task
+        return await self._as_it_is(task, scope)
+
+    async def follow(self, task_refs: Collection[str], *, scope: str) -> AsyncGenerator[Task]:
+        """Each of these tasks as it is now, then after every change, until all are terminal.
+
+        Changes that come faster than they are taken are merged: the last one wins. Unknown tasks, and those of other
+        scopes, are passed over.
+        """
+        assert self._changes is not None, "nobody follows a registry that hears of no changes"
+        with self._changes.feed(task_refs) as feed:
+            open_refs = set(task_refs)
+            for task_ref in task_refs:
+                feed.name(task_ref)
+            while open_refs:
+                task = await feed.next()
+                if isinstance(task, str):
+                    try:
+                        task = await self.get(task, scope=scope)
+                    except TaskNotFound:
+                        open_refs.discard(task)
+                        continue
+                if task.task_ref in open_refs:
+                    if task.terminal:
+                        open_refs.discard(task.task_ref)
+                    yield self._shown(task)
+
+    async def stop(self) -> None:
+        """Look no more for tasks whose answers were lost."""
+        await self._lost_answers.stop()
+
+    async def cancel(self, task_ref: str, *, scope: str) -> Task:
+        """Cancel the task; a terminal one stays as it is. The worker hears of it and stops.
+
+        Raises:
+            TaskNotFound: As in `get`.
+        """
+        return await self._apply(task_ref, scope, Cancel())
+
+    async def provide_input(self, task_ref: str, responses: Mapping[str, Mapping[str, Any]], *, scope: str) -> Task:
+        """Answer a task's questions. Unknown and answered keys are ignored; a task that asks nothing stays as it is.
+
+        Raises:
+            TaskNotFound: As in `get`.
+            InvalidParameters: An answer is none to its question; nothing was written.
+            PayloadTooLarge: They are larger than parameters may be.
+        """
+        task = await self._stored(task_ref, scope)
+        answers = self._checks.answers(task.outstanding, responses)
+        return self._shown(await self._apply(task_ref, scope, ProvideInput(responses=answers)))
+
+    async def list(
+        self,
+        *,
+        scope: str,
+        statuses: Collection[TaskStatus] = (),
+        operation_type: str | None = None,
+        after: Cursor | None = None,
+        limit: int = 50,
+    ) -> Sequence[TaskSummary]:
+        """A page of the scope's tasks, newest first."""
+        page = await self._store.list(
+            scope=None if scope == ANY_SCOPE else scope,
+            statuses=statuses,
+            operation_type=operation_type,
+            after=after,
+            limit=limit,
+        )
+        if scope == ANY_SCOPE:
+            return page
+        return [replace(each, progress=None) if self._worker_gone(each.worker_id) else each for each in page]
+
+    def _shown(self, task: Task) -> Task:
+        """The task as its caller is told of it."""
+        return shown_when_lost(task) if self._is_lost(task) else task
+
+    def _is_lost(self, task: Task) -> bool:
+        if task.lease_until is None:
+            return False
+        return task.lease_until <= self._clock() or self._worker_gone(task.worker_id)
+
+    async def _as_it_is(self, task: Task, scope: str) -> Task:
+        """The task for its caller, from a record that may be old: a watch does not tell of renewed leases."""
+        if not self._is_lost(task):
+            return task
+        try:
+            return await self.get(task.task_ref, scope=scope)
+        except StoreError:
+            return self._shown(task)
+
+    async def _apply(self, task_ref: str, scope: str, event: Event) -> Task:
+        while True:
+            task = await self._stored(task_ref, scope)
+            now = self._clock()
+            try:
+                changed = transition(task, event, now)
+            except Refused:
+                return task
+            note = await due_with(self._store, task, changed, now)
+            try:
+                if changed is task or await self._store.replace(changed, note=note):
+                    return changed
+            except StoreUnavailable as error:
+                raise told(error, "It may have been done all the same: the call may be repeated.") from error
+
+
+def _stopped() -> StoreUnavailable:
+    return StoreUnavailable("The server is stopping. Call again.")
+
+
+def _not_found() -> TaskNotFound:
+    return TaskNotFound(
+        "There is no such task: the task_ref is wrong, the task has expired, or it belongs to somebody else."
+    )
+
+
+def _is_another_call(stored: Task, task: Task) -> bool:
+    """Whether the task that holds the key of this tool use, or of equal calls, is not what this call is to get."""
+    # A cancelled one may be ours, of a call whose answer was lost: sent again, the call is wanted.
+    return stored.fingerprint != task.fingerprint or stored.status is TaskStatus.CANCELLED
+
+
+def _fingerprint(
+    operation: Operation, arguments: Mapping[str, Any], callback: str | None, caller: Caller | None
+) -> str:
+    # A caller that sends "5" and then 5 asks for the same.
+    alike = as_declared(operation.executor.parameters_schema, arguments)
+    # Who asks to be told elsewhere asks for something else: it must not be answered with a task that tells nobody.
+    asked: list[Any] = [operation.operation_type, alike, *([callback] if callback else [])]
+    # Two callers may have one scope and see different things all the same: they never share a task.
+    if caller is not None and (who := replace(caller, client_name="").whole()):
+        asked.append(who)
+    text = json.dumps(asked, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_key(key: str | None) -> None:
+    if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isprintable()):
+        raise InvalidParameters(f"idempotency_key must be 1 to {_LONGEST_KEY} printable characters.")
+
+
+def _checked_wait(seconds: float | None, ceiling: float) -> float | None:
+    if seconds is None:
+        return None
+    if not (math.isfinite(seconds) and 0 < seconds <= ceiling):
+        raise InvalidParameters(
+            f"max_wait_seconds must be above 0 and at most {ceiling:g} for this operation; it was {seconds:g}.",
+            details={"max_wait_ceiling_seconds": ceiling},
+        )
+    return float(seconds)

@@ -1,0 +1,139 @@
+"""What time it is: one clock for all processes on a store, and one for intervals that no clock change can bend.
+
+Leases and deadlines are compared by processes on different machines, whose wall clocks differ and jump. Where the
+store has a clock of its own, everybody reads that one, and goes on from it by the machine's uptime; where it has none,
+the wall clock is everybody's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from itertools import chain, repeat
+from typing import Protocol
+
+from raincheck.domain.task import utc_now
+from raincheck.errors import StoreError
+from raincheck.timing.monotonic import elapsed
+
+__all__ = ["StoreClock", "TimeSource"]
+
+logger = logging.getLogger(__name__)
+
+# A store that tells its time in whole seconds is known the better the longer it is asked.
+_SYNC_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
+_JUMP_SECONDS = 1.0
+_SMALL_DOUBT = 0.005
+# By so much, at most, a second of this machine differs from one of the store's.
+_DRIFT = 200e-6
+
+
+class TimeSource(Protocol):
+    """What tells its own time: a `raincheck.ports.task_store.TaskStore`."""
+
+    async def time(self) -> datetime | None:
+        """See `raincheck.ports.task_store.TaskStore.time`."""
+        ...
+
+
+class StoreClock:
+    """The clock of one process on a store; call it for the time. Safe to call from any thread.
+
+    Args:
+        source: The store.
+        local: The machine's wall clock.
+
+    Attributes:
+        jumped_at: When the clock last jumped, on the clock of `elapsed`; minus infinity before the first time. A lease
+            that seems to be over just after a jump may be a healthy one.
+    """
+
+    def __init__(self, source: TimeSource, local: Callable[[], datetime] = utc_now) -> None:
+        self.jumped_at = float("-inf")
+        self._source = source
+        self._local = local
+        self._anchor: tuple[datetime, float] | None = None
+        self._doubt = 0.0
+        self._offset: float | None = None
+        self._loop_task: asyncio.Task[None] | None = None
+
+    def __call__(self) -> datetime:
+        """The time, aware and in UTC."""
+        if self._anchor is not None:
+            at, since = self._anchor
+            return at + timedelta(seconds=elapsed() - since)
+        now = self._local()
+        offset = now.timestamp() - elapsed()
+        if self._offset is not None and abs(offset - self._offset) > _JUMP_SECONDS:
+            self._jumped(offset - self._offset)
+        self._offset = offset
+        return now
+
+    async def start(self) -> None:
+        """Read the store's clock, and again and again; the store is open.
+
+        Where it cannot be read now, the machine's clock has to do until it can: the calls themselves will say why.
+        """
+        try:
+            # The first answer may have had to connect, or to set the clock; the second one tells when it was given.
+            known = await self.synchronise() and await self.synchronise()
+        except StoreError as error:
+            logger.warning("cannot read the store's clock: %s", error.message)
+            known = True
+        if known:
+            self._loop_task = asyncio.create_task(self._synchronise_for_ever(), name="raincheck-clock")
+
+    async def stop(self) -> None:
+        """Read the store's clock no more."""
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+            await asyncio.gather(self._loop_task, return_exceptions=True)
+            self._loop_task = None
+
+    async def synchronise(self) -> bool:
+        """Read the store's clock once; whether there is one.
+
+        Raises:
+            StoreError: The store does not answer.
+        """
+        asked = elapsed()
+        found = await self._source.time()
+        if found is None:
+            return False
+        doubt = (elapsed() - asked) / 2
+        middle = asked + doubt
+        if self._anchor is not None:
+            at, since = self._anchor
+            step = (found - at).total_seconds() - (middle - since)
+            if abs(step) > _JUMP_SECONDS + doubt:
+                self._jumped(step)
+            elif doubt > max(_SMALL_DOUBT, self._doubt + _DRIFT * (middle - since)):
+                # The answer took its time, and may be of any moment of it: what is known is truer.
+                return True
+        self._anchor, self._doubt = (found, middle), doubt
+        return True
+
+    async def read_again(self) -> None:
+        """Read the store's clock now, where it is read at all: who is about to act on it must know that it was set.
+
+        Raises:
+            StoreError: The store does not answer.
+        """
+        if self._loop_task is not None:
+            await self.synchronise()
+
+    def _jumped(self, seconds: float) -> None:
+        logger.warning("the clock jumped by %+.1f s; leases are given time to be renewed", seconds)
+        self.jumped_at = elapsed()
+
+    async def _synchronise_for_ever(self) -> None:
+        for pause in chain(_SYNC_SECONDS, repeat(_SYNC_SECONDS[-1])):
+            await asyncio.sleep(pause)
+            try:
+                await self.synchronise()
+            except StoreError as error:
+                logger.debug("cannot read the store's clock: %s", error.message)
+            except Exception:  # the loop must outlive a bug: the clock would drift
+                logger.exception("reading the store's clock failed")
