@@ -21,8 +21,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raincheck.domain.task import Outcome, Task, TaskStatus, new_task_ref, utc_now
+from raincheck.domain.task import Outcome, Task, TaskStatus, new_task_ref
 from raincheck.ports.task_store import TaskStore
+from raincheck.timing.clock import utc_now
 
 if TYPE_CHECKING:
     from support.servers.server import Server

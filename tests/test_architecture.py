@@ -1,4 +1,4 @@
-"""The direction of imports (design.md §6), read from the source: rooms import downwards only."""
+"""The layers of the source (docs/architecture.md), read from it file by file: imports go downwards only."""
 
 from __future__ import annotations
 
@@ -11,180 +11,47 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
 
-_DOMAIN = {
-    "elapsed",
-    "caller",
-    "errors",
-    "exits",
-    "extras",
-    "local_paths",
-    "lease",
-    "previews",
-    "result_forms",
-    "secrecy",
-    "task",
-    "traces",
-    "transitions",
-    "unicode_text",
-    "logs",
-    "_version",
-}
-_PORTS = {"blobs", "notes", "store", "engine"}
-_HISTORY = {"history", "history_sketch", "history_keeper", "hints", "hints_schedule"}
-_CORE = {
-    *("attempt", "registry", "runner", "run", "heartbeat", "sweeper", "changes", "failure_rate", "service", "clock"),
-    *("callbacks", "leftovers", "limits", "lost_answers", "lost_workers", "results", "result_pages", "sealing"),
-    "task_log",
-    *_HISTORY,
-}
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors", "_version"),
+    ("extras",),
+    ("domain", "timing", "egress"),
+    ("ports", "operations"),
+    ("limits", "polling", "stores", "engines"),
+    ("tasks", "encryption", "blob_stores"),
+    ("webhooks", "callbacks", "config"),
+    ("runtime",),
+    ("composition",),
+    ("mcp",),
+    ("demo",),
+    ("cli",),
+    ("fastmcp", "testing", "__init__", "__main__"),
+)
+"""The folders and modules at the top of the package, the lowest first. A file imports its own folder and lower
+layers."""
+
+WITHIN_A_LAYER = {("operations", "ports")}
+"""Of two rooms in one layer, the first imports the second."""
 
 FACADE = "__init__"
-
-ALLOWED: dict[str, set[str]] = {
-    "_version": set(),
-    "elapsed": set(),
-    "lease": {"elapsed"},
-    "errors": set(),
-    "exits": {"errors", "secrecy"},
-    "unicode_text": set(),
-    "extras": {"errors"},
-    "startup": set(),
-    "local_paths": set(),
-    "logs": {"secrecy", "traces", "unicode_text"},
-    "caller": set(),
-    "task": {"caller", "errors"},
-    "traces": {"task"},
-    "transitions": {"errors", "task", "unicode_text"},
-    "previews": {"unicode_text"},
-    "result_forms": {"previews", "task", "unicode_text"},
-    "blobs": set(),
-    "notes": set(),
-    "store": {"errors", "notes", "task", "transitions"},
-    "engine": {"errors", "task", "transitions", "store"},
-    "sealing": {"errors", "notes"},
-    "secrecy": {"task"},
-    "status": {"result_forms", "task"},
-    "outgoing": {"_version", "errors", "extras"},
-    "operations": _DOMAIN | {"outgoing"},
-    "tls": set(),
-    "stores": _DOMAIN | {"notes", "sealing", "store", "tls"},
-    # Blobs live beside tasks: on the same servers, reached in the same way.
-    "blob_stores": _DOMAIN | {"blobs", "notes", "sealing", "stores", "tls"},
-    "engines": _DOMAIN | _PORTS | {"tls"},
-    "client": _DOMAIN,
-    "config_section": set(),
-    "config_auth": {"config_section", "errors"},
-    "config_server": {"config_auth", "config_section", "_version"},
-    "config_execution": {"config_inherit", "config_section"},
-    "config_inherit": {"operations"},
-    "config_results": {"config_section"},
-    "config_state": {"config_section"},
-    "config_encryption": {"config_section", "errors", "sealing"},
-    "config_webhooks": {"config_section", "operations", "outgoing"},
-    "config_upstream": {"config_section"},
-    "config_callers": {"config_section", "errors", "operations"},
-    "config_operations": {
-        "config_callers",
-        *("config_inherit", "config_limits", "config_results", "config_section", "config_upstream", "config_webhooks"),
-        "operations",
-    },
-    "config_admission": {"config_section"},
-    "config_limits": {"config_admission", "config_section", "operations"},
-    "config": {
-        *("config_inherit", "config_operations", "config_upstream"),
-        *("config_auth", "config_encryption", "config_execution", "config_limits", "config_section"),
-        *("config_server", "config_state", "program"),
-        *("config_webhooks", "errors", "operations", "_version"),
-        *("config_auth", "config_execution", "config_limits", "config_results", "config_section", "config_server"),
-        *("config_state", "config_webhooks", "errors", "operations", "_version"),
-    },
-    "config_messages": {"config"},
-    "config_sources": {"config", "config_messages", "errors"},
-    # The composition root names the adapters.
-    "compose": _DOMAIN
-    | {"config", "config_state", "operations", "sealing", "service", "store", "stores", "engines", "tls"}
-    | {"blob_stores", "blobs", "webhooks"},
-    "compose_operations": {"compose", "config", "errors", "operations"},
-    "webhooks": _DOMAIN | _PORTS | {"operations", "outgoing", "status", "stores"},
-    **{name: _DOMAIN | _PORTS | _CORE | {"operations", "webhooks"} for name in _CORE - {"sealing"}},
-    # One process's share is put together here; the embedded engine is its default.
-    "failure_rate": set(),
-    "task_log": {"logs", "task"},
-    "history_sketch": set(),
-    "history": {"errors", "history_sketch", "task"},
-    "history_keeper": {"errors", "history", "notes", "task"},
-    "hints_schedule": {"history"},
-    "hints": {"hints_schedule", "history", "task"},
-    "polling": {"errors", "history", "notes", "operations", "task"},
-    "process_identity": set(),
-    "program": {"errors", "notes"},
-    "lost_workers": {"elapsed", "errors", "process_identity", "store", "task"},
-    # And what tells it of ends, a wrapper of whatever store there is.
-    "service": _DOMAIN
-    | _PORTS
-    | _CORE
-    | {"operations", "engines", "polling", "process_identity", "program", "stores", "webhooks"},
-    "listening": set(),
-    "health": {"listening", "service"},
-    "lifecycle": set(),
-    "worker": {"errors", "health", "lifecycle", "listening", "service"},
-    "mcp": _DOMAIN
-    | _PORTS
-    | _CORE
-    | {
-        "operations",
-        "config",
-        "config_auth",
-        "config_sources",
-        "compose",
-        "compose_operations",
-        "health",
-        "lifecycle",
-        "listening",
-        "polling",
-        "program",
-        "status",
-    },
-    "cli": _DOMAIN
-    | _PORTS
-    | _CORE
-    | {
-        "operations",
-        "config",
-        "config_auth",
-        "config_sources",
-        "compose",
-        "compose_operations",
-        "mcp",
-        "demo",
-        "blobs",
-        "program",
-        "stores",
-        "startup",
-        "webhooks",
-        "status",
-        "worker",
-    },
-    # The demo's operations are written as a user would write them.
-    "demo": _DOMAIN | {"mcp", FACADE},
-    FACADE: {"_version", "compose"},
-    # For users' own tests: a server and a client of it in one process, on the store in memory.
-    "testing": {"client", "compose", "config_sources", "errors", "extras", "mcp", "stores"},
-    # The second front door: `from raincheck.fastmcp import Raincheck`.
-    "fastmcp": {"compose", "extras", "mcp"},
-    "__main__": {"cli"},
+CLIENT_IMPORTS = {"client", "errors", "domain", "_version", "extras"}
+CORE = {room for layer in LAYERS[:8] for room in layer} - {
+    "egress",
+    "operations",
+    "stores",
+    "engines",
+    "blob_stores",
+    "config",
 }
-"""What each room of the package may import, beside itself. Imports for type checkers only do not count."""
 
 SDK = {"mcp", "mcp_types"}
 HOMES_OF_THE_SDK = {"mcp", "demo"}
 # The client works beside mcp 1.x and without any SDK; these are loaded on use only.
-CLIENT_OF_THE_SDK = {f"raincheck/client/{name}.py" for name in ("connecting", "http", "tasks_extension", "tasks_wire")}
+CLIENT_OF_THE_SDK = {f"client/{name}.py" for name in ("transports", "http", "tasks_extension", "tasks_wire")}
 FORBIDDEN_IN_THE_CORE = {"click", "httpx", "httpx2", "pydantic", "rich", "sqlite3", "starlette", "uvicorn"}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """Every module that is imported when the code runs, at whatever depth."""
+    """Every module that is imported when the code runs, at whatever depth; imports for type checkers do not count."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             for other in node.orelse:
@@ -194,71 +61,101 @@ def imports(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             assert node.module is not None
-            # `from raincheck.mcp import wire` imports a module of that room.
+            # `from raincheck.mcp.wire import tasks` imports a module of that folder.
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         else:
             yield from imports(node)
 
 
-def rooms() -> Iterator[tuple[str, Path]]:
-    package = SOURCE / "raincheck"
-    for path in sorted(package.rglob("*.py")):
-        yield path.relative_to(package).with_suffix("").parts[0], path
+def _modules() -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted((SOURCE / "raincheck").rglob("*.py")):
+        name = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
+    return found
 
 
-def imported_rooms(path: Path) -> set[str]:
-    found = set(imports(ast.parse(path.read_text(encoding="utf-8"))))
-    ours = {name.partition(".")[2].split(".")[0] for name in found if name.split(".")[0] == "raincheck"}
-    return {name if name in ALLOWED else FACADE for name in ours}
+MODULES = _modules()
+IMPORTED = {name: set(imports(ast.parse(path.read_text(encoding="utf-8")))) for name, path in MODULES.items()}
 
 
-def libraries(path: Path) -> set[str]:
-    return {name.split(".")[0] for name in imports(ast.parse(path.read_text(encoding="utf-8")))} - {"raincheck"}
+def _module_of(name: str) -> str:
+    while name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name
 
 
-MODULES = [pytest.param(room, path, id=str(path.relative_to(SOURCE))) for room, path in rooms()]
+def room_of(module: str) -> str:
+    """The folder or module at the top of the package."""
+    return module.split(".")[1] if "." in module else FACADE
 
 
-@pytest.mark.parametrize(("room", "path"), MODULES)
-def test_a_room_imports_only_what_is_below_it(room: str, path: Path) -> None:
-    assert room in ALLOWED, f"{room} is a new room: say here what it may import"
-    upwards = imported_rooms(path) - ALLOWED[room] - {room}
+GRAPH = {
+    name: {_module_of(each) for each in found if each.split(".")[0] == "raincheck"} - {name}
+    for name, found in IMPORTED.items()
+}
+LEVEL = {room: level for level, layer in enumerate(LAYERS) for room in layer}
+
+
+def libraries(module: str) -> set[str]:
+    return {name.split(".")[0] for name in IMPORTED[module]} - {"raincheck"}
+
+
+def _allowed(upper: str, lower: str) -> bool:
+    if upper == lower or (upper, lower) in WITHIN_A_LAYER:
+        return True
+    if "client" in (upper, lower):
+        return upper == "testing" or (upper == "client" and lower in CLIENT_IMPORTS)
+    return LEVEL[lower] < LEVEL[upper]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_file_imports_only_what_is_below_it(module: str) -> None:
+    if module.startswith("raincheck.demo.project"):
+        # Written as a user would write it: it knows the package's face and nothing else.
+        assert GRAPH[module] <= {"raincheck"}
+        return
+    upwards = {other for other in GRAPH[module] if not _allowed(room_of(module), room_of(other))}
     assert not upwards
 
 
-@pytest.mark.parametrize(("room", "path"), MODULES)
-def test_only_the_mcp_room_imports_the_sdk(room: str, path: Path) -> None:
-    known = room in HOMES_OF_THE_SDK or path.relative_to(SOURCE).as_posix() in CLIENT_OF_THE_SDK
-    assert known or not libraries(path) & SDK
+def test_every_room_has_its_layer() -> None:
+    assert {room_of(module) for module in MODULES} == {*LEVEL, "client"}
 
 
-@pytest.mark.parametrize(("room", "path"), [each for each in MODULES if each.values[0] in _DOMAIN | _PORTS | _CORE])
-def test_the_core_knows_no_vendor(room: str, path: Path) -> None:
-    assert not libraries(path) & FORBIDDEN_IN_THE_CORE
-    if room in _DOMAIN | _PORTS:
-        assert libraries(path) <= set(sys.stdlib_module_names)
+def test_imports_form_no_circle_not_even_within_a_folder() -> None:
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " imports ".join((*above, module))
+        if module not in done:
+            for below in sorted(GRAPH[module]):
+                visit(below, (*above, module))
+            done.add(module)
+
+    for module in MODULES:
+        visit(module, ())
+    assert done == set(MODULES)
 
 
-def test_the_arrows_form_no_circle() -> None:
-    seen: list[str] = []
-
-    def visit(room: str, above: tuple[str, ...]) -> None:
-        assert room not in above, " imports ".join((*above, room))
-        if room not in seen:
-            for below in sorted(ALLOWED[room] - {room} - (_CORE if room in _CORE else set())):
-                visit(below, (*above, room))
-            seen.append(room)
-
-    for room in ALLOWED:
-        visit(room, ())
-    assert set(seen) == set(ALLOWED)
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_mcp_folder_imports_the_sdk(module: str) -> None:
+    known = MODULES[module].relative_to(SOURCE / "raincheck").as_posix() in CLIENT_OF_THE_SDK
+    assert known or room_of(module) in HOMES_OF_THE_SDK or not libraries(module) & SDK
 
 
-def test_stores_and_engines_never_know_each_other_and_the_client_loads_no_store() -> None:
-    assert "engines" not in ALLOWED["stores"]
-    assert "stores" not in ALLOWED["engines"]
-    assert not {"store", "stores", "engine", "engines", "mcp"} & ALLOWED["client"]
+@pytest.mark.parametrize("module", [module for module in MODULES if room_of(module) in CORE])
+def test_the_core_knows_no_vendor(module: str) -> None:
+    assert not libraries(module) & FORBIDDEN_IN_THE_CORE
+    if room_of(module) in {"domain", "timing", "ports", "errors"}:
+        assert libraries(module) <= set(sys.stdlib_module_names)
 
 
-def test_no_room_is_listed_that_is_not_there() -> None:
-    assert {room for room, _ in rooms()} == set(ALLOWED)
+def test_one_store_or_engine_does_not_know_another() -> None:
+    """Adapters stand beside one another; what they have in common is in `shared` and `queue`."""
+    for room, common in (("stores", "shared"), ("engines", "queue")):
+        for module, others in GRAPH.items():
+            parts = module.split(".")
+            if len(parts) > 3 and parts[1] == room:
+                known = {other.split(".")[2] for other in others if other.startswith(f"raincheck.{room}.")}
+                assert known <= {parts[2], common, "pending_scanner", "slots"}, module

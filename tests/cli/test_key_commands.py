@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from raincheck.domain.task import Task, utc_now
+from raincheck.domain.task import Task
 from raincheck.encryption.cipher import KEY_NOTES, PLAIN_NOTES, key_id, new_key, read_key
 from raincheck.encryption.plain_payloads import NOTE_KINDS
 from raincheck.encryption.task_store import SealedStore, Sealer
 from raincheck.ports.records import CLEAR_KINDS, Note
 from raincheck.ports.task_store import TaskStore
 from raincheck.stores.sqlite.store import SqliteStore
+from raincheck.timing.clock import utc_now
 from support.command_line import CommandLine
 
 CONFIG = '[state]\nurl = "tasks.db"\n[encryption]\nkeys = [{}]\n'

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from raincheck.domain.task import Task, TaskStatus, new_task_ref, utc_now
+from raincheck.domain.task import Task, TaskStatus, new_task_ref
 from raincheck.domain.transitions import Claim, transition
 from raincheck.errors import StoreUnavailable
 from raincheck.operations.context import TaskContext
 from raincheck.runtime.sweeper import Sweeper
 from raincheck.stores.sqlite.store import SqliteStore
-from raincheck.timing.clock import StoreClock
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import StoreClock, monotonic, utc_now
 from support.lab import Lab
 from support.waiting import PATIENCE
 
@@ -65,7 +64,7 @@ async def test_a_jump_is_noticed_on_either_clock(hours: int) -> None:
     own, of_store = StoreClock(Source(None), wall), StoreClock(source)
     own()
     await of_store.synchronise()
-    began = elapsed()
+    began = monotonic()
     wall.ahead = timedelta(hours=hours)
     source.now = NOON + timedelta(hours=hours)
     own()
@@ -79,20 +78,20 @@ class Slow(Source):
     """A store's clock whose answer is of the last moment before it comes."""
 
     async def time(self) -> datetime | None:
-        before = elapsed()
+        before = monotonic()
         await asyncio.sleep(0.4)
         assert self.now is not None
-        return self.now + timedelta(seconds=elapsed() - before)
+        return self.now + timedelta(seconds=monotonic() - before)
 
 
 async def test_an_answer_that_took_its_time_does_not_spoil_what_is_known() -> None:
     quick, slow = Source(NOON), Slow(NOON)
     clock = StoreClock(quick)
     await clock.synchronise()
-    began = elapsed()
+    began = monotonic()
     clock._source = slow  # pyright: ignore[reportPrivateUsage]
     await clock.synchronise()
-    assert abs((clock() - NOON).total_seconds() - (elapsed() - began)) < 0.05
+    assert abs((clock() - NOON).total_seconds() - (monotonic() - began)) < 0.05
 
 
 async def _claimed(store: SqliteStore, *, lease: timedelta) -> Task:

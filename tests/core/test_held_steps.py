@@ -17,7 +17,7 @@ from raincheck.operations.context import TaskContext
 from raincheck.operations.lease import Lease, current_lease, driven, hold_child_tasks, let_child_tasks_go
 from raincheck.runtime.service import Service
 from raincheck.stores.sqlite.store import SqliteStore
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import monotonic
 from support.lab import Lab
 from support.waiting import PATIENCE
 
@@ -26,12 +26,12 @@ Steps = list[str]
 
 
 def lease(seconds: float = HOUR, *, exclusive: bool = True) -> Lease:
-    return Lease(elapsed() + seconds, seconds=HOUR, exclusive=exclusive, lost=lambda: None)
+    return Lease(monotonic() + seconds, seconds=HOUR, exclusive=exclusive, lost=lambda: None)
 
 
 def lapse(held: Lease) -> None:
     """As if the process had stood still until now."""
-    held.until = elapsed() - 1
+    held.until = monotonic() - 1
 
 
 @asynccontextmanager
@@ -94,7 +94,7 @@ async def test_steps_wait_while_the_lease_is_over_and_go_on_when_it_is_renewed(b
         steps.clear()
         await rounds()
         assert steps == []
-        held.renew(elapsed() + HOUR)
+        held.renew(monotonic() + HOUR)
         await rounds()
         assert len(steps) > 2
 
@@ -151,7 +151,7 @@ async def test_a_timeout_of_the_code_s_own_is_no_step_either() -> None:
         lapse(held)
         await asyncio.sleep(0.05)
         assert steps == []
-        held.renew(elapsed() + HOUR)
+        held.renew(monotonic() + HOUR)
         await rounds()
         assert steps == ["late"]
 
@@ -228,7 +228,7 @@ async def test_tasks_of_anyio_are_held_and_cancelled_as_any() -> None:
         steps.clear()
         await asyncio.sleep(0.1)
         assert steps == []
-        held.renew(elapsed() + HOUR)
+        held.renew(monotonic() + HOUR)
         await asyncio.wait_for(task, PATIENCE)
         assert "late" in steps
 
@@ -238,7 +238,7 @@ async def test_no_renewal_from_another_thread_is_missed() -> None:
     async with running(busy, held) as (_, steps), asyncio.timeout(PATIENCE):
         for _ in range(200):
             lapse(held)
-            renewing = threading.Thread(target=held.renew, args=(elapsed() + HOUR,))
+            renewing = threading.Thread(target=held.renew, args=(monotonic() + HOUR,))
             renewing.start()
             seen = len(steps)
             while len(steps) == seen:

@@ -26,7 +26,7 @@ from raincheck.ports.task_store import Capabilities, Listener
 from raincheck.runtime import runner
 from raincheck.stores.sqlite.store import SqliteStore
 from raincheck.tasks import watch
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import monotonic
 from support.lab import Lab
 from support.waiting import PATIENCE
 
@@ -128,13 +128,13 @@ async def test_a_worker_that_is_cut_off_stops_in_time_what_another_one_may_start
     @lab.operation("retry", on_worker_lost="retry")
     async def _(arguments: Mapping[str, Any], context: TaskContext) -> str:
         if context.fence > 1:
-            lived.append((2, elapsed()))
+            lived.append((2, monotonic()))
             await asyncio.sleep(0.3)
             return "again"
         starts.append("retry")
         try:
             while True:
-                lived.append((1, elapsed()))
+                lived.append((1, monotonic()))
                 await asyncio.sleep(0.02)
         finally:
             ended.set()

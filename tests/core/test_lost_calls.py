@@ -7,9 +7,10 @@ from pathlib import Path
 
 from stores.records import new_task
 
-from raincheck.domain.task import TaskStatus, utc_now
+from raincheck.domain.task import TaskStatus
 from raincheck.stores.sqlite.store import SqliteStore
 from raincheck.tasks.lost_answers import LostAnswers
+from raincheck.timing.clock import utc_now
 from support.waiting import PATIENCE
 
 

@@ -230,7 +230,7 @@ async def test_a_guardian_that_cannot_be_seen_is_given_a_fixed_time(
     store: SqliteStore, dead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = 1000.0
-    monkeypatch.setattr(lost_workers, "elapsed", lambda: at)
+    monkeypatch.setattr(lost_workers, "monotonic", lambda: at)
     await claimed(store, dead)
     rig = Rig(store)
     rig.guarded = [None, None, None]

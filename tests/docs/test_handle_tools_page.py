@@ -12,12 +12,13 @@ import pytest
 from docs.pages import DOCS, block, table
 
 from raincheck import errors
-from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, utc_now
+from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus
 from raincheck.errors import ERROR_CODES, CallError, RaincheckError, TaskFailure
 from raincheck.mcp.surfaces.handle_answers import Offer, status_answer, ticket_answer
 from raincheck.mcp.surfaces.handle_definitions import HANDLE_TOOLS, HandleTool
 from raincheck.mcp.wire import tool_results
 from raincheck.ports.task_store import TaskSummary
+from raincheck.timing.clock import utc_now
 
 PAGE = DOCS / "handle-tools.md"
 NOW = utc_now()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from docs.pages import DOCS, PAGES, ROOT, block, table
 
-from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, utc_now
+from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus
 from raincheck.domain.transitions import (
     TABLE,
     AskInput,
@@ -34,6 +34,7 @@ from raincheck.domain.transitions import (
 )
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Policy
+from raincheck.timing.clock import utc_now
 
 NOW = utc_now()
 LATER = NOW + timedelta(hours=2)

@@ -12,9 +12,10 @@ from typing import Any
 from engines.kinds import Place
 from engines.submitting import accepting, settled, submit, until
 
-from raincheck.domain.task import Task, TaskStatus, utc_now
+from raincheck.domain.task import Task, TaskStatus
 from raincheck.operations.context import TaskContext
 from raincheck.stores.sqlite.store import SqliteStore
+from raincheck.timing.clock import utc_now
 from support.history import figures
 from support.lab import Lab
 from support.waiting import PATIENCE

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from stores.backends import BACKENDS, Backend, end_servers
 
-from raincheck.domain.task import utc_now
 from raincheck.ports.task_store import TaskStore
 from raincheck.runtime.service import Service
+from raincheck.timing.clock import utc_now
 from support.lab import Lab
 from support.servers.server import needed
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from limits.conftest import Gauge, Replicas
 
-from raincheck.domain.task import Task, TaskStatus, utc_now
+from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreUnavailable
 from raincheck.limits.permit_allocator import OF_OPERATION, Desk
 from raincheck.limits.permit_rules import Limit
@@ -20,6 +20,7 @@ from raincheck.ports.task_store import TaskStore
 from raincheck.runtime.service import Service
 from raincheck.stores.memory.store import MemoryStore
 from raincheck.stores.shared.delegating import StoreWrapper
+from raincheck.timing.clock import utc_now
 from support.lab import Lab
 from support.waiting import PATIENCE
 

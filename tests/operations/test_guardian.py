@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from raincheck.operations.orphan_reaper import Guardian
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import monotonic
 from support.waiting import PATIENCE
 
 DEAF = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
@@ -53,11 +53,11 @@ def soon(condition: Callable[[], object]) -> None:
 
 def test_a_group_is_ended_when_its_time_is_over_and_the_guardian_says_so(guardian: Guardian) -> None:
     with group(guardian) as polite, group(guardian, DEAF) as deaf, group(guardian) as other:
-        began = elapsed()
+        began = monotonic()
         for each in (polite, deaf):
             guardian.allow(each.pid, began + 0.3, 0.2)
-        assert (polite.wait(PATIENCE), elapsed() - began >= 0.3) == (-signal.SIGTERM, True)
-        assert (deaf.wait(PATIENCE), elapsed() - began >= 0.5) == (-signal.SIGKILL, True)
+        assert (polite.wait(PATIENCE), monotonic() - began >= 0.3) == (-signal.SIGTERM, True)
+        assert (deaf.wait(PATIENCE), monotonic() - began >= 0.5) == (-signal.SIGKILL, True)
         assert [guardian.ended(each.pid) for each in (polite, deaf, other)] == [True, True, False]
         assert other.poll() is None
     assert not guardian.ended(polite.pid), "its number may be another group's by now"
@@ -66,7 +66,7 @@ def test_a_group_is_ended_when_its_time_is_over_and_the_guardian_says_so(guardia
 def test_a_group_whose_time_is_prolonged_lives_on(guardian: Guardian) -> None:
     with group(guardian) as process:
         for _ in range(8):
-            guardian.allow(process.pid, elapsed() + 2.0, 0.1)
+            guardian.allow(process.pid, monotonic() + 2.0, 0.1)
             time.sleep(0.1)
         guardian.allow(process.pid, float("inf"), 0.0)
         assert (process.poll(), guardian.ended(process.pid)) == (None, False)
@@ -76,7 +76,7 @@ def test_a_guardian_that_was_killed_is_replaced_and_knows_what_to_end(guardian: 
     with group(guardian) as process:
         first = guardian.pid
         assert first is not None
-        guardian.allow(process.pid, elapsed() + 0.5, 0.1)
+        guardian.allow(process.pid, monotonic() + 0.5, 0.1)
         os.kill(first, signal.SIGKILL)
         soon(lambda: guardian.mark() and guardian.pid != first)
         assert process.wait(PATIENCE) == -signal.SIGTERM
@@ -88,7 +88,7 @@ def test_a_guardian_that_stands_still_keeps_nobody_waiting(guardian: Guardian) -
         assert guardian.pid is not None
         os.kill(guardian.pid, signal.SIGSTOP)
         for _ in range(20_000):
-            guardian.allow(process.pid, elapsed() + 60, 0.1)
+            guardian.allow(process.pid, monotonic() + 60, 0.1)
 
 
 def test_what_is_gone_is_not_waited_for_when_the_guarded_process_dies(guardian: Guardian) -> None:
@@ -105,7 +105,7 @@ def test_what_is_gone_is_not_waited_for_when_the_guarded_process_dies(guardian: 
 def test_a_group_that_has_ended_is_not_watched_again_by_a_renewal_that_comes_late(guardian: Guardian) -> None:
     with group(guardian) as process:
         pass
-    guardian.allow(process.pid, elapsed() + 0.05, 0.0)
+    guardian.allow(process.pid, monotonic() + 0.05, 0.0)
     with group(guardian) as other:
         soon(lambda: guardian.pid is not None)
         assert list(guardian._groups) == [other.pid]  # pyright: ignore[reportPrivateUsage]

@@ -13,12 +13,13 @@ from typing import Any
 
 from raincheck.blob_stores.files import FileBlobs
 from raincheck.blob_stores.records import NoteBlobs
-from raincheck.domain.task import Task, utc_now
+from raincheck.domain.task import Task
 from raincheck.errors import StoreUnavailable
 from raincheck.operations.context import TaskContext
 from raincheck.stores.memory.store import MemoryStore
 from raincheck.stores.sqlite.store import SqliteStore
 from raincheck.tasks.results import Results
+from raincheck.timing.clock import utc_now
 from support.lab import Body, Lab
 from support.waiting import PATIENCE
 

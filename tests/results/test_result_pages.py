@@ -22,13 +22,14 @@ from spec.peers import Legacy
 from raincheck import OperationFailed, Policy
 from raincheck.blob_stores.records import NoteBlobs
 from raincheck.config.settings import Settings
-from raincheck.domain.task import Outcome, utc_now
+from raincheck.domain.task import Outcome
 from raincheck.encryption.cipher import new_key
 from raincheck.mcp.sdk_host import Raincheck
 from raincheck.mcp.surfaces.result_pages import PageRequest, ResultPages
 from raincheck.stores.memory.store import MemoryStore
 from raincheck.tasks.result_pages import PAGE_LENGTH
 from raincheck.tasks.results import Results
+from raincheck.timing.clock import utc_now
 
 LINE = "zeile ä€𝄞\n"
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"

@@ -16,11 +16,12 @@ from raincheck.composition.operations import policy_of
 from raincheck.config.loading import load_settings
 from raincheck.config.settings import Settings
 from raincheck.domain.result_body import public_preview
-from raincheck.domain.task import Outcome, Task, TaskStatus, utc_now
+from raincheck.domain.task import Outcome, Task, TaskStatus
 from raincheck.domain.task_json import status_of
 from raincheck.errors import ConfigurationError, TaskNotFound
 from raincheck.stores.memory.store import MemoryStore
 from raincheck.tasks.results import Results
+from raincheck.timing.clock import utc_now
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 

@@ -362,9 +362,10 @@ async def test_the_library_keeps_them_in_a_folder_of_yours_or_in_a_store_of_your
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_pages_of_one_length_put_together_are_the_whole(text: str, times: int, length: int) -> None:
-    from raincheck.domain.task import Outcome, Task, TaskStatus, utc_now
+    from raincheck.domain.task import Outcome, Task, TaskStatus
     from raincheck.tasks.result_pages import read_page
     from raincheck.tasks.results import Results
+    from raincheck.timing.clock import utc_now
 
     now, whole = utc_now(), text * times
     task = Task(

@@ -8,7 +8,7 @@ from email.utils import format_datetime
 import pytest
 
 from raincheck.stores.dynamodb.server_clock import AnsweredClock
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import monotonic
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -26,7 +26,7 @@ class Server:
     def error(self, clock: AnsweredClock) -> float:
         told = clock.now()
         assert told is not None
-        return (told - NOON - timedelta(seconds=elapsed() + self.set_by)).total_seconds()
+        return (told - NOON - timedelta(seconds=monotonic() + self.set_by)).total_seconds()
 
 
 def test_there_is_no_time_before_the_first_answer_and_none_from_nonsense() -> None:

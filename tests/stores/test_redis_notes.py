@@ -13,11 +13,12 @@ from stores.conftest import MakeRedis
 from stores.records import NOW, after, cancelled, claimed, new_task, settled, stored
 from stores.redis_keys import keys, leftovers
 
-from raincheck.domain.task import inflight_key, utc_now
+from raincheck.domain.task import inflight_key
 from raincheck.errors import QueueFull, StoreUnavailable, StoreUnusable
 from raincheck.ports.records import Note
 from raincheck.ports.task_store import Room
 from raincheck.stores.redis.store import RedisStore
+from raincheck.timing.clock import utc_now
 from support.servers.redis import RedisServer
 from support.servers.server import needed
 

@@ -13,7 +13,7 @@ from typing import Literal
 import pytest
 from stores.records import after, apply, new_task, settled, stored
 
-from raincheck.domain.task import InputRequest, Outcome, Progress, utc_now
+from raincheck.domain.task import InputRequest, Outcome, Progress
 from raincheck.domain.transitions import AskInput, Cancel, Claim, ProvideInput, ReportProgress, Settle
 from raincheck.errors import QueueFull, StoreUnavailable, StoreUnusable
 from raincheck.ports.task_store import Room
@@ -27,6 +27,7 @@ from raincheck.stores.sqlite.schema import (
     packaged_migrations,
 )
 from raincheck.stores.sqlite.store import SqliteStore
+from raincheck.timing.clock import utc_now
 
 LATEST = packaged_migrations()[-1].version
 

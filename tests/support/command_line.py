@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 import click
 
-from raincheck.domain.task import Outcome, Progress, Task, TaskError, new_task_ref, utc_now
+from raincheck.domain.task import Outcome, Progress, Task, TaskError, new_task_ref
 from raincheck.domain.transitions import Claim, Event, ReportProgress, Settle, transition
 from raincheck.stores.sqlite.store import SqliteStore
+from raincheck.timing.clock import utc_now
 
 _T = TypeVar("_T")
 

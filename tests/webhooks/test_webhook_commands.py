@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from raincheck.cli.main import main
-from raincheck.domain.task import Task, utc_now
+from raincheck.domain.task import Task
 from raincheck.ports.task_store import TaskStore
+from raincheck.timing.clock import utc_now
 from raincheck.webhooks.delivery import DEAD, PENDING, Delivery
 from support.command_line import CommandLine, Said, Tasks, own_imports
 

@@ -31,7 +31,8 @@ _FOREIGN = (BotoCoreError, ClientError, aiohttp.ClientError, OSError, TimeoutErr
 
 
 class S3Blobs:
-    """A `raincheck.ports.blob_store.BlobStore` in a bucket, which is there already. Credentials are those of the AWS environment.
+    """A `raincheck.ports.blob_store.BlobStore` in a bucket, which is there already. Credentials are those of the AWS
+    environment.
 
     Args:
         bucket: The bucket.

@@ -24,8 +24,8 @@ from raincheck.operations.context import CallbackAddress
 from raincheck.operations.operation import Operation, Policy
 from raincheck.ports.records import Note
 from raincheck.ports.task_store import TaskStore
-from raincheck.runtime.upstream_cleanup import due_with
 from raincheck.tasks.results import Results
+from raincheck.tasks.upstream_records import due_with
 
 __all__ = ["CALLBACK_PATH", "CallbackEnd", "Callbacks"]
 

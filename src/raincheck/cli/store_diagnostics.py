@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
-from raincheck.domain.task import Task, new_task_ref, utc_now
+from raincheck.domain.task import Task, new_task_ref
 from raincheck.domain.transitions import Cancel, transition
 from raincheck.encryption.cipher import KEY_NOTES, key_id, keys_in_use
 from raincheck.errors import InvalidParameters, StoreError, StoreUnusable
 from raincheck.ports.task_store import TaskStore
+from raincheck.timing.clock import utc_now
 
 if TYPE_CHECKING:
     from raincheck.cli.target import Target

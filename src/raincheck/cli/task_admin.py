@@ -8,12 +8,13 @@ from datetime import datetime, timedelta
 
 from raincheck.domain.redaction import outcome_hidden
 from raincheck.domain.result_body import plain_value, to_text
-from raincheck.domain.task import TERMINAL, Outcome, Task, TaskStatus, new_task_ref, utc_now
+from raincheck.domain.task import TERMINAL, Outcome, Task, TaskStatus, new_task_ref
 from raincheck.domain.unicode_text import well_formed
 from raincheck.errors import CallError, InvalidParameters, TaskNotFound
 from raincheck.ports.task_store import Cursor, TaskStore, TaskSummary
 from raincheck.tasks.registry import ANY_SCOPE, Registry
 from raincheck.tasks.results import Results
+from raincheck.timing.clock import utc_now
 from raincheck.webhooks.outbox import Outbox
 
 __all__ = ["Desk"]

@@ -14,8 +14,9 @@ from raincheck.cli.output import clean, pretty, print_table, span, timestamp
 from raincheck.cli.stdout import check_reader
 from raincheck.domain.redaction import hidden, outcome_hidden
 from raincheck.domain.result_body import public_preview
-from raincheck.domain.task import Progress, Task, utc_now
+from raincheck.domain.task import Progress, Task
 from raincheck.ports.task_store import TaskSummary
+from raincheck.timing.clock import utc_now
 
 __all__ = ["follow", "print_summaries", "print_task", "summary_json", "task_json"]
 

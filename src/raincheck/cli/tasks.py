@@ -235,8 +235,8 @@ def _private(path: str, flags: int) -> int:
 
 def _at_desk(target: Target, work: Callable[[Desk], Awaitable[_T]]) -> _T:
     from raincheck.cli.task_admin import Desk
-    from raincheck.domain.task import utc_now
     from raincheck.tasks.results import Results
+    from raincheck.timing.clock import utc_now
 
     async def at_desk(store: TaskStore) -> _T:
         results = Results(store, target.new_blobs(store), clock=utc_now)

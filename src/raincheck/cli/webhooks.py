@@ -136,7 +136,7 @@ def _json(entry: Entry) -> dict[str, Any]:
 
 
 def _print(found: list[Entry], limit: int) -> None:
-    from raincheck.domain.task import utc_now
+    from raincheck.timing.clock import utc_now
 
     now = utc_now()
 

@@ -10,7 +10,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -32,7 +32,6 @@ __all__ = [
     "new_task_ref",
     "scope_key",
     "tool_use_key",
-    "utc_now",
 ]
 
 
@@ -101,7 +100,8 @@ class LargeResult:
         task_ref: Whose result it is.
         blob: The key of the blob that holds the whole (`raincheck.ports.blob_store`); None where the outcome holds it.
         form: What the body is: "text", "json", "binary", or "tool_result" (the JSON of a whole MCP tool result).
-        shape: What else the MCP tool result needs to be put together again from the body (`raincheck.domain.result_body`).
+        shape: What else the MCP tool result needs to be put together again from the body
+            (`raincheck.domain.result_body`).
         media_type: Of the body.
         size: Of the body, in bytes.
         sha256: Of the body, in hexadecimal digits.
@@ -290,8 +290,3 @@ def new_task_ref() -> str:
 def scope_key(scope: str) -> str:
     """A scope as it stands within a note: a short digest, that tells its name to nobody."""
     return hashlib.blake2b(scope.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
-
-
-def utc_now() -> datetime:
-    """The wall clock: for what is stored and shown, never for measuring intervals."""
-    return datetime.now(UTC)

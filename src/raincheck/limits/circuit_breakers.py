@@ -20,7 +20,7 @@ from raincheck.limits.breaker_rules import BreakerState, Phase, Result, admit, c
 from raincheck.operations.limit_policy import BreakerPolicy
 from raincheck.ports.records import Note, note_key
 from raincheck.ports.task_store import TaskStore
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import monotonic
 
 __all__ = ["OUTSIDE", "Breakers"]
 
@@ -78,7 +78,7 @@ class Breakers:
         """
         breaker = self._breaker(name, policy)
         async with breaker.reading:
-            if elapsed() - breaker.read_at > _KNOWN_SECONDS:
+            if monotonic() - breaker.read_at > _KNOWN_SECONDS:
                 await self._read(breaker)
         while breaker.state.phase is not Phase.CLOSED:
             state, wait = admit(breaker.state, policy, ref, lapses_at.timestamp(), self._now(), scope_key(scope))
@@ -131,7 +131,7 @@ class Breakers:
         return self._clock().timestamp()
 
     async def _read(self, breaker: _Breaker) -> None:
-        asked = elapsed()
+        asked = monotonic()
         note = await self._store.get_note(_KIND, note_key(breaker.name))
         fresh = note is not None and (note.expires_at is None or note.expires_at > self._clock())
         breaker.note = note
@@ -154,16 +154,16 @@ class Breakers:
             await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311  no secret
             await self._read(breaker)
             return False
-        breaker.note, breaker.state, breaker.read_at = changed, state, elapsed()
+        breaker.note, breaker.state, breaker.read_at = changed, state, monotonic()
         if state.phase is not before.phase:
             _tell(breaker, before.phase, state.phase)
         return True
 
     async def _resolved(self, breaker: _Breaker) -> bool:
         """Whether the breaker changed, now that its probes were looked for: who was to tell may be dead."""
-        if elapsed() - breaker.resolved_at < _RESOLVE_SECONDS:
+        if monotonic() - breaker.resolved_at < _RESOLVE_SECONDS:
             return False
-        breaker.resolved_at = elapsed()
+        breaker.resolved_at = monotonic()
         await self._read(breaker)
         results: list[Result] = []
         for probe in breaker.state.probes:
@@ -184,7 +184,7 @@ class Breakers:
         try:
             while breaker.results:
                 await _until(breaker.hurry, breaker.written_at + _SUCCESSES_SECONDS)
-                await asyncio.sleep(max(0.0, breaker.written_at + _FAILURES_SECONDS - elapsed()))
+                await asyncio.sleep(max(0.0, breaker.written_at + _FAILURES_SECONDS - monotonic()))
                 breaker.hurry.clear()
                 results, breaker.results = breaker.results, []
                 try:
@@ -192,7 +192,7 @@ class Breakers:
                 except StoreError as error:
                     logger.warning("cannot count calls: %s", error.message, extra={"operation": breaker.name})
                     breaker.results = [*results, *breaker.results][-_MOST_RESULTS:]
-                breaker.written_at = elapsed()
+                breaker.written_at = monotonic()
         finally:
             breaker.writer = None
 
@@ -208,7 +208,7 @@ class Breakers:
 async def _until(event: asyncio.Event, at: float) -> None:
     """Wait for the event, at most until then."""
     try:
-        async with asyncio.timeout(max(0.0, at - elapsed())):
+        async with asyncio.timeout(max(0.0, at - monotonic())):
             await event.wait()
     except TimeoutError:
         return

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from raincheck.domain.task import Task
 from raincheck.limits.round_robin import Rota
 from raincheck.ports.task_store import TaskStore
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import monotonic
 
 __all__ = ["Turns"]
 
@@ -46,10 +46,10 @@ class Turns:
         held_back = self._held_back()
         scopes = {task.scope for task in page}
         if len(page) >= limit > 0:
-            if len(scopes) > 1 or held_back or elapsed() - self._alone_at > _ALONE_SECONDS:
+            if len(scopes) > 1 or held_back or monotonic() - self._alone_at > _ALONE_SECONDS:
                 page = [*page, *await self._waiting(operation_types, limit, held_back)]
                 if {task.scope for task in page} == scopes and len(scopes) == 1:
-                    self._alone_at = elapsed()
+                    self._alone_at = monotonic()
         elif len(scopes) <= 1 and not held_back:
             return page
         known = {task.task_ref: task for task in page if task.scope not in held_back}

@@ -19,7 +19,7 @@ from raincheck.limits.permit_rules import UNCLAIMED_SECONDS, Limit, Refusal
 from raincheck.operations.operation import Operation, Policy
 from raincheck.ports.engine import Slot
 from raincheck.ports.task_store import TaskStore
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import monotonic
 
 __all__ = ["InRequest", "Limiter", "Permit"]
 
@@ -50,7 +50,7 @@ class Permit:
         self._fence = task.fence + 1
         self._slot = slot
         self._held = True
-        self._since = elapsed()
+        self._since = monotonic()
 
     def release(self) -> None:
         """See `Slot.release`."""
@@ -76,8 +76,8 @@ class Permit:
         Args:
             sleep: Waits between tries; may raise.
         """
-        while elapsed() - self._since > UNCLAIMED_SECONDS / 2:
-            asked = elapsed()
+        while monotonic() - self._since > UNCLAIMED_SECONDS / 2:
+            asked = monotonic()
             if all([await self._try(desk) for desk in self._desks]):
                 self._since = asked
                 return
@@ -94,7 +94,7 @@ class Permit:
             for desk in self._desks:
                 desk.give(self._task_ref, started=True)
             raise
-        self._since = elapsed()
+        self._since = monotonic()
         self._held = True
 
     async def _try(self, desk: Desk) -> bool:
@@ -207,7 +207,7 @@ class Limiter:
             await self._breakers.admit(name, policy.breaker, ref, scope=scope, lapses_at=lapses_at)
         try:
             taken: list[Desk] = []
-            until = elapsed() + policy.permit_wait_seconds
+            until = monotonic() + policy.permit_wait_seconds
             try:
                 for desk in desks:
                     await _taken_in_time(desk, ref, scope, seconds, until)
@@ -307,7 +307,7 @@ class Limiter:
 
 async def _taken_in_time(desk: Desk, ref: str, scope: str, seconds: float, until: float) -> None:
     while (refused := await desk.take(ref, 0, scope=scope, start=True, seconds=seconds)) is not None:
-        left = until - elapsed()
+        left = until - monotonic()
         if left <= 0 or (refused.limit == "starts_per_minute" and refused.seconds > left):
             raise _refusal(desk, refused)
         if refused.limit == "starts_per_minute":

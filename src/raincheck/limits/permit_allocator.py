@@ -32,7 +32,7 @@ from raincheck.limits.round_robin import Rota
 from raincheck.operations.operation import Policy
 from raincheck.ports.records import Note, note_key
 from raincheck.ports.task_store import TaskStore
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import monotonic
 
 __all__ = ["OF_OPERATION", "OF_SCOPE", "Desk", "limit_of"]
 
@@ -304,9 +304,9 @@ class Desk:
 
     async def _bury(self, book: Book) -> bool:
         """Take the permits of the dead away, where some are; looked for once a second at most."""
-        if elapsed() - self._looked_at < _LOOK_SECONDS:
+        if monotonic() - self._looked_at < _LOOK_SECONDS:
             return False
-        self._looked_at = elapsed()
+        self._looked_at = monotonic()
         known = self._book()
         others = sorted(
             (holder.since, ref)

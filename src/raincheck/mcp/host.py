@@ -70,7 +70,8 @@ class Workshop(DeclaredOperations):
         tools: Name patterns (`fnmatch`) of the server's own tool functions that become operations, unchanged. They
             have a deadline and no timeout, unless `policy` says one.
         store: Where tasks are kept: a path (SQLite), a store, or None for the settings' one.
-        results: Where large results are kept: a folder, a `raincheck.ports.blob_store.BlobStore`, or None as the settings say.
+        results: Where large results are kept: a folder, a `raincheck.ports.blob_store.BlobStore`, or None as the
+            settings say.
         policy: How those tools are run and answered.
         settings: All settings at once (`raincheck.load_settings`); their operations are declared by `serve` only.
         webhooks: Keys of [webhooks], over those of the settings.

@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import monotonic
 
 __all__ = [
     "Lease",
@@ -40,7 +40,8 @@ _MARGIN, _GRACE = 0.1, 0.05
 
 
 def surely_held(asked: float, seconds: float) -> float:
-    """Until when a lease of so many seconds is surely held that was asked for at that time (`raincheck.timing.monotonic`)."""
+    """Until when a lease of so many seconds is surely held that was asked for at that time
+    (`raincheck.timing.clock`)."""
     return asked + seconds * (1 - _MARGIN)
 
 
@@ -59,7 +60,7 @@ class Lease:
         lost: Called where the lease is found to be lost by what runs under it; on the event loop.
 
     Attributes:
-        until: Until when it is surely held, on the clock of `raincheck.timing.monotonic`.
+        until: Until when it is surely held, on the clock of `raincheck.timing.clock`.
         revoked: Whether it is known to be lost.
         tolerated: Whether code that nobody else will run may go on although the lease was not renewed: the process did
             not stand still, it is only cut off from its store.
@@ -154,7 +155,7 @@ class Lease:
         if self._over or (ending and self.stopping):
             return False
         needed = self._exclusive or not begun or not self.tolerated
-        return self.revoked or (needed and elapsed() >= self.until)
+        return self.revoked or (needed and monotonic() >= self.until)
 
     def thread_works(self) -> Callable[[], None]:
         """A thread works under the lease (said in any thread); to be called on the event loop when it has returned."""
@@ -199,7 +200,7 @@ class Lease:
 
     def _deadline(self) -> float:
         if self.revoked:
-            return elapsed()
+            return monotonic()
         return self.until if self._exclusive else _ALWAYS
 
     def _tell(self) -> None:
@@ -253,7 +254,7 @@ class _Steps:
         error: BaseException | None = None
         begun = told = False
         while True:
-            if (lease.revoked or elapsed() >= lease.until) and not told:
+            if (lease.revoked or monotonic() >= lease.until) and not told:
                 error = yield from self._held(error, begun=begun)
                 if told := error is not None and lease.stopping:
                     # What it starts to end itself in order is not held.

@@ -75,7 +75,8 @@ class Guardian:
                 self._tell(f"forget {group}\n")
 
     def allow(self, group: int, until: float, grace_seconds: float) -> None:
-        """Have a group ended at `until` (`raincheck.timing.monotonic`), unless a later time is told before; from any thread.
+        """Have a group ended at `until` (`raincheck.timing.clock`), unless a later time is told before; from any
+        thread.
 
         Args:
             grace_seconds: From SIGTERM to SIGKILL.

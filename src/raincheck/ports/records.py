@@ -54,7 +54,8 @@ class Note:
 
 
 class NoteStore(Protocol):
-    """The notes of a store. Raises and durability are those of `raincheck.ports.task_store.TaskStore`; nobody is told of changes.
+    """The notes of a store. Raises and durability are those of `raincheck.ports.task_store.TaskStore`; nobody is told
+    of changes.
 
     The version of a note written by `TaskStore.replace` is 1, or the stored one plus one.
 

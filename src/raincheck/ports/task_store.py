@@ -1,8 +1,8 @@
 """The store port: the authoritative task registry, and what every store promises.
 
-A store keeps `Task` records and decides races; it knows no rule of a task's life (`raincheck.domain.transitions` does). An
-adapter maps its vendor's errors to `StoreUnavailable` (trying again may help) and `StoreUnusable` (it will not), in one
-place, and passes the contract suite in tests/stores/.
+A store keeps `Task` records and decides races; it knows no rule of a task's life (`raincheck.domain.transitions` does).
+An adapter maps its vendor's errors to `StoreUnavailable` (trying again may help) and `StoreUnusable` (it will not), in
+one place, and passes the contract suite in tests/stores/.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from raincheck.operations.operation import Operation
 from raincheck.ports.engine import Slot
 from raincheck.ports.records import Note
 from raincheck.ports.task_store import TaskStore
-from raincheck.runtime.upstream_cleanup import due_with, forget, note_of
+from raincheck.tasks.upstream_records import due_with, forget, note_of
 from raincheck.tasks.watch import Changes
 
 __all__ = ["Interrupted", "Run", "StopReason", "input_key"]
@@ -56,7 +56,7 @@ class Run:
     Attributes:
         task: The latest record that this worker knows.
         fence: The fencing number of this claim: what `task` has changed to since does not make it ours again.
-        asked: When the claim was asked for, on the clock of `raincheck.timing.monotonic`.
+        asked: When the claim was asked for, on the clock of `raincheck.timing.clock`.
         lease: What the operation's own code is held to.
         body: The operation's own code, while it runs.
     """

@@ -3,8 +3,9 @@
 A blocked event loop must not lose the leases of healthy tasks, so the renewal does not run on it. A hung one must not
 hold them for ever, so the renewal ends when the loop has not answered for `hang_seconds`. A worker that stood still,
 hung or was cut off for longer than a lease must not go on with what another one may have started: no step is taken
-under a lease that was not renewed (`raincheck.operations.lease`), and the guardian ends what runs in processes of its own. What
-is left for here is to find out soon, and to give up what a worker that is cut off will not be told of: see `_guard`.
+under a lease that was not renewed (`raincheck.operations.lease`), and the guardian ends what runs in processes of its
+own. What is left for here is to find out soon, and to give up what a worker that is cut off will not be told of: see
+`_guard`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from datetime import datetime, timedelta
 from raincheck.errors import StoreError
 from raincheck.ports.task_store import TaskStore
 from raincheck.runtime.runner import Runner
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import monotonic
 
 __all__ = ["Heartbeat"]
 
@@ -57,7 +58,7 @@ class Heartbeat:
         self._ended = False
         self._wake = threading.Event()
         self._patient_until = float("-inf")
-        self._answered_at = elapsed()
+        self._answered_at = monotonic()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -66,7 +67,7 @@ class Heartbeat:
     def start(self) -> None:
         """Begin; called on the event loop to be watched."""
         self._loop = asyncio.get_running_loop()
-        self._answered_at = elapsed()
+        self._answered_at = monotonic()
         self._thread = threading.Thread(target=self._beat_for_ever, name="raincheck-heartbeat", daemon=True)
         self._thread.start()
         self._set_timer()
@@ -84,7 +85,7 @@ class Heartbeat:
     # On the thread.
 
     def _answer(self) -> None:
-        self._answered_at = elapsed()
+        self._answered_at = monotonic()
 
     def _beat_for_ever(self) -> None:
         pause = self._interval
@@ -106,7 +107,7 @@ class Heartbeat:
     def _beat(self) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._answer)
-        silent = elapsed() - self._answered_at
+        silent = monotonic() - self._answered_at
         if silent > 2 * self._interval:
             logger.warning("the event loop has not answered for %.0f s: an operation blocks it", silent)
         if silent > self._hang_seconds:
@@ -115,7 +116,7 @@ class Heartbeat:
         leases = self._runner.leases
         if not leases:
             return
-        asked = elapsed()
+        asked = monotonic()
         until = self._clock() + timedelta(seconds=self._lease_seconds)
         lost = self._store.renew(self._worker_id, leases, until, lease_seconds=self._lease_seconds)
         self._runner.renewed({ref: fence for ref, fence in leases.items() if ref not in lost}, asked)
@@ -129,8 +130,8 @@ class Heartbeat:
         first = self._runner.held_until()
         pause = self._lease_seconds / 4
         if first is not None:
-            pause = min(pause, max(_LOOK_SECONDS, first - elapsed()))
-        self._due = elapsed() + pause
+            pause = min(pause, max(_LOOK_SECONDS, first - monotonic()))
+        self._due = monotonic() + pause
         self._timer = self._loop.call_later(pause, self._guard)
 
     def _guard(self) -> None:
@@ -141,7 +142,7 @@ class Heartbeat:
         worker may start meanwhile; what starts only once goes on, since nobody else will run it. A file that cannot be
         written is waited for: nobody else can write it either.
         """
-        now = elapsed()
+        now = monotonic()
         lapsed = self._runner.lapsed()
         if lapsed and now - self._due > _LATE_SECONDS:
             self._answered_at = now

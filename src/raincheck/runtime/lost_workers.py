@@ -14,7 +14,7 @@ from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreError
 from raincheck.ports.task_store import Cursor, TaskStore
 from raincheck.runtime.process_identity import Kernel, ProcessIdentity, identity_in, is_gone
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import monotonic
 
 __all__ = ["LostWorkers", "WorkerProcesses"]
 
@@ -105,9 +105,9 @@ class LostWorkers:
         """Whether nothing that the dead worker started runs on: a second start must not overlap with the first."""
         process = self._processes.process_of(worker)
         assert process is not None, "it is known to be gone"
-        since = self._gone_since.setdefault(worker, elapsed())
+        since = self._gone_since.setdefault(worker, monotonic())
         guarded = await asyncio.to_thread(self._guarded, process.pid)
-        return not guarded if guarded is not None else elapsed() - since >= _UNSEEN_GUARDIAN_SECONDS
+        return not guarded if guarded is not None else monotonic() - since >= _UNSEEN_GUARDIAN_SECONDS
 
     async def _tasks(self, task_refs: Sequence[str]) -> Sequence[Task]:
         found = await asyncio.gather(*(self._task(task_ref) for task_ref in task_refs))

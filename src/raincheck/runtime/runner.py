@@ -28,7 +28,7 @@ from raincheck.runtime.execution import Interrupted, Run
 from raincheck.tasks import task_log
 from raincheck.tasks.results import Results
 from raincheck.tasks.watch import Changes, Watch
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import monotonic
 
 __all__ = ["Runner"]
 
@@ -104,7 +104,7 @@ class Runner:
 
     def lapsed(self) -> Sequence[Run]:
         """What runs here under a lease that is over, or nearly so, and not known to be lost."""
-        now = elapsed()
+        now = monotonic()
         return [run for run in self._runs.values() if run.lease.until <= now and not run.lease.revoked]
 
     def lost(self, task_refs: Collection[str]) -> None:
@@ -195,7 +195,7 @@ class Runner:
 
     async def _claim(self, task: Task, watch: Watch) -> tuple[Task, float] | None:
         """The claimed task and when its lease was asked for; None where it is not to be had."""
-        asked, now = elapsed(), self._clock()
+        asked, now = monotonic(), self._clock()
         try:
             claimed = transition(task, Claim(worker_id=self._worker_id, lease_until=now + self._lease), now)
         except Refused:
@@ -221,14 +221,14 @@ class Runner:
             StoreError: The store has not answered for a lease, or the worker stops.
         """
         seconds = self._lease.total_seconds()
-        give_up_at = elapsed() + seconds
+        give_up_at = monotonic() + seconds
         while True:
             leases, until = {claimed.task_ref: claimed.fence}, self._clock() + self._lease
-            asked = elapsed()
+            asked = monotonic()
             try:
                 lost = await asyncio.to_thread(self._store.renew, self._worker_id, leases, until, lease_seconds=seconds)
             except StoreError:
-                if self._stopping or elapsed() > give_up_at:
+                if self._stopping or monotonic() > give_up_at:
                     raise
             else:
                 return None if lost else asked
@@ -385,7 +385,7 @@ def _still_runs(run: Run, seconds: float) -> None:
 
 
 async def _begun(operation: Operation, run: Run) -> Outcome:
-    if elapsed() - run.asked > _FRESH_SECONDS:
+    if monotonic() - run.asked > _FRESH_SECONDS:
         # Here, so that nothing comes between the answer and the first step.
         await run.look_again()
     if run.stop_reason is not None:

@@ -45,8 +45,7 @@ from raincheck.tasks import task_log
 from raincheck.tasks.registry import Registry
 from raincheck.tasks.results import Results
 from raincheck.tasks.watch import Changes
-from raincheck.timing.clock import StoreClock
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import StoreClock, monotonic
 from raincheck.webhooks.dispatcher import Deliverer
 from raincheck.webhooks.outbox import Outbox
 from raincheck.webhooks.policy import WebhookRules
@@ -321,7 +320,7 @@ class Service:
             return "this process is stopping, or not started yet"
         if self._sweeper.failing:
             return "the task store is not available"
-        if elapsed() - self._seen_ready_at < _READY_SECONDS:
+        if monotonic() - self._seen_ready_at < _READY_SECONDS:
             return None
         try:
             async with asyncio.timeout(seconds):
@@ -332,7 +331,7 @@ class Service:
         except StoreError as error:
             logger.warning("not ready: %s", error.message)
             return "the task store is not available"
-        self._seen_ready_at = elapsed()
+        self._seen_ready_at = monotonic()
         return None
 
     async def _write_a_note(self) -> None:

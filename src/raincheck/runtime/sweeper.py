@@ -14,9 +14,8 @@ from raincheck.errors import StoreError
 from raincheck.ports.task_store import TaskStore
 from raincheck.runtime.attempt import log_deadline
 from raincheck.runtime.lost_workers import LostWorkers
-from raincheck.runtime.upstream_cleanup import due_with
-from raincheck.timing.clock import StoreClock
-from raincheck.timing.monotonic import elapsed
+from raincheck.tasks.upstream_records import due_with
+from raincheck.timing.clock import StoreClock, monotonic
 
 __all__ = ["Sweeper"]
 
@@ -91,7 +90,7 @@ class Sweeper:
         while True:
             found = await self._store.overdue(self._clock(), _BATCH)
             if self._blind:
-                self._blind, self._saw_again_at = False, elapsed()
+                self._blind, self._saw_again_at = False, monotonic()
             if found and self._store_clock is not None:
                 await self._store_clock.read_again()
             held = self._held()
@@ -149,7 +148,7 @@ class Sweeper:
 
     def _leases_are_spared(self) -> bool:
         jumped_at = self._store_clock.jumped_at if self._store_clock is not None else float("-inf")
-        return elapsed() - max(self._saw_again_at, jumped_at) < self._lease_seconds
+        return monotonic() - max(self._saw_again_at, jumped_at) < self._lease_seconds
 
     async def _sweep_for_ever(self) -> None:
         loop = asyncio.get_running_loop()

@@ -10,56 +10,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final
 
-from raincheck.domain.task import Task, TaskStatus
+from raincheck.domain.task import TaskStatus
 from raincheck.errors import StoreError, TaskFailure
 from raincheck.operations.operation import Operation, StopsOutside
 from raincheck.ports.records import Note
 from raincheck.ports.task_store import TaskStore
+from raincheck.tasks.upstream_records import AFTER_DEADLINE, KIND
 
-__all__ = ["Leftovers", "due_with", "forget", "note_of"]
+__all__ = ["Leftovers"]
 
 logger = logging.getLogger(__name__)
 
-_KIND: Final = "upstream"
 _BATCH = 50
 _MOST_TRIES = 12
 _CALL_SECONDS = 30.0
 _LATER = timedelta(seconds=60)
-_AFTER_DEADLINE = timedelta(seconds=5)
-_KEPT = timedelta(days=1)
 _LONGEST_PAUSE = 600.0
-
-
-def note_of(task: Task, leftover: Mapping[str, Any]) -> Note:
-    """The note of what the task leaves outside, to be written with its checkpoint."""
-    return Note(
-        kind=_KIND,
-        key=task.task_ref,
-        value={"operation_type": task.operation_type, "leftover": dict(leftover), "tries": 0},
-        # Who settles the task makes it due; this is for a store that was written to by other means.
-        due_at=task.deadline_at + _AFTER_DEADLINE,
-        expires_at=task.deadline_at + _KEPT,
-    )
-
-
-async def due_with(store: TaskStore, task: Task, changed: Task, now: datetime) -> Note | None:
-    """What is to be written with `changed`: the task's note, due now, where the task ends and left something."""
-    if task.checkpoint is None or not changed.terminal:
-        return None
-    note = await store.get_note(_KIND, task.task_ref)
-    return None if note is None else replace(note, due_at=now)
-
-
-async def forget(store: TaskStore, task_ref: str) -> None:
-    """The work has come to its end: there is nothing to stop."""
-    note = await store.get_note(_KIND, task_ref)
-    if note is not None:
-        await store.remove_note(note)
 
 
 class Leftovers:
@@ -100,7 +70,7 @@ class Leftovers:
 
     async def look(self) -> None:
         """See to everything that is due."""
-        found = await self._store.notes(_KIND, due=self._clock(), limit=_BATCH)
+        found = await self._store.notes(KIND, due=self._clock(), limit=_BATCH)
         await asyncio.gather(*(self._see_to(note) for note in found))
 
     async def _look_for_ever(self) -> None:
@@ -123,7 +93,7 @@ class Leftovers:
         now = self._clock()
         task = await self._store.get(note.key)
         if task is not None and not task.terminal:
-            await self._again(note, max(now, task.deadline_at) + _AFTER_DEADLINE)
+            await self._again(note, max(now, task.deadline_at) + AFTER_DEADLINE)
         elif (task is not None and task.status is TaskStatus.COMPLETED) or (note.expires_at or now) < now:
             await self._store.remove_note(note)
         elif (stopper := self._stopper(note.value["operation_type"])) is None:

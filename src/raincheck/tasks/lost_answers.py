@@ -17,8 +17,8 @@ from raincheck.domain.task import Task
 from raincheck.domain.transitions import Cancel, Refused, transition
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.ports.task_store import TaskStore
-from raincheck.runtime.upstream_cleanup import due_with
-from raincheck.timing.monotonic import elapsed
+from raincheck.tasks.upstream_records import due_with
+from raincheck.timing.clock import monotonic
 
 __all__ = ["LostAnswers", "told"]
 
@@ -111,7 +111,7 @@ class LostAnswers:
         for start in range(0, len(waiting), _BATCH):
             batch = waiting[start : start + _BATCH]
             stored = await self._store.versions(batch)
-            now = elapsed()
+            now = monotonic()
             for task_ref in batch:
                 if task_ref not in self._unwanted:
                     continue

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from raincheck.domain.caller import Caller
 from raincheck.domain.redaction import wrapped
-from raincheck.domain.task import PRINCIPAL, InputRequest, Task, TaskStatus, inflight_key, new_task_ref, utc_now
+from raincheck.domain.task import PRINCIPAL, InputRequest, Task, TaskStatus, inflight_key, new_task_ref
 from raincheck.domain.transitions import Cancel, Event, ProvideInput, Refused, shown_when_lost, transition
 from raincheck.domain.webhook_targets import joined
 from raincheck.errors import (
@@ -37,13 +37,13 @@ from raincheck.operations.operation import AnswerBy, Operation
 from raincheck.operations.validation import ParameterChecks
 from raincheck.ports.engine import Engine
 from raincheck.ports.task_store import Cursor, Inserted, Room, TaskStore, TaskSummary
-from raincheck.runtime.upstream_cleanup import due_with
 from raincheck.tasks import task_log
 from raincheck.tasks.lost_answers import LostAnswers, told
+from raincheck.tasks.upstream_records import due_with
 from raincheck.tasks.watch import Changes
-from raincheck.webhooks.policy import refuse_callbacks
+from raincheck.timing.clock import utc_now
 
-__all__ = ["ANY_SCOPE", "ProgressListener", "Registry", "Submission"]
+__all__ = ["ANY_SCOPE", "ProgressListener", "Registry", "Submission", "refuse_callbacks"]
 
 ANY_SCOPE: Final = "*"
 """The scope of the person who runs the store (`raincheck tasks`): every task. No caller is ever given it."""
@@ -51,6 +51,17 @@ ANY_SCOPE: Final = "*"
 _ANY_NUMBER = Room()
 _LONGEST_KEY = 255
 _LONGEST_REF = 128
+
+
+def refuse_callbacks(url: str) -> str:
+    """Where no caller may name one.
+
+    Raises:
+        InvalidParameters: Always.
+    """
+    raise InvalidParameters(
+        "This server calls nobody back: no host is allowed for callback_url. Leave it out and use resolve_task_status."
+    )
 
 
 class Submission(NamedTuple):

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
 from typing import Protocol
 
-from raincheck.domain.task import utc_now
 from raincheck.errors import StoreError
-from raincheck.timing.monotonic import elapsed
 
-__all__ = ["StoreClock", "TimeSource"]
+__all__ = ["StoreClock", "TimeSource", "monotonic", "utc_now"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +27,22 @@ _JUMP_SECONDS = 1.0
 _SMALL_DOUBT = 0.005
 # By so much, at most, a second of this machine differs from one of the store's.
 _DRIFT = 200e-6
+
+
+_CLOCK_ID = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def utc_now() -> datetime:
+    """The wall clock: for what is stored and shown, never for measuring intervals."""
+    return datetime.now(UTC)
+
+
+def monotonic() -> float:
+    """Seconds for intervals: never set, and going on while the machine sleeps (where the platform has such a clock).
+
+    On Linux all processes of a machine read the same, from its start on.
+    """
+    return time.monotonic() if _CLOCK_ID is None else time.clock_gettime(_CLOCK_ID)
 
 
 class TimeSource(Protocol):
@@ -63,9 +78,9 @@ class StoreClock:
         """The time, aware and in UTC."""
         if self._anchor is not None:
             at, since = self._anchor
-            return at + timedelta(seconds=elapsed() - since)
+            return at + timedelta(seconds=monotonic() - since)
         now = self._local()
-        offset = now.timestamp() - elapsed()
+        offset = now.timestamp() - monotonic()
         if self._offset is not None and abs(offset - self._offset) > _JUMP_SECONDS:
             self._jumped(offset - self._offset)
         self._offset = offset
@@ -98,11 +113,11 @@ class StoreClock:
         Raises:
             StoreError: The store does not answer.
         """
-        asked = elapsed()
+        asked = monotonic()
         found = await self._source.time()
         if found is None:
             return False
-        doubt = (elapsed() - asked) / 2
+        doubt = (monotonic() - asked) / 2
         middle = asked + doubt
         if self._anchor is not None:
             at, since = self._anchor
@@ -126,7 +141,7 @@ class StoreClock:
 
     def _jumped(self, seconds: float) -> None:
         logger.warning("the clock jumped by %+.1f s; leases are given time to be renewed", seconds)
-        self.jumped_at = elapsed()
+        self.jumped_at = monotonic()
 
     async def _synchronise_for_ever(self) -> None:
         for pause in chain(_SYNC_SECONDS, repeat(_SYNC_SECONDS[-1])):

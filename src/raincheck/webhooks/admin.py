@@ -6,13 +6,13 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from raincheck.domain.task import utc_now
 from raincheck.domain.webhook_targets import OWN
 from raincheck.egress.errors import RequestRefused
 from raincheck.egress.policy import Target
 from raincheck.errors import CallError
 from raincheck.ports.records import Note
 from raincheck.ports.task_store import TaskStore
+from raincheck.timing.clock import utc_now
 from raincheck.webhooks.delivery import DEAD, PENDING, Delivery
 
 __all__ = ["Entry", "WebhookDesk"]

@@ -42,7 +42,8 @@ class Outbox(StoreWrapper):
         """See `TaskStore.replace`.
 
         The step has room for one note. Where it is the delivery's, the caller's own is written right after it: it must
-        be there already and come due by itself, later, should this process die in between (`raincheck.runtime.upstream_cleanup`).
+        be there already and come due by itself, later, should this process die in between
+        (`raincheck.runtime.upstream_cleanup`).
         """
         if not task.terminal or (delivery := first_note(task)) is None:
             return await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, note=note)

@@ -23,7 +23,8 @@ LARGEST_RESULT = 64 * 1024
 """The largest result that is told whole, in bytes of JSON (ASCII)."""
 
 _SHORTENED_CHARACTERS = 1000
-# Sealed (`raincheck.encryption.task_store`) a note is a third larger; beside the message it holds an address and a last error.
+# Sealed (`raincheck.encryption.task_store`) a note is a third larger; beside the message it holds an address and a last
+# error.
 _LARGEST_MESSAGE = LARGEST_NOTE * 5 // 8
 
 

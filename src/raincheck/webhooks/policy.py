@@ -11,8 +11,9 @@ from raincheck.egress.ip_ranges import Network, network_of
 from raincheck.egress.policy import HostRule, OutgoingRules, Target
 from raincheck.errors import InvalidParameters
 from raincheck.operations.webhook import checked_secrets
+from raincheck.tasks.registry import refuse_callbacks
 
-__all__ = ["WebhookRules", "refuse_callbacks"]
+__all__ = ["WebhookRules"]
 
 
 def _guarded(rules: OutgoingRules, seconds: float) -> GuardedClient:
@@ -92,14 +93,3 @@ class WebhookRules:
     def of_own(self, url: str) -> OutgoingRules:
         """Where an operation's own webhook is: there and nowhere else, and its address is checked as any other."""
         return OutgoingRules(hosts=[HostRule.of(Target.parse(url))], networks=self.networks)
-
-
-def refuse_callbacks(url: str) -> str:
-    """Where no caller may name one.
-
-    Raises:
-        InvalidParameters: Always.
-    """
-    raise InvalidParameters(
-        "This server calls nobody back: no host is allowed for callback_url. Leave it out and use resolve_task_status."
-    )

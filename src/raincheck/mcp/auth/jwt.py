@@ -10,8 +10,8 @@ import jwt
 from mcp.server.auth.provider import AccessToken, TokenVerifier
 
 from raincheck.config.sections.auth import AuthSettings
+from raincheck.domain.redaction import WITHHELD
 from raincheck.mcp.auth.jwks import IssuerKeys
-from raincheck.mcp.auth.verifiers import WITHHELD
 
 __all__ = ["JwtTokens"]
 

@@ -14,12 +14,10 @@ from mcp.server.auth.settings import AuthSettings as SdkAuthSettings
 
 from raincheck.config.sections.auth import AuthSettings, is_loopback
 from raincheck.config.settings import Settings
+from raincheck.domain.redaction import WITHHELD
 from raincheck.errors import ConfigurationError
 
-__all__ = ["WITHHELD", "NamedTokens", "make_verifier", "sdk_settings"]
-
-WITHHELD = "(withheld)"
-"""Stands in place of the token in what is handed on."""
+__all__ = ["NamedTokens", "make_verifier", "sdk_settings"]
 
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
 

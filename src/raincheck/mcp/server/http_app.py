@@ -131,7 +131,8 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 
 def with_health(app: ASGIApp, health: Health) -> ASGIApp:
-    """The application, and beside it the paths of `raincheck.runtime.health`: for whoever asks, under whatever host name."""
+    """The application, and beside it the paths of `raincheck.runtime.health`: for whoever asks, under whatever host
+    name."""
 
     async def whole(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] not in PATHS:

@@ -13,7 +13,7 @@ from mcp.server.context import ServerRequestContext
 
 from raincheck.config.settings import PollingSettings
 from raincheck.domain.redaction import secret_texts, withholding
-from raincheck.domain.task import Task, TaskStatus, utc_now
+from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import CallError, InternalError, InvalidParameters, StoreError, TaskNotFound, UnknownOperation
 from raincheck.mcp.auth.scopes import ANONYMOUS, caller_of, scope_of
 from raincheck.mcp.surfaces.argument_repairs import mended
@@ -30,6 +30,7 @@ from raincheck.polling.program_hints import ProgramHints
 from raincheck.polling.schedule import Ladder
 from raincheck.tasks.registry import Registry, Submission
 from raincheck.tasks.results import Results
+from raincheck.timing.clock import utc_now
 
 __all__ = ["HandleTools", "answer_errors"]
 

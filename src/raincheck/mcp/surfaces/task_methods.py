@@ -14,7 +14,7 @@ from mcp_types import HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, METHOD_NO
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import Field
 
-from raincheck.domain.task import Task, TaskStatus, utc_now
+from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import CallError, StoreError, TaskNotFound
 from raincheck.mcp.auth.scopes import ANONYMOUS, scope_of
 from raincheck.mcp.surfaces.client_elicitation import can_be_sent, put_to_client
@@ -34,6 +34,7 @@ from raincheck.mcp.wire.protocol_errors import rpc_error_of
 from raincheck.mcp.wire.store_errors import for_callers
 from raincheck.polling.early_polls import Pacing
 from raincheck.tasks.registry import Registry
+from raincheck.timing.clock import utc_now
 
 __all__ = ["TaskMethods", "task_bindings"]
 

@@ -1,8 +1,8 @@
 """Python operations with a process of their own: `isolation = "process"`.
 
-Each attempt starts a fresh interpreter (`raincheck.operations.python.subprocess_main`), which imports the function by its name. Not
-`multiprocessing`: that would import the server's main module again, keeps a resource tracker, and leaves its workers
-behind after `kill -9`.
+Each attempt starts a fresh interpreter (`raincheck.operations.python.subprocess_main`), which imports the function by
+its name. Not `multiprocessing`: that would import the server's main module again, keeps a resource tracker, and leaves
+its workers behind after `kill -9`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ _ENVELOPE_BYTES = 64 * 1024
 # The child leaves as soon as it has said its result.
 _LEAVING_SECONDS = 1.0
 # -P: a module of the working folder must not shadow the standard library before sys.path is that of the server.
-_BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from raincheck.operations.python.subprocess_main import main; main()"
+_BOOTSTRAP = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
+    "from raincheck.operations.python.subprocess_main import main; main()"
+)
 
 
 class IsolatedExecutor:

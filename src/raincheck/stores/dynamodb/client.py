@@ -29,7 +29,7 @@ from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.ports.tls import Tls
 from raincheck.stores.dynamodb.errors import FOREIGN, failed_conditions, is_cut, is_passing, is_unanswered, store_error
 from raincheck.stores.dynamodb.server_clock import AnsweredClock
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import monotonic
 
 __all__ = ["Answer", "BlockingCalls", "Calls", "Connection", "begun", "together"]
 
@@ -274,7 +274,7 @@ class Calls:
         try:
             async with asyncio.timeout_at(until):
                 while True:
-                    asked_at = elapsed()
+                    asked_at = monotonic()
                     try:
                         answer = await method(**request)
                     except RuntimeError:
@@ -335,7 +335,7 @@ class BlockingCalls:
         until = time.monotonic() + self._connection.timeout_seconds
         tries = _Tries(writes=True)
         while True:
-            asked_at = elapsed()
+            asked_at = monotonic()
             try:
                 answer = getattr(self._connected(), operation)(TableName=self._connection.table, **request)
             except FOREIGN as error:
@@ -367,4 +367,4 @@ class BlockingCalls:
 def _hear_the_time(clock: AnsweredClock, answer: Answer, asked_at: float) -> None:
     headers: Mapping[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     if (date := headers.get("date")) is not None:
-        clock.heard(date, asked_at, elapsed())
+        clock.heard(date, asked_at, monotonic())

@@ -88,8 +88,8 @@ PAYLOADS = {"arguments": 900, "inputs": 900, "outcome": 900, "checkpoint": 300, 
 stays within the 4 KB that a read is charged for."""
 
 ROOMED = "roomed"
-"""Of a task: whether its scope's room knows of it (`raincheck.stores.dynamodb.pending_limit`). Of counters: how many of their
-pending tasks are so; it stands there from when room was first asked for."""
+"""Of a task: whether its scope's room knows of it (`raincheck.stores.dynamodb.pending_limit`). Of counters: how many of
+their pending tasks are so; it stands there from when room was first asked for."""
 
 SUMMARY = (KEY, "status", "fixed", "state", "deadline_at", "worker")
 """The attributes that a summary is made of."""

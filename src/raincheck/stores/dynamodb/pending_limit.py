@@ -54,7 +54,7 @@ from raincheck.stores.dynamodb.payload_chunks import read_items
 from raincheck.stores.dynamodb.reads import Reads
 from raincheck.stores.dynamodb.table import BY_OPERATION
 from raincheck.stores.dynamodb.transactions import Parts, transact
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import monotonic
 
 __all__ = ["Move", "Rooms"]
 
@@ -179,7 +179,7 @@ class Rooms:
 
     async def prepare(self) -> None:
         """Look whether all that is pending is counted, unless that was done a moment ago."""
-        await self._look_since(elapsed() - _FRESH)
+        await self._look_since(monotonic() - _FRESH)
 
     def succeeded(self) -> None:
         """A task became pending."""
@@ -192,7 +192,7 @@ class Rooms:
     async def is_full(self, limit: int) -> bool:
         """Look again, whether there was no room in all for one task more."""
         for _ in range(_LOOKS):
-            await self._look_since(elapsed())
+            await self._look_since(monotonic())
             if self._pending < limit:
                 return False
             if self._still:
@@ -228,7 +228,7 @@ class Rooms:
     async def _look(self) -> None:
         looks, pause = 0, _FIRST_PAUSE
         while True:
-            began = elapsed()
+            began = monotonic()
             # In this order: what comes in between is counted twice, never overlooked.
             entered_before = await self._read_entered()
             shards = {item[KEY]["S"]: item for item in await read_items(self._calls, _COUNTERS)}

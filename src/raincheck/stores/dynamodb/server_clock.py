@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import monotonic
 
 __all__ = ["AnsweredClock"]
 
@@ -55,4 +55,4 @@ class AnsweredClock:
         """Their time; None before the first answer."""
         if self._lowest == float("-inf"):
             return None
-        return _EPOCH + timedelta(seconds=elapsed() + (self._lowest + self._highest) / 2)
+        return _EPOCH + timedelta(seconds=monotonic() + (self._lowest + self._highest) / 2)

@@ -7,9 +7,9 @@ layout, the list of operations and notes that are kept for ever has an expiry of
 should have removed it. (Tasks that DynamoDB had to remove, because nobody served the table for that long, stay counted,
 and take room if they were pending.)
 
-Room for pending tasks costs nothing as long as nobody asks for it (`raincheck.stores.dynamodb.pending_limit` says how); from the
-first insert with `room` on, each transaction in which a task becomes pending or ceases to be has one or two items more,
-and inserts of all processes take turns at one of them: some hundred a second.
+Room for pending tasks costs nothing as long as nobody asks for it (`raincheck.stores.dynamodb.pending_limit` says how);
+from the first insert with `room` on, each transaction in which a task becomes pending or ceases to be has one or two
+items more, and inserts of all processes take turns at one of them: some hundred a second.
 
 What listings, claims, the sweeper and `purge` look for, five indexes say. An index of DynamoDB follows its table with a
 delay, most often of milliseconds: a new task may be claimed, listed or found overdue that much later (a note likewise),

@@ -1,7 +1,7 @@
 """The JSON forms of what a task holds: one encoding for every store.
 
-Arguments, questions and outcomes are JSON values (`raincheck.domain.task`); what comes back from a store is always a fresh
-copy, so that no reader can change what another one sees.
+Arguments, questions and outcomes are JSON values (`raincheck.domain.task`); what comes back from a store is always a
+fresh copy, so that no reader can change what another one sees.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The SQLite store: durable, shared by the processes of one machine, nothing to install.
 
-Writes wait for the writer thread (`raincheck.stores.sqlite.writer_thread`), which commits together what came together; reads
-happen at once on the event loop, on a connection of their own, and see every write that was acknowledged.
+Writes wait for the writer thread (`raincheck.stores.sqlite.writer_thread`), which commits together what came together;
+reads happen at once on the event loop, on a connection of their own, and see every write that was acknowledged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from raincheck.domain.task import Task, TaskStatus, utc_now
+from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import QueueFull, StoreUnavailable
 from raincheck.ports.records import Note
 from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
@@ -34,7 +34,7 @@ from raincheck.stores.sqlite.rows import SQL, Row, storable, summary_from, task_
 from raincheck.stores.sqlite.schema import connect_reader, packaged_migrations
 from raincheck.stores.sqlite.writer_thread import Done, SqliteWriter, WriterSettings, resolve
 from raincheck.stores.sqlite.writes import Insert, Purge, Renew, Replace, SetClock, Write
-from raincheck.timing.monotonic import elapsed
+from raincheck.timing.clock import monotonic, utc_now
 
 __all__ = ["SqliteStore"]
 
@@ -271,11 +271,11 @@ class SqliteStore:
             return None
         found = await self._read(lambda connection: connection.execute(SQL["clock"], (boot,)).fetchall())
         offset: int = found[0][0] if found else await self._first_time(boot)
-        return from_micros(offset + round(elapsed() * 1e6))
+        return from_micros(offset + round(monotonic() * 1e6))
 
     async def _first_time(self, boot: str) -> int:
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._put(SetClock(boot, to_micros(utc_now()) - round(elapsed() * 1e6), done))
+        self._put(SetClock(boot, to_micros(utc_now()) - round(monotonic() * 1e6), done))
         return await done
 
     def _watch(self) -> None:
