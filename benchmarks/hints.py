@@ -23,7 +23,7 @@ from raincheck.domain.transitions import Claim, Settle, transition
 from raincheck.polling.hints import Hints
 from raincheck.polling.history import End, History
 from raincheck.polling.program_hints import ProgramHints
-from raincheck.polling.schedule import Ladder
+from raincheck.polling.schedule import BackoffLadder
 
 __all__ = ["Figures", "Run", "Series", "compare", "made_up", "page", "recorded", "simulate", "simulate_program"]
 
@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 RECORDED = HERE / "recorded.json"
 PAGE, CHART = HERE / "HINTS.md", HERE / "hints.svg"
 TASKS = 500
-LADDER = Ladder(1.0, 30.0, 2.0)
+LADDER = BackoffLadder(1.0, 30.0, 2.0)
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _FAR = timedelta(days=3650)
 _PollAfter = Callable[[Task, datetime], float | None]

@@ -14,7 +14,7 @@ from pathlib import Path
 from raincheck.domain.task import TaskStatus
 from raincheck.operations.python.executor import python_operation
 from raincheck.polling.hints import Hints
-from raincheck.polling.schedule import Ladder
+from raincheck.polling.schedule import BackoffLadder
 from raincheck.runtime.service import Service, ServiceSettings
 from raincheck.stores.sqlite.store import SqliteStore
 
@@ -28,7 +28,7 @@ async def measure(folder: Path, seconds: float, places: int, tasks: int) -> None
     service = Service(SqliteStore(folder / "tasks.db"), {"work": operation}.get, lambda: ["work"], settings)
     await service.start()
     try:
-        registry, hints = service.registry, Hints(Ladder(), service.history.known)
+        registry, hints = service.registry, Hints(BackoffLadder(), service.history.known)
         his = [(await registry.submit("work", {}, scope="bob")).task for _ in range(tasks)]
         hers = (await registry.submit("work", {}, scope="ada")).task
         while (task := await registry.get(hers.task_ref, scope="ada")).status is TaskStatus.PENDING:

@@ -19,7 +19,7 @@ async def send_to_the_office(text: str, answer_to: str) -> None:
 async def approval(text: str, context: TaskContext) -> None:
     """Ask the office to approve a text."""
     await send_to_the_office(text, answer_to=await context.callback_url())
-    await context.wait_outside()
+    await context.await_external()
 
 
 app = rc.with_callbacks(mcp.streamable_http_app())

@@ -40,13 +40,13 @@ except ImportError:
 
 if TYPE_CHECKING:
     from raincheck.client.models import TaskResult
-    from raincheck.mcp.host import Workshop
+    from raincheck.mcp.host import TaskHost
 
 __all__ = ["RaincheckClient", "in_memory", "raincheck_client"]
 
 
 @contextmanager
-def in_memory(server: Workshop | str | os.PathLike[str]) -> Generator[SyncClient]:
+def in_memory(server: TaskHost | str | os.PathLike[str]) -> Generator[SyncClient]:
     """A client of a server in this process, whose tasks are kept in memory while the block runs.
 
     Its calls return when their task is settled; a failed task raises what belongs to its error's code, and a tool that
@@ -87,7 +87,7 @@ class _Client(SyncClient):
         return result
 
 
-RaincheckClient = Callable[["Workshop | str | os.PathLike[str]"], SyncClient]
+RaincheckClient = Callable[["TaskHost | str | os.PathLike[str]"], SyncClient]
 """What the fixture gives: called with a server as `in_memory` is, its one client, until the test is over."""
 
 
@@ -97,13 +97,13 @@ def raincheck_client() -> Generator[RaincheckClient]:
     with ExitStack() as servers:
 
         @functools.cache
-        def client(server: Workshop | str | os.PathLike[str]) -> SyncClient:
+        def client(server: TaskHost | str | os.PathLike[str]) -> SyncClient:
             return servers.enter_context(in_memory(server))
 
         yield client
 
 
-def _of_file(path: Path) -> Workshop:
+def _of_file(path: Path) -> TaskHost:
     from raincheck.composition.adapters import require_server
 
     require_server()

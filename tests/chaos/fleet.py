@@ -36,7 +36,7 @@ class Life:
     """One process of a node. Times are monotonic.
 
     Attributes:
-        told_to_stop: Whether it was an orderly end: SIGTERM.
+        stop_requested: Whether it was an orderly end: SIGTERM.
         died: When it was killed, by us or by its own task; None while it lives, and after an orderly end.
         exit_code: Negative: the signal.
     """
@@ -44,7 +44,7 @@ class Life:
     node: str
     pid: int
     began: float
-    told_to_stop: bool = False
+    stop_requested: bool = False
     died: float | None = None
     exit_code: int | None = None
 
@@ -130,7 +130,7 @@ class Node:
         if number is signal.SIGKILL:
             self._killed_at = time.monotonic()
         if number is signal.SIGTERM:
-            self.lives[-1].told_to_stop = True
+            self.lives[-1].stop_requested = True
         with contextlib.suppress(ProcessLookupError):
             self._process.signal(number)
 

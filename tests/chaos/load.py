@@ -172,7 +172,7 @@ class Load:
             self.counts["calls broken off"] += 1
             raise
         except RpcError as error:
-            if not server.lives[-1].told_to_stop:
+            if not server.lives[-1].stop_requested:
                 raise
             # HTTP's 500 for what was held when the server was told to stop: it was heard, and not answered.
             self.counts["calls broken off by a redeploy"] += 1

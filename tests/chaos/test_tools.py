@@ -18,7 +18,7 @@ from chaos.clocks import Clock
 from chaos.faults import Done
 from chaos.ground import GROUNDS
 from chaos.report import table, verdict_line, violations
-from chaos.running import Size, Verdict, plan_for
+from chaos.running import JobStatus, Size, plan_for
 from chaos.site import LEASE
 
 from support.proxy import TcpProxy
@@ -111,10 +111,10 @@ async def test_a_clock_jumps_in_a_running_process_and_sleeps_stay_as_long(tmp_pa
     assert all(0.05 <= slept < 5 for _, _, slept in seen)
 
 
-def verdict(*seconds: float) -> Verdict:
+def verdict(*seconds: float) -> JobStatus:
     plan = plan_for(GROUNDS["sqlite + local"], 4, Size(tasks=10, faults=2, killers=0, seconds=5))
     takeovers = [Takeover(ref="a", died=0.0, seconds=each, store_was_away=False) for each in seconds]
-    return Verdict(
+    return JobStatus(
         ground="sqlite + local",
         version="SQLite",
         plan=plan,

@@ -10,9 +10,9 @@ import pytest
 
 from raincheck.domain.task import Task
 from raincheck.encryption.cipher import KEY_NOTES, PLAIN_NOTES, key_id, new_key, read_key
-from raincheck.encryption.plain_payloads import NOTE_KINDS
-from raincheck.encryption.task_store import SealedStore, Sealer
-from raincheck.ports.records import CLEAR_KINDS, Note
+from raincheck.encryption.plain_payloads import RECORD_KINDS
+from raincheck.encryption.task_store import EncryptedTaskStore, PayloadCipher
+from raincheck.ports.records import CLEAR_KINDS, Record
 from raincheck.ports.task_store import TaskStore
 from raincheck.stores.sqlite.store import SqliteStore
 from raincheck.timing.clock import utc_now
@@ -30,7 +30,7 @@ def stored_with(key: str | None) -> str:
 
     async def store() -> str:
         plain: TaskStore = SqliteStore("tasks.db")
-        sealed = plain if key is None else SealedStore(plain, Sealer([read_key(key)]))
+        sealed = plain if key is None else EncryptedTaskStore(plain, PayloadCipher([read_key(key)]))
         await sealed.open()
         now = utc_now()
         task = Task(
@@ -136,17 +136,17 @@ def test_two_servers_with_the_same_key_agree(raincheck: CommandLine, monkeypatch
 def test_a_store_from_before_the_keys_is_closed_to_plain_payloads_once_none_is_left(
     raincheck: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def noted() -> bool:
-        """Whether a note is there in plain; else it is put there."""
+    async def recorded() -> bool:
+        """Whether a record is there in plain; else it is put there."""
         store = SqliteStore("tasks.db")
         await store.open()
-        await store.put_note(note := Note(kind="sketch", key="report", value={"learned": True}))
-        found = await store.get_note("sketch", "report")
+        await store.put_record(record := Record(kind="sketch", key="report", value={"learned": True}))
+        found = await store.get_record("sketch", "report")
         await store.close()
-        return found == note
+        return found == record
 
     ref = stored_with(None)
-    assert asyncio.run(noted())
+    assert asyncio.run(recorded())
     monkeypatch.setenv("RAIN_KEY", new_key())
     configured("RAIN_KEY")
     refused = raincheck("tasks", "show", ref)
@@ -159,20 +159,20 @@ def test_a_store_from_before_the_keys_is_closed_to_plain_payloads_once_none_is_l
     assert raincheck("tasks", "cancel", ref).code == 0
     assert raincheck("tasks", "purge", "--settled-before", "0s", "--yes").code == 0
     assert "plain payloads are refused from the next start on" in raincheck("store", "keys", "--close").out
-    assert not asyncio.run(noted())
+    assert not asyncio.run(recorded())
     # What the settings still say counts for nothing.
     ref = stored_with(None)
     shown = raincheck("tasks", "show", ref)
     assert (shown.code, "is not sealed" in shown.err) == (1, True)
 
 
-def test_every_kind_of_note_is_among_those_that_are_sealed() -> None:
+def test_every_kind_of_record_is_among_those_that_are_sealed() -> None:
     source = Path(__file__).parents[2] / "src/raincheck"
     defined = re.compile(
         r'^_?(?:KIND|PENDING|DEAD|READINESS|OF_[A-Z]+|[A-Z]+_NOTES)(?:: Final)? = "([a-z0-9-]+)"', re.MULTILINE
     )
-    makers = [text for path in source.rglob("*.py") if "Note(" in (text := path.read_text()) or "NOTES" in text]
+    makers = [text for path in source.rglob("*.py") if "Record(" in (text := path.read_text()) or "NOTES" in text]
     assert {kind for text in makers for kind in defined.findall(text)} == {
-        *(*NOTE_KINDS, *CLEAR_KINDS),
+        *(*RECORD_KINDS, *CLEAR_KINDS),
         *(KEY_NOTES, PLAIN_NOTES),
     }

@@ -173,9 +173,9 @@ def test_check_refuses_the_file_of_another_program_as_serve_does(raincheck: Comm
     file = Path(raincheck("check", "--json").json["state"]["file"])
 
     async def take(store: SqliteStore) -> None:
-        note = await store.get_note("program", "mark")
-        assert note is not None
-        await store.remove_note(note)
+        record = await store.get_record("program", "mark")
+        assert record is not None
+        await store.remove_record(record)
         await claim_store(store, Program(file=Path("/srv/other.py")))
 
     Tasks(file).at_store(take)

@@ -77,7 +77,7 @@ class Proxy(Listener):
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head, body = await _message(reader)
-        name = self._note(head, body)
+        name = self._record(head, body)
         fault = self._faults[name].pop(0) if self._faults[name] else Fault(forward=True)
         changed = self.results[name].pop(0) if self.results[name] and fault.answer is None else None
         ordered = fault is LOSE_ANSWER or fault is LOSE_REQUEST
@@ -101,7 +101,7 @@ class Proxy(Listener):
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
-    def _note(self, head: bytes, body: bytes) -> str:
+    def _record(self, head: bytes, body: bytes) -> str:
         self.times.append(time.monotonic())
         message: dict[str, Any] = json.loads(body) if body else {}
         method = str(message.get("method"))

@@ -15,7 +15,7 @@ from raincheck.errors import OperationFailed
 from raincheck.operations.command.executor import command_operation
 from raincheck.operations.context import TaskContext
 from raincheck.operations.http.executor import http_operation
-from raincheck.operations.http.job_api import PollTable
+from raincheck.operations.http.job_api import PollSettings
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.python.executor import python_operation
 from raincheck.runtime.service import Service
@@ -79,7 +79,7 @@ async def test_an_api_never_sees_a_callers_key(lab: Lab) -> None:
             parameters=NOTHING,
             description="",
             policy=TASK,
-            poll=PollTable(
+            poll=PollSettings(
                 status_url="{$.links.self}", state="$.state", done=("done",), failed=("broken",), interval_seconds=0.05
             ),
         )

@@ -21,7 +21,7 @@ from raincheck.operations.command.executor import command_operation
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import Policy
 from raincheck.operations.python.executor import python_operation
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Capabilities, Listener
 from raincheck.runtime import runner
 from raincheck.stores.sqlite.store import SqliteStore
@@ -107,10 +107,10 @@ class CutOff(SqliteStore):
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        note: Note | None = None,
+        record: Record | None = None,
     ) -> bool:
         self._reach()
-        return await super().replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, note=note)
+        return await super().replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, record=record)
 
     def _reach(self) -> None:
         if self.cut:

@@ -12,8 +12,8 @@ import pytest
 
 from raincheck.config.loading import load_settings
 from raincheck.config.program import Program, claim_store
-from raincheck.encryption.cipher import Sealer
-from raincheck.encryption.task_store import SealedStore
+from raincheck.encryption.cipher import PayloadCipher
+from raincheck.encryption.task_store import EncryptedTaskStore
 from raincheck.errors import ConfigurationError
 from raincheck.operations.operation import Operation
 from raincheck.runtime.service import Service, ServiceSettings
@@ -114,7 +114,7 @@ async def test_a_file_with_the_mark_of_another_program_is_refused(tmp_path: Path
 
 async def test_the_mark_outlives_every_key(tmp_path: Path) -> None:
     file = SqliteStore(tmp_path / "tasks.db")
-    sealed = SealedStore(file, Sealer([os.urandom(32)]))
+    sealed = EncryptedTaskStore(file, PayloadCipher([os.urandom(32)]))
     await sealed.open()
     await claim_store(sealed, _OWN)
     # Neither sealed by a key that is to be changed one day, nor refused for being from before there was one.

@@ -13,8 +13,8 @@ import pytest
 from raincheck.domain.caller import Caller, Credentials
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.domain.transitions import Claim, transition
-from raincheck.encryption.cipher import KEY_BYTES, Sealer
-from raincheck.encryption.task_store import SealedStore
+from raincheck.encryption.cipher import KEY_BYTES, PayloadCipher
+from raincheck.encryption.task_store import EncryptedTaskStore
 from raincheck.operations.context import TaskContext
 from raincheck.stores.sqlite.store import SqliteStore
 from support.lab import Lab
@@ -193,8 +193,8 @@ def ada(seconds: float) -> Caller:
     return Caller(scope="a", credentials=held)
 
 
-def sealed(lab: Lab) -> SealedStore:
-    return SealedStore(SqliteStore(lab.path), Sealer([b"k" * KEY_BYTES]))
+def sealed(lab: Lab) -> EncryptedTaskStore:
+    return EncryptedTaskStore(SqliteStore(lab.path), PayloadCipher([b"k" * KEY_BYTES]))
 
 
 async def test_what_goes_on_from_a_checkpoint_goes_on_after_its_callers_token(lab: Lab) -> None:

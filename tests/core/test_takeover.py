@@ -20,7 +20,7 @@ import pytest
 from raincheck.domain.task import InputRequest, Progress, Task, TaskStatus
 from raincheck.domain.transitions import AskInput, Claim, ReportProgress, transition
 from raincheck.operations.context import TaskContext
-from raincheck.operations.orphan_reaper import Guardian, guardian_at_work
+from raincheck.operations.orphan_reaper import OrphanReaper, guardian_at_work
 from raincheck.ports.task_store import Capabilities, Cursor, TaskSummary
 from raincheck.runtime import lost_workers
 from raincheck.runtime.lost_workers import LostWorkers, WorkerProcesses
@@ -311,7 +311,7 @@ async def started(lab: Lab, worker: str, **settings: Any) -> AsyncGenerator[Serv
 
 
 def test_the_guardian_of_a_process_is_seen_while_it_runs() -> None:
-    guardian = Guardian()
+    guardian = OrphanReaper()
     guardian.mark()
     try:
         # A program's arguments are there a moment after its start has been told of.

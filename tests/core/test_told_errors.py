@@ -190,4 +190,4 @@ async def test_an_order_to_stop_in_a_group_of_its_own_is_that_order() -> None:
 
     operation = Operation(operation_type="stop", description="stop", executor=BodyExecutor(stop))
     with pytest.raises(asyncio.CancelledError):
-        await guarded(operation, {}, context_for(operation, Recorder()), told_to_stop=lambda: True)
+        await guarded(operation, {}, context_for(operation, Recorder()), stop_requested=lambda: True)

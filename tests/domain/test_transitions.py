@@ -14,9 +14,9 @@ from raincheck.domain.task import TERMINAL, InputRequest, Outcome, Progress, Tas
 from raincheck.domain.transitions import (
     TABLE,
     AskInput,
-    CallBack,
     Cancel,
     Claim,
+    CompleteExternally,
     DeadlinePassed,
     Event,
     LeaseExpired,
@@ -72,7 +72,7 @@ EVENTS: dict[type[Event], Event] = {
     AskInput: AskInput(fence=1, requests=(OTHER_QUESTION,)),
     ProvideInput: ProvideInput(responses={"q1": ANSWER}),
     Settle: Settle(fence=1, outcome=Outcome(value=2)),
-    CallBack: CallBack(outcome=Outcome(value=3)),
+    CompleteExternally: CompleteExternally(outcome=Outcome(value=3)),
     Release: Release(fence=1),
     LeaseExpired: LeaseExpired(),
     DeadlinePassed: DeadlinePassed(),
@@ -100,14 +100,14 @@ def refusal(task: Task, event: Event, now: datetime) -> str:
 # What follows from what. Rows: status; a pair that is not here is refused.
 EXPECTED: dict[tuple[TaskStatus, type[Event]], TaskStatus] = {
     (TaskStatus.PENDING, Claim): TaskStatus.PROCESSING,
-    (TaskStatus.PENDING, CallBack): TaskStatus.COMPLETED,
+    (TaskStatus.PENDING, CompleteExternally): TaskStatus.COMPLETED,
     (TaskStatus.PENDING, DeadlinePassed): TaskStatus.FAILED,
     (TaskStatus.PENDING, Cancel): TaskStatus.CANCELLED,
     (TaskStatus.PROCESSING, ReportProgress): TaskStatus.PROCESSING,
     (TaskStatus.PROCESSING, SaveCheckpoint): TaskStatus.PROCESSING,
     (TaskStatus.PROCESSING, AskInput): TaskStatus.INPUT_REQUIRED,
     (TaskStatus.PROCESSING, Settle): TaskStatus.COMPLETED,
-    (TaskStatus.PROCESSING, CallBack): TaskStatus.COMPLETED,
+    (TaskStatus.PROCESSING, CompleteExternally): TaskStatus.COMPLETED,
     (TaskStatus.PROCESSING, Release): TaskStatus.FAILED,
     (TaskStatus.PROCESSING, LeaseExpired): TaskStatus.FAILED,
     (TaskStatus.PROCESSING, DeadlinePassed): TaskStatus.FAILED,
@@ -116,7 +116,7 @@ EXPECTED: dict[tuple[TaskStatus, type[Event]], TaskStatus] = {
     (TaskStatus.INPUT_REQUIRED, AskInput): TaskStatus.INPUT_REQUIRED,
     (TaskStatus.INPUT_REQUIRED, ProvideInput): TaskStatus.PROCESSING,
     (TaskStatus.INPUT_REQUIRED, Settle): TaskStatus.COMPLETED,
-    (TaskStatus.INPUT_REQUIRED, CallBack): TaskStatus.COMPLETED,
+    (TaskStatus.INPUT_REQUIRED, CompleteExternally): TaskStatus.COMPLETED,
     (TaskStatus.INPUT_REQUIRED, Release): TaskStatus.FAILED,
     (TaskStatus.INPUT_REQUIRED, LeaseExpired): TaskStatus.FAILED,
     (TaskStatus.INPUT_REQUIRED, DeadlinePassed): TaskStatus.FAILED,
@@ -214,14 +214,14 @@ def test_the_same_checkpoint_again_changes_nothing() -> None:
 )
 @pytest.mark.parametrize("start", [TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatus.INPUT_REQUIRED])
 def test_whoever_calls_back_needs_no_lease(start: TaskStatus, outcome: Outcome, status: TaskStatus) -> None:
-    ended = transition(in_status(start), CallBack(outcome=outcome), after(9))
+    ended = transition(in_status(start), CompleteExternally(outcome=outcome), after(9))
     assert (ended.status, ended.outcome, ended.worker_id, ended.outstanding) == (status, outcome, None, ())
 
 
-@pytest.mark.parametrize("end", [Settle, CallBack])
-def test_a_completed_task_does_not_stay_at_its_last_report(end: type[Settle | CallBack]) -> None:
+@pytest.mark.parametrize("end", [Settle, CompleteExternally])
+def test_a_completed_task_does_not_stay_at_its_last_report(end: type[Settle | CompleteExternally]) -> None:
     def ended(outcome: Outcome, progress: Progress | None) -> Progress | None:
-        event = Settle(fence=1, outcome=outcome) if end is Settle else CallBack(outcome=outcome)
+        event = Settle(fence=1, outcome=outcome) if end is Settle else CompleteExternally(outcome=outcome)
         return transition(replace(in_status(TaskStatus.PROCESSING), progress=progress), event, after(9)).progress
 
     reported = Progress(fraction=0.67, message="page 2 of 3")
@@ -399,7 +399,7 @@ events = st.one_of(
     st.builds(AskInput, fence=fences, requests=st.sampled_from([(QUESTION,), (OTHER_QUESTION,), ()])),
     st.builds(ProvideInput, responses=st.sampled_from([{}, {"q1": ANSWER}, {"q2": ANSWER}])),
     st.builds(Settle, fence=fences, outcome=st.sampled_from([Outcome(value=1), FAILURE])),
-    st.builds(CallBack, outcome=st.sampled_from([Outcome(value=1), FAILURE])),
+    st.builds(CompleteExternally, outcome=st.sampled_from([Outcome(value=1), FAILURE])),
     st.builds(SaveCheckpoint, fence=fences, checkpoint=st.sampled_from([None, 1, {"job": 2}])),
     st.builds(Release, fence=fences),
     st.sampled_from([LeaseExpired(), DeadlinePassed(), Cancel()]),

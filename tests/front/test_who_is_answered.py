@@ -35,7 +35,7 @@ async def approval(context: TaskContext) -> None:
     """Ask a person."""
     with open("addresses.txt", "a") as file:
         print(await context.callback_url(), file=file, flush=True)
-    await context.wait_outside()
+    await context.await_external()
 '''
 TOML = """
 [operations.say]

@@ -18,11 +18,11 @@ from raincheck.domain.task import InputRequest, Task, scope_key
 from raincheck.domain.transitions import AskInput, Claim, LeaseExpired, transition
 from raincheck.mcp.surfaces.handle_tools import HandleTools
 from raincheck.operations.operation import Policy
-from raincheck.polling.duration_sketch import Sketch
+from raincheck.polling.duration_sketch import DurationSketch
 from raincheck.polling.hints import Hints
 from raincheck.polling.history import Durations, End, History
 from raincheck.polling.inline_wait import InlineWaits
-from raincheck.polling.schedule import Ladder, Schedule, schedule_of
+from raincheck.polling.schedule import BackoffLadder, Schedule, schedule_of
 from raincheck.stores.memory.store import MemoryStore
 from raincheck.tasks.registry import Registry
 
@@ -30,8 +30,8 @@ ladders = st.tuples(
     st.floats(min_value=0.001, max_value=100),
     st.floats(min_value=1, max_value=1000),
     st.floats(min_value=1, max_value=100),
-).map(lambda drawn: Ladder(drawn[0], drawn[0] * drawn[1], drawn[2]))
-sketches = st.lists(st.floats(min_value=0.001, max_value=1e8), min_size=1, max_size=40).map(Sketch)
+).map(lambda drawn: BackoffLadder(drawn[0], drawn[0] * drawn[1], drawn[2]))
+sketches = st.lists(st.floats(min_value=0.001, max_value=1e8), min_size=1, max_size=40).map(DurationSketch)
 
 
 class Clock:
@@ -42,8 +42,8 @@ class Clock:
         return self.now
 
 
-def hints_for(history: History | None, ladder: Ladder | None = None, clock: Clock | None = None) -> Hints:
-    return Hints(ladder or Ladder(), lambda name: history, monotonic=clock or Clock())
+def hints_for(history: History | None, ladder: BackoffLadder | None = None, clock: Clock | None = None) -> Hints:
+    return Hints(ladder or BackoffLadder(), lambda name: history, monotonic=clock or Clock())
 
 
 def learned(*lasted: float) -> Hints:
@@ -53,12 +53,12 @@ def learned(*lasted: float) -> Hints:
 @settings(max_examples=40)
 @given(sketches, sketches, ladders, st.lists(st.floats(min_value=0, max_value=1e9), max_size=20))
 def test_an_interval_is_within_the_bounds_and_the_next_look_never_comes_earlier_for_an_older_task(
-    whole: Sketch, cut: Sketch, ladder: Ladder, ages: list[float]
+    whole: DurationSketch, cut: DurationSketch, ladder: BackoffLadder, ages: list[float]
 ) -> None:
     schedule = schedule_of(Durations.of(whole, cut), ladder)
     assert list(schedule.moments) == sorted(schedule.moments)
     looks: list[float] = []
-    ages += [moment + nudge for moment in schedule.moments[:20] for nudge in (-0.6 * ladder.initial, 0.0)]
+    ages += [moment + wake for moment in schedule.moments[:20] for wake in (-0.6 * ladder.initial, 0.0)]
     for age in sorted(age for age in ages if age >= 0):
         interval = schedule.interval(age)
         assert ladder.initial <= interval <= ladder.longest
@@ -80,15 +80,15 @@ def follow(hints: Hints, lasts: float) -> tuple[int, float]:
 def test_whatever_the_durations_there_is_a_look_when_the_longest_is_over(seed: int) -> None:
     rng = random.Random(seed)
     scale, width = rng.uniform(-1, 4), rng.uniform(0.05, 1.5)
-    sketch = Sketch(rng.lognormvariate(scale, width) for _ in range(rng.randint(10, 60)))
-    durations, ladder = Durations.of(sketch, Sketch()), Ladder()
+    sketch = DurationSketch(rng.lognormvariate(scale, width) for _ in range(rng.randint(10, 60)))
+    durations, ladder = Durations.of(sketch, DurationSketch()), BackoffLadder()
     assert schedule_of(durations, ladder).moments[-1] >= max(ladder.initial, durations.buckets[-1].upto)
 
 
 def test_a_bug_in_the_hints_costs_the_hints_and_not_the_call(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(durations: Durations, ladder: Ladder) -> Schedule:
+    def broken(durations: Durations, ladder: BackoffLadder) -> Schedule:
         raise IndexError("a bug")
 
     monkeypatch.setattr("raincheck.polling.hints.schedule_of", broken)
@@ -98,7 +98,7 @@ def test_a_bug_in_the_hints_costs_the_hints_and_not_the_call(
 
 
 def test_before_ten_ends_the_hints_are_the_ladder() -> None:
-    for hints in (learned(*[20.0] * 9), hints_for(None), Hints(Ladder())):
+    for hints in (learned(*[20.0] * 9), hints_for(None), Hints(BackoffLadder())):
         assert follow(hints, 20.0) == (5, 11.0)
         assert hints.eta(processing(), NOW) is None
 
@@ -183,7 +183,7 @@ def test_history_is_looked_at_once_a_second_and_learned_from_every_ten() -> None
         asked += 1
         return history
 
-    hints = Hints(Ladder(), look_up, monotonic=clock)
+    hints = Hints(BackoffLadder(), look_up, monotonic=clock)
     for _ in range(100):
         assert hints.poll_after(processing(), NOW) == pytest.approx(20.2, abs=0.3)
     assert asked == 1
@@ -203,8 +203,8 @@ def test_a_clock_that_went_back_spoils_no_hint() -> None:
 
 
 def test_absurd_settings_are_planned_for_quickly() -> None:
-    sketch = Sketch(random.Random(1).lognormvariate(5, 3) for _ in range(200))
-    schedule = schedule_of(Durations.of(sketch, Sketch()), Ladder(0.001, 0.001, 1.0))
+    sketch = DurationSketch(random.Random(1).lognormvariate(5, 3) for _ in range(200))
+    schedule = schedule_of(Durations.of(sketch, DurationSketch()), BackoffLadder(0.001, 0.001, 1.0))
     assert isinstance(schedule, Schedule)
     assert len(schedule.moments) <= 1000
 
@@ -226,7 +226,7 @@ def test_learn_false_learns_nothing() -> None:
 
 def test_two_operations_are_learned_apart() -> None:
     histories = {"report": history_of([ended(20.0)] * 10), "other": None}
-    hints = Hints(Ladder(), histories.get, monotonic=Clock())
+    hints = Hints(BackoffLadder(), histories.get, monotonic=Clock())
     other: Task = processing(operation_type="other")
     assert hints.poll_after(processing(), NOW) == pytest.approx(20.2, abs=0.3)
     assert hints.poll_after(other, NOW) == 1.0

@@ -13,9 +13,9 @@ from hints.histories import NOW, after, cancelled, ended, failed, history_of, pe
 from raincheck.domain.task import InputRequest
 from raincheck.domain.transitions import DeadlinePassed, transition
 from raincheck.errors import TaskTimeout, WorkerLost
-from raincheck.polling.duration_sketch import Sketch
+from raincheck.polling.duration_sketch import DurationSketch
 from raincheck.polling.history import RECENT_ENDS, Durations, End, History
-from raincheck.ports.records import LARGEST_NOTE
+from raincheck.ports.records import LARGEST_RECORD
 
 
 def test_an_end_says_how_long_the_task_waited_ran_and_lasted() -> None:
@@ -49,12 +49,12 @@ def test_what_was_cut_off_is_an_end_for_callers_and_no_whole_run() -> None:
 
 
 def test_cancelled_tasks_make_long_ones_weigh_more() -> None:
-    whole, cut = Sketch([1.0] * 5 + [10.0] * 5), Sketch([5.0] * 5)
+    whole, cut = DurationSketch([1.0] * 5 + [10.0] * 5), DurationSketch([5.0] * 5)
     known = Durations.of(whole, cut)
     # Of fifteen five ended at 1; the ten others lived on past it, so two thirds take as long as those that were seen.
     assert [round(each.weight, 6) for each in known.buckets] == [round(1 / 3, 6), round(2 / 3, 6)]
     assert (known.open, known.weight) == (0.0, 10)
-    open_ended = Durations.of(Sketch([1.0] * 9), Sketch([5.0]))
+    open_ended = Durations.of(DurationSketch([1.0] * 9), DurationSketch([5.0]))
     assert open_ended.open == pytest.approx(0.1)
     assert open_ended.quantile(0.95) is None
 
@@ -82,7 +82,7 @@ def test_a_clock_that_went_back_ages_nothing() -> None:
     assert history.merged(history_of([]), after(-(10**6))).ran.weight == 8
 
 
-def test_a_history_comes_back_from_its_json_and_fits_into_a_note() -> None:
+def test_a_history_comes_back_from_its_json_and_fits_into_a_record() -> None:
     rng = random.Random(4)
     history = History(operation_type="report")
     for number in range(3000):
@@ -90,11 +90,11 @@ def test_a_history_comes_back_from_its_json_and_fits_into_a_note() -> None:
         history.add(End.of((ended(lasts), failed(lasts), timed_out(lasts), cancelled(lasts))[number % 4]))
     history = history.merged(History(operation_type="report"), NOW)
     text = json.dumps(history.to_json())
-    assert len(text) < LARGEST_NOTE / 2
+    assert len(text) < LARGEST_RECORD / 2
     assert History.from_json(json.loads(text)) == history
 
 
-def test_foreign_codes_do_not_fill_the_note() -> None:
+def test_foreign_codes_do_not_fill_the_record() -> None:
     history = History(operation_type="report")
     for number in range(1000):
         history.add(End(f"code-{number}", None, None, None))

@@ -16,8 +16,8 @@ from hints.histories import NOW, ended
 from raincheck.errors import StoreUnavailable
 from raincheck.operations.context import TaskContext
 from raincheck.polling.history import History
-from raincheck.polling.history_store import KIND, HistoryKeeper, stored_histories
-from raincheck.ports.records import Note, note_key
+from raincheck.polling.history_store import KIND, HistoryStore, stored_histories
+from raincheck.ports.records import Record, record_key
 from raincheck.ports.task_store import TaskStore
 from raincheck.stores.memory.store import MemoryStore
 from raincheck.stores.shared.delegating import StoreWrapper
@@ -37,22 +37,22 @@ async def until(true: Callable[[], Any]) -> None:
 
 
 class Counting(StoreWrapper):
-    """Counts what is read and written of notes, and can be out of order."""
+    """Counts what is read and written of records, and can be out of order."""
 
     reads = writes = 0
     broken = False
 
-    async def get_note(self, kind: str, key: str) -> Note | None:
+    async def get_record(self, kind: str, key: str) -> Record | None:
         if self.broken:
             raise StoreUnavailable("no answer")
         self.reads += 1
-        return await self.inner.get_note(kind, key)
+        return await self.inner.get_record(kind, key)
 
-    async def put_note(self, note: Note) -> bool:
+    async def put_record(self, record: Record) -> bool:
         if self.broken:
             raise StoreUnavailable("no answer")
         self.writes += 1
-        return await self.inner.put_note(note)
+        return await self.inner.put_record(record)
 
 
 async def memory() -> MemoryStore:
@@ -67,7 +67,7 @@ async def stored(store: TaskStore, name: str = "report") -> History | None:
 
 async def test_what_ends_is_known_at_once_and_stored_soon() -> None:
     store = Counting(await memory())
-    keeper = HistoryKeeper(store, clock=clock, flush_seconds=0.05)
+    keeper = HistoryStore(store, clock=clock, flush_seconds=0.05)
     keeper.start([])
     for _ in range(12):
         keeper.settled(ended(3.0))
@@ -79,14 +79,14 @@ async def test_what_ends_is_known_at_once_and_stored_soon() -> None:
     kept = await stored(store)
     assert kept is not None
     assert (kept.ends, kept.ran.weight, store.writes) == (12, 12, 1)
-    note = await store.get_note(KIND, "report")
-    assert note is not None
-    assert note.expires_at is not None
+    record = await store.get_record(KIND, "report")
+    assert record is not None
+    assert record.expires_at is not None
 
 
 async def test_an_idle_process_reads_and_writes_nothing() -> None:
     store = Counting(await memory())
-    keeper = HistoryKeeper(store, clock=clock, flush_seconds=0.01, fresh_seconds=0.01)
+    keeper = HistoryStore(store, clock=clock, flush_seconds=0.01, fresh_seconds=0.01)
     keeper.start(["report"])
     await until(lambda: store.reads == 1)
     await asyncio.sleep(0.1)
@@ -97,10 +97,10 @@ async def test_an_idle_process_reads_and_writes_nothing() -> None:
 
 async def test_the_history_of_other_processes_is_read_when_it_is_asked_for() -> None:
     store = await memory()
-    reader = HistoryKeeper(store, clock=clock, fresh_seconds=0.0)
+    reader = HistoryStore(store, clock=clock, fresh_seconds=0.0)
     reader.start([])
     assert reader.known("report") is None
-    writer = HistoryKeeper(store, clock=clock)
+    writer = HistoryStore(store, clock=clock)
     writer.start([])
     writer.settled(ended(3.0))
     await writer.stop()
@@ -110,7 +110,7 @@ async def test_the_history_of_other_processes_is_read_when_it_is_asked_for() -> 
 
 async def test_a_store_that_does_not_answer_loses_nothing() -> None:
     store = Counting(await memory())
-    keeper = HistoryKeeper(store, clock=clock, flush_seconds=0.02)
+    keeper = HistoryStore(store, clock=clock, flush_seconds=0.02)
     keeper.start([])
     store.broken = True
     keeper.settled(ended(3.0))
@@ -127,11 +127,11 @@ async def test_a_store_that_does_not_answer_loses_nothing() -> None:
     assert (kept.ends, kept.ran.weight) == (2, 2)
 
 
-async def test_a_spoilt_note_begins_anew_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_spoilt_record_begins_anew_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     store = await memory()
-    await store.put_note(Note(kind=KIND, key="report", value={"ends": "many"}))
+    await store.put_record(Record(kind=KIND, key="report", value={"ends": "many"}))
     assert [each async for each in stored_histories(store)] == []
-    keeper = HistoryKeeper(store, clock=clock)
+    keeper = HistoryStore(store, clock=clock)
     keeper.start([])
     keeper.settled(ended(3.0))
     await keeper.stop()
@@ -143,26 +143,26 @@ async def test_a_spoilt_note_begins_anew_with_a_warning(caplog: pytest.LogCaptur
 
 async def test_an_operation_may_have_any_name() -> None:
     store = await memory()
-    keeper = HistoryKeeper(store, clock=clock)
+    keeper = HistoryStore(store, clock=clock)
     keeper.start([])
     names = ["report", "Bericht für Köln", "x" * 300, "a b", "\n", "emoji 🌧", "lone \ud800"]
     for name in names:
         keeper.settled(replace(ended(3.0), operation_type=name))
     await keeper.stop()
     assert {each.operation_type async for each in stored_histories(store)} == set(names)
-    assert len({note_key(name) for name in names}) == len(names)
+    assert len({record_key(name) for name in names}) == len(names)
 
 
 _WRITER = """
 import asyncio, sys
 from hints.histories import NOW, ended
-from raincheck.polling.history_store import HistoryKeeper
+from raincheck.polling.history_store import HistoryStore
 from raincheck.stores.sqlite.store import SqliteStore
 
 async def main(path, number):
     store = SqliteStore(path)
     await store.open()
-    keeper = HistoryKeeper(store, clock=lambda: NOW)
+    keeper = HistoryStore(store, clock=lambda: NOW)
     keeper.start([])
     print("ready", flush=True)
     sys.stdin.readline()

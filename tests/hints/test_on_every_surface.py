@@ -25,7 +25,7 @@ from raincheck.mcp.wire import tool_results
 from raincheck.mcp.wire.task_messages import ETA
 from raincheck.polling.history import End, History
 from raincheck.polling.history_store import KIND
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.stores.sqlite.store import SqliteStore
 from support.waiting import PATIENCE
 
@@ -39,7 +39,7 @@ async def remember(path: Path, name: str, *, ran: float, ends: int = 20) -> None
     await store.open()
     now = datetime.now(UTC)
     value = history.merged(History(operation_type=name), now).to_json()
-    assert await store.put_note(Note(kind=KIND, key=name, value=value))
+    assert await store.put_record(Record(kind=KIND, key=name, value=value))
     await store.close()
 
 

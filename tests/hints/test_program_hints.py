@@ -20,7 +20,7 @@ from raincheck.domain.task import InputRequest, Progress, Task
 from raincheck.domain.transitions import AskInput, transition
 from raincheck.polling.hints import Hints
 from raincheck.polling.program_hints import ProgramHints
-from raincheck.polling.schedule import Ladder
+from raincheck.polling.schedule import BackoffLadder
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -41,7 +41,7 @@ def programs(learned: Callable[[Task, datetime], float | None] = nothing) -> Pro
 
 def with_history(*lasted: float) -> ProgramHints:
     history = history_of([ended(each) for each in lasted])
-    return programs(Hints(Ladder(INITIAL, LONGEST, 2.0), lambda name: history, monotonic=lambda: 100.0).learned)
+    return programs(Hints(BackoffLadder(INITIAL, LONGEST, 2.0), lambda name: history, monotonic=lambda: 100.0).learned)
 
 
 class Met(NamedTuple):

@@ -12,19 +12,31 @@ from hypothesis import strategies as st
 
 from raincheck.domain.task import Outcome, Task, TaskError, TaskStatus
 from raincheck.domain.transitions import Cancel, Claim, LeaseExpired, Release, Settle, transition
-from raincheck.limits.permit_rules import Book, Holder, Limit, Refusal, from_json, gone, released, taken, to_json
+from raincheck.limits.permit_rules import (
+    Limit,
+    PermitHolder,
+    PermitLedger,
+    Refusal,
+    from_json,
+    gone,
+    released,
+    taken,
+    to_json,
+)
 
 T = 1_000_000.0
 TWO = Limit(max_running=2, interval=0.0, burst=1)
 PACED = Limit(max_running=0, interval=10.0, burst=3)
 
 
-def take(book: Book, ref: str, limit: Limit = TWO, now: float = T, **how: bool) -> tuple[Book, Refusal | None]:
-    return taken(book, limit, ref, Holder("me", 1, now), now, start=how.get("start", True))
+def take(
+    book: PermitLedger, ref: str, limit: Limit = TWO, now: float = T, **how: bool
+) -> tuple[PermitLedger, Refusal | None]:
+    return taken(book, limit, ref, PermitHolder("me", 1, now), now, start=how.get("start", True))
 
 
 def test_no_more_than_the_limit_at_once_and_one_more_after_each_that_is_given_back() -> None:
-    book, _ = take(Book(), "a")
+    book, _ = take(PermitLedger(), "a")
     book, _ = take(book, "b")
     full, refused = take(book, "c")
     assert full is book
@@ -37,24 +49,24 @@ def test_no_more_than_the_limit_at_once_and_one_more_after_each_that_is_given_ba
 
 
 def test_who_has_a_permit_may_take_it_again() -> None:
-    book, _ = take(take(Book(), "a")[0], "b")
+    book, _ = take(take(PermitLedger(), "a")[0], "b")
     assert take(book, "a", start=False)[1] is None
-    assert taken(book, TWO, "a", Holder("me", 2, T), T, start=True)[1] is None
+    assert taken(book, TWO, "a", PermitHolder("me", 2, T), T, start=True)[1] is None
 
 
 def test_a_permit_of_another_process_for_the_same_start_is_left_to_it() -> None:
-    book, _ = take(Book(), "a")
-    same = taken(book, TWO, "a", Holder("you", 1, T), T, start=True)[1]
+    book, _ = take(PermitLedger(), "a")
+    same = taken(book, TWO, "a", PermitHolder("you", 1, T), T, start=True)[1]
     assert same is not None
     assert same.limit == "taken"
-    later, refused = taken(book, TWO, "a", Holder("you", 2, T), T, start=True)
+    later, refused = taken(book, TWO, "a", PermitHolder("you", 2, T), T, start=True)
     assert refused is None
     assert later.holders["a"].owner == "you"
     assert released(later, "a", "me", TWO, started=True) == later
 
 
 def test_a_parked_task_comes_before_every_start_and_leaves_the_line_when_it_gives_up() -> None:
-    book, _ = take(take(Book(), "a")[0], "b")
+    book, _ = take(take(PermitLedger(), "a")[0], "b")
     book, refused = take(book, "parked", start=False)
     assert refused is not None
     free = released(book, "a", "me", TWO, started=True)
@@ -66,13 +78,13 @@ def test_a_parked_task_comes_before_every_start_and_leaves_the_line_when_it_give
 
 def test_a_permit_with_an_end_ends_by_itself() -> None:
     one = Limit(1, 0.0, 1)
-    book, _ = taken(Book(), one, "call", Holder("me", 0, T, T + 5), T, start=True)
+    book, _ = taken(PermitLedger(), one, "call", PermitHolder("me", 0, T, T + 5), T, start=True)
     assert take(book, "a", one, T + 4)[1] is not None
     assert take(book, "a", one, T + 6)[1] is None
 
 
 def test_starts_come_in_a_burst_and_then_evenly() -> None:
-    book = Book()
+    book = PermitLedger()
     for ref in "abc":
         book, refused = take(book, ref, PACED)
         assert refused is None
@@ -85,18 +97,18 @@ def test_starts_come_in_a_burst_and_then_evenly() -> None:
 
 def test_a_start_that_came_to_nothing_is_given_back_to_the_rate() -> None:
     one = Limit(0, 10.0, 1)
-    book, _ = take(Book(), "a", one)
+    book, _ = take(PermitLedger(), "a", one)
     assert take(released(book, "a", "me", one, started=True), "b", one)[1] is not None
     assert take(released(book, "a", "me", one, started=False), "b", one)[1] is None
 
 
 def test_going_on_costs_no_start() -> None:
-    book, _ = take(Book(), "a", Limit(5, 10.0, 1))
+    book, _ = take(PermitLedger(), "a", Limit(5, 10.0, 1))
     assert take(book, "b", Limit(5, 10.0, 1), start=False)[1] is None
 
 
 def test_a_clock_that_jumps_back_stops_no_start_for_longer_than_the_longest_wait() -> None:
-    book = Book()
+    book = PermitLedger()
     for ref in "abc":
         book, _ = take(book, ref, PACED, T + 5000)
     assert take(book, "d", PACED, T)[1] == Refusal("starts_per_minute", 10.0)
@@ -106,7 +118,7 @@ def test_a_clock_that_jumps_back_stops_no_start_for_longer_than_the_longest_wait
 def test_no_window_holds_more_starts_than_the_rate_and_the_burst(
     pauses: list[float], burst: int, interval: float, window: float
 ) -> None:
-    limit, book, now, starts = Limit(0, interval, burst), Book(), 0.0, list[float]()
+    limit, book, now, starts = Limit(0, interval, burst), PermitLedger(), 0.0, list[float]()
     for number, pause in enumerate(pauses):
         now += pause
         book, refused = take(book, str(number), limit, now)
@@ -118,7 +130,7 @@ def test_no_window_holds_more_starts_than_the_rate_and_the_burst(
 
 
 def test_a_book_is_the_same_after_the_store() -> None:
-    book, _ = take(take(Book(), "a")[0], "b", PACED)
+    book, _ = take(take(PermitLedger(), "a")[0], "b", PACED)
     book, _ = take(book, "p", Limit(1, 0, 1), start=False)
     assert from_json(json.loads(json.dumps(to_json(book)))) == book
 
@@ -161,4 +173,4 @@ AGAIN = transition(RUNNING, LeaseExpired(), NOW + timedelta(seconds=1))
     ],
 )
 def test_whose_permit_is_free_again(task: Task | None, seconds: float, dead: bool) -> None:
-    assert gone(Holder("other", 1, T), task, T + seconds) is dead
+    assert gone(PermitHolder("other", 1, T), task, T + seconds) is dead

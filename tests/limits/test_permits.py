@@ -12,10 +12,10 @@ from limits.conftest import Gauge, Replicas
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreUnavailable
-from raincheck.limits.permit_allocator import OF_OPERATION, Desk
+from raincheck.limits.permit_allocator import OF_OPERATION, PermitAllocator
 from raincheck.limits.permit_rules import Limit
 from raincheck.operations.context import TaskContext
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
 from raincheck.runtime.service import Service
 from raincheck.stores.memory.store import MemoryStore
@@ -233,9 +233,9 @@ class _LosesAnAnswer(StoreWrapper):
         super().__init__(inner)
         self.lost = False
 
-    async def put_note(self, note: Note) -> bool:
-        written = await self.inner.put_note(note)
-        if note.kind == OF_OPERATION and not self.lost:
+    async def put_record(self, record: Record) -> bool:
+        written = await self.inner.put_record(record)
+        if record.kind == OF_OPERATION and not self.lost:
             self.lost = True
             raise StoreUnavailable("The store gave no answer.", maybe_done=True)
         return written
@@ -245,7 +245,9 @@ async def test_a_permit_whose_answer_was_lost_is_given_back(lab: Lab) -> None:
     store = _LosesAnAnswer(MemoryStore())
     await store.open()
     limit = Limit(1, 0.0, 1)
-    desk = Desk(store, utc_now, kind=OF_OPERATION, name="render", owner="here", limit=limit, freed=lambda: None)
+    desk = PermitAllocator(
+        store, utc_now, kind=OF_OPERATION, name="render", owner="here", limit=limit, freed=lambda: None
+    )
     with pytest.raises(StoreUnavailable):
         await desk.take("first", 1, scope="a", start=True)
     assert store.lost

@@ -95,7 +95,7 @@ async def test_calls_in_their_requests_hold_to_it_and_take_turns(lab: Lab) -> No
 
     async def call(service: Service, scope: str) -> str:
         try:
-            async with service.registry.in_request(lab.operations["look"], scope=scope):
+            async with service.registry.inline_slot(lab.operations["look"], scope=scope):
                 order.append(scope)
                 await asyncio.sleep(0.05)
         except QueueFull as full:

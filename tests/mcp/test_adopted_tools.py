@@ -196,12 +196,12 @@ def test_what_a_pattern_of_ascii_refuses_makes_no_task() -> None:
 CHECKED_IN: list[str] = []
 
 
-def noted(value: Any) -> Any:
+def recorded(value: Any) -> Any:
     CHECKED_IN.append(threading.current_thread().name)
     return value
 
 
-def large(text: Annotated[str, BeforeValidator(noted)]) -> int:
+def large(text: Annotated[str, BeforeValidator(recorded)]) -> int:
     return len(text)
 
 

@@ -41,19 +41,19 @@ class Recorder:
     async def save(self, checkpoint: Any, leftover: Mapping[str, Any] | None) -> None:
         self.saved.append((checkpoint, leftover))
 
-    async def outside_ended(self) -> None:
+    async def external_completed(self) -> None:
         self.saved.append((None, None))
 
-    async def park(self) -> None:
+    async def suspend(self) -> None:
         self.parked += 1
 
-    async def unpark(self) -> None:
+    async def resume(self) -> None:
         self.parked -= 1
 
     async def hand_over(self) -> None:
         return
 
-    async def wait_outside(self) -> NoReturn:
+    async def await_external(self) -> NoReturn:
         await asyncio.Event().wait()
         raise AssertionError("nobody sets it")
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from raincheck.operations.orphan_reaper import Guardian
+from raincheck.operations.orphan_reaper import OrphanReaper
 from raincheck.timing.clock import monotonic
 from support.waiting import PATIENCE
 
@@ -21,14 +21,14 @@ SLEEPS = "import sys, time; print(flush=True); time.sleep(60)"
 
 
 @pytest.fixture
-def guardian() -> Generator[Guardian]:
-    guardian = Guardian()
+def guardian() -> Generator[OrphanReaper]:
+    guardian = OrphanReaper()
     yield guardian
     guardian.close()
 
 
 @contextmanager
-def group(guardian: Guardian, program: str = SLEEPS) -> Generator[subprocess.Popen[bytes]]:
+def group(guardian: OrphanReaper, program: str = SLEEPS) -> Generator[subprocess.Popen[bytes]]:
     with subprocess.Popen(
         [sys.executable, "-S", "-c", program],
         stdout=subprocess.PIPE,
@@ -51,7 +51,7 @@ def soon(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def test_a_group_is_ended_when_its_time_is_over_and_the_guardian_says_so(guardian: Guardian) -> None:
+def test_a_group_is_ended_when_its_time_is_over_and_the_guardian_says_so(guardian: OrphanReaper) -> None:
     with group(guardian) as polite, group(guardian, DEAF) as deaf, group(guardian) as other:
         began = monotonic()
         for each in (polite, deaf):
@@ -63,7 +63,7 @@ def test_a_group_is_ended_when_its_time_is_over_and_the_guardian_says_so(guardia
     assert not guardian.ended(polite.pid), "its number may be another group's by now"
 
 
-def test_a_group_whose_time_is_prolonged_lives_on(guardian: Guardian) -> None:
+def test_a_group_whose_time_is_prolonged_lives_on(guardian: OrphanReaper) -> None:
     with group(guardian) as process:
         for _ in range(8):
             guardian.allow(process.pid, monotonic() + 2.0, 0.1)
@@ -72,7 +72,7 @@ def test_a_group_whose_time_is_prolonged_lives_on(guardian: Guardian) -> None:
         assert (process.poll(), guardian.ended(process.pid)) == (None, False)
 
 
-def test_a_guardian_that_was_killed_is_replaced_and_knows_what_to_end(guardian: Guardian) -> None:
+def test_a_guardian_that_was_killed_is_replaced_and_knows_what_to_end(guardian: OrphanReaper) -> None:
     with group(guardian) as process:
         first = guardian.pid
         assert first is not None
@@ -83,7 +83,7 @@ def test_a_guardian_that_was_killed_is_replaced_and_knows_what_to_end(guardian: 
         assert guardian.ended(process.pid)
 
 
-def test_a_guardian_that_stands_still_keeps_nobody_waiting(guardian: Guardian) -> None:
+def test_a_guardian_that_stands_still_keeps_nobody_waiting(guardian: OrphanReaper) -> None:
     with group(guardian) as process:
         assert guardian.pid is not None
         os.kill(guardian.pid, signal.SIGSTOP)
@@ -91,7 +91,7 @@ def test_a_guardian_that_stands_still_keeps_nobody_waiting(guardian: Guardian) -
             guardian.allow(process.pid, monotonic() + 60, 0.1)
 
 
-def test_what_is_gone_is_not_waited_for_when_the_guarded_process_dies(guardian: Guardian) -> None:
+def test_what_is_gone_is_not_waited_for_when_the_guarded_process_dies(guardian: OrphanReaper) -> None:
     with ExitStack() as stack:
         processes = [stack.enter_context(group(guardian)) for _ in range(2)]
         of_guardian = guardian._process  # pyright: ignore[reportPrivateUsage]
@@ -102,7 +102,7 @@ def test_what_is_gone_is_not_waited_for_when_the_guarded_process_dies(guardian: 
         assert of_guardian.wait(PATIENCE) == 0
 
 
-def test_a_group_that_has_ended_is_not_watched_again_by_a_renewal_that_comes_late(guardian: Guardian) -> None:
+def test_a_group_that_has_ended_is_not_watched_again_by_a_renewal_that_comes_late(guardian: OrphanReaper) -> None:
     with group(guardian) as process:
         pass
     guardian.allow(process.pid, monotonic() + 0.05, 0.0)

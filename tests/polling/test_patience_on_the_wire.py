@@ -21,7 +21,7 @@ from raincheck.mcp.server.http_app import http_app
 from raincheck.mcp.server.serve import make_server
 from raincheck.operations.python.executor import python_operation
 from raincheck.polling.patience_store import KIND
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.stores.sqlite.store import SqliteStore
 from support.serving import HttpCaller, Workplace
 from support.waiting import PATIENCE
@@ -99,13 +99,13 @@ async def held(call: Any) -> float:
     return now() - began
 
 
-async def stored(tmp_path: Path) -> Note | None:
+async def stored(tmp_path: Path) -> Record | None:
     store = SqliteStore(tmp_path / "tasks.db")
     await store.open()
     try:
         for scope in ("anonymous", "local"):
-            if (note := await store.get_note(KIND, scope)) is not None:
-                return note
+            if (record := await store.get_record(KIND, scope)) is not None:
+                return record
         return None
     finally:
         await store.close()
@@ -264,8 +264,8 @@ async def test_the_end_of_stdin_teaches_nothing_and_a_cancelled_notification_doe
         await server.exited()
         holding.cancel()
         await asyncio.gather(holding, return_exceptions=True)
-    note = await stored(place.database.parent)
-    assert (note is not None) == told
+    record = await stored(place.database.parent)
+    assert (record is not None) == told
 
 
 # The storm.
@@ -290,9 +290,9 @@ async def test_many_clients_that_leave_leave_nothing(tmp_path: Path) -> None:
         await until(lambda: not any(each.pending for each in scopes.values()) and not service.patience._tasks)
         # Those that serve the connections that ended are gone as well.
         await until(lambda: len(asyncio.all_tasks()) <= tasks)
-        note = await stored(tmp_path)
-        assert note is not None
-        assert len(note.value) == 32
+        record = await stored(tmp_path)
+        assert record is not None
+        assert len(record.value) == 32
         scene.release.set()
         assert (await caller.status(ref, wait_seconds=20))["result"] == "over"
         assert scene.starts == 1

@@ -14,7 +14,7 @@ import pytest
 from raincheck.errors import StoreUnavailable
 from raincheck.polling.known_clients import Client
 from raincheck.polling.patience_store import KIND, PatienceStore
-from raincheck.ports.records import LARGEST_NOTE, Note
+from raincheck.ports.records import LARGEST_RECORD, Record
 from raincheck.stores.memory.store import MemoryStore
 from raincheck.stores.shared.delegating import StoreWrapper
 from support.waiting import PATIENCE
@@ -40,19 +40,19 @@ class Counting(StoreWrapper):
     broken = False
     slow = False
 
-    async def get_note(self, kind: str, key: str) -> Note | None:
+    async def get_record(self, kind: str, key: str) -> Record | None:
         self.reads += 1
         if self.slow:
             await asyncio.sleep(30)
         if self.broken:
             raise StoreUnavailable("no answer")
-        return await self.inner.get_note(kind, key)
+        return await self.inner.get_record(kind, key)
 
-    async def put_note(self, note: Note) -> bool:
+    async def put_record(self, record: Record) -> bool:
         if self.broken:
             raise StoreUnavailable("no answer")
         self.writes += 1
-        return await self.inner.put_note(note)
+        return await self.inner.put_record(record)
 
 
 async def until(true: Callable[[], Any]) -> None:
@@ -160,10 +160,10 @@ async def test_the_record_is_bounded_expires_and_fits_the_smallest_store(store: 
         clock.later(seconds=1)
         patience.hung_up(Client("\x00\U0001f300" * 50 + str(number), "\ud800" * 100), "a", after_seconds=5.0)
     await patience.stop()
-    record = await store.get_note(KIND, "a")
+    record = await store.get_record(KIND, "a")
     assert record is not None
     assert len(record.value) == 32
-    assert len(json.dumps(record.value)) < LARGEST_NOTE
+    assert len(json.dumps(record.value)) < LARGEST_RECORD
     assert record.expires_at is not None
     assert record.expires_at <= clock.now + timedelta(days=30)
 
@@ -217,7 +217,7 @@ async def test_a_store_that_does_not_answer_fails_no_call_and_loses_nothing(stor
     assert await patience.seconds(AGENT, "a") == 5.0
     store.broken = False
     await patience.stop()
-    assert await store.get_note(KIND, "a") is not None
+    assert await store.get_record(KIND, "a") is not None
 
 
 async def test_a_slow_store_delays_the_first_call_of_a_scope_a_little_and_no_other(
@@ -238,7 +238,7 @@ async def test_a_slow_store_delays_the_first_call_of_a_scope_a_little_and_no_oth
 
 
 async def test_a_record_that_is_not_readable_begins_anew(store: Counting, clock: Clock) -> None:
-    assert await store.put_note(Note(kind=KIND, key="a", value={"odd": True}))
+    assert await store.put_record(Record(kind=KIND, key="a", value={"odd": True}))
     patience = make(store, clock)
     assert await patience.seconds(AGENT, "a") is None
     patience.hung_up(AGENT, "a", after_seconds=5.0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from stores.backends import name_of, server_of
 
 from raincheck.blob_stores.files import FileBlobs
-from raincheck.blob_stores.records import NoteBlobs
+from raincheck.blob_stores.records import RecordBlobStore
 from raincheck.ports.blob_store import BlobStore
 from raincheck.stores.memory.store import MemoryStore
 from raincheck.stores.sqlite.store import SqliteStore
@@ -56,7 +56,7 @@ async def _files(folder: Path) -> AsyncGenerator[BlobStore]:
 async def _notes_in_memory(folder: Path) -> AsyncGenerator[BlobStore]:
     store = MemoryStore()
     await store.open()
-    async with _open(NoteBlobs(store)) as blobs:
+    async with _open(RecordBlobStore(store)) as blobs:
         yield blobs
     await store.close()
 
@@ -65,7 +65,7 @@ async def _notes_in_memory(folder: Path) -> AsyncGenerator[BlobStore]:
 async def _notes_in_sqlite(folder: Path) -> AsyncGenerator[BlobStore]:
     store = SqliteStore(folder / "tasks.db")
     await store.open()
-    async with _open(NoteBlobs(store)) as blobs:
+    async with _open(RecordBlobStore(store)) as blobs:
         yield blobs
     await store.close()
 
@@ -76,7 +76,7 @@ async def _notes_in_dynamodb(folder: Path) -> AsyncGenerator[BlobStore]:
 
     store = DynamoDBStore(name_of(folder), endpoint=server_of(DynamoDBServer).url)
     await store.open()
-    async with _open(NoteBlobs(store)) as blobs:
+    async with _open(RecordBlobStore(store)) as blobs:
         yield blobs
     await store.close()
 
@@ -125,10 +125,10 @@ async def _open(blobs: BlobStore) -> AsyncGenerator[BlobStore]:
 
 @asynccontextmanager
 async def _sealed(folder: Path) -> AsyncGenerator[BlobStore]:
-    from raincheck.encryption.blob_store import SealedBlobs
-    from raincheck.encryption.cipher import Sealer
+    from raincheck.encryption.blob_store import EncryptedBlobStore
+    from raincheck.encryption.cipher import PayloadCipher
 
-    async with _open(SealedBlobs(FileBlobs(folder / "blobs"), Sealer([b"k" * 32]))) as blobs:
+    async with _open(EncryptedBlobStore(FileBlobs(folder / "blobs"), PayloadCipher([b"k" * 32]))) as blobs:
         yield blobs
 
 

@@ -16,7 +16,7 @@ from results.places import Place
 from stores.backends import name_of, server_of
 
 from raincheck.blob_stores.files import FileBlobs
-from raincheck.blob_stores.records import NoteBlobs
+from raincheck.blob_stores.records import RecordBlobStore
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
 from raincheck.ports.blob_store import BlobStore, blob_key, expired_before, expiry_of
 from raincheck.stores.memory.store import MemoryStore
@@ -173,13 +173,13 @@ async def test_redis_keeps_no_blob_without_an_expiry(tmp_path: Path) -> None:
     assert all(0 < each <= 3 * 86_400_000 for each in left.values())
 
 
-async def test_notes_of_blobs_expire_with_them() -> None:
+async def test_records_of_blobs_expire_with_them() -> None:
     store = MemoryStore()
     await store.open()
-    blobs, key = NoteBlobs(store), blob_key(datetime.now(UTC) - timedelta(hours=5))
+    blobs, key = RecordBlobStore(store), blob_key(datetime.now(UTC) - timedelta(hours=5))
     await blobs.put(key, b"x" * 500_000)
-    assert {note.expires_at for note in await store.notes("blob")} == {expiry_of(key)}
-    while await store.notes("blob"):
+    assert {record.expires_at for record in await store.records("blob")} == {expiry_of(key)}
+    while await store.records("blob"):
         await store.purge(datetime.now(UTC), 100)
     assert await blobs.get(key, 0, 1) is None
     await store.close()

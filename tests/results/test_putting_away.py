@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raincheck.blob_stores.files import FileBlobs
-from raincheck.blob_stores.records import NoteBlobs
+from raincheck.blob_stores.records import RecordBlobStore
 from raincheck.domain.task import Task
 from raincheck.errors import StoreUnavailable
 from raincheck.operations.context import TaskContext
@@ -20,7 +20,7 @@ from raincheck.stores.memory.store import MemoryStore
 from raincheck.stores.sqlite.store import SqliteStore
 from raincheck.tasks.results import Results
 from raincheck.timing.clock import utc_now
-from support.lab import Body, Lab
+from support.lab import Lab, ResultBody
 from support.waiting import PATIENCE
 
 BIG = "zeile ä€𝄞\n" * 20_000
@@ -36,7 +36,7 @@ class Broken(FileBlobs):
         raise StoreUnavailable("The disk is full.")
 
 
-def big(lab: Lab, name: str = "big", **policy: Any) -> Body:
+def big(lab: Lab, name: str = "big", **policy: Any) -> ResultBody:
     @lab.operation(name, **policy)
     async def run(arguments: Mapping[str, Any], context: TaskContext) -> Any:
         return arguments.get("value", BIG)
@@ -177,7 +177,7 @@ async def test_the_text_of_a_large_error_is_cut_and_its_whole_is_readable(tmp_pa
         return Outcome(mcp_result=result, error=TaskError(code="operation_failed", message="e" * 100_000))
 
     store = MemoryStore()
-    async with lab.service(store=store, blobs=NoteBlobs(store)) as service:
+    async with lab.service(store=store, blobs=RecordBlobStore(store)) as service:
         task = await finished(service, "fails")
         assert task.outcome is not None
         assert task.outcome.error is not None

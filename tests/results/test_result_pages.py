@@ -20,7 +20,7 @@ from spec.channels import hosted, http
 from spec.peers import Legacy
 
 from raincheck import OperationFailed, Policy
-from raincheck.blob_stores.records import NoteBlobs
+from raincheck.blob_stores.records import RecordBlobStore
 from raincheck.config.settings import Settings
 from raincheck.domain.task import Outcome
 from raincheck.encryption.cipher import new_key
@@ -291,7 +291,7 @@ async def test_a_page_of_a_resource_has_eight_kilobytes_and_its_address_may_be_h
 async def test_the_page_of_another_scopes_call_without_a_task_does_not_exist() -> None:
     store = MemoryStore()
     await store.open()
-    results = Results(store, NoteBlobs(store), clock=utc_now)
+    results = Results(store, RecordBlobStore(store), clock=utc_now)
     await results.put_away_of_request(Outcome(value="x" * 70_000), "ref", "me", Policy())
     pages = ResultPages(results)
     own = await pages.of_request("ref", "me", PageRequest(69_999, 8))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from raincheck.blob_stores.files import FileBlobs
-from raincheck.blob_stores.records import NoteBlobs
+from raincheck.blob_stores.records import RecordBlobStore
 from raincheck.composition.adapters import make_blobs
 from raincheck.composition.operations import policy_of
 from raincheck.config.loading import load_settings
@@ -69,9 +69,9 @@ def test_each_store_has_its_place_without_set_up(tmp_path: Path) -> None:
     on_sqlite = make_blobs(settings_of(state={"url": str(tmp_path / "t.db")}), store)
     assert isinstance(on_sqlite, FileBlobs)
     assert not list(tmp_path.iterdir())
-    assert isinstance(make_blobs(settings_of(state={"provider": "memory"}), store), NoteBlobs)
-    assert isinstance(make_blobs(settings_of(state={"provider": "dynamodb"}), store), NoteBlobs)
-    assert isinstance(make_blobs(settings_of(), store, given=True), NoteBlobs)
+    assert isinstance(make_blobs(settings_of(state={"provider": "memory"}), store), RecordBlobStore)
+    assert isinstance(make_blobs(settings_of(state={"provider": "dynamodb"}), store), RecordBlobStore)
+    assert isinstance(make_blobs(settings_of(), store, given=True), RecordBlobStore)
     postgres = settings_of(state={"provider": "postgres", "url": "postgresql://h/d"})
     assert type(make_blobs(postgres, store)).__name__ == "PostgresBlobs"
     redis = settings_of(state={"provider": "redis", "url": "redis://h/0"})
@@ -92,7 +92,7 @@ def test_blobs_are_sealed_where_payloads_are(monkeypatch: pytest.MonkeyPatch, tm
 
     monkeypatch.setenv("A_KEY", new_key())
     settings = settings_of(state={"url": str(tmp_path / "t.db")}, encryption={"keys": ["${A_KEY}"]})
-    assert type(make_blobs(settings, MemoryStore())).__name__ == "SealedBlobs"
+    assert type(make_blobs(settings, MemoryStore())).__name__ == "EncryptedBlobStore"
 
 
 def test_an_operation_has_its_own_limit_or_that_of_the_section() -> None:
@@ -109,7 +109,7 @@ async def test_the_result_of_a_call_without_a_task_is_its_own_scopes_alone() -> 
 
     store = MemoryStore()
     await store.open()
-    results = Results(store, NoteBlobs(store), clock=utc_now)
+    results = Results(store, RecordBlobStore(store), clock=utc_now)
     await results.put_away_of_request(Outcome(value="x" * 70_000), "ref", "me", Policy())
     assert (await (await results.of_request("ref", "me")).read()) == b"x" * 70_000
     for ref, scope in (("ref", "you"), ("other", "me"), ("", "me"), ("rëf", "me"), ("x" * 300, "me"), ("a\0", "me")):

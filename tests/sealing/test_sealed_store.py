@@ -18,11 +18,11 @@ from stores.records import NOW, after, claimed, new_task, settled
 from raincheck.domain.caller import Caller, Credentials
 from raincheck.domain.task import InputRequest, Outcome, Progress, TaskError, inflight_key
 from raincheck.domain.transitions import AskInput, ProvideInput, ReportProgress, SaveCheckpoint, transition
-from raincheck.encryption.cipher import KEY_BYTES, CannotOpen, Sealer, key_id, keys_in_use, new_key, read_key
-from raincheck.encryption.task_store import SealedStore
+from raincheck.encryption.cipher import KEY_BYTES, CannotOpen, PayloadCipher, key_id, keys_in_use, new_key, read_key
+from raincheck.encryption.task_store import EncryptedTaskStore
 from raincheck.errors import StoreUnusable
 from raincheck.operations.context import TaskContext
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.stores.sqlite.store import SqliteStore
 from support.lab import Lab
 from support.waiting import PATIENCE
@@ -31,8 +31,8 @@ OLD, NEW = b"o" * KEY_BYTES, b"n" * KEY_BYTES
 WORD = "s3cr3t-payload"
 
 
-def sealed(path: Path, *keys: bytes, accept_plain: bool = False) -> SealedStore:
-    return SealedStore(SqliteStore(path, synchronous="normal"), Sealer(keys), accept_plain=accept_plain)
+def sealed(path: Path, *keys: bytes, accept_plain: bool = False) -> EncryptedTaskStore:
+    return EncryptedTaskStore(SqliteStore(path, synchronous="normal"), PayloadCipher(keys), accept_plain=accept_plain)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def path(tmp_path: Path) -> Path:
 
 @given(text=st.text(st.characters(codec=None, exclude_categories=[])), place=st.text())
 def test_what_is_sealed_opens_in_its_place_only(text: str, place: str) -> None:
-    sealer = Sealer([NEW])
+    sealer = PayloadCipher([NEW])
     token = sealer.seal(text, place)
     assert token.isascii()
     assert sealer.open(token, place) == text
@@ -54,7 +54,7 @@ def test_what_is_sealed_opens_in_its_place_only(text: str, place: str) -> None:
 
 
 def test_a_changed_text_does_not_open() -> None:
-    sealer = Sealer([NEW])
+    sealer = PayloadCipher([NEW])
     name, _, body = sealer.seal(WORD, "p").partition(":")
     raw = bytearray(base64.b64decode(body))
     for position in (0, 20, len(raw) - 1):
@@ -68,12 +68,12 @@ def test_a_changed_text_does_not_open() -> None:
 
 
 def test_the_first_key_seals_and_all_open() -> None:
-    old = Sealer([OLD]).seal(WORD, "p")
-    both = Sealer([NEW, OLD])
+    old = PayloadCipher([OLD]).seal(WORD, "p")
+    both = PayloadCipher([NEW, OLD])
     assert both.open(old, "p") == WORD
-    assert Sealer([NEW]).open(both.seal(WORD, "p"), "p") == WORD
+    assert PayloadCipher([NEW]).open(both.seal(WORD, "p"), "p") == WORD
     with pytest.raises(CannotOpen, match=key_id(OLD)):
-        Sealer([NEW]).open(old, "p")
+        PayloadCipher([NEW]).open(old, "p")
     assert both.seal(WORD, "p") != both.seal(WORD, "p")
 
 
@@ -109,10 +109,10 @@ async def test_no_payload_is_on_the_disk(path: Path) -> None:
             assert await store.replace(task)
         task = transition(task, event, NOW)
         assert await store.replace(task)
-    assert await store.get(task.task_ref) == replace(task, fingerprint=Sealer([NEW]).marks("f" * 64)[0])
+    assert await store.get(task.task_ref) == replace(task, fingerprint=PayloadCipher([NEW]).marks("f" * 64)[0])
     failure = Outcome(error=TaskError(code="upstream_error", message=WORD, details={"status": WORD}))
     done = settled(task, failure, at=after(1))
-    assert await store.replace(done, note=Note(kind="webhook", key="k", value={"body": WORD}, due_at=NOW))
+    assert await store.replace(done, record=Record(kind="webhook", key="k", value={"body": WORD}, due_at=NOW))
     other = claimed(new_task())
     await store.insert(replace(other, worker_id=None))
     await store.close()
@@ -127,7 +127,7 @@ async def test_no_payload_is_on_the_disk(path: Path) -> None:
     assert found is not None
     assert (found.outcome, found.checkpoint, found.arguments) == (failure, {"job": WORD}, {WORD: [WORD]})
     assert [each.error_code for each in await again.list() if each.error_code] == ["upstream_error"]
-    assert [each.value for each in await again.notes("webhook", due=NOW)] == [{"body": WORD}]
+    assert [each.value for each in await again.records("webhook", due=NOW)] == [{"body": WORD}]
     await again.close()
 
 

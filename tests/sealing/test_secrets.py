@@ -233,7 +233,7 @@ async def test_a_secret_that_comes_by_a_callback_is_hidden_too(tmp_path: Path) -
     @lab.operation("sign_up", secrets=("password",))
     async def _(arguments: Mapping[str, Any], context: TaskContext) -> None:
         await tokens.put(await context.callback_token())
-        await context.wait_outside()
+        await context.await_external()
 
     async with lab.service() as service, asyncio.timeout(PATIENCE):
         ref = (await service.registry.submit("sign_up", {}, scope="ada")).task.task_ref

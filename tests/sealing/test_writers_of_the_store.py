@@ -15,11 +15,11 @@ from stores.records import NOW, after, claimed, new_task, settled
 from raincheck.domain.caller import Caller
 from raincheck.domain.task import InputRequest, Outcome, Progress, Task, inflight_key
 from raincheck.domain.transitions import AskInput, ProvideInput, ReportProgress, SaveCheckpoint, transition
-from raincheck.encryption.cipher import KEY_BYTES, CannotOpen, Sealer, close_to_plain
-from raincheck.encryption.task_store import SealedStore
+from raincheck.encryption.cipher import KEY_BYTES, CannotOpen, PayloadCipher, close_to_plain
+from raincheck.encryption.task_store import EncryptedTaskStore
 from raincheck.errors import StoreUnusable
 from raincheck.operations.context import TaskContext
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
 from raincheck.stores.sqlite.store import SqliteStore
 from support.lab import Lab
@@ -27,14 +27,14 @@ from support.servers.postgres import PostgresServer
 from support.servers.server import needed
 from support.waiting import PATIENCE
 
-SEALER = Sealer([b"k" * KEY_BYTES])
+SEALER = PayloadCipher([b"k" * KEY_BYTES])
 QUESTION = InputRequest(key="1-1", method="elicitation/create", params={"message": "Pay?"})
 
 
 class Place(NamedTuple):
     """An open store with a key, and the hands of somebody who has none: SQL, with `?` for each value."""
 
-    store: SealedStore
+    store: EncryptedTaskStore
     sql: Callable[..., Sequence[Sequence[Any]]]
     plain: Callable[[], TaskStore]
 
@@ -80,7 +80,7 @@ def postgres(server: PostgresServer) -> Iterator[tuple[Any, Any]]:
 @pytest.fixture(params=["sqlite", "postgres"])
 async def place(request: pytest.FixtureRequest) -> AsyncGenerator[Place]:
     plain, sql = request.getfixturevalue(request.param)
-    store = SealedStore(plain(), SEALER)
+    store = EncryptedTaskStore(plain(), SEALER)
     await store.open()
     yield Place(store, sql, plain)
     await store.close()
@@ -161,21 +161,21 @@ async def test_an_end_is_neither_made_up_nor_taken_for_another(place: Place) -> 
             await place.store.get(task.task_ref)
 
 
-async def test_notes_stay_where_they_are_and_none_is_made_up(place: Place) -> None:
+async def test_records_stay_where_they_are_and_none_is_made_up(place: Place) -> None:
     # Who is told, who may settle from outside, what an operation's history is, what is stopped elsewhere.
     kinds = ("webhook", "callback", "sketch", "upstream")
     for kind in kinds:
         for key in ("a", "b"):
-            assert await place.store.put_note(Note(kind=kind, key=key, value={"of": key}, due_at=NOW))
-        ((theirs,),) = place.sql("SELECT value FROM raincheck.note WHERE kind = ? AND key = 'b'", kind)
+            assert await place.store.put_record(Record(kind=kind, key=key, value={"of": key}, due_at=NOW))
+        ((theirs,),) = place.sql("SELECT value FROM raincheck.record WHERE kind = ? AND key = 'b'", kind)
         for text in (theirs, '{"task_ref":"mallory"}', None):
-            place.sql("UPDATE raincheck.note SET value = ? WHERE kind = ? AND key = 'a'", text, kind)
+            place.sql("UPDATE raincheck.record SET value = ? WHERE kind = ? AND key = 'a'", text, kind)
             with pytest.raises(CannotOpen):
-                await place.store.get_note(kind, "a")
-        assert [note.key for note in await place.store.notes(kind, due=NOW)] == ["b"]
-    place.sql("UPDATE raincheck.note SET kind = 'webhook-dead' WHERE kind = 'webhook' AND key = 'b'")
+                await place.store.get_record(kind, "a")
+        assert [record.key for record in await place.store.records(kind, due=NOW)] == ["b"]
+    place.sql("UPDATE raincheck.record SET kind = 'webhook-dead' WHERE kind = 'webhook' AND key = 'b'")
     with pytest.raises(CannotOpen):
-        await place.store.get_note("webhook-dead", "b")
+        await place.store.get_record("webhook-dead", "b")
 
 
 async def test_a_shared_tasks_end_still_opens_when_another_has_its_key(place: Place) -> None:
@@ -195,15 +195,15 @@ async def test_a_shared_tasks_end_still_opens_when_another_has_its_key(place: Pl
 
 async def test_a_store_from_before_the_key_is_read_where_that_is_set_and_until_it_is_closed(place: Place) -> None:
     await place.store.close()
-    place.sql("DELETE FROM raincheck.note")
+    place.sql("DELETE FROM raincheck.record")
     before = place.plain()
     await before.open()
     task = new_task(arguments={"a": 1})
     await before.insert(task)
     await before.close()
     with pytest.raises(StoreUnusable, match="accept_plain"):
-        await SealedStore(place.plain(), SEALER).open()
-    accepting = SealedStore(place.plain(), SEALER, accept_plain=True)
+        await EncryptedTaskStore(place.plain(), SEALER).open()
+    accepting = EncryptedTaskStore(place.plain(), SEALER, accept_plain=True)
     await accepting.open()
     assert await accepting.get(task.task_ref) == task
     await close_to_plain(accepting.inner, SEALER)
@@ -223,7 +223,7 @@ async def test_a_running_service_runs_nothing_that_was_put_there(tmp_path: Path,
         return "done"
 
     async with asyncio.timeout(PATIENCE):
-        store = SealedStore(plain(), SEALER)
+        store = EncryptedTaskStore(plain(), SEALER)
         await store.open()
         forged, good = new_task(arguments={"pay": "ada"}), new_task(arguments={"pay": "bob"}, created_at=after(1))
         for task in (forged, good):
@@ -231,7 +231,7 @@ async def test_a_running_service_runs_nothing_that_was_put_there(tmp_path: Path,
             await store.insert(replace(task, deadline_at=far))
         await store.close()
         sql("UPDATE task SET arguments = ? WHERE task_ref = ?", '{"pay":"mallory"}', forged.task_ref)
-        async with lab.service(store=SealedStore(plain(), SEALER)) as service:
+        async with lab.service(store=EncryptedTaskStore(plain(), SEALER)) as service:
             task = await service.registry.wait(good.task_ref, scope="ada", seconds=PATIENCE)
             assert task.outcome == Outcome(value="done")
             with pytest.raises(CannotOpen):

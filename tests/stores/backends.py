@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from raincheck.encryption.cipher import KEY_BYTES, Sealer
-from raincheck.encryption.task_store import SealedStore
+from raincheck.encryption.cipher import KEY_BYTES, PayloadCipher
+from raincheck.encryption.task_store import EncryptedTaskStore
 from raincheck.ports.task_store import TaskStore
 from raincheck.stores.memory.store import MemoryStore
 from raincheck.stores.sqlite.store import SqliteStore
@@ -111,7 +111,7 @@ async def _dynamodb_leftovers(folder: Path) -> list[str]:
 
 
 def _sealed() -> TaskStore:
-    return SealedStore(MemoryStore(), Sealer([b"k" * KEY_BYTES]))
+    return EncryptedTaskStore(MemoryStore(), PayloadCipher([b"k" * KEY_BYTES]))
 
 
 _ALL = (

@@ -56,7 +56,7 @@ async def items(endpoint: str, table: str) -> dict[str, dict[str, Any]]:
 
 
 def kinds(found: dict[str, dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
-    """Those of one kind: "task", "key", "part", "note", "count", "room" or "meta"."""
+    """Those of one kind: "task", "key", "part", "record", "count", "room" or "meta"."""
     return {name: item for name, item in found.items() if name.startswith(f"{kind}#")}
 
 
@@ -123,4 +123,4 @@ async def leftovers(endpoint: str, table: str) -> list[str]:
 
 
 def _expires(name: str, item: dict[str, Any]) -> bool:
-    return not name.startswith(("count#", "meta#")) and not (name.startswith("note#") and "expires_at" not in item)
+    return not name.startswith(("count#", "meta#")) and not (name.startswith("record#") and "expires_at" not in item)

@@ -14,7 +14,7 @@ from stores.records import after, claimed, new_task, settled, stored
 
 from raincheck.domain.task import inflight_key
 from raincheck.errors import QueueFull
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Inserted, Room
 from raincheck.stores.postgres.store import PostgresStore
 
@@ -39,7 +39,7 @@ async def create(url: str, _: str) -> None:
 
 
 async def insert_for_ever(url: str, _: str) -> None:
-    """Insert with many callers, and name each task once it is acknowledged; each is settled with a note."""
+    """Insert with many callers, and name each task once it is acknowledged; each is settled with a record."""
     store = PostgresStore(url)
     await store.open()
     say("ready")
@@ -51,7 +51,7 @@ async def insert_for_ever(url: str, _: str) -> None:
             task = claimed(task)
             say(task.task_ref)
             await store.replace(task)
-            await store.replace(settled(task), note=Note(kind="webhook", key=task.task_ref, value=1))
+            await store.replace(settled(task), record=Record(kind="webhook", key=task.task_ref, value=1))
 
     await asyncio.gather(*(caller(number) for number in range(20)))
 

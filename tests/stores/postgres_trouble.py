@@ -13,7 +13,7 @@ from stores.records import after, claimed, new_task
 
 from raincheck.domain.task import Task
 from raincheck.errors import StoreUnavailable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Room
 from raincheck.stores.postgres.store import PostgresStore
 from support.proxy import Listener
@@ -71,10 +71,10 @@ def all_verbs(store: PostgresStore, task: Task) -> list[Awaitable[object]]:
         store.count(),
         store.versions([task.task_ref]),
         store.time(),
-        store.get_note("sketch", "k"),
-        store.put_note(Note(kind="sketch", key="k", value=1)),
-        store.remove_note(Note(kind="sketch", key="none", value=1)),
-        store.notes("sketch"),
+        store.get_record("sketch", "k"),
+        store.put_record(Record(kind="sketch", key="k", value=1)),
+        store.remove_record(Record(kind="sketch", key="none", value=1)),
+        store.records("sketch"),
         asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30)),
     ]
 

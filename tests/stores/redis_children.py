@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from stores.records import NOW, after, apply, claimed, new_task, settled, stored
 
 from raincheck.domain.transitions import Claim
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.stores.redis.store import RedisStore
 
 
@@ -42,7 +42,7 @@ async def insert_for_ever(url: str, _: str) -> None:
 
 
 async def settle_for_ever(url: str, _: str) -> None:
-    """Settle tasks with many callers, each with a note; name each once it is acknowledged."""
+    """Settle tasks with many callers, each with a record; name each once it is acknowledged."""
     store = RedisStore(url)
     await store.open()
     say("ready")
@@ -50,8 +50,8 @@ async def settle_for_ever(url: str, _: str) -> None:
     async def caller(number: int) -> None:
         while True:
             task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30)))
-            note = Note(kind="webhook", key=task.task_ref, value="x" * (3000 if number % 3 else 10), due_at=NOW)
-            assert await store.replace(settled(task), note=note)
+            record = Record(kind="webhook", key=task.task_ref, value="x" * (3000 if number % 3 else 10), due_at=NOW)
+            assert await store.replace(settled(task), record=record)
             say(task.task_ref)
 
     await asyncio.gather(*(caller(number) for number in range(20)))

@@ -1,4 +1,4 @@
-"""The keys of a Redis store: none stays for ever, and none is left when there are no tasks and notes any more."""
+"""The keys of a Redis store: none stays for ever, and none is left when there are no tasks and records any more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from raincheck.stores.redis.store import RedisStore
 
 __all__ = ["keys", "leftovers"]
 
-# As in lua/note.lua: so long a removed note is known to have been.
+# As in lua/record.lua: so long a removed record is known to have been.
 _GONE = 120_000
 _UNSETTLED = (TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatus.INPUT_REQUIRED)
 
@@ -31,16 +31,20 @@ async def keys(url: str, prefix: str) -> dict[bytes, int]:
 
 async def leftovers(url: str, prefix: str) -> list[str]:
     """Keys without an expiry, or with one before that of what they lead to; then, once every task is settled and purged
-    and every note is removed, any key but what is left of a removed note for a while."""
+    and every record is removed, any key but what is left of a removed record for a while."""
     present = await keys(url, prefix)
     tasks = [left for key, left in present.items() if b":task:" in key]
-    notes = {key.split(b":note:", 1)[1]: left for key, left in present.items() if b":note:" in key}
+    records = {key.split(b":record:", 1)[1]: left for key, left in present.items() if b":record:" in key}
     wrong = [f"{key!r} has no expiry" for key, left in present.items() if left == -1]
     for key, left in present.items():
-        kind = key.rpartition(b":notes:")[2] if b":notes:" in key else None
-        led_to = notes.values() if kind is None else [ms for note, ms in notes.items() if note.startswith(kind + b":")]
+        kind = key.rpartition(b":records:")[2] if b":records:" in key else None
+        led_to = (
+            records.values()
+            if kind is None
+            else [ms for record, ms in records.items() if record.startswith(kind + b":")]
+        )
         if key.endswith((b":layout", b":kinds")) or kind is not None:
-            wrong += [f"{key!r} expires before a note" for ms in led_to if ms > left]
+            wrong += [f"{key!r} expires before a record" for ms in led_to if ms > left]
         if key.endswith((b":layout", b":lists:*")):
             wrong += [f"{key!r} expires before a task" for ms in tasks if ms > left]
     store = RedisStore(url, key_prefix=prefix)
@@ -55,11 +59,11 @@ async def leftovers(url: str, prefix: str) -> list[str]:
         if removed != len(tasks):
             wrong.append(f"{removed} tasks purged of {len(tasks)}")
         # What is left has no `expires_at`.
-        for kind in {note.partition(b":")[0].decode() for note in notes}:
-            for note in await store.notes(kind, limit=10_000):
-                assert note.expires_at is None
-                assert await store.remove_note(note)
+        for kind in {record.partition(b":")[0].decode() for record in records}:
+            for record in await store.records(kind, limit=10_000):
+                assert record.expires_at is None
+                assert await store.remove_record(record)
     finally:
         await store.close()
     left_over = await keys(url, prefix)
-    return [*wrong, *(f"{key!r} is left" for key, left in left_over.items() if b":note:" not in key or left > _GONE)]
+    return [*wrong, *(f"{key!r} is left" for key, left in left_over.items() if b":record:" not in key or left > _GONE)]

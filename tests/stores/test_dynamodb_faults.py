@@ -19,7 +19,7 @@ from stores.records import after, apply, cancelled, claimed, new_task, settled, 
 from raincheck.domain.task import InputRequest, Outcome, Progress, Task, inflight_key
 from raincheck.domain.transitions import AskInput, Claim, ReportProgress, transition
 from raincheck.errors import QueueFull, StoreUnavailable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Inserted, Room
 from raincheck.stores.dynamodb.store import DynamoDBStore
 from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
@@ -201,73 +201,73 @@ async def test_a_renewal_whose_answer_is_lost_is_a_renewal(far: DynamoDBStore, w
     assert found.lease_until == after(90)
 
 
-# Notes, room, and keys of calls under way.
+# Records, room, and keys of calls under way.
 
 
-def _note(**changes: Any) -> Note:
+def _record(**changes: Any) -> Record:
     members: dict[str, Any] = {"kind": "webhook", "key": "k", "value": 1, "due_at": after(1), "expires_at": after(3600)}
-    return Note(**{**members, **changes})
+    return Record(**{**members, **changes})
 
 
 @pytest.mark.parametrize("times", [1, 2])
-async def test_a_note_whose_answer_is_lost_is_written_once(far: DynamoDBStore, way: Way, times: int) -> None:
-    first, second = _note(), _note(version=2, value="x" * 3000)
+async def test_a_record_whose_answer_is_lost_is_written_once(far: DynamoDBStore, way: Way, times: int) -> None:
+    first, second = _record(), _record(version=2, value="x" * 3000)
     way.meet("TransactWriteItems", *(Lose() for _ in range(times)))
-    assert await far.put_note(first)
-    assert not await far.put_note(first)
+    assert await far.put_record(first)
+    assert not await far.put_record(first)
     way.meet("UpdateItem", *(Lose() for _ in range(times)))
-    assert await far.put_note(second)
-    assert not await far.put_note(second)
-    assert await far.get_note("webhook", "k") == second
+    assert await far.put_record(second)
+    assert not await far.put_record(second)
+    assert await far.get_record("webhook", "k") == second
     way.meet("TransactWriteItems", *(Lose() for _ in range(times)))
-    assert await far.remove_note(second)
-    assert not await far.remove_note(second)
+    assert await far.remove_record(second)
+    assert not await far.remove_record(second)
     assert way.met
 
 
-async def test_a_note_whose_answer_is_lost_is_written_though_others_follow(
+async def test_a_record_whose_answer_is_lost_is_written_though_others_follow(
     far: DynamoDBStore, store: DynamoDBStore, way: Way
 ) -> None:
     async def others() -> None:
         for version in range(3, 8):
-            assert await store.put_note(_note(version=version, value="theirs"))
+            assert await store.put_record(_record(version=version, value="theirs"))
 
-    assert await far.put_note(_note())
+    assert await far.put_record(_record())
     way.meet("UpdateItem", Lose(others))
-    assert await far.put_note(_note(version=2, value="mine"))
-    assert await far.get_note("webhook", "k") == _note(version=7, value="theirs")
+    assert await far.put_record(_record(version=2, value="mine"))
+    assert await far.get_record("webhook", "k") == _record(version=7, value="theirs")
 
 
-async def test_a_note_that_is_removed_does_not_come_back_with_a_repetition(
+async def test_a_record_that_is_removed_does_not_come_back_with_a_repetition(
     far: DynamoDBStore, store: DynamoDBStore, way: Way
 ) -> None:
     async def remove() -> None:
-        assert await store.remove_note(_note())
+        assert await store.remove_record(_record())
 
     way.meet("TransactWriteItems", Lose(remove))
-    assert await far.put_note(_note())
-    assert await far.get_note("webhook", "k") is None
+    assert await far.put_record(_record())
+    assert await far.get_record("webhook", "k") is None
 
 
-async def test_of_two_that_remove_a_note_only_one_did_though_its_answer_is_lost(
+async def test_of_two_that_remove_a_record_only_one_did_though_its_answer_is_lost(
     far: DynamoDBStore, store: DynamoDBStore, way: Way
 ) -> None:
-    assert await far.put_note(_note())
+    assert await far.put_record(_record())
 
     async def too_late() -> None:
-        assert not await store.remove_note(_note())
+        assert not await store.remove_record(_record())
 
     way.meet("TransactWriteItems", Lose(too_late))
-    assert await far.remove_note(_note())
-    again = _note()
-    assert await far.put_note(again)
-    assert await store.remove_note(again)
+    assert await far.remove_record(_record())
+    again = _record()
+    assert await far.put_record(again)
+    assert await store.remove_record(again)
     way.meet("TransactWriteItems", Lose(), Lose())
-    assert not await far.remove_note(again)
+    assert not await far.remove_record(again)
 
 
 @pytest.mark.parametrize("times", [1, 2])
-async def test_a_change_with_a_note_whose_answer_is_lost_is_one_change(
+async def test_a_change_with_a_record_whose_answer_is_lost_is_one_change(
     far: DynamoDBStore, way: Way, server: DynamoDBServer, table: str, times: int
 ) -> None:
     task = claimed(await stored(far))
@@ -276,9 +276,9 @@ async def test_a_change_with_a_note_whose_answer_is_lost_is_one_change(
     done = settled(progress, Outcome(value="x" * 3000))
     for version, change in ((1, progress), (2, done)):
         way.meet("TransactWriteItems", *(Lose() for _ in range(times)))
-        assert await far.replace(change, note=_note(value=version))
-        assert not await far.replace(change, note=_note(value="again"))
-        assert await far.get_note("webhook", "k") == _note(value=version, version=version)
+        assert await far.replace(change, record=_record(value=version))
+        assert not await far.replace(change, record=_record(value="again"))
+        assert await far.get_record("webhook", "k") == _record(value=version, version=version)
     await _agrees(server, table, done)
 
 
@@ -379,11 +379,11 @@ def _all_verbs(store: DynamoDBStore, task: Task) -> list[Awaitable[object]]:
         store.count(),
         store.versions([task.task_ref]),
         store.insert(new_task(), room=Room(5, 5)),
-        store.get_note("webhook", "k"),
-        store.put_note(_note()),
-        store.remove_note(_note()),
-        store.notes("webhook"),
-        store.notes("webhook", due=after(1)),
+        store.get_record("webhook", "k"),
+        store.put_record(_record()),
+        store.remove_record(_record()),
+        store.records("webhook"),
+        store.records("webhook", due=after(1)),
         asyncio.to_thread(store.renew, "w", {f"{task.task_ref}{number}": 1 for number in range(20)}, after(30)),
     ]
 

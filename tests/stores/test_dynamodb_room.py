@@ -1,4 +1,4 @@
-"""Room, priorities and notes in a DynamoDB table: what is counted, from when on, and beside the release before."""
+"""Room, priorities and records in a DynamoDB table: what is counted, from when on, and beside the release before."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stores.records import NOW, after, apply, claimed, new_task, settled, stored
 from raincheck.domain.task import Outcome, Progress, Task, TaskStatus
 from raincheck.domain.transitions import Cancel, Claim, Release, ReportProgress, SaveCheckpoint, Settle, transition
 from raincheck.errors import QueueFull
-from raincheck.ports.records import LARGEST_NOTE, Note
+from raincheck.ports.records import LARGEST_RECORD, Record
 from raincheck.ports.task_store import Inserted, Room
 from raincheck.stores.dynamodb.items import count_key, count_shard
 from raincheck.stores.dynamodb.store import DynamoDBStore
@@ -327,47 +327,47 @@ async def test_a_large_checkpoint_is_written_once(store: DynamoDBStore, endpoint
     assert found.checkpoint["a"] is True
 
 
-# Notes.
+# Records.
 
 
-async def test_the_largest_note_is_written_with_the_largest_result(store: DynamoDBStore) -> None:
+async def test_the_largest_record_is_written_with_the_largest_result(store: DynamoDBStore) -> None:
     task = await apply(store, await stored(store, arguments={"a": secrets.token_hex(300_000)}), CLAIM)
     task = await apply(store, task, SaveCheckpoint(fence=1, checkpoint=secrets.token_hex(300_000)))
     done = settled(task, Outcome(value=secrets.token_hex(2_000_000)))
-    note = Note(kind="webhook", key="k" * 255, value=secrets.token_hex(LARGEST_NOTE // 2 - 1), due_at=NOW)
-    assert await store.replace(done, note=note)
-    same = await store.get(task.task_ref) == done and await store.get_note("webhook", "k" * 255) == note
+    record = Record(kind="webhook", key="k" * 255, value=secrets.token_hex(LARGEST_RECORD // 2 - 1), due_at=NOW)
+    assert await store.replace(done, record=record)
+    same = await store.get(task.task_ref) == done and await store.get_record("webhook", "k" * 255) == record
     assert same
-    assert await store.remove_note(note)
+    assert await store.remove_record(record)
     await store.purge(after(100), 1)
 
 
-async def test_expired_notes_go_when_they_are_looked_at_or_purged(
+async def test_expired_records_go_when_they_are_looked_at_or_purged(
     store: DynamoDBStore, endpoint: str, table: str
 ) -> None:
     for key, due, expires in (("due", after(1), after(2)), ("never", None, after(2)), ("kept", after(1), after(50))):
-        assert await store.put_note(Note(kind="webhook", key=key, value=1, due_at=due, expires_at=expires))
-    assert [note.key for note in await store.notes("webhook", due=after(3))] == ["kept"]
+        assert await store.put_record(Record(kind="webhook", key=key, value=1, due_at=due, expires_at=expires))
+    assert [record.key for record in await store.records("webhook", due=after(3))] == ["kept"]
     assert await store.purge(after(3600), 10) == 0
-    found = kinds(await items(endpoint, table), "note")
-    assert list(found) == ["note#webhook#kept"]
+    found = kinds(await items(endpoint, table), "record")
+    assert list(found) == ["record#webhook#kept"]
     month = 30 * 86400
-    assert month <= int(found["note#webhook#kept"]["remove_at"]["N"]) - after(50).timestamp() < month + 2
+    assert month <= int(found["record#webhook#kept"]["remove_at"]["N"]) - after(50).timestamp() < month + 2
 
 
-async def test_what_the_index_says_of_a_note_is_not_believed(store: DynamoDBStore, endpoint: str, table: str) -> None:
+async def test_what_the_index_says_of_a_record_is_not_believed(store: DynamoDBStore, endpoint: str, table: str) -> None:
     for key in ("a", "b"):
-        assert await store.put_note(Note(kind="webhook", key=key, value=1, due_at=after(1)))
-    later = str(int(kinds(await items(endpoint, table), "note")["note#webhook#a"]["due_at"]["N"]) + 10_000_000)
-    # As where the index lags: the note was put off.
-    await _update(endpoint, table, "note#webhook#a", "SET #due_at = :later", later={"N": later})
-    assert [note.key for note in await store.notes("webhook", due=after(2), limit=1)] == ["b"]
+        assert await store.put_record(Record(kind="webhook", key=key, value=1, due_at=after(1)))
+    later = str(int(kinds(await items(endpoint, table), "record")["record#webhook#a"]["due_at"]["N"]) + 10_000_000)
+    # As where the index lags: the record was put off.
+    await _update(endpoint, table, "record#webhook#a", "SET #due_at = :later", later={"N": later})
+    assert [record.key for record in await store.records("webhook", due=after(2), limit=1)] == ["b"]
 
 
-async def test_progress_with_a_note_changes_no_counter(store: DynamoDBStore) -> None:
+async def test_progress_with_a_record_changes_no_counter(store: DynamoDBStore) -> None:
     task = await apply(store, await stored(store), CLAIM)
     for version in (1, 2):
         task = transition(task, ReportProgress(fence=1, progress=Progress(message=str(version))), NOW)
-        assert await store.replace(task, note=Note(kind="webhook", key="k", value=version))
-    assert await store.get_note("webhook", "k") == Note(kind="webhook", key="k", value=2, version=2)
+        assert await store.replace(task, record=Record(kind="webhook", key="k", value=version))
+    assert await store.get_record("webhook", "k") == Record(kind="webhook", key="k", value=2, version=2)
     assert (await store.count())[TaskStatus.PROCESSING] == 1

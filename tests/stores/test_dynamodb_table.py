@@ -31,7 +31,7 @@ from raincheck.domain.transitions import (
     transition,
 )
 from raincheck.errors import QueueFull, StoreUnavailable, StoreUnusable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Room
 from raincheck.ports.tls import Tls
 from raincheck.stores.dynamodb.store import DynamoDBStore
@@ -445,16 +445,16 @@ async def test_every_verb_makes_the_requests_that_the_module_says(endpoint: str,
         await stored(store, priority=9)
         assert await made(store.claimable(["report"], 10)) == {"GetItem": 1, "Query": 2, "BatchGetItem": 1}
         assert await made(store.list()) == {"GetItem": 1, "Query": 7, "BatchGetItem": 1}
-        # Notes.
-        first = Note(kind="webhook", key="k", value={"large": "x" * 100_000}, due_at=NOW, expires_at=after(60))
-        assert await made(store.put_note(first)) == write
-        assert await made(store.put_note(replace(first, version=2))) == {"UpdateItem": 1}
-        assert await made(store.get_note("webhook", "k")) == {"GetItem": 1}
-        assert await made(store.notes("webhook")) == {"Query": 1, "BatchGetItem": 1}
-        assert await made(store.notes("webhook", due=NOW)) == {"Query": 1, "BatchGetItem": 1}
+        # Records.
+        first = Record(kind="webhook", key="k", value={"large": "x" * 100_000}, due_at=NOW, expires_at=after(60))
+        assert await made(store.put_record(first)) == write
+        assert await made(store.put_record(replace(first, version=2))) == {"UpdateItem": 1}
+        assert await made(store.get_record("webhook", "k")) == {"GetItem": 1}
+        assert await made(store.records("webhook")) == {"Query": 1, "BatchGetItem": 1}
+        assert await made(store.records("webhook", due=NOW)) == {"Query": 1, "BatchGetItem": 1}
         progress = transition(task, ReportProgress(fence=1, progress=Progress(fraction=0.3)), after(1))
-        assert await made(store.replace(progress, note=first)) == write
-        assert await made(store.remove_note(replace(first, version=3))) == write
+        assert await made(store.replace(progress, record=first)) == write
+        assert await made(store.remove_record(replace(first, version=3))) == write
         assert await made(store.insert(new_task(), room=Room())) == write
         # Room: the first call enters what is pending; from then on a transaction does.
         await store.insert(new_task(), room=Room(100, 100))

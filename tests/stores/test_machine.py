@@ -27,9 +27,9 @@ from stores.records import NOW, new_task
 from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, inflight_key
 from raincheck.domain.transitions import (
     AskInput,
-    CallBack,
     Cancel,
     Claim,
+    CompleteExternally,
     DeadlinePassed,
     Event,
     LeaseExpired,
@@ -41,7 +41,7 @@ from raincheck.domain.transitions import (
     Settle,
     transition,
 )
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Cursor, TaskStore, TaskSummary
 from support.waiting import PATIENCE
 
@@ -72,7 +72,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="raincheck-machine-"))
         self.runner = asyncio.Runner()
         self.tasks: dict[str, Task] = {}
-        self.notes: dict[str, Note] = {}
+        self.records: dict[str, Record] = {}
         self.now: datetime = NOW
         self.told: list[Task] = []
         self.heard: list[Task] = []
@@ -212,51 +212,51 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.tasks)
     @rule(number=pick, outcome=outcomes)
     def call_back(self, number: int, outcome: Outcome) -> None:
-        self.change(self.some(number), CallBack(outcome=outcome))
+        self.change(self.some(number), CompleteExternally(outcome=outcome))
 
     @rule(key=st.sampled_from(NOTE_KEYS), due=st.sampled_from([None, 1.0, 9.0]), size=sizes, stale=fences)
-    def put_note(self, key: str, due: float | None, size: int, stale: int) -> None:
-        found = self.notes.get(key)
-        note = Note(
+    def put_record(self, key: str, due: float | None, size: int, stale: int) -> None:
+        found = self.records.get(key)
+        record = Record(
             kind="webhook",
             key=key,
             value="v" * size,
             version=(found.version if found else 0) + 1 + stale,
             due_at=None if due is None else self.now + timedelta(seconds=due),
         )
-        assert self.run(self.store.put_note(note)) is (stale == 0)
+        assert self.run(self.store.put_record(record)) is (stale == 0)
         if stale == 0:
-            self.notes[key] = note
+            self.records[key] = record
 
     @rule(key=st.sampled_from(NOTE_KEYS), stale=fences)
-    def remove_note(self, key: str, stale: int) -> None:
-        found = self.notes.get(key, Note(kind="webhook", key=key, value=None))
-        removed = self.run(self.store.remove_note(replace(found, version=found.version + stale)))
-        assert removed is (stale == 0 and key in self.notes)
+    def remove_record(self, key: str, stale: int) -> None:
+        found = self.records.get(key, Record(kind="webhook", key=key, value=None))
+        removed = self.run(self.store.remove_record(replace(found, version=found.version + stale)))
+        assert removed is (stale == 0 and key in self.records)
         if removed:
-            del self.notes[key]
+            del self.records[key]
 
     @precondition(lambda self: self.tasks)
     @rule(number=pick, key=st.sampled_from(NOTE_KEYS))
-    def cancel_with_a_note(self, number: int, key: str) -> None:
+    def cancel_with_a_record(self, number: int, key: str) -> None:
         task = self.some(number)
         if task.terminal:
             return
         self.tasks[task.task_ref] = ended = transition(task, Cancel(), self.now)
-        before = self.notes.get(key)
-        note = Note(kind="webhook", key=key, value=task.task_ref, due_at=self.now)
-        assert self.run(self.store.replace(ended, note=note))
-        self.notes[key] = replace(note, version=before.version + 1 if before else 1)
+        before = self.records.get(key)
+        record = Record(kind="webhook", key=key, value=task.task_ref, due_at=self.now)
+        assert self.run(self.store.replace(ended, record=record))
+        self.records[key] = replace(record, version=before.version + 1 if before else 1)
         self.told.append(ended)
 
     @rule(limit=st.integers(1, 3), after=st.sampled_from(["", *NOTE_KEYS]))
-    def look_at_notes(self, limit: int, after: str) -> None:
-        by_key = [self.notes[key] for key in sorted(self.notes) if key > after]
-        assert list(self.run(self.store.notes("webhook", after=after, limit=limit))) == by_key[:limit]
-        due = {key for key, note in self.notes.items() if note.due_at is not None and note.due_at <= self.now}
-        found = self.run(self.store.notes("webhook", due=self.now, limit=10))
-        assert {note.key for note in found} == due
-        assert found == sorted(found, key=lambda note: note.due_at or self.now)
+    def look_at_records(self, limit: int, after: str) -> None:
+        by_key = [self.records[key] for key in sorted(self.records) if key > after]
+        assert list(self.run(self.store.records("webhook", after=after, limit=limit))) == by_key[:limit]
+        due = {key for key, record in self.records.items() if record.due_at is not None and record.due_at <= self.now}
+        found = self.run(self.store.records("webhook", due=self.now, limit=10))
+        assert {record.key for record in found} == due
+        assert found == sorted(found, key=lambda record: record.due_at or self.now)
 
     @precondition(lambda self: self.tasks)
     @rule(number=pick, stale=fences)

@@ -30,4 +30,4 @@ async def test_what_one_process_learned_the_next_one_knows(store: TaskStore) -> 
     assert await later.seconds(AGENT, SCOPE) == 4.9
     await later.stop()
     await store.purge(NOW + timedelta(days=31), 1000)
-    assert not await store.notes(KIND)
+    assert not await store.records(KIND)

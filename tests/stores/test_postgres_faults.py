@@ -13,7 +13,7 @@ from stores.records import after, claimed, new_task, settled, stored
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Inserted
 from raincheck.stores.postgres.store import PostgresStore
 from support.servers.postgres import PostgresServer
@@ -76,8 +76,8 @@ async def test_nothing_acknowledged_is_lost_when_the_server_goes_and_comes_back_
             if await write(task, store.insert(task)):
                 task = claimed(task)
                 if await write(task, store.replace(task)):
-                    note = Note(kind="webhook", key=task.task_ref, value=1)
-                    await write(settled(task), store.replace(settled(task), note=note))
+                    record = Record(kind="webhook", key=task.task_ref, value=1)
+                    await write(settled(task), store.replace(settled(task), record=record))
 
     callers = [asyncio.create_task(caller()) for _ in range(30)]
     for _ in range(2):
@@ -97,8 +97,8 @@ async def test_nothing_acknowledged_is_lost_when_the_server_goes_and_comes_back_
     with psycopg.connect(running.url) as connection:
         counted = dict(connection.execute("SELECT status, count(*) FROM raincheck.task GROUP BY status").fetchall())
         ended = "SELECT task_ref FROM raincheck.task WHERE status = 'completed'"
-        noted = "SELECT key FROM raincheck.note WHERE version = 1"
-        assert set(connection.execute(ended).fetchall()) == set(connection.execute(noted).fetchall())
+        recorded = "SELECT key FROM raincheck.record WHERE version = 1"
+        assert set(connection.execute(ended).fetchall()) == set(connection.execute(recorded).fetchall())
     assert {str(status): number for status, number in (await store.count()).items() if number} == counted
 
 

@@ -14,9 +14,9 @@ import pytest
 from stores.records import after, claimed, new_task, settled
 
 from raincheck.domain.task import Task, inflight_key
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.stores.postgres.connections import Address, statements
-from raincheck.stores.postgres.rows import insert_row, key_digest, note_members, replace_row, row_text
+from raincheck.stores.postgres.rows import insert_row, key_digest, record_members, replace_row, row_text
 from raincheck.stores.postgres.schema import migrate, packaged_migrations
 from support.servers.postgres import PostgresServer
 from support.servers.server import needed
@@ -30,7 +30,7 @@ OTHERS = {
     "page_of_pending",
     "page_of_scope",
     "newest",
-    "note_columns",
+    "record_columns",
     "replacing",
     "now",
     "durability",
@@ -46,10 +46,10 @@ OTHERS = {
 }
 TASKS = 2000
 # What walks, and what reads more rows than it uses, before a limit.
-WALK = re.compile(r"Seq Scan on (?:task|note)\b|Sort Method: external|Rows Removed by Filter: \d{2,}")
-ROWS = re.compile(r"(?:Index|Bitmap).*?on (?:task|task_\w+|note|note_\w+)\b.*?actual rows=(\d+) loops=(\d+)")
-WRITING = {"insert", "replace", "replace_with_notes", "write_notes", "purge"}
-WROTE = re.compile(r"(?:Insert|Update|Delete) on (?:task|note)\b.*actual rows=[1-9]")
+WALK = re.compile(r"Seq Scan on (?:task|record)\b|Sort Method: external|Rows Removed by Filter: \d{2,}")
+ROWS = re.compile(r"(?:Index|Bitmap).*?on (?:task|task_\w+|record|record_\w+)\b.*?actual rows=(\d+) loops=(\d+)")
+WRITING = {"insert", "replace", "replace_with_records", "write_records", "purge"}
+WROTE = re.compile(r"(?:Insert|Update|Delete) on (?:task|record)\b.*actual rows=[1-9]")
 
 
 def _tasks() -> list[Task]:
@@ -80,8 +80,8 @@ def connection() -> Iterator[psycopg.Connection[Any]]:
         connection.execute(SQL["arrive"], settings)
         rows = f"[{','.join(_row(task) for task in _tasks())}]"
         connection.execute(SQL["insert"], {"rows": rows, "shard": 1, "patience": "1000"})
-        notes = f"[{','.join(_note_row(number) for number in range(TASKS))}]"
-        connection.execute(SQL["write_notes"], {"rows": notes, "patience": "1000"})
+        records = f"[{','.join(_record_row(number) for number in range(TASKS))}]"
+        connection.execute(SQL["write_records"], {"rows": records, "patience": "1000"})
         yield connection
     server.close()
 
@@ -95,13 +95,13 @@ def _row(task: Task) -> str:
     return insert_row(task, key_digest(task))
 
 
-def _note(number: int) -> Note:
+def _record(number: int) -> Record:
     key = f"k{number}"
-    return Note(kind=f"kind-{number % 3}", key=key, value=1, due_at=after(number), expires_at=after(2 * number))
+    return Record(kind=f"kind-{number % 3}", key=key, value=1, due_at=after(number), expires_at=after(2 * number))
 
 
-def _note_row(number: int, stored: int = 0, *, removes: bool = False) -> str:
-    return row_text({**note_members(_note(number), 1), "stored": stored, "removes": removes})
+def _record_row(number: int, stored: int = 0, *, removes: bool = False) -> str:
+    return row_text({**record_members(_record(number), 1), "stored": stored, "removes": removes})
 
 
 def _plan(connection: psycopg.Connection[Any], statement: str, parameters: dict[str, Any]) -> list[str]:
@@ -125,7 +125,7 @@ def _parameters(connection: psycopg.Connection[Any]) -> dict[str, Any]:
         "length": 1_000_000,
         "now": 2**62,
         "limit": 5,
-        "limit_of_notes": 5,
+        "limit_of_records": 5,
         "operations": ["operation-0", "operation-1", "absent"],
         "statuses": ["pending", "completed"],
         "created_at": 2**62,
@@ -150,8 +150,8 @@ def _rows(name: str, refs: list[str]) -> str:
     rows = {
         "insert": [_row(new_task(idempotency_key="new")), _row(replace(ended, task_ref="x", created_at=after(9)))],
         "replace": [replace_row(pending, 1, None, lease_length=1_000_000)],
-        "replace_with_notes": [replace_row(pending, 1, None, _note(8))],
-        "write_notes": [_note_row(5, 1), _note_row(7, 1, removes=True), _note_row(TASKS)],
+        "replace_with_records": [replace_row(pending, 1, None, _record(8))],
+        "write_records": [_record_row(5, 1), _record_row(7, 1, removes=True), _record_row(TASKS)],
     }
     return f"[{','.join(rows.get(name, []))}]"
 

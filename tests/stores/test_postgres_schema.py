@@ -23,7 +23,7 @@ from stores.records import after, claimed, new_task, settled, stored
 
 from raincheck.domain.task import Task
 from raincheck.errors import ConfigurationError, StoreError, StoreUnavailable, StoreUnusable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Room, TaskStore, TaskSummary
 from raincheck.ports.tls import Tls
 from raincheck.stores.postgres import connections
@@ -92,11 +92,11 @@ async def _works(store: TaskStore) -> Task:
     """Whether everything can be done; the task that is left."""
     task = await stored(store)
     assert await store.replace(claimed(task))
-    note = Note(kind="webhook", key=task.task_ref, value=1)
-    assert await store.replace(settled(claimed(task)), note=note)
-    assert await store.put_note(replace(note, version=2, due_at=after(0)))
-    assert await store.notes("webhook", due=after(0)) == [replace(note, version=2, due_at=after(0))]
-    assert await store.remove_note(replace(note, version=2))
+    record = Record(kind="webhook", key=task.task_ref, value=1)
+    assert await store.replace(settled(claimed(task)), record=record)
+    assert await store.put_record(replace(record, version=2, due_at=after(0)))
+    assert await store.records("webhook", due=after(0)) == [replace(record, version=2, due_at=after(0))]
+    assert await store.remove_record(replace(record, version=2))
     assert await store.purge(after(60), 5) == 1
     room = Room(in_all=10, of_scope=10)
     assert (await store.insert(new_task(), room=room)).created
@@ -156,7 +156,7 @@ async def test_an_upgraded_schema_is_the_same_as_a_fresh_one_and_has_its_tasks(u
     assert _do(url, "SELECT task_ref, colour FROM old.task") == [(task.task_ref, "a; 100%")]
 
 
-# An insert of the release before the notes.
+# An insert of the release before the records.
 AS_BEFORE = """
     INSERT INTO raincheck.task (
         task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
@@ -307,13 +307,13 @@ async def test_who_may_not_migrate_needs_rights_on_the_tables_only(url: str) -> 
     _do(url, "GRANT SELECT ON ALL TABLES IN SCHEMA raincheck TO clerk")
     message = await _refusal(PostgresStore(clerk), StoreUnavailable)
     assert message.endswith(
-        "needs the rights DELETE on raincheck.blob, DELETE on raincheck.note, DELETE on raincheck.task, "
-        "INSERT on raincheck.blob, INSERT on raincheck.note, INSERT on raincheck.task, "
-        "UPDATE on raincheck.note, UPDATE on raincheck.task, UPDATE on raincheck.task_count."
+        "needs the rights DELETE on raincheck.blob, DELETE on raincheck.record, DELETE on raincheck.task, "
+        "INSERT on raincheck.blob, INSERT on raincheck.record, INSERT on raincheck.task, "
+        "UPDATE on raincheck.record, UPDATE on raincheck.task, UPDATE on raincheck.task_count."
     )
     _do(
         url,
-        "GRANT INSERT, UPDATE, DELETE ON raincheck.task, raincheck.note TO clerk",
+        "GRANT INSERT, UPDATE, DELETE ON raincheck.task, raincheck.record TO clerk",
         "GRANT UPDATE ON raincheck.task_count TO clerk",
         "GRANT INSERT, DELETE ON raincheck.blob TO clerk",
     )

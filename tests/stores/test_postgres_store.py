@@ -19,7 +19,7 @@ from stores.records import after, apply, claimed, new_task, settled, stored
 from raincheck.domain.task import InputRequest, Progress, Task, TaskStatus
 from raincheck.domain.transitions import AskInput, Claim, ProvideInput, ReportProgress, SaveCheckpoint, transition
 from raincheck.errors import QueueFull, StoreError, StoreUnusable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Cursor, Room
 from raincheck.stores.postgres.rows import storable, text_from
 from raincheck.stores.postgres.store import PostgresStore
@@ -145,29 +145,29 @@ async def test_versions_that_go_together_are_written_one_after_the_other(store: 
     assert await store.get(task.task_ref) == versions[-1]
 
 
-async def test_notes_of_one_place_that_go_together_are_written_one_after_the_other(store: PostgresStore) -> None:
+async def test_records_of_one_place_that_go_together_are_written_one_after_the_other(store: PostgresStore) -> None:
     tasks = [claimed(await stored(store)) for _ in range(3)]
     assert all(await asyncio.gather(*map(store.replace, tasks)))
-    note = Note(kind="webhook", key="k", value="of all")
+    record = Record(kind="webhook", key="k", value="of all")
     further = [ReportProgress(fence=1, progress=Progress(fraction=0.5))] * 3
     halves = [transition(task, event, after(1)) for task, event in zip(tasks, further, strict=True)]
-    calls = [call for half in halves for call in (store.replace(half, note=note), store.replace(settled(half)))]
+    calls = [call for half in halves for call in (store.replace(half, record=record), store.replace(settled(half)))]
     assert await asyncio.gather(*calls) == [True] * 6
-    assert await store.get_note("webhook", "k") == replace(note, version=3)
+    assert await store.get_record("webhook", "k") == replace(record, version=3)
     assert (await store.count())[TaskStatus.COMPLETED] == 3
 
 
-async def test_writes_of_one_note_that_go_together_are_as_if_one_came_after_the_other(store: PostgresStore) -> None:
-    first = Note(kind="sketch", key="k", value=1)
+async def test_writes_of_one_record_that_go_together_are_as_if_one_came_after_the_other(store: PostgresStore) -> None:
+    first = Record(kind="sketch", key="k", value=1)
     second, third = replace(first, version=2, value=2), replace(first, version=3, value=3)
-    calls = store.put_note(first), store.put_note(second), store.put_note(second), store.remove_note(second)
+    calls = store.put_record(first), store.put_record(second), store.put_record(second), store.remove_record(second)
     assert await asyncio.gather(*calls) == [True, True, False, True]
-    assert await asyncio.gather(store.put_note(third), store.put_note(first), store.put_note(first)) == [
+    assert await asyncio.gather(store.put_record(third), store.put_record(first), store.put_record(first)) == [
         False,
         True,
         False,
     ]
-    assert await store.get_note("sketch", "k") == first
+    assert await store.get_record("sketch", "k") == first
 
 
 async def test_calls_of_one_key_that_go_together_need_room_for_one(store: PostgresStore) -> None:
@@ -196,13 +196,13 @@ async def test_room_is_counted_right_whatever_the_isolation_of_the_database_is(s
         await each.close()
 
 
-async def test_a_purge_forgets_no_more_notes_than_it_may(store: PostgresStore) -> None:
-    notes = [Note(kind="sketch", key=f"k{number:03}", value=1, expires_at=after(number)) for number in range(450)]
-    assert all(await asyncio.gather(*map(store.put_note, notes)))
+async def test_a_purge_forgets_no_more_records_than_it_may(store: PostgresStore) -> None:
+    records = [Record(kind="sketch", key=f"k{number:03}", value=1, expires_at=after(number)) for number in range(450)]
+    assert all(await asyncio.gather(*map(store.put_record, records)))
     assert await store.purge(after(1000), 3) == 0
-    assert (await store.notes("sketch", limit=1))[0] == notes[3]
+    assert (await store.records("sketch", limit=1))[0] == records[3]
     await store.purge(after(440), 1000)
-    assert list(await store.notes("sketch")) == notes[441:]
+    assert list(await store.records("sketch")) == records[441:]
 
 
 # What is written.
@@ -331,9 +331,9 @@ async def test_through_a_pooler_everything_is_answered_right_and_listeners_look(
         assert not await other.replace(settled(claimed(task)))
         assert await other.replace(claimed(task))
         assert await asyncio.to_thread(store.renew, "worker-1", {task.task_ref: 1}, after(90)) == set()
-        note = Note(kind="webhook", key=task.task_ref, value=1)
-        assert await store.replace(settled(claimed(task)), note=note)
-        assert await other.put_note(replace(note, version=2))
+        record = Record(kind="webhook", key=task.task_ref, value=1)
+        assert await store.replace(settled(claimed(task)), record=record)
+        assert await other.put_record(replace(record, version=2))
         assert await other.get(task.task_ref) == settled(claimed(task))
         return task
 

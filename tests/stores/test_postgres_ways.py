@@ -13,7 +13,7 @@ from stores.records import after, claimed, new_task, settled, stored
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import QueueFull, StoreUnavailable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Inserted, Room
 from raincheck.stores.postgres.store import PostgresStore
 from support.proxy import TcpProxy
@@ -85,37 +85,37 @@ async def test_a_commit_whose_answer_is_lost_is_told_as_it_was(
     assert await far.count() == dict.fromkeys(TaskStatus, 0) | {TaskStatus.PENDING: 2, TaskStatus.PROCESSING: 1}
 
 
-async def test_room_and_notes_whose_answers_are_lost_are_told_as_they_were(
+async def test_room_and_records_whose_answers_are_lost_are_told_as_they_were(
     far: PostgresStore, way: TcpProxy, running: PostgresServer
 ) -> None:
     task = claimed(new_task())
     await far.insert(new_task(task_ref=task.task_ref))
     assert await far.replace(task)
-    note = Note(kind="webhook", key="k", value="of the task")
+    record = Record(kind="webhook", key="k", value="of the task")
     only, second = new_task(), new_task()
     with locked(running) as until:
         insert = asyncio.ensure_future(far.insert(only, room=Room(1, 1)))
-        settle = asyncio.ensure_future(far.replace(settled(task), note=note))
+        settle = asyncio.ensure_future(far.replace(settled(task), record=record))
         await asyncio.to_thread(until, 2)
         way.reset()
         await asyncio.to_thread(until, 4)
     assert await insert == (only, True)
     assert await settle
-    assert await far.get_note("webhook", "k") == note
+    assert await far.get_record("webhook", "k") == record
     with pytest.raises(QueueFull):
         await far.insert(second, room=Room(1, 1))
     assert await far.versions([only.task_ref, second.task_ref]) == {only.task_ref: 1}
 
 
-async def test_writes_of_notes_whose_answers_are_lost_are_told_as_they_were_or_not_guessed_at(
+async def test_writes_of_records_whose_answers_are_lost_are_told_as_they_were_or_not_guessed_at(
     far: PostgresStore, store: PostgresStore, way: TcpProxy, running: PostgresServer
 ) -> None:
-    notes = [Note(kind="sketch", key=f"k{number}", value=number) for number in range(3)]
-    assert all(await asyncio.gather(*map(far.put_note, notes)))
-    changed = replace(notes[0], version=2, value="changed")
-    with locked(running, "SELECT FROM raincheck.note FOR UPDATE") as until:
-        stale = replace(notes[1], version=3)
-        calls = far.put_note(changed), far.put_note(stale), far.remove_note(notes[2])
+    records = [Record(kind="sketch", key=f"k{number}", value=number) for number in range(3)]
+    assert all(await asyncio.gather(*map(far.put_record, records)))
+    changed = replace(records[0], version=2, value="changed")
+    with locked(running, "SELECT FROM raincheck.record FOR UPDATE") as until:
+        stale = replace(records[1], version=3)
+        calls = far.put_record(changed), far.put_record(stale), far.remove_record(records[2])
         put, refused_put, remove = (asyncio.ensure_future(call) for call in calls)
         await asyncio.to_thread(until, 1)
         way.reset()
@@ -123,9 +123,9 @@ async def test_writes_of_notes_whose_answers_are_lost_are_told_as_they_were_or_n
     assert await put
     assert not await refused_put
     # It is gone; who removed it, nobody can tell.
-    with pytest.raises(StoreUnavailable, match="the note was changed by others since"):
+    with pytest.raises(StoreUnavailable, match="the record was changed by others since"):
         await remove
-    assert list(await store.notes("sketch")) == [changed, notes[1]]
+    assert list(await store.records("sketch")) == [changed, records[1]]
 
 
 async def test_a_process_that_is_cut_off_between_count_and_insert_keeps_nobody_out(

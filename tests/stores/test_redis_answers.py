@@ -15,7 +15,7 @@ from stores.records import NOW, after, apply, claimed, new_task, settled, stored
 from raincheck.domain.task import Progress, Task
 from raincheck.domain.transitions import Cancel, Claim, ReportProgress, transition
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.stores.redis.store import RedisStore
 from support.proxy import Listener
 from support.servers.redis import RedisServer
@@ -147,37 +147,37 @@ async def test_an_insert_is_known_for_its_own_however_far_the_task_has_come(loss
 
 
 @pytest.mark.parametrize("times", [1, 3])
-async def test_a_note_whose_answer_was_lost_is_written_and_removed_once(
+async def test_a_record_whose_answer_was_lost_is_written_and_removed_once(
     lossy_store: RedisStore, lossy: Answerless, times: int
 ) -> None:
-    note = Note(kind="webhook", key="k", value="first")
-    for each in (note, replace(note, version=2, value="second")):
+    record = Record(kind="webhook", key="k", value="first")
+    for each in (record, replace(record, version=2, value="second")):
         lossy.lose = times
-        assert await lossy_store.put_note(each)
-        assert not await lossy_store.put_note(each)
-        assert await lossy_store.get_note("webhook", "k") == each
-    last = replace(note, version=2)
+        assert await lossy_store.put_record(each)
+        assert not await lossy_store.put_record(each)
+        assert await lossy_store.get_record("webhook", "k") == each
+    last = replace(record, version=2)
     lossy.lose = times
-    assert await lossy_store.remove_note(last)
+    assert await lossy_store.remove_record(last)
     assert lossy.lose == 0
-    assert not await lossy_store.remove_note(last)
-    assert await lossy_store.get_note("webhook", "k") is None
+    assert not await lossy_store.remove_record(last)
+    assert await lossy_store.get_record("webhook", "k") is None
 
 
-async def test_a_note_that_was_written_with_a_task_whose_answer_was_lost_is_written_once(
+async def test_a_record_that_was_written_with_a_task_whose_answer_was_lost_is_written_once(
     lossy_store: RedisStore, lossy: Answerless
 ) -> None:
     task = claimed(await stored(lossy_store))
     assert await lossy_store.replace(task)
-    note = Note(kind="webhook", key="k", value=1)
-    assert await lossy_store.put_note(note)
+    record = Record(kind="webhook", key="k", value=1)
+    assert await lossy_store.put_record(record)
     lossy.lose = 2
-    assert await lossy_store.replace(settled(task), note=replace(note, value=2))
-    assert await lossy_store.get_note("webhook", "k") == replace(note, value=2, version=2)
+    assert await lossy_store.replace(settled(task), record=replace(record, value=2))
+    assert await lossy_store.get_record("webhook", "k") == replace(record, value=2, version=2)
 
 
 @pytest.mark.parametrize("others", [0, 20])
-async def test_a_note_is_known_for_its_own_whatever_others_did_to_it_since(
+async def test_a_record_is_known_for_its_own_whatever_others_did_to_it_since(
     lossy_store: RedisStore, others: int
 ) -> None:
     inner = cast(Any, lossy_store)
@@ -191,23 +191,23 @@ async def test_a_note_is_known_for_its_own_whatever_others_did_to_it_since(
             inner._nonce = usual
 
     # Sent again, as the lane does where the answer to the first was lost.
-    note = Note(kind="permits", key="k", value=0)
-    assert await sent(lambda: lossy_store.put_note(note))
-    latest = note
+    record = Record(kind="permits", key="k", value=0)
+    assert await sent(lambda: lossy_store.put_record(record))
+    latest = record
     for number in range(others):
-        latest = replace(note, version=latest.version + 1, value=number)
-        assert await lossy_store.put_note(latest)
-    assert await sent(lambda: lossy_store.put_note(note))
-    assert await lossy_store.get_note("permits", "k") == latest
-    assert await lossy_store.remove_note(latest)
-    assert await sent(lambda: lossy_store.put_note(note))
-    assert await lossy_store.get_note("permits", "k") is None
-    assert await lossy_store.put_note(note)
-    assert await sent(lambda: lossy_store.remove_note(note), b"removal")
-    assert await lossy_store.put_note(note)
+        latest = replace(record, version=latest.version + 1, value=number)
+        assert await lossy_store.put_record(latest)
+    assert await sent(lambda: lossy_store.put_record(record))
+    assert await lossy_store.get_record("permits", "k") == latest
+    assert await lossy_store.remove_record(latest)
+    assert await sent(lambda: lossy_store.put_record(record))
+    assert await lossy_store.get_record("permits", "k") is None
+    assert await lossy_store.put_record(record)
+    assert await sent(lambda: lossy_store.remove_record(record), b"removal")
+    assert await lossy_store.put_record(record)
     # Whoever put a new one does not lose it to the old removal.
-    assert await sent(lambda: lossy_store.remove_note(note), b"removal")
-    assert await lossy_store.get_note("permits", "k") == note
+    assert await sent(lambda: lossy_store.remove_record(record), b"removal")
+    assert await lossy_store.get_record("permits", "k") == record
 
 
 async def test_renewed_leases_whose_answer_was_lost_are_held(lossy_store: RedisStore, lossy: Answerless) -> None:

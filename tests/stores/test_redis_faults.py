@@ -15,14 +15,14 @@ from stores.redis_keys import keys
 from raincheck.domain.task import Outcome, Task, TaskStatus
 from raincheck.domain.transitions import Settle, transition
 from raincheck.errors import StoreUnavailable, StoreUnusable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.stores.redis.store import RedisStore
 from support.proxy import TcpProxy
 from support.servers.redis import RedisServer
 from support.servers.server import needed
 from support.waiting import PATIENCE
 
-_NOTE = Note(kind="webhook", key="k", value=1)
+_NOTE = Record(kind="webhook", key="k", value=1)
 
 # Servers that do not answer.
 
@@ -40,11 +40,11 @@ async def _refused_in_time(store: RedisStore, seconds: float, task: Task) -> Non
         store.count(),
         store.versions([task.task_ref]),
         store.time(),
-        store.replace(claimed(task), note=_NOTE),
-        store.get_note("webhook", "k"),
-        store.put_note(_NOTE),
-        store.remove_note(_NOTE),
-        store.notes("webhook"),
+        store.replace(claimed(task), record=_NOTE),
+        store.get_record("webhook", "k"),
+        store.put_record(_NOTE),
+        store.remove_record(_NOTE),
+        store.records("webhook"),
         asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30)),
     )
     answers = await asyncio.gather(*calls, return_exceptions=True)
@@ -76,7 +76,7 @@ async def test_a_frozen_server_is_an_error_in_time_and_does_later_nothing_that_w
     with contextlib.closing(redis_server.client()) as client:
         await asyncio.to_thread(client.ping)
     assert await store.get(task.task_ref) == task
-    assert await store.get_note("webhook", "k") is None
+    assert await store.get_record("webhook", "k") is None
     assert (await store.count())[TaskStatus.PENDING] == 1
     assert await store.replace(claimed(task))
     assert await asyncio.to_thread(store.renew, "worker-1", {task.task_ref: 1}, after(60)) == set()

@@ -1,4 +1,4 @@
-"""The notes and the room of a Redis store: what its server keeps of them, and when that goes."""
+"""The records and the room of a Redis store: what its server keeps of them, and when that goes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stores.redis_keys import keys, leftovers
 
 from raincheck.domain.task import inflight_key
 from raincheck.errors import QueueFull, StoreUnavailable, StoreUnusable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Room
 from raincheck.stores.redis.store import RedisStore
 from raincheck.timing.clock import utc_now
@@ -26,9 +26,9 @@ PREFIX = "t1:"
 DAY = 86_400_000
 
 
-def note(key: str = "k", **changes: Any) -> Note:
+def record(key: str = "k", **changes: Any) -> Record:
     members: dict[str, Any] = {"kind": "sketch", "key": key, "value": 1, "expires_at": after(60)}
-    return Note(**{**members, **changes})
+    return Record(**{**members, **changes})
 
 
 @pytest.fixture
@@ -57,129 +57,133 @@ def _key(suffix: str) -> bytes:
     return f"{PREFIX}{{rc}}:{suffix}".encode()
 
 
-async def test_a_note_outlives_its_moment_by_a_day_and_an_index_its_notes(store: RedisStore, url: str) -> None:
+async def test_a_record_outlives_its_moment_by_a_day_and_an_index_its_records(store: RedisStore, url: str) -> None:
     # Redis counts on its own clock, and this test's tasks are of another time.
     soon, later = utc_now() + timedelta(hours=1), utc_now() + timedelta(days=30)
-    assert await store.put_note(note("later", expires_at=later, due_at=later))
-    assert await store.put_note(note("soon", expires_at=soon, due_at=soon))
-    assert await store.put_note(note("past", expires_at=NOW))
+    assert await store.put_record(record("later", expires_at=later, due_at=later))
+    assert await store.put_record(record("soon", expires_at=soon, due_at=soon))
+    assert await store.put_record(record("past", expires_at=NOW))
     left = await keys(url, PREFIX)
     hour = 3_600_000
-    assert DAY + hour - 60_000 < left[_key("note:sketch:soon")] <= DAY + hour
-    assert DAY - 60_000 < left[_key("note:sketch:past")] <= DAY
-    longest = left[_key("note:sketch:later")]
+    assert DAY + hour - 60_000 < left[_key("record:sketch:soon")] <= DAY + hour
+    assert DAY - 60_000 < left[_key("record:sketch:past")] <= DAY
+    longest = left[_key("record:sketch:later")]
     assert 31 * DAY - 60_000 < longest <= 31 * DAY
-    indexes = ("notes:sketch", "notes-due:sketch", "notes-expiring", "kinds", "layout")
-    assert left.keys() == {*map(_key, indexes), *(_key(f"note:sketch:{name}") for name in ("later", "soon", "past"))}
+    indexes = ("records:sketch", "records-due:sketch", "records-expiring", "kinds", "layout")
+    assert left.keys() == {*map(_key, indexes), *(_key(f"record:sketch:{name}") for name in ("later", "soon", "past"))}
     assert min(left[_key(index)] for index in indexes) > longest
 
 
-async def test_a_note_that_never_expires_keeps_what_leads_to_it(store: RedisStore, url: str) -> None:
-    assert await store.put_note(note("brief", due_at=NOW))
-    assert await store.put_note(note("kept", expires_at=None, due_at=NOW))
+async def test_a_record_that_never_expires_keeps_what_leads_to_it(store: RedisStore, url: str) -> None:
+    assert await store.put_record(record("brief", due_at=NOW))
+    assert await store.put_record(record("kept", expires_at=None, due_at=NOW))
     years = 99 * 365 * DAY
     left = await keys(url, PREFIX)
-    lasting = ("note:sketch:kept", "notes:sketch", "notes-due:sketch", "kinds", "layout")
+    lasting = ("record:sketch:kept", "records:sketch", "records-due:sketch", "kinds", "layout")
     assert {key for key, ms in left.items() if ms > years} == set(map(_key, lasting))
     # It may be told otherwise.
-    assert await store.put_note(note("kept", version=2, expires_at=after(9)))
-    assert (await keys(url, PREFIX))[_key("note:sketch:kept")] <= DAY
+    assert await store.put_record(record("kept", version=2, expires_at=after(9)))
+    assert (await keys(url, PREFIX))[_key("record:sketch:kept")] <= DAY
     await store.purge(after(60), 10)
     assert await keys(url, PREFIX) == {}
 
 
-async def test_notes_that_expired_by_themselves_leave_the_indexes_when_they_are_met(
+async def test_records_that_expired_by_themselves_leave_the_indexes_when_they_are_met(
     store: RedisStore, url: str, server: RedisServer
 ) -> None:
     names = [f"k{number:02}" for number in range(30)]
     for number, name in enumerate(names):
-        assert await store.put_note(note(name, due_at=after(number)))
-    kept = note("kept", kind="webhook", expires_at=None, due_at=NOW)
-    assert await store.put_note(kept)
+        assert await store.put_record(record(name, due_at=after(number)))
+    kept = record("kept", kind="webhook", expires_at=None, due_at=NOW)
+    assert await store.put_record(kept)
     with contextlib.closing(server.client(1)) as client:
-        client.delete(*(_key(f"note:sketch:{name}") for name in names[:20]))
-        assert [each.key for each in await store.notes("sketch", due=after(99), limit=5)] == names[20:25]
-        assert client.zcard(_key("notes-due:sketch")) == client.zcard(_key("notes:sketch")) == 10
-        assert client.zcard(_key("notes-expiring")) == 10
-        client.delete(*(_key(f"note:sketch:{name}") for name in names[20:]))
-        assert list(await store.notes("sketch", limit=5)) == []
+        client.delete(*(_key(f"record:sketch:{name}") for name in names[:20]))
+        assert [each.key for each in await store.records("sketch", due=after(99), limit=5)] == names[20:25]
+        assert client.zcard(_key("records-due:sketch")) == client.zcard(_key("records:sketch")) == 10
+        assert client.zcard(_key("records-expiring")) == 10
+        client.delete(*(_key(f"record:sketch:{name}") for name in names[20:]))
+        assert list(await store.records("sketch", limit=5)) == []
         assert client.smembers(_key("kinds")) == {b"webhook"}
-        assert await store.put_note(note("gone", due_at=NOW))
-        client.delete(_key("note:sketch:gone"))
+        assert await store.put_record(record("gone", due_at=NOW))
+        client.delete(_key("record:sketch:gone"))
     await store.purge(after(60), 10)
-    lasting = ("note:webhook:kept", "notes:webhook", "notes-due:webhook", "kinds", "layout")
+    lasting = ("record:webhook:kept", "records:webhook", "records-due:webhook", "kinds", "layout")
     assert (await keys(url, PREFIX)).keys() == set(map(_key, lasting))
-    assert await store.get_note("webhook", "kept") == kept
+    assert await store.get_record("webhook", "kept") == kept
 
 
-async def test_a_purge_of_many_notes_takes_as_many_as_it_was_told(store: RedisStore) -> None:
-    await asyncio.gather(*(store.put_note(note(f"k{number}")) for number in range(450)))
+async def test_a_purge_of_many_records_takes_as_many_as_it_was_told(store: RedisStore) -> None:
+    await asyncio.gather(*(store.put_record(record(f"k{number}")) for number in range(450)))
     for number in range(3):
         await cancelled(store, idempotency_key=f"k{number}")
     assert await store.purge(after(60), 250) == 3
-    assert len(await store.notes("sketch", limit=1000)) == 200
+    assert len(await store.records("sketch", limit=1000)) == 200
     assert await store.purge(after(60), 1000) == 0
-    assert list(await store.notes("sketch")) == []
+    assert list(await store.records("sketch")) == []
 
 
-async def test_a_removed_note_is_known_for_two_minutes_and_no_longer(store: RedisStore, url: str) -> None:
-    assert await store.put_note(note())
-    assert await store.remove_note(note())
+async def test_a_removed_record_is_known_for_two_minutes_and_no_longer(store: RedisStore, url: str) -> None:
+    assert await store.put_record(record())
+    assert await store.remove_record(record())
     left = await keys(url, PREFIX)
-    assert left.keys() == {_key("note:sketch:k")}
-    assert 0 < left[_key("note:sketch:k")] <= 120_000
-    assert await store.get_note("sketch", "k") is None
-    assert not await store.remove_note(note(version=0))
+    assert left.keys() == {_key("record:sketch:k")}
+    assert 0 < left[_key("record:sketch:k")] <= 120_000
+    assert await store.get_record("sketch", "k") is None
+    assert not await store.remove_record(record(version=0))
     assert await leftovers(url, PREFIX) == []
-    assert await store.put_note(note(value=2))
-    assert await store.get_note("sketch", "k") == note(value=2)
+    assert await store.put_record(record(value=2))
+    assert await store.get_record("sketch", "k") == record(value=2)
 
 
-async def test_a_full_server_refuses_new_notes_and_permits_what_makes_room(
+async def test_a_full_server_refuses_new_records_and_permits_what_makes_room(
     redis_server: RedisServer, make_redis: MakeRedis
 ) -> None:
     store = make_redis(redis_server.url)
     await store.open()
     task = claimed(await stored(store))
     assert await store.replace(task)
-    assert await store.put_note(note("old"))
-    assert await store.put_note(note("older"))
+    assert await store.put_record(record("old"))
+    assert await store.put_record(record("older"))
     with contextlib.closing(redis_server.client()) as client:
         client.config_set("maxmemory", 1)
         for call in (
-            store.put_note(note("new", due_at=NOW)),
-            store.put_note(note("old", version=2)),
-            store.replace(settled(task), note=note("with it", kind="webhook")),
+            store.put_record(record("new", due_at=NOW)),
+            store.put_record(record("old", version=2)),
+            store.replace(settled(task), record=record("with it", kind="webhook")),
         ):
             with pytest.raises(StoreUnavailable, match="is full: it has used its maxmemory"):
                 await call
-        assert [each.key for each in await store.notes("sketch")] == ["old", "older"]
-        assert await store.get_note("webhook", "with it") is None
+        assert [each.key for each in await store.records("sketch")] == ["old", "older"]
+        assert await store.get_record("webhook", "with it") is None
         assert await store.get(task.task_ref) == task
-        assert await store.remove_note(note("old"))
+        assert await store.remove_record(record("old"))
         await store.purge(after(60), 10)
-        assert list(await store.notes("sketch")) == []
+        assert list(await store.records("sketch")) == []
         client.config_set("maxmemory", 0)
-    assert await store.replace(settled(task), note=note("with it", kind="webhook"))
+    assert await store.replace(settled(task), record=record("with it", kind="webhook"))
 
 
-async def test_notes_of_a_newer_layout_are_left_alone(store: RedisStore, server: RedisServer) -> None:
-    assert await store.put_note(note())
+async def test_records_of_a_newer_layout_are_left_alone(store: RedisStore, server: RedisServer) -> None:
+    assert await store.put_record(record())
     with contextlib.closing(server.client(1)) as client:
         client.set(_key("layout"), "3", keepttl=True)
-        for call in (store.put_note(note("new")), store.put_note(note(version=2)), store.remove_note(note())):
+        for call in (
+            store.put_record(record("new")),
+            store.put_record(record(version=2)),
+            store.remove_record(record()),
+        ):
             with pytest.raises(StoreUnusable, match="has layout '3', this raincheck knows layout 2"):
                 await call
-    assert await store.get_note("sketch", "k") == note()
+    assert await store.get_record("sketch", "k") == record()
 
 
 async def test_a_value_that_is_no_json_leaves_no_trace(store: RedisStore, url: str) -> None:
     task = await stored(store)
-    for call in (store.put_note(note(value=NOW)), store.replace(claimed(task), note=note(value={1, 2}))):
+    for call in (store.put_record(record(value=NOW)), store.replace(claimed(task), record=record(value={1, 2}))):
         with pytest.raises(TypeError):
             await call
     assert await store.get(task.task_ref) == task
-    assert not any(b":note" in key for key in await keys(url, PREFIX))
+    assert not any(b":record" in key for key in await keys(url, PREFIX))
 
 
 # Room and priorities.

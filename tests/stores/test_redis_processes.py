@@ -16,7 +16,7 @@ from stores.records import NOW, after, apply, claimed, new_task, settled, stored
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.domain.transitions import Claim
 from raincheck.errors import StoreUnavailable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Inserted
 from raincheck.stores.redis.store import RedisStore
 from support.servers.redis import RedisServer
@@ -68,25 +68,25 @@ async def test_every_acknowledged_task_survives_kill_9_of_its_writer(
 
 
 async def _halves(store: RedisStore) -> tuple[set[str], set[str]]:
-    """Which tasks are settled, and which have a note."""
+    """Which tasks are settled, and which have a record."""
     ended = {each.task_ref for each in await store.list(statuses=[TaskStatus.COMPLETED], limit=100_000)}
-    noted = {each.key for each in await store.notes("webhook", limit=100_000)}
-    assert noted == {each.key for each in await store.notes("webhook", due=NOW, limit=100_000)}
-    return ended, noted
+    recorded = {each.key for each in await store.records("webhook", limit=100_000)}
+    assert recorded == {each.key for each in await store.records("webhook", due=NOW, limit=100_000)}
+    return ended, recorded
 
 
-async def test_after_kill_9_of_a_writer_each_task_is_settled_with_its_note_or_not_at_all(
+async def test_after_kill_9_of_a_writer_each_task_is_settled_with_its_record_or_not_at_all(
     store: RedisStore, redis_server: RedisServer
 ) -> None:
     with child("settle_for_ever", redis_server.url, program=_PROGRAM) as writing:
         refs = [writing.line() for _ in range(300)]
         refs += writing.kill()
-    ended, noted = await _halves(store)
-    assert ended == noted
+    ended, recorded = await _halves(store)
+    assert ended == recorded
     assert ended >= set(refs)
 
 
-async def test_after_kill_9_of_the_server_each_task_is_settled_with_its_note_or_not_at_all(
+async def test_after_kill_9_of_the_server_each_task_is_settled_with_its_record_or_not_at_all(
     store: RedisStore, redis_server: RedisServer
 ) -> None:
     acknowledged: set[str] = set()
@@ -97,9 +97,9 @@ async def test_after_kill_9_of_the_server_each_task_is_settled_with_its_note_or_
         while not stopping.is_set():
             with contextlib.suppress(StoreUnavailable):
                 task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30)))
-                note = Note(kind="webhook", key=task.task_ref, value="x" * 3000, due_at=NOW)
+                record = Record(kind="webhook", key=task.task_ref, value="x" * 3000, due_at=NOW)
                 # Whatever else is answered is a wrong answer to a write that was sent twice.
-                assert await store.replace(settled(task), note=note)
+                assert await store.replace(settled(task), record=record)
                 acknowledged.add(task.task_ref)
                 if len(acknowledged) % 500 == 499:
                     enough.set()
@@ -113,8 +113,8 @@ async def test_after_kill_9_of_the_server_each_task_is_settled_with_its_note_or_
         await asyncio.to_thread(redis_server.start)
     stopping.set()
     await asyncio.gather(*callers)
-    ended, noted = await _halves(store)
-    assert ended == noted
+    ended, recorded = await _halves(store)
+    assert ended == recorded
     assert ended >= acknowledged
 
 

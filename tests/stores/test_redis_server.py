@@ -23,7 +23,7 @@ from stores.redis_keys import keys
 from raincheck.domain.task import Outcome, Progress, TaskStatus, inflight_key
 from raincheck.domain.transitions import Cancel, Claim, ReportProgress, Settle, transition
 from raincheck.errors import StoreUnusable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.stores.redis import store as redis_store
 from raincheck.stores.redis.scripts import SCRIPTS
 from raincheck.stores.redis.store import RedisStore
@@ -87,11 +87,14 @@ async def _busy(store: RedisStore) -> None:
             )
             await stored(store, **made, priority=size % 100, callback_url="https://example.com/é")
             await cancelled(store, **made, idempotency_key=inflight_key(f"f{size}"))
-            note = Note(kind="webhook", key=f"{operation.encode('ascii', 'replace').decode()} {size}", value="x" * size)
-            assert await store.put_note(replace(note, due_at=NOW, expires_at=after(9)))
-            assert await store.remove_note(note) is True
+            record = Record(
+                kind="webhook", key=f"{operation.encode('ascii', 'replace').decode()} {size}", value="x" * size
+            )
+            assert await store.put_record(replace(record, due_at=NOW, expires_at=after(9)))
+            assert await store.remove_record(record) is True
             assert await store.replace(
-                transition(await stored(store, **made), Cancel(), NOW), note=replace(note, due_at=NOW, expires_at=NOW)
+                transition(await stored(store, **made), Cancel(), NOW),
+                record=replace(record, due_at=NOW, expires_at=NOW),
             )
 
 
@@ -192,7 +195,7 @@ async def test_all_keys_of_a_busy_store_are_in_one_slot(store: RedisStore, url: 
     kinds = {re.sub(rb"^t1:\{rc\}:(\w+).*", rb"\1", key, flags=re.DOTALL) for key in found}
     assert kinds == {
         *(b"task", b"key", b"list", b"lists", b"due", b"expiring", b"layout"),
-        *(b"note", b"notes", b"kinds", b"turns"),
+        *(b"record", b"records", b"kinds", b"turns"),
     }
     assert len({key_slot(key) for key in found}) == 1
 
@@ -375,7 +378,7 @@ async def test_what_waits_is_sent_together(store: RedisStore, server: RedisServe
 
 def test_scripts_are_files_of_the_package() -> None:
     folder = Path(__file__).parents[2] / "src/raincheck/stores/lua"
-    assert {path.stem for path in folder.glob("*.lua")} == {*SCRIPTS, "common", "note", "ranges"}
+    assert {path.stem for path in folder.glob("*.lua")} == {*SCRIPTS, "common", "record", "ranges"}
     for script in SCRIPTS.values():
         assert b"\n--" not in script.text
         assert len(script.sha) == 40

@@ -10,7 +10,7 @@ from stores.conftest import OpenStore
 from stores.records import NOW, after, apply, cancelled, claimed, new_task, settled, stored
 
 from raincheck.domain.task import Outcome, inflight_key
-from raincheck.domain.transitions import CallBack, Cancel, Claim, LeaseExpired, Release, SaveCheckpoint
+from raincheck.domain.transitions import Cancel, Claim, CompleteExternally, LeaseExpired, Release, SaveCheckpoint
 from raincheck.errors import QueueFull
 from raincheck.ports.task_store import Inserted, Room, TaskStore
 
@@ -142,7 +142,7 @@ async def test_a_checkpoint_outlives_its_worker(store: TaskStore, size: int) -> 
     assert list(await store.claimable(["report"], 1)) == [back]
     again = await apply(store, back, claim, SaveCheckpoint(fence=2, checkpoint="small"), Release(fence=2), claim)
     assert await store.get(task.task_ref) == again
-    done = await apply(store, again, CallBack(outcome=Outcome(value=1)))
+    done = await apply(store, again, CompleteExternally(outcome=Outcome(value=1)))
     assert await store.get(task.task_ref) == done
 
 

@@ -16,7 +16,7 @@ from stores.records import after, claimed, new_task, stored
 
 from raincheck.domain.task import Task
 from raincheck.errors import StoreUnavailable, StoreUnusable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.stores.sqlite.store import SqliteStore
 
 
@@ -48,14 +48,14 @@ def verbs(store: SqliteStore, task: Task) -> list[Awaitable[object]]:
         *(store.insert(new_task(idempotency_key="k")) for _ in range(3)),
         store.replace(claimed(task)),
         store.purge(after(0), 5),
-        store.put_note(Note(kind="sketch", key="k", value=1)),
+        store.put_record(Record(kind="sketch", key="k", value=1)),
         asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30)),
         store.get(task.task_ref),
         store.claimable(["report"], 5),
         store.overdue(after(0), 5),
         store.list(),
         store.count(),
-        store.notes("sketch"),
+        store.records("sketch"),
         store.time(),
     ]
 

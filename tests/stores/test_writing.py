@@ -17,9 +17,9 @@ from raincheck.domain.task import InputRequest, Outcome, Progress, Raised, TaskE
 from raincheck.domain.transitions import (
     TABLE,
     AskInput,
-    CallBack,
     Cancel,
     Claim,
+    CompleteExternally,
     DeadlinePassed,
     Event,
     LeaseExpired,
@@ -230,7 +230,7 @@ STEPS: dict[str, tuple[Event, ...]] = {
 NEXT: dict[str, tuple[Event, ...]] = {
     "pending": (
         Claim(worker_id="v", lease_until=after(9999)),
-        CallBack(outcome=Outcome(value=2)),
+        CompleteExternally(outcome=Outcome(value=2)),
         Cancel(),
         DeadlinePassed(),
     ),
@@ -239,7 +239,7 @@ NEXT: dict[str, tuple[Event, ...]] = {
         AskInput(fence=1, requests=(QUESTION,)),
         SaveCheckpoint(fence=1, checkpoint={"job": [7, "\ud800"]}),
         Settle(fence=1, outcome=Outcome(value=2)),
-        CallBack(outcome=OUTCOMES[3]),
+        CompleteExternally(outcome=OUTCOMES[3]),
         Release(fence=1),
         LeaseExpired(),
         DeadlinePassed(),
@@ -249,7 +249,7 @@ NEXT: dict[str, tuple[Event, ...]] = {
         ProvideInput(responses={"q1": {"action": "decline"}}),
         SaveCheckpoint(fence=1, checkpoint={"job": 7}),
         Settle(fence=1, outcome=Outcome(value=2)),
-        CallBack(outcome=OUTCOMES[3]),
+        CompleteExternally(outcome=OUTCOMES[3]),
         AskInput(fence=1, requests=(InputRequest(key="q2", method="sampling/createMessage", params={}),)),
         Release(fence=1),
         DeadlinePassed(),

@@ -155,7 +155,7 @@ def test_an_editor_shows_what_a_user_needs_and_no_inner_name() -> None:
     with editor(ROOT, PROGRAM) as it:
         shown = {text: it.hover(PROGRAM, text) for text in texts}
     for told in shown.values():
-        assert "Workshop" not in told
+        assert "TaskHost" not in told
         assert "raincheck.mcp" not in told
     for argument in ("tools", "store", "results", "policy", "settings", "webhooks"):
         assert f"    {argument}: " in shown["rc = Raincheck"].partition("Args:")[2]

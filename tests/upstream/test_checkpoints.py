@@ -107,7 +107,7 @@ async def test_a_task_that_waits_outside_gives_its_place_and_its_time_to_others(
         tokens.append(await context.callback_token())
         assert await context.callback_url() == f"{PUBLIC}/callbacks/{tokens[0]}"
         waiting.set()
-        await context.wait_outside()
+        await context.await_external()
 
     @lab.operation("quick")
     async def _(arguments: Mapping[str, Any], context: TaskContext) -> Any:
@@ -143,7 +143,7 @@ async def test_what_waits_outside_is_not_started_again_after_a_lost_worker_or_a_
     async def _(arguments: Mapping[str, Any], context: TaskContext) -> Any:
         tokens.append(await context.callback_token())
         waiting.set()
-        await context.wait_outside()
+        await context.await_external()
 
     async with lab.service() as service:
         task = (await service.registry.submit("approval", {}, scope="a")).task
@@ -167,7 +167,7 @@ async def test_a_callback_settles_a_task_that_no_worker_has(lab: Lab) -> None:
     @lab.operation("approval")
     async def _(arguments: Mapping[str, Any], context: TaskContext) -> Any:
         tokens.append(await context.callback_token())
-        await context.wait_outside()
+        await context.await_external()
 
     async with lab.service() as service:
         task = (await service.registry.submit("approval", {}, scope="a")).task
@@ -205,7 +205,7 @@ async def test_with_a_secret_a_task_has_the_same_token_after_a_lost_worker(lab: 
 async def test_a_wait_ends_with_the_deadline(lab: Lab) -> None:
     @lab.operation("approval")
     async def _(arguments: Mapping[str, Any], context: TaskContext) -> Any:
-        await context.wait_outside()
+        await context.await_external()
 
     async with lab.service() as service:
         task = (await service.registry.submit("approval", {}, scope="a", max_wait_seconds=0.5)).task

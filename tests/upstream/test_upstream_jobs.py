@@ -13,7 +13,7 @@ from upstream.upstream_api import JobApi, job_api
 
 from raincheck.domain.task import Progress, Task, TaskStatus
 from raincheck.operations.http.executor import http_operation
-from raincheck.operations.http.job_api import PollTable
+from raincheck.operations.http.job_api import PollSettings
 from raincheck.operations.operation import Policy
 from raincheck.runtime.service import Service
 from support.lab import Lab
@@ -41,7 +41,7 @@ async def api() -> AsyncIterator[JobApi]:
 
 
 def declare(lab: Lab, api: JobApi, *, policy: Mapping[str, Any] | None = None, **options: Any) -> None:
-    table = {key: options.pop(key) for key in list(options) if key in PollTable.__dataclass_fields__}
+    table = {key: options.pop(key) for key in list(options) if key in PollSettings.__dataclass_fields__}
     given: dict[str, Any] = {"mode": "task", **(policy or {})}
     declared: dict[str, Any] = {
         "method": "POST",
@@ -49,7 +49,7 @@ def declare(lab: Lab, api: JobApi, *, policy: Mapping[str, Any] | None = None, *
         "headers": {"Authorization": "Bearer hush-hush"},
         "parameters": PARAMETERS,
         "description": "Build a report.",
-        "poll": PollTable(**{**TABLE, **table}),
+        "poll": PollSettings(**{**TABLE, **table}),
         "policy": Policy(**given),
         **options,
     }
@@ -222,7 +222,7 @@ async def test_the_address_in_a_202_is_followed(lab: Lab, api: JobApi, operation
     api.before = monitor
     declare(lab, api, poll=None)
     # The default interval is for APIs that name none.
-    lab.operations["report"].executor._follower._table = PollTable(**TABLE)  # type: ignore[attr-defined]
+    lab.operations["report"].executor._follower._table = PollSettings(**TABLE)  # type: ignore[attr-defined]
     task = await end_of(lab)
     assert task.outcome is not None
     assert task.outcome.value == {"final": True}
@@ -319,7 +319,7 @@ async def test_a_job_that_came_to_its_end_is_not_cancelled(lab: Lab, api: JobApi
     declare(lab, api, cancel_url="/jobs/{$.id}", result="$.value")
     async with lab.service() as service:
         await settled(service, await submit(service))
-        assert await service._store.notes("upstream") == []  # pyright: ignore[reportPrivateUsage]
+        assert await service._store.records("upstream") == []  # pyright: ignore[reportPrivateUsage]
     assert api.cancelled == []
 
 
@@ -367,7 +367,7 @@ async def test_an_answer_cannot_lead_out_of_the_declared_address(job: str, lab: 
             url=f"{server.url}/v1/jobs",
             parameters=PARAMETERS,
             description="",
-            poll=PollTable(status_url="/v1/jobs/{$.id}", state="$.state", done=("done",), failed=("broken",)),
+            poll=PollSettings(status_url="/v1/jobs/{$.id}", state="$.state", done=("done",), failed=("broken",)),
         )
         task = await end_of(lab)
         assert 'must not hold "." or ".."' in error_of(task)

@@ -1,4 +1,4 @@
-"""The outbox and the deliverer by an injected clock: backoff, leases, the end of patience, what fits into a note."""
+"""The outbox and the deliverer by an injected clock: backoff, leases, the end of patience, what fits into a record."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from raincheck.domain.webhook_targets import OWN, callback_of, joined, targets_o
 from raincheck.egress.policy import HostRule
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.webhook import Webhook
-from raincheck.ports.records import LARGEST_NOTE, Note
+from raincheck.ports.records import LARGEST_RECORD, Record
 from raincheck.stores.memory.store import MemoryStore
-from raincheck.webhooks.admin import WebhookDesk
-from raincheck.webhooks.delivery import DEAD, PENDING, Delivery, first_note
-from raincheck.webhooks.dispatcher import Deliverer
+from raincheck.webhooks.admin import DeliveryAdmin
+from raincheck.webhooks.delivery import DEAD, PENDING, Delivery, first_record
+from raincheck.webhooks.dispatcher import WebhookDispatcher
 from raincheck.webhooks.outbox import Outbox
 from raincheck.webhooks.payload import LARGEST_RESULT, message_of
 from raincheck.webhooks.policy import WebhookRules
@@ -58,13 +58,13 @@ class Post:
         self.url = url
         self.now = NOW
 
-    def deliverer(self, operation: Operation | None = None, **values: Any) -> Deliverer:
+    def deliverer(self, operation: Operation | None = None, **values: Any) -> WebhookDispatcher:
         usual: dict[str, Any] = {
             "allow": [HostRule.parse(self.url)],
             "secrets": (SECRET,),
             "give_up_seconds": 86400.0,
         }
-        return Deliverer(
+        return WebhookDispatcher(
             self.store,
             WebhookRules(**{**usual, **values}),
             lambda name: operation,
@@ -72,7 +72,7 @@ class Post:
             rng=random.Random(5),
         )
 
-    async def deliver(self, deliverer: Deliverer | None = None) -> None:
+    async def deliver(self, deliverer: WebhookDispatcher | None = None) -> None:
         deliverer = deliverer or self.deliverer()
         await deliverer.deliver_due()
         await deliverer.until_idle()
@@ -82,9 +82,9 @@ class Post:
         await self.store.insert(task := task_of(callback_url, **fields))
         assert await self.store.replace(transition(task, Cancel(), self.now))
 
-    async def only(self, kind: str) -> Note:
-        (note,) = await self.store.notes(kind)
-        return note
+    async def only(self, kind: str) -> Record:
+        (record,) = await self.store.records(kind)
+        return record
 
 
 @asynccontextmanager
@@ -102,21 +102,21 @@ async def test_a_receiver_that_never_takes_it_is_given_up_after_the_time_and_tri
         await office.end(f"{office.url}/hook")
         pauses: list[float] = []
         deliverer = office.deliverer()
-        while notes := await office.store.notes(PENDING):
-            assert notes[0].due_at is not None
-            pauses.append((notes[0].due_at - office.now).total_seconds())
-            office.now = notes[0].due_at
+        while records := await office.store.records(PENDING):
+            assert records[0].due_at is not None
+            pauses.append((records[0].due_at - office.now).total_seconds())
+            office.now = records[0].due_at
             await office.deliver(deliverer)
         assert office.now == NOW + timedelta(days=1), "the last attempt is made when the time is over"
         assert len(server.received) == len(pauses)
         assert max(pauses) <= 3600
         assert all(pause <= 5 * 2**number for number, pause in enumerate(pauses[1:]))
         assert len({round(pause, 3) for pause in pauses[1:-1]}) > 0.9 * len(pauses[1:-1]), "there is jitter"
-        dead = Delivery.of(note := await office.only(DEAD))
+        dead = Delivery.of(record := await office.only(DEAD))
         assert (dead.attempts, dead.error, dead.died_at) == (len(pauses), "status 500", office.now)
-        assert note.expires_at == office.now + timedelta(days=30)
-        assert await WebhookDesk(office.store).retry("ref") == 1
-        assert await office.store.notes(DEAD) == []
+        assert record.expires_at == office.now + timedelta(days=30)
+        assert await DeliveryAdmin(office.store).retry("ref") == 1
+        assert await office.store.records(DEAD) == []
         again = Delivery.of(await office.only(PENDING))
         assert (again.attempts, again.died_at) == (0, None)
 
@@ -127,7 +127,7 @@ async def test_what_nobody_wants_any_more_is_given_up_at_once() -> None:
         await office.deliver()
         assert len(server.received) == 1
         assert Delivery.of(await office.only(DEAD)).error == "status 410"
-        assert await office.store.notes(PENDING) == []
+        assert await office.store.records(PENDING) == []
 
 
 @pytest.mark.parametrize(("asked", "least", "most"), [("100", 100, 100), ("999999", 3600, 3600), ("soon", 0.5, 5)])
@@ -149,13 +149,13 @@ async def test_two_processes_make_one_delivery_once_and_the_lease_of_a_dead_one_
         # A process that took it and died: all that it leaves is its lease.
         taken = await office.only(PENDING)
         lease = office.now + timedelta(seconds=15)
-        assert await office.store.put_note(replace(taken, version=taken.version + 1, due_at=lease))
+        assert await office.store.put_record(replace(taken, version=taken.version + 1, due_at=lease))
         await office.deliver()
         assert len(server.received) == 1
         office.now = lease
         await office.deliver()
         assert len(server.received) == 2
-        assert await office.store.notes(PENDING) == []
+        assert await office.store.records(PENDING) == []
 
 
 async def test_both_targets_are_told_whenever_the_process_that_parts_them_dies() -> None:
@@ -172,22 +172,22 @@ async def test_both_targets_are_told_whenever_the_process_that_parts_them_dies()
         # It died when it had written the second delivery, and before it had changed the first.
         whole = await office.only(PENDING)
         second = replace(Delivery.of(whole), targets=(f"{office.url}/theirs",))
-        assert await office.store.put_note(second.pending("ref.2", version=1, due_at=office.now))
+        assert await office.store.put_record(second.pending("ref.2", version=1, due_at=office.now))
         await office.deliver(office.deliverer(own))
         await office.deliver(office.deliverer(own))
         assert sorted(each.target for each in server.received) == ["/own", "/theirs"]
         assert len({each.headers["webhook-id"] for each in server.received}) == 1
-        assert await office.store.notes(PENDING) == []
+        assert await office.store.records(PENDING) == []
 
 
 async def test_an_operation_that_this_process_does_not_know_is_left_to_the_others() -> None:
     async with post(FINE) as (office, server):
         await office.end(OWN)
         await office.deliver()
-        left = Delivery.of(note := await office.only(PENDING))
+        left = Delivery.of(record := await office.only(PENDING))
         assert (left.attempts, left.error) == (0, "this process does not know the operation")
-        assert note.due_at is not None
-        assert note.due_at - office.now <= timedelta(seconds=15)
+        assert record.due_at is not None
+        assert record.due_at - office.now <= timedelta(seconds=15)
         assert server.received == []
 
 
@@ -211,12 +211,12 @@ async def test_many_deliveries_to_a_host_that_is_busy_make_room_for_others() -> 
         assert len(server.received) == 1
 
 
-async def test_a_callers_own_note_is_written_beside_the_delivery() -> None:
+async def test_a_callers_own_record_is_written_beside_the_delivery() -> None:
     async with post(FINE) as (office, _):
-        leftover = Note(kind="upstream", key="ref", value=1, due_at=NOW + timedelta(hours=1))
-        assert await office.store.put_note(leftover)
+        leftover = Record(kind="upstream", key="ref", value=1, due_at=NOW + timedelta(hours=1))
+        assert await office.store.put_record(leftover)
         await office.store.insert(task := task_of(office.url))
-        assert await office.store.replace(transition(task, Cancel(), NOW), note=replace(leftover, due_at=NOW))
+        assert await office.store.replace(transition(task, Cancel(), NOW), record=replace(leftover, due_at=NOW))
         assert (await office.only("upstream")).due_at == NOW
         assert (await office.only(PENDING)).key == "ref"
 
@@ -231,7 +231,7 @@ async def test_only_the_writer_that_ends_a_task_writes_its_delivery() -> None:
 
 
 def test_nobody_is_told_of_a_task_without_targets() -> None:
-    assert first_note(transition(task_of(None), Cancel(), NOW)) is None
+    assert first_record(transition(task_of(None), Cancel(), NOW)) is None
     assert joined(own=False, callback=None) is None
     both = joined(own=True, callback="https://a.example/")
     assert targets_of(both) == (OWN, "https://a.example/")
@@ -273,17 +273,17 @@ def test_a_result_that_fits_is_told_whole() -> None:
         replace(ended(value="x" * LARGEST_RESULT), progress=Progress(message="é" * 200_000)),
     ],
 )
-def test_a_delivery_fits_into_a_note_whatever_an_operation_says(task: Task) -> None:
-    note = first_note(replace(task, callback_url=f"{OWN} https://a.example/{'x' * 2000}"))
-    assert note is not None
-    assert len(json.dumps(note.value)) * 4 / 3 + 1000 < LARGEST_NOTE, "sealed it is a third larger"
-    assert "hunter2" not in json.dumps(note.value)
+def test_a_delivery_fits_into_a_record_whatever_an_operation_says(task: Task) -> None:
+    record = first_record(replace(task, callback_url=f"{OWN} https://a.example/{'x' * 2000}"))
+    assert record is not None
+    assert len(json.dumps(record.value)) * 4 / 3 + 1000 < LARGEST_RECORD, "sealed it is a third larger"
+    assert "hunter2" not in json.dumps(record.value)
 
 
 def test_a_delivery_is_kept_as_it_was() -> None:
-    note = first_note(ended(value=1))
-    assert note is not None
-    delivery = Delivery.of(note)
+    record = first_record(ended(value=1))
+    assert record is not None
+    delivery = Delivery.of(record)
     assert Delivery.of(replace(delivery, died_at=NOW).dead("k", version=1)) == replace(delivery, died_at=NOW)
     assert delivery.event == "completed"
     shown: Sequence[str] = (repr(delivery),)

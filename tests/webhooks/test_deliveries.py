@@ -15,14 +15,14 @@ from webhooks.receiver import FINE, OTHER_SECRET, SECRET, Receiver, hang, receiv
 
 from raincheck.egress.ip_ranges import network_of
 from raincheck.egress.policy import HostRule
-from raincheck.encryption.cipher import KEY_BYTES, Sealer
-from raincheck.encryption.task_store import SealedStore
+from raincheck.encryption.cipher import KEY_BYTES, PayloadCipher
+from raincheck.encryption.task_store import EncryptedTaskStore
 from raincheck.errors import IdempotencyConflict, InvalidParameters, OperationFailed
 from raincheck.operations.context import TaskContext
 from raincheck.operations.webhook import Webhook
 from raincheck.runtime.service import Service
 from raincheck.stores.memory.store import MemoryStore
-from raincheck.webhooks.admin import WebhookDesk
+from raincheck.webhooks.admin import DeliveryAdmin
 from raincheck.webhooks.delivery import PENDING, Delivery
 from raincheck.webhooks.policy import WebhookRules
 from raincheck.webhooks.signing import secret_of
@@ -56,7 +56,7 @@ async def until_pending(
     """The pending deliveries, once there are so many, each with that error."""
     async with asyncio.timeout(seconds):
         while True:
-            pending = [Delivery.of(note) for note in await store.notes(PENDING)]
+            pending = [Delivery.of(record) for record in await store.records(PENDING)]
             if len(pending) == number and all(error in (each.error or "") for each in pending):
                 return pending
             await asyncio.sleep(0.01)
@@ -176,8 +176,8 @@ async def test_a_host_that_lies_about_its_address_gets_no_request_and_is_named_i
                     ref = await submit(service, f"{liar}/hook")
                     await until_pending(store, 1, error=error)
                     assert receiver.server.connections == 0
-                    assert await WebhookDesk(store).retry_dead() == 0
-                    assert await WebhookDesk(store).retry(ref) == 1
+                    assert await DeliveryAdmin(store).retry_dead() == 0
+                    assert await DeliveryAdmin(store).retry(ref) == 1
                 else:
                     await until_pending(store, 0)
                     assert len(receiver.messages) == 1
@@ -240,9 +240,9 @@ async def test_an_operation_without_a_webhook_tells_nobody_and_its_server_looks_
     asked: list[str] = []
 
     class Asked(MemoryStore):
-        async def notes(self, kind: str, **named: Any) -> Any:
+        async def records(self, kind: str, **named: Any) -> Any:
             asked.append(kind)
-            return await super().notes(kind, **named)
+            return await super().records(kind, **named)
 
     async with lab.service(store=Asked()) as service:
         await service.registry.wait(await submit(service), scope="ada", seconds=PATIENCE)
@@ -313,13 +313,15 @@ async def test_on_a_store_that_seals_payloads_a_delivery_is_sealed_and_arrives_i
     kept = MemoryStore()
     async with (
         receiving(answer(500, retry_after="0.5"), FINE) as receiver,
-        lab.service(store=SealedStore(kept, Sealer([b"k" * KEY_BYTES])), webhooks=rules(receiver)) as service,
+        lab.service(
+            store=EncryptedTaskStore(kept, PayloadCipher([b"k" * KEY_BYTES])), webhooks=rules(receiver)
+        ) as service,
     ):
         done = await service.registry.submit("echo", {"value": "v" * 10}, scope="ada", callback_url=receiver.url)
         await receiver.got(1)
-        (note,) = await kept.notes(PENDING)
+        (record,) = await kept.records(PENDING)
         task = await kept.get(done.task.task_ref)
         assert task is not None
-        for shown in (str(note.value), str(task.callback_url)):
+        for shown in (str(record.value), str(task.callback_url)):
             assert not {word for word in ("v" * 10, "127.0.0.1") if word in shown}
         assert (await receiver.got(2))[1]["data"]["result"] == "v" * 10

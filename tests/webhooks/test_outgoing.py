@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from operations.http_server import Received, answer, answering, serving
 
-from raincheck.egress.client import GuardedClient
+from raincheck.egress.client import EgressClient
 from raincheck.egress.errors import AnswerTooLarge, OutgoingError, RequestFailed, RequestRefused
 from raincheck.egress.ip_ranges import allowed_address, network_of
-from raincheck.egress.policy import HostRule, OutgoingRules, Target
+from raincheck.egress.policy import EgressPolicy, HostRule, Target
 from raincheck.egress.retry_after import retry_after
 from support.waiting import PATIENCE
 
@@ -24,15 +24,15 @@ LOOPBACK = network_of("127.0.0.0/8")
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
-def rules(*hosts: str, networks: str = "", trusted: str = "") -> OutgoingRules:
-    return OutgoingRules(
+def rules(*hosts: str, networks: str = "", trusted: str = "") -> EgressPolicy:
+    return EgressPolicy(
         hosts=[HostRule.parse(host) for host in hosts],
         networks=[network_of(each) for each in networks.split()],
         trusted=[HostRule.of(Target.parse(each)) for each in trusted.split()],
     )
 
 
-def resolving(*answers: Sequence[str]) -> tuple[GuardedClient, list[str]]:
+def resolving(*answers: Sequence[str]) -> tuple[EgressClient, list[str]]:
     """A client on whose resolver the name has these addresses, in turn; and what it was asked for."""
     asked: list[str] = []
 
@@ -40,7 +40,7 @@ def resolving(*answers: Sequence[str]) -> tuple[GuardedClient, list[str]]:
         asked.append(host)
         return answers[min(len(asked), len(answers)) - 1]
 
-    client = GuardedClient(
+    client = EgressClient(
         rules("http://hooks.example:*", networks="127.0.0.1/32"),
         total_seconds=2,
         connect_seconds=1,
@@ -155,14 +155,14 @@ def test_what_is_no_host_is_no_rule(text: str) -> None:
 def test_a_literal_address_must_be_allowed_by_itself_or_its_network() -> None:
     url = "http://127.0.0.1:9000/x"
     assert rules("http://127.0.0.1:9000").check(url)
-    assert OutgoingRules(
+    assert EgressPolicy(
         hosts=[HostRule.parse("http://localhost:9000")], trusted=[HostRule.of(Target.parse(url))]
     ).check(url)
     with pytest.raises(RequestRefused, match="not public"):
-        OutgoingRules().check("https://127.0.0.1/")
+        EgressPolicy().check("https://127.0.0.1/")
     with pytest.raises(RequestRefused, match="https"):
-        OutgoingRules().check("http://8.8.8.8/")
-    assert OutgoingRules(networks=[LOOPBACK]).check("https://127.0.0.1/")
+        EgressPolicy().check("http://8.8.8.8/")
+    assert EgressPolicy(networks=[LOOPBACK]).check("https://127.0.0.1/")
 
 
 async def test_the_connection_goes_to_the_address_that_was_checked_and_the_name_is_asked_for_once() -> None:
@@ -201,8 +201,8 @@ async def test_a_name_that_changes_its_address_between_two_requests_is_checked_a
 async def test_the_systems_resolver_is_checked_too() -> None:
     async with serving(answering(answer(200))) as server:
         with pytest.raises(RequestRefused, match="localhost"):
-            await GuardedClient(rules("http://localhost:*")).request("GET", f"http://localhost:{server.port}/")
-        own = GuardedClient(rules(trusted=f"http://localhost:{server.port}"))
+            await EgressClient(rules("http://localhost:*")).request("GET", f"http://localhost:{server.port}/")
+        own = EgressClient(rules(trusted=f"http://localhost:{server.port}"))
         assert (await own.request("GET", f"http://localhost:{server.port}/")).status == 200
 
 
@@ -268,7 +268,7 @@ async def test_a_receiver_that_misbehaves_costs_bounded_time_and_room(
 ) -> None:
     async with serving(handler) as server:  # pyright: ignore[reportArgumentType]
         url = f"http://127.0.0.1:{server.port}/secret-path"
-        client = GuardedClient(rules("http://127.0.0.1:*"), total_seconds=0.5, max_body_bytes=1000)
+        client = EgressClient(rules("http://127.0.0.1:*"), total_seconds=0.5, max_body_bytes=1000)
         with pytest.raises(kind, match=why) as failed:
             await client.request("POST", url)
         assert "secret-path" not in failed.value.message
@@ -276,7 +276,7 @@ async def test_a_receiver_that_misbehaves_costs_bounded_time_and_room(
 
 async def test_an_endless_body_that_nobody_wants_is_not_read() -> None:
     async with serving(_endless_body) as server:
-        client = GuardedClient(rules("http://127.0.0.1:*"), total_seconds=2, max_body_bytes=1000)
+        client = EgressClient(rules("http://127.0.0.1:*"), total_seconds=2, max_body_bytes=1000)
         got = await client.request("POST", f"http://127.0.0.1:{server.port}/", read_body=False)
         assert got.status == 200
         await asyncio.wait_for(server.gone.wait(), PATIENCE)
@@ -297,7 +297,7 @@ async def test_a_resolver_that_hangs_is_bounded() -> None:
         await asyncio.Event().wait()
         return []
 
-    client = GuardedClient(rules("hooks.example"), connect_seconds=0.2, resolver=resolver)
+    client = EgressClient(rules("hooks.example"), connect_seconds=0.2, resolver=resolver)
     with pytest.raises(RequestFailed, match="in time") as failed:
         await client.request("GET", "https://hooks.example/")
     assert failed.value.timed_out
@@ -324,13 +324,13 @@ async def test_tls_asks_for_the_name_and_an_untrusted_or_foreign_certificate_is_
     port = listening.sockets[0].getsockname()[1]
     allowed = rules("hooks.example:*", "other.example:*", networks="127.0.0.1")
     try:
-        trusted = GuardedClient(allowed, resolver=resolver, tls=trusting)
+        trusted = EgressClient(allowed, resolver=resolver, tls=trusting)
         assert (await trusted.request("GET", f"https://hooks.example:{port}/")).body == b"safe"
         assert asked == ["hooks.example"]
         with pytest.raises(RequestFailed, match=r"the certificate of https://other.example:.* is not valid"):
             await trusted.request("GET", f"https://other.example:{port}/")
         with pytest.raises(RequestFailed, match="is not valid"):
-            await GuardedClient(allowed, resolver=resolver).request("GET", f"https://hooks.example:{port}/")
+            await EgressClient(allowed, resolver=resolver).request("GET", f"https://hooks.example:{port}/")
     finally:
         listening.close()
 

@@ -89,7 +89,7 @@ async def test_processes_on_one_store_deliver_each_end_once(backend: Backend, tm
         await receiver.got(30)
         store = await stack.enter_async_context(opened(backend.make(tmp_path)))
         async with asyncio.timeout(PATIENCE):
-            while await store.notes(PENDING):
+            while await store.records(PENDING):
                 await asyncio.sleep(0.02)
         assert sorted(receiver.ids) == sorted(f"msg_{ref}" for ref in refs)
 

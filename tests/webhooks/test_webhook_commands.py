@@ -53,17 +53,19 @@ def keep(tasks: Tasks, ref: str, *, dead: bool, attempts: int = 3) -> None:
         error="status 500",
         died_at=now if dead else None,
     )
-    note = delivery.dead(ref, version=1) if dead else delivery.pending(ref, version=1, due_at=now + timedelta(hours=1))
+    record = (
+        delivery.dead(ref, version=1) if dead else delivery.pending(ref, version=1, due_at=now + timedelta(hours=1))
+    )
 
     async def put(store: TaskStore) -> None:
-        assert await store.put_note(note)
+        assert await store.put_record(record)
 
     tasks.at_store(put)
 
 
 def kinds(tasks: Tasks) -> dict[str, list[str]]:
     async def look(store: TaskStore) -> dict[str, list[str]]:
-        return {kind: [note.key for note in await store.notes(kind)] for kind in (PENDING, DEAD)}
+        return {kind: [record.key for record in await store.records(kind)] for kind in (PENDING, DEAD)}
 
     return tasks.at_store(look)
 
@@ -146,8 +148,8 @@ def test_removing_an_ended_task_tells_nobody_again(raincheck: CommandLine, tasks
     raincheck("cancel", task.task_ref)
 
     async def deliver(store: TaskStore) -> None:
-        for note in await store.notes(PENDING):
-            await store.remove_note(note)
+        for record in await store.records(PENDING):
+            await store.remove_record(record)
 
     tasks.at_store(deliver)
     assert raincheck("purge", "--settled-before", "0s", "--yes", "--json").json == {"removed": 1}

@@ -1,7 +1,7 @@
 """One-time tokens by which somebody outside settles a task.
 
 A token is 256 random bits; the store holds its hash. It settles one task, once; whoever guesses or misspells one is
-told nothing. It outlives the worker that made it: the note of its hash is all that a later call needs.
+told nothing. It outlives the worker that made it: the record of its hash is all that a later call needs.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Final, Literal
 
 from raincheck.domain.redaction import marked
 from raincheck.domain.task import Outcome, Progress, Task
-from raincheck.domain.transitions import CallBack, Event, Refused, ReportProgress, transition
+from raincheck.domain.transitions import CompleteExternally, Event, Refused, ReportProgress, transition
 from raincheck.errors import ResultTooLarge
 from raincheck.operations.context import CallbackAddress
 from raincheck.operations.operation import Operation, Policy
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
 from raincheck.tasks.results import Results
-from raincheck.tasks.upstream_records import due_with
+from raincheck.tasks.upstream_records import cleanup_record_for
 
-__all__ = ["CALLBACK_PATH", "CallbackEnd", "Callbacks"]
+__all__ = ["CALLBACK_PATH", "CallbackEnd", "CompletionTokens"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ _BYTES = 32
 _LONGEST_TOKEN = 128
 
 
-class Callbacks:
+class CompletionTokens:
     """Makes tokens, and takes the calls that come with them.
 
     Args:
@@ -75,7 +75,7 @@ class Callbacks:
         token = secrets.token_urlsafe(_BYTES) if self._secret is None else _derived(self._secret, task.task_ref)
         value = {"task_ref": task.task_ref}
         # Where there is one already, it is this task's: the token that a secret makes is the same each time.
-        await self._store.put_note(Note(kind=_KIND, key=_hash(token), value=value, expires_at=task.deadline_at))
+        await self._store.put_record(Record(kind=_KIND, key=_hash(token), value=value, expires_at=task.deadline_at))
         return CallbackAddress(token, None if self._base is None else self._base + token)
 
     async def look_up(self, token: str) -> CallbackEnd:
@@ -99,7 +99,7 @@ class Callbacks:
                 operation = self._operations(task.operation_type)
                 told = outcome if operation is None else marked(outcome, operation.secret_results)
                 kept = await self._results.put_away(told, task, Policy() if operation is None else operation.policy)
-            if await self._write(task, CallBack(outcome=kept)):
+            if await self._write(task, CompleteExternally(outcome=kept)):
                 logger.info("settled by a callback", extra=_extra(task))
                 return "taken"
         await self._results.drop(kept)
@@ -124,18 +124,18 @@ class Callbacks:
     async def _task(self, token: str) -> Task | None:
         if not 0 < len(token) <= _LONGEST_TOKEN:
             return None
-        note = await self._store.get_note(_KIND, _hash(token))
-        return None if note is None else await self._store.get(note.value["task_ref"])
+        record = await self._store.get_record(_KIND, _hash(token))
+        return None if record is None else await self._store.get(record.value["task_ref"])
 
     async def _missing(self, token: str) -> CallbackEnd:
         # The task may be gone (its retention is over) and its token not yet.
-        known = 0 < len(token) <= _LONGEST_TOKEN and await self._store.get_note(_KIND, _hash(token)) is not None
+        known = 0 < len(token) <= _LONGEST_TOKEN and await self._store.get_record(_KIND, _hash(token)) is not None
         return "over" if known else "unknown"
 
     async def _write(self, task: Task, event: Event) -> bool:
         now = self._clock()
         changed = transition(task, event, now)
-        return await self._store.replace(changed, note=await due_with(self._store, task, changed, now))
+        return await self._store.replace(changed, record=await cleanup_record_for(self._store, task, changed, now))
 
     def _check_size(self, task: Task, outcome: Outcome) -> None:
         operation = self._operations(task.operation_type)

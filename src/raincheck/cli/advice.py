@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from raincheck.operations.limit_policy import COUNTED_CODES
 from raincheck.operations.operation import Mode, Policy
-from raincheck.polling.duration_sketch import Sketch
+from raincheck.polling.duration_sketch import DurationSketch
 from raincheck.polling.history import Durations, History
 
 __all__ = ["ENOUGH_ENDS", "Advice", "Row", "advice_on", "said"]
@@ -178,8 +178,8 @@ def said(seconds: float) -> str:
     return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
 
 
-def _merged(*sketches: Sketch) -> Sketch:
-    whole = Sketch()
+def _merged(*sketches: DurationSketch) -> DurationSketch:
+    whole = DurationSketch()
     for each in sketches:
         whole.merge(each)
     return whole

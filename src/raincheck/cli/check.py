@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from raincheck.config.settings import Settings
-    from raincheck.mcp.host import Workshop
+    from raincheck.mcp.host import TaskHost
     from raincheck.operations.operation import Operation
     from raincheck.operations.webhook import Webhook
 
@@ -162,7 +162,7 @@ async def _report(target: Target) -> dict[str, Any]:
     }
 
 
-def _server(settings: Settings) -> tuple[Any, Workshop]:
+def _server(settings: Settings) -> tuple[Any, TaskHost]:
     """The server as `serve` builds it, which then listens and runs it."""
     from raincheck.mcp.auth.verifiers import make_verifier
     from raincheck.mcp.server.serve import make_server

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raincheck.config.program import OF_PROGRAM, PROGRAM_KEY, Program, program_of
-from raincheck.stores.sqlite.peek import is_store, note_value
+from raincheck.stores.sqlite.peek import is_store, record_value
 
 __all__ = ["KnownStore", "known_stores"]
 
@@ -34,7 +34,7 @@ def known_stores(folder: Path, state_folder: Path | None) -> list[KnownStore]:
     here = folder.resolve()
     found = [KnownStore(file=file) for file in _files(here) if is_store(file)]
     for file in _files(state_folder) if state_folder is not None else ():
-        program = program_of(note_value(file, OF_PROGRAM, PROGRAM_KEY))
+        program = program_of(record_value(file, OF_PROGRAM, PROGRAM_KEY))
         if program is not None and program.file.is_relative_to(here):
             found.append(KnownStore(file=file, program=program))
         elif program is None and file.name == _UNNAMED and is_store(file):

@@ -107,15 +107,15 @@ async def known_keys(target: Target, forget: str | None) -> dict[str, bool]:
                 raise InvalidParameters(f"nothing is sealed with a key {forget!r}; known: {known}")
             if ids[:1] == [forget]:
                 raise InvalidParameters(f"{forget} is the key that seals now: put another one first in 'keys'")
-            note = await store.get_note(KEY_NOTES, forget)
-            if note is not None:
-                await store.remove_note(note)
+            record = await store.get_record(KEY_NOTES, forget)
+            if record is not None:
+                await store.remove_record(record)
             in_use.remove(forget)
         return {key: key in ids for key in in_use}
 
 
 async def closed(target: Target) -> PlainTasks:
-    """Close the store to plain payloads, where no task has one any more; the tasks that have. Notes are sealed first.
+    """Close the store to plain payloads, where no task has one any more; the tasks that have. Records are sealed first.
 
     Raises:
         InvalidParameters: The settings name no keys.

@@ -15,7 +15,7 @@ from raincheck.errors import ConfigurationError, RaincheckError
 
 if TYPE_CHECKING:
     from raincheck.config.settings import Settings
-    from raincheck.mcp.host import Workshop
+    from raincheck.mcp.host import TaskHost
     from raincheck.operations.operation import Policy
     from raincheck.ports.blob_store import BlobStore
     from raincheck.ports.task_store import TaskStore
@@ -33,7 +33,7 @@ class Target:
     """
 
     settings: Settings
-    rc: Workshop | None = None
+    rc: TaskHost | None = None
 
     @property
     def store_is_given(self) -> bool:
@@ -100,11 +100,11 @@ def target_from(config: str | None, *, state_url: str | None = None, **flags: An
     from raincheck.operations.python.loading import load_object
 
     require_server()
-    from raincheck.mcp.host import Workshop
+    from raincheck.mcp.host import TaskHost
 
     with others_on_stderr():
         rc = load_object(config, Path.cwd())
-    if not isinstance(rc, Workshop):
+    if not isinstance(rc, TaskHost):
         raise ConfigurationError(f"{config} is of type {type(rc).__name__}; allowed: a Raincheck object")
     return Target(settings=_with_flags(rc.settings_of_server(), config, flags), rc=rc)
 

@@ -17,13 +17,13 @@ from raincheck.tasks.results import Results
 from raincheck.timing.clock import utc_now
 from raincheck.webhooks.outbox import Outbox
 
-__all__ = ["Desk"]
+__all__ = ["TaskAdmin"]
 
 _PAGE = 500
 _LENGTH_OF_REF = len(new_task_ref())
 
 
-class Desk:
+class TaskAdmin:
     """The operator's view of an open store.
 
     Every method that takes a `task_ref` also takes the first characters of one.

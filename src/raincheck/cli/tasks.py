@@ -17,7 +17,7 @@ from raincheck.cli.target import Target, target_with_store
 from raincheck.errors import RaincheckError
 
 if TYPE_CHECKING:
-    from raincheck.cli.task_admin import Desk
+    from raincheck.cli.task_admin import TaskAdmin
     from raincheck.ports.task_store import TaskStore, TaskSummary
 
 __all__ = ["at_store", "tasks"]
@@ -83,7 +83,7 @@ def list_(
 
     target = target_with_store(config, state_url)
 
-    async def newest(desk: Desk) -> list[TaskSummary]:
+    async def newest(desk: TaskAdmin) -> list[TaskSummary]:
         return await desk.newest(statuses=statuses, operation_type=operation, scope=scope, limit=limit)
 
     if follow:
@@ -233,8 +233,8 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _at_desk(target: Target, work: Callable[[Desk], Awaitable[_T]]) -> _T:
-    from raincheck.cli.task_admin import Desk
+def _at_desk(target: Target, work: Callable[[TaskAdmin], Awaitable[_T]]) -> _T:
+    from raincheck.cli.task_admin import TaskAdmin
     from raincheck.tasks.results import Results
     from raincheck.timing.clock import utc_now
 
@@ -242,7 +242,7 @@ def _at_desk(target: Target, work: Callable[[Desk], Awaitable[_T]]) -> _T:
         results = Results(store, target.new_blobs(store), clock=utc_now)
         try:
             await results.open()
-            return await work(Desk(store, results))
+            return await work(TaskAdmin(store, results))
         finally:
             await results.close()
 

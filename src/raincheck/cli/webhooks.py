@@ -50,10 +50,10 @@ def list_(states: tuple[str, ...], limit: int, as_json: bool, config: str | None
     Example:
       raincheck tasks webhooks list --state dead --json | jq -r '.[].task_ref'
     """
-    from raincheck.webhooks.admin import WebhookDesk
+    from raincheck.webhooks.admin import DeliveryAdmin
 
     target = target_with_store(config, state_url)
-    found = at_store(target, lambda store: WebhookDesk(store).list(states=states, limit=limit))
+    found = at_store(target, lambda store: DeliveryAdmin(store).list(states=states, limit=limit))
     if as_json:
         document([_json(entry) for entry in found])
     elif found:
@@ -74,15 +74,15 @@ def retry(task_ref: str | None, everything: bool, as_json: bool, config: str | N
       raincheck tasks webhooks retry 8Zr1x
       raincheck tasks webhooks retry --all
     """
-    from raincheck.webhooks.admin import WebhookDesk
+    from raincheck.webhooks.admin import DeliveryAdmin
 
     if (task_ref is None) is not everything:
         raise click.UsageError("give either a TASK_REF or --all")
     target = target_with_store(config, state_url)
     if task_ref is None:
-        number = at_store(target, lambda store: WebhookDesk(store).retry_dead())
+        number = at_store(target, lambda store: DeliveryAdmin(store).retry_dead())
     else:
-        number = at_store(target, lambda store: WebhookDesk(store).retry(task_ref))
+        number = at_store(target, lambda store: DeliveryAdmin(store).retry(task_ref))
     if as_json:
         document({"retried": number})
     else:

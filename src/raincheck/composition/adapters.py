@@ -13,7 +13,7 @@ from raincheck.extras import missing_extra
 
 if TYPE_CHECKING:
     from raincheck.config.settings import Settings
-    from raincheck.encryption.cipher import Sealer
+    from raincheck.encryption.cipher import PayloadCipher
     from raincheck.encryption.plain_payloads import PlainTasks
     from raincheck.ports.blob_store import BlobStore
     from raincheck.ports.engine import EngineFactory
@@ -58,31 +58,31 @@ def sealing(settings: Settings, store: TaskStore) -> TaskStore:
     sealer = _sealer(settings)
     if sealer is None:
         return store
-    from raincheck.encryption.task_store import SealedStore
+    from raincheck.encryption.task_store import EncryptedTaskStore
 
-    return SealedStore(store, sealer, accept_plain=settings.encryption.accept_plain)
+    return EncryptedTaskStore(store, sealer, accept_plain=settings.encryption.accept_plain)
 
 
 async def close_to_plain(store: TaskStore) -> PlainTasks:
     """Close an open store with keys to plain payloads, where no task has one any more; those that have."""
     from raincheck.encryption.plain_payloads import closed
-    from raincheck.encryption.task_store import SealedStore
+    from raincheck.encryption.task_store import EncryptedTaskStore
 
-    assert isinstance(store, SealedStore)
+    assert isinstance(store, EncryptedTaskStore)
     return await closed(store)
 
 
-def _sealer(settings: Settings) -> Sealer | None:
+def _sealer(settings: Settings) -> PayloadCipher | None:
     if not settings.encryption.keys:
         return None
     require_extra("cryptography", "encryption", "[encryption]")
-    from raincheck.encryption.cipher import Sealer
+    from raincheck.encryption.cipher import PayloadCipher
 
     try:
         keys = settings.encryption.key_bytes(os.environ)
     except ConfigurationError as error:
         raise ConfigurationError(f"'keys' in [encryption] of {settings.source}: {error.message}") from None
-    return Sealer(keys)
+    return PayloadCipher(keys)
 
 
 def _plain_store(settings: Settings) -> TaskStore:
@@ -154,16 +154,16 @@ def make_blobs(settings: Settings, store: TaskStore, *, given: bool = False) -> 
     if blobs == "task":
         return None
     if blobs == "store":
-        from raincheck.blob_stores.records import NoteBlobs
+        from raincheck.blob_stores.records import RecordBlobStore
 
-        # Its notes are sealed where its tasks are.
-        return NoteBlobs(store)
+        # Its records are sealed where its tasks are.
+        return RecordBlobStore(store)
     plain, sealer = _plain_blobs(settings, blobs), _sealer(settings)
     if sealer is None:
         return plain
-    from raincheck.encryption.blob_store import SealedBlobs
+    from raincheck.encryption.blob_store import EncryptedBlobStore
 
-    return SealedBlobs(plain, sealer)
+    return EncryptedBlobStore(plain, sealer)
 
 
 def _plain_blobs(settings: Settings, blobs: str) -> BlobStore:

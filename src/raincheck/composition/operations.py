@@ -147,7 +147,7 @@ def _inherit(table: CommandSettings | PythonSettings, settings: Settings) -> tup
 
 def _http(name: str, table: HttpSettings, policy: Policy, settings: Settings) -> Operation:
     from raincheck.operations.http.executor import http_operation
-    from raincheck.operations.http.job_api import PollTable
+    from raincheck.operations.http.job_api import PollSettings
 
     if table.completion == "callback" and settings.server.public_url is None:
         raise ConfigurationError("completion = \"callback\" needs 'public_url' in [server]: where to call back")
@@ -165,7 +165,7 @@ def _http(name: str, table: HttpSettings, policy: Policy, settings: Settings) ->
         title=table.title,
         max_response_bytes=policy.max_result_bytes if table.max_response_bytes is None else table.max_response_bytes,
         accepted=table.accepted,
-        poll=None if table.poll is None else PollTable(**dict(table.poll)),
+        poll=None if table.poll is None else PollSettings(**dict(table.poll)),
         completion=table.completion,
         idempotency_header=table.idempotency_header,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from raincheck.errors import ConfigurationError
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 
 if TYPE_CHECKING:
     from raincheck.ports.task_store import TaskStore
@@ -19,7 +19,7 @@ __all__ = ["OF_PROGRAM", "PROGRAM_KEY", "Program", "calling_file", "claim_store"
 
 OF_PROGRAM: Final = "program"
 PROGRAM_KEY: Final = "mark"
-"""The note of a store that says whose it is."""
+"""The record of a store that says whose it is."""
 
 
 def calling_file() -> Path:
@@ -65,9 +65,9 @@ async def claim_store(store: TaskStore, program: Program) -> None:
         StoreError: The store does not answer.
     """
     value = {"file": str(program.file), "server_name": program.server_name}
-    if await store.put_note(Note(kind=OF_PROGRAM, key=PROGRAM_KEY, value=value)):
+    if await store.put_record(Record(kind=OF_PROGRAM, key=PROGRAM_KEY, value=value)):
         return
-    found = await store.get_note(OF_PROGRAM, PROGRAM_KEY)
+    found = await store.get_record(OF_PROGRAM, PROGRAM_KEY)
     owner = program if found is None else program_of(found.value)
     if owner != program:
         raise ConfigurationError(
@@ -78,7 +78,7 @@ async def claim_store(store: TaskStore, program: Program) -> None:
 
 
 def program_of(value: Any) -> Program | None:
-    """The program that the value of a store's note names."""
+    """The program that the value of a store's record names."""
     try:
         return Program(file=Path(value["file"]), server_name=str(value["server_name"]))
     except (KeyError, TypeError):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TextIO
 
-__all__ = ["Lane", "Timeline"]
+__all__ = ["Timeline", "TimelineRow"]
 
 Tone = Literal["plain", "good", "bad", "loud", "quiet"]
 Mark = Literal["=", ".", " "]
@@ -21,7 +21,7 @@ _WIDTH = 60
 
 
 @dataclass(kw_only=True)
-class Lane:
+class TimelineRow:
     """One row of the bars: from when on what was drawn, and the one moment that gets a sign of its own.
 
     Attributes:
@@ -47,7 +47,7 @@ class Timeline:
         self._out = out
         self._clock = clock
         self._start = clock()
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: dict[str, TimelineRow] = {}
         self._coloured = out.isatty() and "NO_COLOR" not in os.environ
 
     @property
@@ -66,13 +66,13 @@ class Timeline:
 
     def mark(self, lane: str, mark: Mark) -> None:
         """From now on `lane` works, waits or is not there; saying it again changes nothing."""
-        changes = self._lanes.setdefault(lane, Lane(name=lane)).changes
+        changes = self._lanes.setdefault(lane, TimelineRow(name=lane)).changes
         if not changes or changes[-1][1] != mark:
             changes.append((self.now, mark))
 
     def sign(self, lane: str, sign: str) -> None:
         """One character on `lane` for what happened now."""
-        self._lanes.setdefault(lane, Lane(name=lane)).signs.append((self.now, sign))
+        self._lanes.setdefault(lane, TimelineRow(name=lane)).signs.append((self.now, sign))
 
     def draw(self) -> None:
         """The bars."""
@@ -95,7 +95,7 @@ def _scale(end: float) -> str:
     return "".join(cells).rstrip()
 
 
-def _bar(lane: Lane, end: float) -> str:
+def _bar(lane: TimelineRow, end: float) -> str:
     cells = [" "] * _WIDTH
     for index, (at, mark) in enumerate(lane.changes):
         until = lane.changes[index + 1][0] if index + 1 < len(lane.changes) else end

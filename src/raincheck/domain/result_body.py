@@ -33,7 +33,7 @@ __all__ = [
     "JSON",
     "PREVIEW_SCHEMA",
     "TEXT",
-    "Body",
+    "ResultBody",
     "body_of",
     "call_result",
     "link_of",
@@ -55,7 +55,7 @@ PREVIEW_SCHEMA: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Body:
+class ResultBody:
     """A result as bytes. See `raincheck.domain.task.LargeResult` for its attributes."""
 
     form: str
@@ -96,7 +96,7 @@ _TEXTS: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-def body_of(outcome: Outcome) -> Body | None:
+def body_of(outcome: Outcome) -> ResultBody | None:
     """The body of what the operation returned; None where it returned nothing (it failed without a tool result)."""
     if outcome.mcp_result is not None:
         return _of_tool_result(outcome.mcp_result)
@@ -183,7 +183,7 @@ def link_of(large: LargeResult) -> dict[str, Any]:
     }
 
 
-def _of_tool_result(result: Mapping[str, Any]) -> Body:
+def _of_tool_result(result: Mapping[str, Any]) -> ResultBody:
     told = {key: value for key, value in result.items() if (key, value) not in _NEUTRAL}
     if told.get("_meta") == _OF_FASTMCP:
         plain = _of_tool_result({key: value for key, value in result.items() if key != "_meta"})
@@ -196,7 +196,9 @@ def _of_tool_result(result: Mapping[str, Any]) -> Body:
         if found is not None:
             return found
     data = _encoded(to_text(dict(result)))
-    return Body(form="tool_result", shape=None, media_type=JSON, data=data, preview=lambda: json_preview(dict(told)))
+    return ResultBody(
+        form="tool_result", shape=None, media_type=JSON, data=data, preview=lambda: json_preview(dict(told))
+    )
 
 
 # What FastMCP marks results with whose value it wrapped into an object, and how a shape says so.
@@ -205,7 +207,7 @@ _MARKED = "+fastmcp"
 _NEUTRAL = (("resultType", "complete"), ("isError", False))
 
 
-def _of_one_block(block: Mapping[str, Any], structured: Any, others: set[str]) -> Body | None:
+def _of_one_block(block: Mapping[str, Any], structured: Any, others: set[str]) -> ResultBody | None:
     if others:
         return None
     kind = block.get("type")
@@ -222,7 +224,7 @@ def _of_one_block(block: Mapping[str, Any], structured: Any, others: set[str]) -
         if data is not None:
             media_type, size = str(block["mimeType"]), len(data)
             shown = f"{kind} of {size} bytes, {media_type}"
-            return Body(form="binary", shape=str(kind), media_type=media_type, data=data, preview=lambda: shown)
+            return ResultBody(form="binary", shape=str(kind), media_type=media_type, data=data, preview=lambda: shown)
     return None
 
 
@@ -232,13 +234,15 @@ def _wrapped(structured: object) -> Any:
     return members["result"] if set(members) == {"result"} else members
 
 
-def _text(text: str, shape: str | None) -> Body:
-    return Body(form="text", shape=shape, media_type=TEXT, data=_encoded(text), preview=lambda: text_preview(text))
+def _text(text: str, shape: str | None) -> ResultBody:
+    return ResultBody(
+        form="text", shape=shape, media_type=TEXT, data=_encoded(text), preview=lambda: text_preview(text)
+    )
 
 
-def _json(value: Any, shape: str | None) -> Body:
+def _json(value: Any, shape: str | None) -> ResultBody:
     data = _encoded(to_text(value))
-    return Body(form="json", shape=shape, media_type=JSON, data=data, preview=lambda: json_preview(value))
+    return ResultBody(form="json", shape=shape, media_type=JSON, data=data, preview=lambda: json_preview(value))
 
 
 def _encoded(text: str) -> bytes:

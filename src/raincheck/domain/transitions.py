@@ -18,9 +18,9 @@ from raincheck.errors import TaskTimeout, WorkerLost
 __all__ = [
     "TABLE",
     "AskInput",
-    "CallBack",
     "Cancel",
     "Claim",
+    "CompleteExternally",
     "DeadlinePassed",
     "Event",
     "LeaseExpired",
@@ -99,7 +99,7 @@ class Settle:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CallBack:
+class CompleteExternally:
     """Somebody outside has the outcome: whoever was given the task's one-time token, whatever its worker does."""
 
     outcome: Outcome
@@ -147,7 +147,7 @@ Event = (
     | AskInput
     | ProvideInput
     | Settle
-    | CallBack
+    | CompleteExternally
     | Release
     | LeaseExpired
     | DeadlinePassed
@@ -253,7 +253,7 @@ def _settle(task: Task, event: Settle, now: datetime) -> Task:
     return _call_back(task, event, now)
 
 
-def _call_back(task: Task, event: Settle | CallBack, now: datetime) -> Task:
+def _call_back(task: Task, event: Settle | CompleteExternally, now: datetime) -> Task:
     outcome, error = event.outcome, event.outcome.error
     if error is None:
         # The last report was of the work under way. Where it failed or was cancelled it still says how far it came.
@@ -337,14 +337,14 @@ Rule = Callable[[Task, Any, datetime], Task]
 
 TABLE: Mapping[tuple[TaskStatus, type[Event]], Rule] = {
     (TaskStatus.PENDING, Claim): _claim,
-    (TaskStatus.PENDING, CallBack): _call_back,
+    (TaskStatus.PENDING, CompleteExternally): _call_back,
     (TaskStatus.PENDING, DeadlinePassed): _deadline,
     (TaskStatus.PENDING, Cancel): _cancel,
     (TaskStatus.PROCESSING, ReportProgress): _progress,
     (TaskStatus.PROCESSING, SaveCheckpoint): _checkpoint,
     (TaskStatus.PROCESSING, AskInput): _ask,
     (TaskStatus.PROCESSING, Settle): _settle,
-    (TaskStatus.PROCESSING, CallBack): _call_back,
+    (TaskStatus.PROCESSING, CompleteExternally): _call_back,
     (TaskStatus.PROCESSING, Release): _release,
     (TaskStatus.PROCESSING, LeaseExpired): _lease_expired,
     (TaskStatus.PROCESSING, DeadlinePassed): _deadline,
@@ -353,7 +353,7 @@ TABLE: Mapping[tuple[TaskStatus, type[Event]], Rule] = {
     (TaskStatus.INPUT_REQUIRED, ProvideInput): _provide,
     (TaskStatus.INPUT_REQUIRED, SaveCheckpoint): _checkpoint,
     (TaskStatus.INPUT_REQUIRED, Settle): _settle,
-    (TaskStatus.INPUT_REQUIRED, CallBack): _call_back,
+    (TaskStatus.INPUT_REQUIRED, CompleteExternally): _call_back,
     (TaskStatus.INPUT_REQUIRED, Release): _release,
     (TaskStatus.INPUT_REQUIRED, LeaseExpired): _lease_expired,
     (TaskStatus.INPUT_REQUIRED, DeadlinePassed): _deadline,

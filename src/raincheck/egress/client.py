@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from raincheck._version import __version__
 from raincheck.egress.errors import AnswerTooLarge, RequestFailed
-from raincheck.egress.policy import OutgoingRules, Target
+from raincheck.egress.policy import EgressPolicy, Target
 from raincheck.extras import missing_extra
 
 if TYPE_CHECKING:
     from raincheck.egress.dns_pinning import Resolver
 
-__all__ = ["Answer", "GuardedClient", "trusted_certificates"]
+__all__ = ["Answer", "EgressClient", "trusted_certificates"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,7 @@ class Answer:
     body: bytes = field(repr=False)
 
 
-class GuardedClient:
+class EgressClient:
     """Sends requests to addresses that others had a say in.
 
     Args:
@@ -55,7 +55,7 @@ class GuardedClient:
 
     def __init__(
         self,
-        rules: OutgoingRules,
+        rules: EgressPolicy,
         *,
         connect_seconds: float = 10.0,
         total_seconds: float = 30.0,

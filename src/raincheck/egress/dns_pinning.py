@@ -16,7 +16,7 @@ from typing import Any, cast
 import httpcore2
 
 from raincheck.egress.errors import RequestFailed
-from raincheck.egress.policy import OutgoingRules, Target
+from raincheck.egress.policy import EgressPolicy, Target
 
 __all__ = ["PinnedBackend", "Resolver", "resolve"]
 
@@ -43,7 +43,7 @@ def _lookup(host: str, port: int) -> Sequence[Any]:
 class PinnedBackend(httpcore2.AsyncNetworkBackend):
     """Connects to checked addresses only."""
 
-    def __init__(self, target: Target, rules: OutgoingRules, resolver: Resolver) -> None:
+    def __init__(self, target: Target, rules: EgressPolicy, resolver: Resolver) -> None:
         self._target = target
         self._rules = rules
         self._resolver = resolver

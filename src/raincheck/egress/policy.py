@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from raincheck.egress.errors import RequestRefused
 from raincheck.egress.ip_ranges import Address, Network, allowed_address
 
-__all__ = ["LONGEST_URL", "HostRule", "OutgoingRules", "Target"]
+__all__ = ["LONGEST_URL", "EgressPolicy", "HostRule", "Target"]
 
 LONGEST_URL = 2048
 """The longest address that is taken, in characters."""
@@ -145,7 +145,7 @@ class HostRule:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OutgoingRules:
+class EgressPolicy:
     """Where requests may go.
 
     Attributes:

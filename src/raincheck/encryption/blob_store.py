@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from raincheck.encryption.cipher import SEALED_BYTES, Sealer, place_of
+from raincheck.encryption.cipher import SEALED_BYTES, PayloadCipher, place_of
 from raincheck.ports.blob_store import BlobStore, checked_key
 
-__all__ = ["SealedBlobs"]
+__all__ = ["EncryptedBlobStore"]
 
 _PIECE = 64 * 1024
 
 
-class SealedBlobs:
+class EncryptedBlobStore:
     """A `raincheck.ports.blob_store.BlobStore` around another one.
 
     Args:
@@ -20,7 +20,7 @@ class SealedBlobs:
         sealer: Seals with the first key, opens with any.
     """
 
-    def __init__(self, inner: BlobStore, sealer: Sealer) -> None:
+    def __init__(self, inner: BlobStore, sealer: PayloadCipher) -> None:
         self._inner = inner
         self._sealer = sealer
 

@@ -17,7 +17,7 @@ import os
 from collections.abc import Collection, Sequence
 
 from raincheck.errors import StoreUnusable
-from raincheck.ports.records import Note, NoteStore
+from raincheck.ports.records import Record, RecordStore
 
 __all__ = [
     "KEY_BYTES",
@@ -25,7 +25,7 @@ __all__ = [
     "PLAIN_NOTES",
     "SEALED_BYTES",
     "CannotOpen",
-    "Sealer",
+    "PayloadCipher",
     "check_keys",
     "close_to_plain",
     "closed_to_plain",
@@ -37,10 +37,10 @@ __all__ = [
 ]
 
 KEY_NOTES = "seal-key"
-"""The kind of the notes that name the keys which payloads in a store may be sealed with."""
+"""The kind of the records that name the keys which payloads in a store may be sealed with."""
 
 PLAIN_NOTES = "seal-plain"
-"""The kind of the note that says that plain payloads are refused, whatever the settings say."""
+"""The kind of the record that says that plain payloads are refused, whatever the settings say."""
 
 _PLAIN_REFUSED = "refused"
 
@@ -93,7 +93,7 @@ def key_id(key: bytes) -> str:
     return hashlib.sha256(b"raincheck key id 1" + key).hexdigest()[:12]
 
 
-class Sealer:
+class PayloadCipher:
     """Seals with the first key, opens with any.
 
     Args:
@@ -164,12 +164,12 @@ class Sealer:
         return tuple(hmac.digest(key, _MARK + fingerprint.encode(), "sha256").hex() for key in self._keys.values())
 
 
-async def keys_in_use(store: NoteStore) -> list[str]:
+async def keys_in_use(store: RecordStore) -> list[str]:
     """The ids of the keys that payloads in the store may be sealed with."""
-    return [note.key for note in await store.notes(KEY_NOTES, limit=_MOST_KEYS)]
+    return [record.key for record in await store.records(KEY_NOTES, limit=_MOST_KEYS)]
 
 
-async def check_keys(store: NoteStore, ids: Collection[str] = ()) -> None:
+async def check_keys(store: RecordStore, ids: Collection[str] = ()) -> None:
     """See that whoever has these keys, or none, can read every payload of an open store.
 
     Raises:
@@ -184,23 +184,23 @@ async def check_keys(store: NoteStore, ids: Collection[str] = ()) -> None:
         )
 
 
-async def closed_to_plain(store: NoteStore, sealer: Sealer) -> bool:
+async def closed_to_plain(store: RecordStore, sealer: PayloadCipher) -> bool:
     """Whether an open store was closed to plain payloads (`close_to_plain`) by somebody who has one of the keys."""
-    note = await store.get_note(PLAIN_NOTES, _PLAIN_REFUSED)
-    if note is None or not isinstance(note.value, str):
+    record = await store.get_record(PLAIN_NOTES, _PLAIN_REFUSED)
+    if record is None or not isinstance(record.value, str):
         return False
     try:
-        return sealer.open(note.value, place_of(PLAIN_NOTES)) == _PLAIN_REFUSED
+        return sealer.open(record.value, place_of(PLAIN_NOTES)) == _PLAIN_REFUSED
     except CannotOpen:
         return False
 
 
-async def close_to_plain(store: NoteStore, sealer: Sealer) -> None:
+async def close_to_plain(store: RecordStore, sealer: PayloadCipher) -> None:
     """Write down in the open store that it holds no plain payload any more: they are refused from the next start on."""
     value = sealer.seal(_PLAIN_REFUSED, place_of(PLAIN_NOTES))
-    there = await store.get_note(PLAIN_NOTES, _PLAIN_REFUSED)
+    there = await store.get_record(PLAIN_NOTES, _PLAIN_REFUSED)
     version = 1 if there is None else there.version + 1
-    await store.put_note(Note(kind=PLAIN_NOTES, key=_PLAIN_REFUSED, value=value, version=version))
+    await store.put_record(Record(kind=PLAIN_NOTES, key=_PLAIN_REFUSED, value=value, version=version))
 
 
 def _cipher(key: bytes, salt: bytes):

@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from raincheck.encryption.cipher import CannotOpen, close_to_plain
-from raincheck.encryption.task_store import SealedStore
+from raincheck.encryption.task_store import EncryptedTaskStore
 from raincheck.ports.task_store import Cursor, TaskStore
 
-__all__ = ["NOTE_KINDS", "PlainTasks", "closed"]
+__all__ = ["RECORD_KINDS", "PlainTasks", "closed"]
 
-NOTE_KINDS = (
+RECORD_KINDS = (
     *("blob", "breaker", "callback", "patience", "permits", "scope-permits"),
     *("request-result", "sketch", "upstream", "webhook", "webhook-dead"),
 )
-"""The kinds of all notes that are sealed."""
+"""The kinds of all records that are sealed."""
 
 _PAGE = 200
 
@@ -28,26 +28,27 @@ class PlainTasks:
     until: datetime | None
 
 
-async def closed(store: SealedStore) -> PlainTasks:
-    """Close the open store to plain payloads, where no task has one any more; those that have. Notes are sealed first.
+async def closed(store: EncryptedTaskStore) -> PlainTasks:
+    """Close the open store to plain payloads, where no task has one any more; those that have. Records are sealed
+    first.
 
     Args:
         store: One that accepts plain payloads.
     """
-    for kind in NOTE_KINDS:
-        await _seal_notes(store, kind)
-    plain = await _plain_tasks(SealedStore(store.inner, store.sealer))
+    for kind in RECORD_KINDS:
+        await _seal_records(store, kind)
+    plain = await _plain_tasks(EncryptedTaskStore(store.inner, store.sealer))
     if not plain.number:
         await close_to_plain(store.inner, store.sealer)
     return plain
 
 
-async def _seal_notes(store: TaskStore, kind: str) -> None:
+async def _seal_records(store: TaskStore, kind: str) -> None:
     after = ""
-    while page := await store.notes(kind, after=after, limit=_PAGE):
-        for note in page:
+    while page := await store.records(kind, after=after, limit=_PAGE):
+        for record in page:
             # Where somebody else wrote it meanwhile, that sealed it.
-            await store.put_note(replace(note, version=note.version + 1))
+            await store.put_record(replace(record, version=record.version + 1))
         after = page[-1].key
 
 

@@ -1,4 +1,5 @@
-"""A store whose payloads nobody reads or makes who has the store alone: arguments, callers, questions, results, notes.
+"""A store whose payloads nobody reads or makes who has the store alone: arguments, callers, questions, results,
+records.
 
 What the store needs to find and order tasks stays in clear: ids, scopes, names of operations, statuses, times, error
 codes, idempotency keys. Whose task it is, of which operation and under which key is authenticated with every payload:
@@ -20,14 +21,14 @@ from raincheck.encryption.cipher import (
     KEY_NOTES,
     PLAIN_NOTES,
     CannotOpen,
-    Sealer,
+    PayloadCipher,
     check_keys,
     closed_to_plain,
     keys_in_use,
     place_of,
 )
 from raincheck.errors import StoreUnusable
-from raincheck.ports.records import CLEAR_KINDS, Note
+from raincheck.ports.records import CLEAR_KINDS, Record
 from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskStore, TaskSummary
 from raincheck.stores.shared.delegating import StoreWrapper
 from raincheck.stores.shared.payload_codec import (
@@ -38,7 +39,7 @@ from raincheck.stores.shared.payload_codec import (
     encode_value,
 )
 
-__all__ = ["SealedStore"]
+__all__ = ["EncryptedTaskStore"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ _MOST_TOLD = 1000
 _Value = TypeVar("_Value")
 
 
-class SealedStore(StoreWrapper):
+class EncryptedTaskStore(StoreWrapper):
     """Seals what goes in and opens what comes out.
 
     Args:
@@ -62,7 +63,7 @@ class SealedStore(StoreWrapper):
         sealer: The keys.
     """
 
-    def __init__(self, inner: TaskStore, sealer: Sealer, *, accept_plain: bool = False) -> None:
+    def __init__(self, inner: TaskStore, sealer: PayloadCipher, *, accept_plain: bool = False) -> None:
         super().__init__(inner)
         self.sealer = sealer
         self._accept_plain = accept_plain
@@ -89,7 +90,7 @@ class SealedStore(StoreWrapper):
                     "The task store holds tasks from before there was a key: set 'accept_plain = true' in [encryption] "
                     "until they are gone (`raincheck store keys --close`)."
                 )
-            await self.inner.put_note(Note(kind=KEY_NOTES, key=self.sealer.ids[0], value=None))
+            await self.inner.put_record(Record(kind=KEY_NOTES, key=self.sealer.ids[0], value=None))
         except BaseException:
             await self.inner.close()
             raise
@@ -119,12 +120,12 @@ class SealedStore(StoreWrapper):
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        note: Note | None = None,
+        record: Record | None = None,
     ) -> bool:
         """See `TaskStore.replace`."""
-        sealed_note = None if note is None else self._sealed_note(note)
+        sealed_record = None if record is None else self._encrypted_record(record)
         return await self.inner.replace(
-            self._sealed(task), seen_lease=seen_lease, lease_seconds=lease_seconds, note=sealed_note
+            self._sealed(task), seen_lease=seen_lease, lease_seconds=lease_seconds, record=sealed_record
         )
 
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
@@ -162,30 +163,31 @@ class SealedStore(StoreWrapper):
             lambda change: listener(self._opened(change) if isinstance(change, Task) else change)
         )
 
-    async def get_note(self, kind: str, key: str) -> Note | None:
-        """See `NoteStore.get_note`."""
-        note = await self.inner.get_note(kind, key)
-        return None if note is None else self._opened_note(note)
+    async def get_record(self, kind: str, key: str) -> Record | None:
+        """See `RecordStore.get_record`."""
+        record = await self.inner.get_record(kind, key)
+        return None if record is None else self._decrypted_record(record)
 
-    async def put_note(self, note: Note) -> bool:
-        """See `NoteStore.put_note`."""
-        return await self.inner.put_note(self._sealed_note(note))
+    async def put_record(self, record: Record) -> bool:
+        """See `RecordStore.put_record`."""
+        return await self.inner.put_record(self._encrypted_record(record))
 
-    async def notes(
+    async def records(
         self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
-    ) -> Sequence[Note]:
-        """See `NoteStore.notes`. Which keys are in use is this store's own business, and no note of anybody else's.
+    ) -> Sequence[Record]:
+        """See `RecordStore.records`. Which keys are in use is this store's own business, and no record of anybody
+        else's.
 
         What cannot be opened here is passed over.
         """
         if kind in (KEY_NOTES, PLAIN_NOTES):
             return []
-        opened: list[Note] = []
-        for note in await self.inner.notes(kind, due=due, after=after, limit=limit):
+        opened: list[Record] = []
+        for record in await self.inner.records(kind, due=due, after=after, limit=limit):
             try:
-                opened.append(self._opened_note(note))
+                opened.append(self._decrypted_record(record))
             except CannotOpen as error:
-                self._pass_over(f"{kind} {note.key}", "a note is passed over: %s", error, {})
+                self._pass_over(f"{kind} {record.key}", "a record is passed over: %s", error, {})
         return opened
 
     # Tasks.
@@ -286,17 +288,17 @@ class SealedStore(StoreWrapper):
             self._pass_over(task.task_ref, "a progress message is left out: %s", error, {"task_ref": task.task_ref})
             return task.progress and replace(task.progress, message=None)
 
-    # Notes.
+    # Records.
 
-    def _sealed_note(self, note: Note) -> Note:
-        if note.kind in CLEAR_KINDS:
-            return note
-        return replace(note, value=self._seal(note.value, _place_of_note(note)))
+    def _encrypted_record(self, record: Record) -> Record:
+        if record.kind in CLEAR_KINDS:
+            return record
+        return replace(record, value=self._seal(record.value, _place_of_record(record)))
 
-    def _opened_note(self, note: Note) -> Note:
-        if note.kind in CLEAR_KINDS:
-            return note
-        return replace(note, value=self._open(note.value, _place_of_note(note)))
+    def _decrypted_record(self, record: Record) -> Record:
+        if record.kind in CLEAR_KINDS:
+            return record
+        return replace(record, value=self._open(record.value, _place_of_record(record)))
 
     # Values.
 
@@ -343,8 +345,8 @@ def _place_of_progress(task: Task | TaskSummary) -> str:
     return place_of("progress", task.task_ref, task.scope, task.operation_type)
 
 
-def _place_of_note(note: Note) -> str:
-    return place_of("note", note.kind, note.key)
+def _place_of_record(record: Record) -> str:
+    return place_of("record", record.kind, record.key)
 
 
 def _plain() -> CannotOpen:

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from raincheck.domain.task import Task
 from raincheck.engines.pending_scanner import Scanner
-from raincheck.engines.slots import Pool
+from raincheck.engines.slots import SlotPool
 from raincheck.ports.engine import RunTask
 from raincheck.ports.task_store import TaskStore
 
@@ -40,7 +40,7 @@ class LocalEngine:
     ) -> None:
         self._store = store
         self._size = max_concurrency
-        self._pool = Pool(max_concurrency, lambda: self._scanner.place_is_free())
+        self._pool = SlotPool(max_concurrency, lambda: self._scanner.place_is_free())
         self._scanner = Scanner(store, operation_types, self._pool, scan_seconds=scan_seconds)
         self._run: RunTask | None = None
         self._unsubscribe: Callable[[], None] | None = None
@@ -65,8 +65,8 @@ class LocalEngine:
         else:
             self._scanner.expect_more()
 
-    def nudge(self, operation_type: str) -> None:
-        """See `Engine.nudge`."""
+    def wake(self, operation_type: str) -> None:
+        """See `Engine.wake`."""
         self._scanner.look_for(operation_type)
 
     async def stop(self, drain_seconds: float) -> None:
@@ -85,7 +85,7 @@ class LocalEngine:
     def _changed(self, change: Task | str | None) -> None:
         # What this process changed itself was delivered.
         if not isinstance(change, Task):
-            self._scanner.nudge()
+            self._scanner.wake()
 
 
 def local_engine(

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Collection
 from datetime import datetime
 
-from raincheck.engines.slots import Pool
+from raincheck.engines.slots import SlotPool
 from raincheck.errors import StoreError
 from raincheck.ports.engine import RunTask
 from raincheck.ports.task_store import TaskStore
@@ -37,7 +37,7 @@ class Scanner:
         self,
         store: TaskStore,
         operation_types: Callable[[], Collection[str]],
-        pool: Pool,
+        pool: SlotPool,
         *,
         scan_seconds: float,
         lost_before: Callable[[], datetime] | None = None,
@@ -58,7 +58,7 @@ class Scanner:
     def start(self, run: RunTask) -> None:
         """Begin to scan, at once and then for ever."""
         self._run = run
-        self._loop_task = asyncio.create_task(self._scan_for_ever(), name="raincheck-engine")
+        self._loop_task = asyncio.create_task(self._scan_loop(), name="raincheck-engine")
 
     async def stop(self) -> None:
         """Stop scanning. Idempotent."""
@@ -81,7 +81,7 @@ class Scanner:
         if self._pool.free > 0:
             self._wake.set()
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Something changed in the store, and may be pending: look soon, once for all that changes until then."""
         if self._pool.free > 0 and self._nudge is None and self._loop_task is not None:
             self._nudge = asyncio.get_running_loop().call_later(_NUDGE_SECONDS, self._look)
@@ -103,7 +103,7 @@ class Scanner:
         if self._more_pending:
             self._wake.set()
 
-    async def _scan_for_ever(self) -> None:
+    async def _scan_loop(self) -> None:
         while True:
             try:
                 await self._scan()

@@ -11,7 +11,7 @@ from contextvars import Context
 from raincheck.domain.task import Task
 from raincheck.ports.engine import RunTask
 
-__all__ = ["Pool"]
+__all__ = ["SlotPool"]
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 class _Slot:
     """One place, held or given back."""
 
-    def __init__(self, pool: Pool, released: Callable[[], None] | None) -> None:
+    def __init__(self, pool: SlotPool, released: Callable[[], None] | None) -> None:
         self._pool = pool
         self._held = True
         self._released = released
@@ -38,7 +38,7 @@ class _Slot:
             self._held = True
 
 
-class Pool:
+class SlotPool:
     """At most `size` places, each for one running task; a parked task gives its place back.
 
     Args:

@@ -217,7 +217,7 @@ def _by_scope(number: int, slots: Iterable[Slot]) -> list[Slot]:
 
 
 def to_json(state: BreakerState) -> dict[str, Any]:
-    """The state as a note's value."""
+    """The state as a record's value."""
     return {
         "phase": str(state.phase),
         "width": state.width,
@@ -230,7 +230,7 @@ def to_json(state: BreakerState) -> dict[str, Any]:
 
 
 def from_json(value: Any) -> BreakerState:
-    """The state of a note's value."""
+    """The state of a record's value."""
     return BreakerState(
         phase=Phase(value["phase"]),
         width=value["width"],

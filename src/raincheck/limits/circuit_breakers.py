@@ -1,4 +1,4 @@
-"""The circuit breakers of all operations, as one process sees them: their states are notes in the task store.
+"""The circuit breakers of all operations, as one process sees them: their states are records in the task store.
 
 Whoever settles a task counts it; whoever accepts a call asks. What is settled is gathered, and written a few times a
 second at most; what was read is good for half a second.
@@ -18,7 +18,7 @@ from raincheck.domain.task import scope_key
 from raincheck.errors import CircuitOpen, StoreError
 from raincheck.limits.breaker_rules import BreakerState, Phase, Result, admit, count, failed, from_json, to_json
 from raincheck.operations.limit_policy import BreakerPolicy
-from raincheck.ports.records import Note, note_key
+from raincheck.ports.records import Record, record_key
 from raincheck.ports.task_store import TaskStore
 from raincheck.timing.clock import monotonic
 
@@ -45,7 +45,7 @@ class _Breaker:
 
     name: str
     policy: BreakerPolicy
-    note: Note | None = None
+    record: Record | None = None
     state: BreakerState = field(default_factory=BreakerState)
     read_at: float = float("-inf")
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -60,7 +60,7 @@ class Breakers:
     """Asks and tells the breakers.
 
     Args:
-        store: Where their notes are.
+        store: Where their records are.
         clock: The clock that all processes share.
     """
 
@@ -132,29 +132,29 @@ class Breakers:
 
     async def _read(self, breaker: _Breaker) -> None:
         asked = monotonic()
-        note = await self._store.get_note(_KIND, note_key(breaker.name))
-        fresh = note is not None and (note.expires_at is None or note.expires_at > self._clock())
-        breaker.note = note
-        breaker.state = from_json(note.value) if note is not None and fresh else BreakerState()
+        record = await self._store.get_record(_KIND, record_key(breaker.name))
+        fresh = record is not None and (record.expires_at is None or record.expires_at > self._clock())
+        breaker.record = record
+        breaker.state = from_json(record.value) if record is not None and fresh else BreakerState()
         breaker.read_at = asked
 
     async def _write(self, breaker: _Breaker, state: BreakerState) -> bool:
         """Write the next state, if nobody else did in between; else what they wrote is known then."""
-        before, note = breaker.state, breaker.note
+        before, record = breaker.state, breaker.record
         lasts = timedelta(seconds=breaker.policy.window_seconds + breaker.policy.cool_down_seconds) + _KEPT
-        changed = Note(
+        changed = Record(
             kind=_KIND,
-            key=note_key(breaker.name),
+            key=record_key(breaker.name),
             value=to_json(state),
-            version=1 if note is None else note.version + 1,
+            version=1 if record is None else record.version + 1,
             expires_at=self._clock() + lasts,
         )
-        if not await self._store.put_note(changed):
+        if not await self._store.put_record(changed):
             # Whoever writes at the same time is not to meet this process again and again.
             await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311  no secret
             await self._read(breaker)
             return False
-        breaker.note, breaker.state, breaker.read_at = changed, state, monotonic()
+        breaker.record, breaker.state, breaker.read_at = changed, state, monotonic()
         if state.phase is not before.phase:
             _tell(breaker, before.phase, state.phase)
         return True

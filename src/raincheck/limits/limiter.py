@@ -14,7 +14,7 @@ from raincheck.domain.task import Outcome, Task
 from raincheck.errors import CallError, QueueFull, RateLimited, StoreError
 from raincheck.limits.breaker_rules import error_counts, failed
 from raincheck.limits.circuit_breakers import OUTSIDE, Breakers
-from raincheck.limits.permit_allocator import OF_OPERATION, OF_SCOPE, Desk, limit_of
+from raincheck.limits.permit_allocator import OF_OPERATION, OF_SCOPE, PermitAllocator, limit_of
 from raincheck.limits.permit_rules import UNCLAIMED_SECONDS, Limit, Refusal
 from raincheck.operations.operation import Operation, Policy
 from raincheck.ports.engine import Slot
@@ -43,7 +43,7 @@ class Permit:
         slot: The place.
     """
 
-    def __init__(self, desks: Sequence[Desk], task: Task, slot: Slot) -> None:
+    def __init__(self, desks: Sequence[PermitAllocator], task: Task, slot: Slot) -> None:
         self._desks = desks
         self._task_ref = task.task_ref
         self._scope = task.scope
@@ -70,7 +70,7 @@ class Permit:
             for desk in self._desks:
                 desk.give(self._task_ref, started=started)
 
-    async def surely_held(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+    async def verified_until(self, sleep: Callable[[float], Awaitable[None]]) -> None:
         """Return when it is certain that nobody else was given this permit: the claim may have taken its time.
 
         Args:
@@ -97,7 +97,7 @@ class Permit:
         self._since = monotonic()
         self._held = True
 
-    async def _try(self, desk: Desk) -> bool:
+    async def _try(self, desk: PermitAllocator) -> bool:
         try:
             refused = await desk.take(self._task_ref, self._fence, scope=self._scope, start=False)
         except StoreError as error:
@@ -108,7 +108,7 @@ class Permit:
 
 
 class InRequest:
-    """A call that runs in its request, for `Limiter.in_request`.
+    """A call that runs in its request, for `Limiter.inline_slot`.
 
     Attributes:
         failed: How it ended, for its operation's breaker; None: that says nothing.
@@ -152,8 +152,8 @@ class Limiter:
         self._freed = freed
         self._owner = secrets.token_hex(6)
         self._breakers = Breakers(store, clock)
-        self._desks: dict[str, Desk] = {}
-        self._desks_of_scopes: OrderedDict[str, Desk] = OrderedDict()
+        self._desks: dict[str, PermitAllocator] = {}
+        self._desks_of_scopes: OrderedDict[str, PermitAllocator] = OrderedDict()
         # Which operations' tasks a scope was refused, to be looked for again.
         self._refused: dict[str, set[str]] = {}
 
@@ -187,7 +187,7 @@ class Limiter:
             self._breakers.ended(task.operation_type, breaker, task.task_ref, told, scope=task.scope)
 
     @asynccontextmanager
-    async def in_request(self, operation: Operation, *, scope: str) -> AsyncGenerator[InRequest]:
+    async def inline_slot(self, operation: Operation, *, scope: str) -> AsyncGenerator[InRequest]:
         """Run a call without a task, as the limits allow; a permit is waited for as an answer would be.
 
         Raises:
@@ -206,7 +206,7 @@ class Limiter:
             lapses_at = self._clock() + timedelta(seconds=seconds + policy.permit_wait_seconds)
             await self._breakers.admit(name, policy.breaker, ref, scope=scope, lapses_at=lapses_at)
         try:
-            taken: list[Desk] = []
+            taken: list[PermitAllocator] = []
             until = monotonic() + policy.permit_wait_seconds
             try:
                 for desk in desks:
@@ -245,7 +245,7 @@ class Limiter:
         """
         desks = self._desks_for(operation, task.scope)
         refused = next((desk for desk in desks if desk.blocked), None)
-        taken: list[Desk] = []
+        taken: list[PermitAllocator] = []
         try:
             for desk in desks if refused is None else ():
                 if await desk.take(task.task_ref, task.fence + 1, scope=task.scope, start=True) is not None:
@@ -267,7 +267,7 @@ class Limiter:
         desks = (*self._desks.values(), *self._desks_of_scopes.values())
         await asyncio.gather(self._breakers.stop(_STOP_SECONDS), *(desk.stop(_STOP_SECONDS) for desk in desks))
 
-    def _desks_for(self, operation: Operation, scope: str) -> Sequence[Desk]:
+    def _desks_for(self, operation: Operation, scope: str) -> Sequence[PermitAllocator]:
         """Where a start needs a permit: of its scope first, so that one that may not start takes nobody's."""
         desks = [self._desk_of_scope(scope)] if self._max_running_per_scope else []
         if operation.policy.limited:
@@ -276,7 +276,7 @@ class Limiter:
             desk.lasts = max(desk.lasts, operation.policy.longest_wait_seconds)
         return desks
 
-    def _desk(self, operation: Operation) -> Desk:
+    def _desk(self, operation: Operation) -> PermitAllocator:
         name, limit = operation.operation_type, limit_of(operation.policy)
         desk = self._desks.get(name)
         if desk is None:
@@ -285,7 +285,7 @@ class Limiter:
         desk.limit = limit
         return desk
 
-    def _desk_of_scope(self, scope: str) -> Desk:
+    def _desk_of_scope(self, scope: str) -> PermitAllocator:
         desk = self._desks_of_scopes.get(scope)
         if desk is None:
             limit = Limit(self._max_running_per_scope, 0.0, 1)
@@ -297,15 +297,17 @@ class Limiter:
         self._desks_of_scopes.move_to_end(scope)
         return desk
 
-    def _new_desk(self, kind: str, name: str, limit: Limit, freed: Callable[[], None]) -> Desk:
-        return Desk(self._store, self._clock, kind=kind, name=name, owner=self._owner, limit=limit, freed=freed)
+    def _new_desk(self, kind: str, name: str, limit: Limit, freed: Callable[[], None]) -> PermitAllocator:
+        return PermitAllocator(
+            self._store, self._clock, kind=kind, name=name, owner=self._owner, limit=limit, freed=freed
+        )
 
     def _scope_freed(self, scope: str) -> None:
         for operation_type in self._refused.pop(scope, ()):
             self._freed(operation_type)
 
 
-async def _taken_in_time(desk: Desk, ref: str, scope: str, seconds: float, until: float) -> None:
+async def _taken_in_time(desk: PermitAllocator, ref: str, scope: str, seconds: float, until: float) -> None:
     while (refused := await desk.take(ref, 0, scope=scope, start=True, seconds=seconds)) is not None:
         left = until - monotonic()
         if left <= 0 or (refused.limit == "starts_per_minute" and refused.seconds > left):
@@ -316,7 +318,7 @@ async def _taken_in_time(desk: Desk, ref: str, scope: str, seconds: float, until
             await desk.given(min(left, refused.seconds))
 
 
-def _refusal(desk: Desk, refused: Refusal) -> CallError:
+def _refusal(desk: PermitAllocator, refused: Refusal) -> CallError:
     limit = desk.limit
     if refused.limit == "starts_per_minute":
         wait = max(0.1, round(refused.seconds, 1))

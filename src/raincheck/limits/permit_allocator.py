@@ -17,9 +17,9 @@ from datetime import datetime, timedelta
 
 from raincheck.errors import StoreError
 from raincheck.limits.permit_rules import (
-    Book,
-    Holder,
     Limit,
+    PermitHolder,
+    PermitLedger,
     Refusal,
     from_json,
     gone,
@@ -30,17 +30,17 @@ from raincheck.limits.permit_rules import (
 )
 from raincheck.limits.round_robin import Rota
 from raincheck.operations.operation import Policy
-from raincheck.ports.records import Note, note_key
+from raincheck.ports.records import Record, record_key
 from raincheck.ports.task_store import TaskStore
 from raincheck.timing.clock import monotonic
 
-__all__ = ["OF_OPERATION", "OF_SCOPE", "Desk", "limit_of"]
+__all__ = ["OF_OPERATION", "OF_SCOPE", "PermitAllocator", "limit_of"]
 
 logger = logging.getLogger(__name__)
 
 OF_OPERATION = "permits"
 OF_SCOPE = "scope-permits"
-"""The kinds of the notes that hold the books."""
+"""The kinds of the records that hold the books."""
 
 _RETRY_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
@@ -76,7 +76,7 @@ class _Giving:
     started: bool
 
 
-class Desk:
+class PermitAllocator:
     """Hands out the permits of one operation or scope.
 
     Args:
@@ -105,7 +105,7 @@ class Desk:
         self._store = store
         self._clock = clock
         self.kind = kind
-        self._key = note_key(name)
+        self._key = record_key(name)
         self._told = {"operation" if kind == OF_OPERATION else "scope": name}
         self._owner = owner
         self._freed = freed
@@ -114,7 +114,7 @@ class Desk:
         self._rota = Rota()
         self._line: list[_Taking | _Giving] = []
         self._server: asyncio.Task[None] | None = None
-        self._note: Note | None = None
+        self._record: Record | None = None
         self._looked_at = float("-inf")
         self._blocked: asyncio.TimerHandle | None = None
         self._gave = asyncio.Event()
@@ -195,7 +195,7 @@ class Desk:
             self._server = None
 
     async def _serve_these(self, line: Sequence[_Taking | _Giving]) -> None:
-        fresh = self._note is None
+        fresh = self._record is None
         if fresh:
             await self._read()
         while True:
@@ -219,7 +219,9 @@ class Desk:
                     self._rota.served(one.scope)
         self._after(line, refused)
 
-    def _served(self, line: Sequence[_Taking | _Giving], book: Book) -> tuple[Book, dict[int, Refusal | None]]:
+    def _served(
+        self, line: Sequence[_Taking | _Giving], book: PermitLedger
+    ) -> tuple[PermitLedger, dict[int, Refusal | None]]:
         """Everybody in the line served, as far as the book allows: first who gives, then who goes on, then starts."""
         limit, now = self.limit, self._now()
         answers: dict[int, Refusal | None] = {}
@@ -228,7 +230,7 @@ class Desk:
                 book = released(book, one.ref, self._owner, limit, started=one.started)
         takings = [one for one in line if isinstance(one, _Taking) and not one.answer.done()]
         for one in self._rota.in_turn(takings, lambda each: each.scope, lambda each: each.start):
-            holder = Holder(self._owner, one.fence, now, self._end_of(one, limit, now))
+            holder = PermitHolder(self._owner, one.fence, now, self._end_of(one, limit, now))
             book, answers[id(one)] = taken(book, limit, one.ref, holder, now, start=one.start)
         return book, answers
 
@@ -258,7 +260,7 @@ class Desk:
 
     async def _turned_away(self, line: Sequence[_Taking | _Giving], error: StoreError) -> None:
         """Nobody gets a permit; what was to be given back is tried again."""
-        self._note = None
+        self._record = None
         for one in line:
             if isinstance(one, _Taking) and not one.answer.done():
                 one.answer.set_exception(error)
@@ -274,35 +276,39 @@ class Desk:
 
     # The book in the store.
 
-    def _book(self) -> Book:
-        note = self._note
-        if note is None or note.value is None or (note.expires_at is not None and note.expires_at <= self._clock()):
-            return Book()
-        return from_json(note.value)
+    def _book(self) -> PermitLedger:
+        record = self._record
+        if (
+            record is None
+            or record.value is None
+            or (record.expires_at is not None and record.expires_at <= self._clock())
+        ):
+            return PermitLedger()
+        return from_json(record.value)
 
     async def _read(self) -> None:
-        found = await self._store.get_note(self.kind, self._key)
-        self._note = found or Note(kind=self.kind, key=self._key, value=None, version=0)
+        found = await self._store.get_record(self.kind, self._key)
+        self._record = found or Record(kind=self.kind, key=self._key, value=None, version=0)
 
-    async def _written(self, book: Book) -> bool:
-        assert self._note is not None
+    async def _written(self, book: PermitLedger) -> bool:
+        assert self._record is not None
         # Longer than any task under it can last: the book of a busy one is never lost.
         lasts = timedelta(seconds=self.lasts) + timedelta(hours=1)
-        changed = Note(
+        changed = Record(
             kind=self.kind,
             key=self._key,
             value=to_json(book),
-            version=self._note.version + 1,
+            version=self._record.version + 1,
             expires_at=self._clock() + lasts,
         )
-        if await self._store.put_note(changed):
-            self._note = changed
+        if await self._store.put_record(changed):
+            self._record = changed
             return True
         await asyncio.sleep(random.uniform(0, _CONTENDED_SECONDS))  # noqa: S311  no secret
         await self._read()
         return False
 
-    async def _bury(self, book: Book) -> bool:
+    async def _bury(self, book: PermitLedger) -> bool:
         """Take the permits of the dead away, where some are; looked for once a second at most."""
         if monotonic() - self._looked_at < _LOOK_SECONDS:
             return False

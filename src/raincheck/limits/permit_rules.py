@@ -1,4 +1,4 @@
-"""Who has an operation's permits, and when its next start may be: pure rules over one note's value.
+"""Who has an operation's permits, and when its next start may be: pure rules over one record's value.
 
 The start rate is the generic cell rate algorithm (ATM Forum, Traffic Management 4.0, §4.4.2): one moment says it all.
 Times are seconds since the epoch, of the store's clock.
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from raincheck.domain.task import Task, TaskStatus
 
-__all__ = ["Book", "Holder", "Limit", "Refusal", "from_json", "gone", "released", "taken", "to_json"]
+__all__ = ["Limit", "PermitHolder", "PermitLedger", "Refusal", "from_json", "gone", "released", "taken", "to_json"]
 
 UNCLAIMED_SECONDS = 20.0
 """How long a permit waits for the claim that it was taken for."""
@@ -29,7 +29,7 @@ class Limit(NamedTuple):
     burst: int
 
 
-class Holder(NamedTuple):
+class PermitHolder(NamedTuple):
     """Who has a permit.
 
     Attributes:
@@ -58,7 +58,7 @@ class Refusal(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Book:
+class PermitLedger:
     """An operation's permits.
 
     Attributes:
@@ -67,7 +67,7 @@ class Book:
         next_start: When the next start is due at an even pace; a burst may be ahead of it.
     """
 
-    holders: Mapping[str, Holder] = field(default_factory=dict[str, Holder])
+    holders: Mapping[str, PermitHolder] = field(default_factory=dict[str, PermitHolder])
     resuming: Mapping[str, float] = field(default_factory=dict[str, float])
     next_start: float = 0.0
 
@@ -76,8 +76,8 @@ _RETRY_SECONDS = 1.0
 
 
 def taken(
-    book: Book, limit: Limit, ref: str, holder: Holder, now: float, *, start: bool
-) -> tuple[Book, Refusal | None]:
+    book: PermitLedger, limit: Limit, ref: str, holder: PermitHolder, now: float, *, start: bool
+) -> tuple[PermitLedger, Refusal | None]:
     """Take a permit.
 
     Args:
@@ -103,10 +103,10 @@ def taken(
         if wait > 0:
             return book, Refusal("starts_per_minute", wait)
         due = max(due, now) + limit.interval
-    return Book(holders={**holders, ref: holder}, resuming=resuming, next_start=due), None
+    return PermitLedger(holders={**holders, ref: holder}, resuming=resuming, next_start=due), None
 
 
-def released(book: Book, ref: str, owner: str, limit: Limit, *, started: bool) -> Book:
+def released(book: PermitLedger, ref: str, owner: str, limit: Limit, *, started: bool) -> PermitLedger:
     """Give a permit back, if it is still this owner's; where nothing was started the rate gets its start back."""
     resuming = {each: until for each, until in book.resuming.items() if each != ref}
     had = book.holders.get(ref)
@@ -114,17 +114,17 @@ def released(book: Book, ref: str, owner: str, limit: Limit, *, started: bool) -
         return book if len(resuming) == len(book.resuming) else replace(book, resuming=resuming)
     holders = {each: holder for each, holder in book.holders.items() if each != ref}
     due = book.next_start if started else book.next_start - limit.interval
-    return Book(holders=holders, resuming=resuming, next_start=due)
+    return PermitLedger(holders=holders, resuming=resuming, next_start=due)
 
 
-def without(book: Book, refs: Collection[str]) -> Book:
+def without(book: PermitLedger, refs: Collection[str]) -> PermitLedger:
     """The book without these holders."""
     if not refs:
         return book
     return replace(book, holders={ref: holder for ref, holder in book.holders.items() if ref not in refs})
 
 
-def gone(holder: Holder, task: Task | None, now: float) -> bool:
+def gone(holder: PermitHolder, task: Task | None, now: float) -> bool:
     """Whether a holder's task shows that nothing runs under its permit any more: its worker died, or lost the lease.
 
     A worker stops what it runs before its lease is over, and sees to the end of what was settled under it; both are
@@ -144,12 +144,12 @@ def gone(holder: Holder, task: Task | None, now: float) -> bool:
     return now - task.updated_at.timestamp() > _SETTLED_SECONDS
 
 
-def _live(holders: Mapping[str, Holder], now: float) -> dict[str, Holder]:
+def _live(holders: Mapping[str, PermitHolder], now: float) -> dict[str, PermitHolder]:
     return {ref: holder for ref, holder in holders.items() if holder.until is None or holder.until > now}
 
 
-def to_json(book: Book) -> dict[str, Any]:
-    """The book as a note's value."""
+def to_json(book: PermitLedger) -> dict[str, Any]:
+    """The book as a record's value."""
     return {
         "holders": {ref: list(holder) for ref, holder in book.holders.items()},
         "resuming": dict(book.resuming),
@@ -157,10 +157,10 @@ def to_json(book: Book) -> dict[str, Any]:
     }
 
 
-def from_json(value: Any) -> Book:
-    """The book of a note's value."""
-    return Book(
-        holders={ref: Holder(*holder) for ref, holder in value["holders"].items()},
+def from_json(value: Any) -> PermitLedger:
+    """The book of a record's value."""
+    return PermitLedger(
+        holders={ref: PermitHolder(*holder) for ref, holder in value["holders"].items()},
         resuming=value["resuming"],
         next_start=value["next_start"],
     )

@@ -19,7 +19,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams
 from starlette.types import ASGIApp
 
-from raincheck.callbacks.tokens import Callbacks
+from raincheck.callbacks.tokens import CompletionTokens
 from raincheck.composition.adapters import make_blobs, make_engine, make_store, place_of, sealing, service_settings
 from raincheck.config.program import calling_file
 from raincheck.config.settings import Settings
@@ -60,10 +60,10 @@ from raincheck.ports.task_store import TaskStore
 from raincheck.runtime.service import Service
 from raincheck.tasks.registry import Registry
 
-__all__ = ["Workshop"]
+__all__ = ["TaskHost"]
 
 
-class Workshop(DeclaredOperations):
+class TaskHost(DeclaredOperations):
     """Operations and the service that runs them, for one server.
 
     Args:
@@ -239,7 +239,7 @@ class Workshop(DeclaredOperations):
             app = rc.with_callbacks(mcp.streamable_http_app())
         """
 
-        async def callbacks() -> Callbacks:
+        async def callbacks() -> CompletionTokens:
             return (await self.started()).callbacks
 
         settings = self._settings

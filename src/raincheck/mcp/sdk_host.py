@@ -18,7 +18,7 @@ from raincheck.errors import ConfigurationError
 from raincheck.mcp import tool_listing
 from raincheck.mcp.admission.admission import Lease
 from raincheck.mcp.auth.scopes import scope_of
-from raincheck.mcp.host import Workshop
+from raincheck.mcp.host import TaskHost
 from raincheck.mcp.surfaces.handle_definitions import HANDLE_TOOLS
 from raincheck.mcp.surfaces.negotiation import CORE_TASKS_VERSION, TASKS_EXTENSION
 from raincheck.mcp.surfaces.result_resources import is_result_read, with_template
@@ -32,7 +32,7 @@ __all__ = ["Raincheck"]
 _L = TypeVar("_L")
 
 
-class Raincheck(Workshop, Extension):
+class Raincheck(TaskHost, Extension):
     """Background tasks for an `MCPServer` of the official SDK.
 
     ::
@@ -171,13 +171,13 @@ class Raincheck(Workshop, Extension):
         for operation in self._operations.values():
             self._register(operation)
 
-    # See `Workshop`.
+    # See `TaskHost`.
 
     def _server_name(self) -> str | None:
         return None if self._server is None else self._server.name
 
     def in_process(self) -> AbstractAsyncContextManager[Any]:
-        """See `Workshop`."""
+        """See `TaskHost`."""
         if self._server is None:
             raise ConfigurationError("This Raincheck has no server yet: MCPServer(…, extensions=[rc]).")
         # Under the SDK's own name it would be taken for an impatient client.

@@ -53,23 +53,23 @@ class ContextBackend(Protocol):
         """Make the checkpoint durable, and with it what is to be stopped outside where the task ends without it."""
         ...
 
-    async def outside_ended(self) -> None:
+    async def external_completed(self) -> None:
         """What `save` was given as a leftover has ended: nothing is to be stopped any more."""
         ...
 
-    async def park(self) -> None:
+    async def suspend(self) -> None:
         """Give the task's place back; its attempt's timer stands still."""
         ...
 
-    async def unpark(self) -> None:
-        """Take a place again; for each `park` one."""
+    async def resume(self) -> None:
+        """Take a place again; for each `suspend` one."""
         ...
 
     async def hand_over(self) -> None:
         """Make durable that somebody outside settles the task: its code is not started again."""
         ...
 
-    async def wait_outside(self) -> NoReturn:
+    async def await_external(self) -> NoReturn:
         """`hand_over`, and wait to be settled from outside; never returns."""
         ...
 
@@ -184,7 +184,7 @@ class TaskContext:
         Args:
             checkpoint: Anything JSON-serialisable but null, at most `LARGEST_CHECKPOINT` bytes; replaces the last one.
             leftover: For executors that start work on other servers: what `stop_outside` is given where the task ends
-                before `ContextBackend.outside_ended` was called; kept in the same step.
+                before `ContextBackend.external_completed` was called; kept in the same step.
 
         Raises:
             OperationFailed: It is null, no JSON, or too large.
@@ -206,23 +206,23 @@ class TaskContext:
 
         Its lease is renewed and its deadline counts on. At the end of the block it waits for a place again.
         """
-        await self._backend.park()
+        await self._backend.suspend()
         try:
             yield
         except BaseException:
             if not self._cancelled:
-                await self._backend.unpark()
+                await self._backend.resume()
             raise
-        await self._backend.unpark()
+        await self._backend.resume()
 
-    async def wait_outside(self) -> NoReturn:
+    async def await_external(self) -> NoReturn:
         """Somebody will call back: hand the task's end over to whoever was given `callback_url`.
 
         Never returns. The task stays `processing` and holds no place until it is settled by the call, cancelled, or
         its deadline passes. This is durable: where the worker is lost, another one goes on waiting and the operation's
         code is not started again.
         """
-        await self._backend.wait_outside()
+        await self._backend.await_external()
 
     async def callback_url(self) -> str:
         """The address at which this task is settled by one `POST`, whatever its worker does (docs/upstream-jobs.md).
@@ -263,9 +263,9 @@ class TaskContext:
         return self._call(self.callback_url())
 
     def wait_outside_sync(self) -> NoReturn:
-        """`wait_outside` for a synchronous operation; its thread waits too, so prefer an async one for many tasks."""
+        """`await_external` for a synchronous operation; its thread waits too, so prefer an async one for many tasks."""
         self.check_cancelled()
-        self._call(self.wait_outside())
+        self._call(self.await_external())
         raise AssertionError("it never returns")
 
     def _call(self, coroutine: Coroutine[Any, Any, _T]) -> _T:

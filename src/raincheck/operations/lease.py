@@ -27,7 +27,7 @@ __all__ = [
     "driven",
     "hold_child_tasks",
     "let_child_tasks_go",
-    "surely_held",
+    "verified_until",
 ]
 
 _T = TypeVar("_T")
@@ -39,7 +39,7 @@ _NEVER, _ALWAYS = float("-inf"), float("inf")
 _MARGIN, _GRACE = 0.1, 0.05
 
 
-def surely_held(asked: float, seconds: float) -> float:
+def verified_until(asked: float, seconds: float) -> float:
     """Until when a lease of so many seconds is surely held that was asked for at that time
     (`raincheck.timing.clock`)."""
     return asked + seconds * (1 - _MARGIN)

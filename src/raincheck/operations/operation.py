@@ -16,6 +16,7 @@ from raincheck.operations.webhook import Webhook
 __all__ = [
     "INLINE_WAIT_SECONDS",
     "AnswerBy",
+    "CancelsUpstream",
     "Dedupe",
     "Executor",
     "FailedAs",
@@ -25,7 +26,6 @@ __all__ = [
     "Mode",
     "Operation",
     "Policy",
-    "StopsOutside",
     "WithoutTasks",
 ]
 
@@ -149,7 +149,7 @@ class Policy:
 class Executor(Protocol):
     """The kind-specific half of an operation: checks its parameters and runs it.
 
-    One that starts work on other servers may also have `StopsOutside`, one that holds connections `aclose`.
+    One that starts work on other servers may also have `CancelsUpstream`, one that holds connections `aclose`.
     """
 
     @property
@@ -192,7 +192,7 @@ class FailedAs(Exception):
 
 
 @runtime_checkable
-class StopsOutside(Protocol):
+class CancelsUpstream(Protocol):
     """An executor whose tasks leave work outside that is to be stopped with them (`leftover` of `TaskContext.save`)."""
 
     @property

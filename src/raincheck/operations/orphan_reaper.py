@@ -30,7 +30,7 @@ from pathlib import Path
 
 from raincheck.operations.environment import INHERITED, INTERPRETER, inherited
 
-__all__ = ["GUARDIAN", "Guardian", "guardian_at_work"]
+__all__ = ["GUARDIAN", "OrphanReaper", "guardian_at_work"]
 
 _logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _NAME = "raincheck-guardian"
 _NEVER = float("inf")
 
 
-class Guardian:
+class OrphanReaper:
     """The guardian's process and what it watches. Thread-safe; not shared with forked copies of this process."""
 
     def __init__(self) -> None:
@@ -176,7 +176,7 @@ def guardian_at_work(pid: int) -> bool | None:
     return False
 
 
-GUARDIAN = Guardian()
+GUARDIAN = OrphanReaper()
 """The guardian of this process."""
 
 atexit.register(GUARDIAN.close)

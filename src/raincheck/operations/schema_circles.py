@@ -20,7 +20,7 @@ class SchemaSteps:
         self._next.setdefault(id(part), []).append((id(referred), reference))
 
     def into(self, part: dict[str, Any]) -> None:
-        """Note what of `part` is about the same value."""
+        """Record what of `part` is about the same value."""
         for key in _SAME_VALUE:
             held: Any = part.get(key)
             if key == "dependentSchemas" and isinstance(held, dict):

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, cast
 
-__all__ = ["RELATIVE_ERROR", "Bucket", "Sketch"]
+__all__ = ["RELATIVE_ERROR", "Bucket", "DurationSketch"]
 
 RELATIVE_ERROR = 0.01
 """How far a quantile may be from the true one, as a share of it; below a millisecond a millisecond."""
@@ -40,7 +40,7 @@ class Bucket(NamedTuple):
         return self.upto * _MID
 
 
-class Sketch:
+class DurationSketch:
     """Durations in seconds, each with a weight.
 
     Args:
@@ -55,7 +55,7 @@ class Sketch:
             self.add(each)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sketch) and self._weights == other._weights
+        return isinstance(other, DurationSketch) and self._weights == other._weights
 
     __hash__ = None  # type: ignore[assignment]  it changes
 
@@ -74,7 +74,7 @@ class Sketch:
         index = math.ceil(math.log(bounded) / _STEP - 1e-9)
         self._weights[index] = self._weights.get(index, 0.0) + 1.0
 
-    def merge(self, other: Sketch) -> None:
+    def merge(self, other: DurationSketch) -> None:
         """Take in all of another sketch."""
         for index, weight in other._weights.items():
             self._weights[index] = self._weights.get(index, 0.0) + weight
@@ -85,9 +85,9 @@ class Sketch:
             faded = ((index, weight * factor) for index, weight in self._weights.items())
             self._weights = {index: weight for index, weight in faded if weight >= _FAINT}
 
-    def copy(self) -> Sketch:
+    def copy(self) -> DurationSketch:
         """Another one with the same in it."""
-        twin = Sketch()
+        twin = DurationSketch()
         twin._weights = dict(self._weights)
         return twin
 
@@ -113,7 +113,7 @@ class Sketch:
         return flat
 
     @classmethod
-    def from_json(cls, value: Any) -> Sketch:
+    def from_json(cls, value: Any) -> DurationSketch:
         """The sketch that `to_json` wrote.
 
         Raises:

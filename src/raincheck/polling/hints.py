@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from raincheck.domain.task import Task, TaskStatus, scope_key
 from raincheck.polling.history import Durations, History
-from raincheck.polling.schedule import Ladder, Schedule, schedule_of
+from raincheck.polling.schedule import BackoffLadder, Schedule, schedule_of
 
 __all__ = ["ENOUGH_ENDS", "Hints", "Lookup"]
 
@@ -38,7 +38,7 @@ class _Expectation(NamedTuple):
     summed: list[float]
 
     @classmethod
-    def of(cls, durations: Durations, ladder: Ladder) -> _Expectation:
+    def of(cls, durations: Durations, ladder: BackoffLadder) -> _Expectation:
         lengths, summed = list[float](), [0.0]
         for each in durations.buckets:
             lengths.append(each.upto)
@@ -76,7 +76,7 @@ class Hints:
     """
 
     def __init__(
-        self, ladder: Ladder, history: Lookup | None = None, *, monotonic: Callable[[], float] = time.monotonic
+        self, ladder: BackoffLadder, history: Lookup | None = None, *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._ladder = ladder
         self._history = history

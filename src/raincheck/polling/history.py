@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, cast
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import TaskTimeout, WorkerLost
-from raincheck.polling.duration_sketch import Bucket, Sketch
+from raincheck.polling.duration_sketch import Bucket, DurationSketch
 
 __all__ = ["LONG_DAYS", "RECENT_ENDS", "Durations", "End", "History"]
 
@@ -49,7 +49,7 @@ class Durations(NamedTuple):
     weight: float
 
     @classmethod
-    def of(cls, whole: Sketch, cut: Sketch) -> Durations:
+    def of(cls, whole: DurationSketch, cut: DurationSketch) -> Durations:
         """Of those that are known whole, and those that were cut off."""
         ends = {each.upto: each.weight for each in whole}
         cuts = {each.upto: each.weight for each in cut}
@@ -126,15 +126,17 @@ class History:
     operation_type: str
     ends: int = 0
     codes: dict[str, float] = field(default_factory=dict[str, float])
-    waited: Sketch = field(default_factory=Sketch)
-    ran: Sketch = field(default_factory=Sketch)
-    ran_cut: Sketch = field(default_factory=Sketch)
-    ran_cancelled: Sketch = field(default_factory=Sketch)
-    recent: Sketch = field(default_factory=Sketch)
-    recent_cancelled: Sketch = field(default_factory=Sketch)
-    lasted: Sketch = field(default_factory=Sketch)
-    lasted_cancelled: Sketch = field(default_factory=Sketch)
-    of_scopes: dict[str, tuple[Sketch, Sketch]] = field(default_factory=dict[str, tuple[Sketch, Sketch]])
+    waited: DurationSketch = field(default_factory=DurationSketch)
+    ran: DurationSketch = field(default_factory=DurationSketch)
+    ran_cut: DurationSketch = field(default_factory=DurationSketch)
+    ran_cancelled: DurationSketch = field(default_factory=DurationSketch)
+    recent: DurationSketch = field(default_factory=DurationSketch)
+    recent_cancelled: DurationSketch = field(default_factory=DurationSketch)
+    lasted: DurationSketch = field(default_factory=DurationSketch)
+    lasted_cancelled: DurationSketch = field(default_factory=DurationSketch)
+    of_scopes: dict[str, tuple[DurationSketch, DurationSketch]] = field(
+        default_factory=dict[str, tuple[DurationSketch, DurationSketch]]
+    )
     at: datetime | None = None
 
     @property
@@ -165,7 +167,7 @@ class History:
         if end.lasted is not None:
             kinds = (self.lasted, self.lasted_cancelled)
             if scope:
-                kinds = self.of_scopes.setdefault(scope, (Sketch(), Sketch()))
+                kinds = self.of_scopes.setdefault(scope, (DurationSketch(), DurationSketch()))
             kinds[cancelled].add(end.lasted)
 
     def merged(self, newer: History, now: datetime) -> History:
@@ -180,18 +182,20 @@ class History:
             known = code if code in whole.codes or len(whole.codes) < _MOST_CODES else "other"
             whole.codes[known] = whole.codes.get(known, 0.0) + weight
         for name in _SKETCHES:
-            sketch: Sketch = getattr(self, name).copy()
+            sketch: DurationSketch = getattr(self, name).copy()
             sketch.fade(by_number if name in _RECENT else by_time)
             sketch.merge(getattr(newer, name))
             setattr(whole, name, sketch)
         whole.of_scopes = self._merged_scopes(newer, by_number)
         return whole
 
-    def _merged_scopes(self, newer: History, faded: float) -> dict[str, tuple[Sketch, Sketch]]:
-        whole: dict[str, tuple[Sketch, Sketch]] = {}
+    def _merged_scopes(self, newer: History, faded: float) -> dict[str, tuple[DurationSketch, DurationSketch]]:
+        whole: dict[str, tuple[DurationSketch, DurationSketch]] = {}
         for scope in {**self.of_scopes, **newer.of_scopes}:
-            kinds = tuple(each.copy() for each in self.of_scopes.get(scope, (Sketch(), Sketch())))
-            for sketch, later in zip(kinds, newer.of_scopes.get(scope, (Sketch(), Sketch())), strict=True):
+            kinds = tuple(each.copy() for each in self.of_scopes.get(scope, (DurationSketch(), DurationSketch())))
+            for sketch, later in zip(
+                kinds, newer.of_scopes.get(scope, (DurationSketch(), DurationSketch())), strict=True
+            ):
                 sketch.fade(faded)
                 sketch.merge(later)
             whole[scope] = (kinds[0], kinds[1])
@@ -200,7 +204,7 @@ class History:
         return {scope: whole[scope] for scope in kept if weights[scope]}
 
     def to_json(self) -> dict[str, Any]:
-        """The value of its note."""
+        """The value of its record."""
         return {
             "operation_type": self.operation_type,
             "ends": self.ends,
@@ -230,16 +234,16 @@ class History:
             if history.at.tzinfo is None:
                 raise ValueError("the time of a history has a zone")
         for sketch in _SKETCHES:
-            setattr(history, sketch, Sketch.from_json(given.get(sketch, [])))
+            setattr(history, sketch, DurationSketch.from_json(given.get(sketch, [])))
         of_scopes: Any = given.get("of_scopes", {})
         if not isinstance(of_scopes, dict):
             raise ValueError("of_scopes of a history is two sketches for each scope")
         for scope, (lasted, cancelled) in cast("dict[str, Any]", of_scopes).items():
-            history.of_scopes[scope] = (Sketch.from_json(lasted), Sketch.from_json(cancelled))
+            history.of_scopes[scope] = (DurationSketch.from_json(lasted), DurationSketch.from_json(cancelled))
         return history
 
 
-_SKETCHES = tuple(each.name for each in fields(History) if each.default_factory is Sketch)
+_SKETCHES = tuple(each.name for each in fields(History) if each.default_factory is DurationSketch)
 _RECENT = frozenset({"recent", "recent_cancelled", "lasted", "lasted_cancelled"})
 _DEADLINE = "deadline"
 _CUT = frozenset({TaskTimeout.code, _DEADLINE, WorkerLost.code})

@@ -1,8 +1,8 @@
 """Keeps the histories of this process's operations in the store, where all processes add to them.
 
-An end costs an addition in memory. Seconds later what is new is merged into the operation's note by compare-and-set, so
-that nothing is lost however many processes write; a killed process takes its last few seconds with it. Nothing is read
-or written while nothing ends and nobody asks.
+An end costs an addition in memory. Seconds later what is new is merged into the operation's record by compare-and-set,
+so that nothing is lost however many processes write; a killed process takes its last few seconds with it. Nothing is
+read or written while nothing ends and nobody asks.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from datetime import datetime, timedelta
 from raincheck.domain.task import Task, scope_key
 from raincheck.errors import StoreError
 from raincheck.polling.history import End, History
-from raincheck.ports.records import Note, NoteStore, note_key
+from raincheck.ports.records import Record, RecordStore, record_key
 
-__all__ = ["KIND", "HistoryKeeper", "stored_histories"]
+__all__ = ["KIND", "HistoryStore", "stored_histories"]
 
 logger = logging.getLogger(__name__)
 
 KIND = "sketch"
-"""The kind of the notes that hold histories."""
+"""The kind of the records that hold histories."""
 
 _FLUSH_SECONDS = 5.0
 _FRESH_SECONDS = 10.0
@@ -34,7 +34,7 @@ _PAGE = 50
 
 
 class _Known:
-    """What this process knows of one operation: the note as it was last seen, and what it does not have yet."""
+    """What this process knows of one operation: the record as it was last seen, and what it does not have yet."""
 
     __slots__ = ("fresh", "read_at", "refreshing", "stored", "whole")
 
@@ -46,7 +46,7 @@ class _Known:
         self.refreshing: asyncio.Task[None] | None = None
 
 
-class HistoryKeeper:
+class HistoryStore:
     """The histories as one process reads and writes them.
 
     Args:
@@ -56,7 +56,7 @@ class HistoryKeeper:
 
     def __init__(
         self,
-        store: NoteStore,
+        store: RecordStore,
         *,
         clock: Callable[[], datetime],
         flush_seconds: float = _FLUSH_SECONDS,
@@ -167,14 +167,14 @@ class HistoryKeeper:
 
     async def _read(self, operation_type: str) -> tuple[History, int]:
         """The stored history, and its version: 0 where there is none."""
-        note = await self._store.get_note(KIND, note_key(operation_type))
-        if note is None:
+        record = await self._store.get_record(KIND, record_key(operation_type))
+        if record is None:
             return History(operation_type=operation_type), 0
         try:
-            return History.from_json(note.value), note.version
+            return History.from_json(record.value), record.version
         except (ValueError, TypeError) as error:
             logger.warning("a history is not readable and begins anew: %s", error, extra={"operation": operation_type})
-            return History(operation_type=operation_type), note.version
+            return History(operation_type=operation_type), record.version
 
     async def _write(self, known: _Known) -> None:
         taken, known.fresh = known.fresh, None
@@ -185,14 +185,14 @@ class HistoryKeeper:
                 stored, version = await self._read(name)
                 now = self._clock()
                 merged = stored.merged(taken, now)
-                note = Note(
+                record = Record(
                     kind=KIND,
-                    key=note_key(name),
+                    key=record_key(name),
                     value=merged.to_json(),
                     version=version + 1,
                     expires_at=now + _KEPT,
                 )
-                if await self._store.put_note(note):
+                if await self._store.put_record(record):
                     taken = None
                     known.stored, known.whole = merged, None
                     known.read_at = asyncio.get_running_loop().time()
@@ -207,16 +207,16 @@ class HistoryKeeper:
                 known.whole = None
 
 
-async def stored_histories(store: NoteStore) -> AsyncGenerator[History]:
+async def stored_histories(store: RecordStore) -> AsyncGenerator[History]:
     """Every history in the store, in the order of their keys; what is not readable is passed over."""
     after = ""
     while True:
-        page = await store.notes(KIND, after=after, limit=_PAGE)
-        for note in page:
+        page = await store.records(KIND, after=after, limit=_PAGE)
+        for record in page:
             try:
-                yield History.from_json(note.value)
+                yield History.from_json(record.value)
             except (ValueError, TypeError) as error:
-                logger.warning("the history %s is not readable: %s", note.key, error)
+                logger.warning("the history %s is not readable: %s", record.key, error)
         if len(page) < _PAGE:
             return
         after = page[-1].key

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 from raincheck.errors import StoreError
 from raincheck.polling.known_clients import Client
 from raincheck.polling.patience_rules import HangUp, HangUps, ScopeHangUps
-from raincheck.ports.records import Note, NoteStore, note_key
+from raincheck.ports.records import Record, RecordStore, record_key
 
 __all__ = ["KIND", "PatienceStore"]
 
@@ -66,7 +66,7 @@ class PatienceStore:
 
     def __init__(
         self,
-        store: NoteStore,
+        store: RecordStore,
         *,
         clock: Callable[[], datetime],
         flush_seconds: float = _FLUSH_SECONDS,
@@ -207,7 +207,7 @@ class PatienceStore:
 
     async def _read(self, scope: str) -> tuple[ScopeHangUps, int]:
         """The stored hang-ups, and the record's version: 0 where there is none."""
-        record = await self._store.get_note(KIND, note_key(scope))
+        record = await self._store.get_record(KIND, record_key(scope))
         if record is None:
             return ScopeHangUps(), 0
         try:
@@ -223,14 +223,14 @@ class PatienceStore:
                 stored, version = await self._read(known.name)
                 now = self._clock()
                 merged = _with(stored, taken)
-                record = Note(
+                record = Record(
                     kind=KIND,
-                    key=note_key(known.name),
+                    key=record_key(known.name),
                     value=merged.to_json(now.timestamp()),
                     version=version + 1,
                     expires_at=now + _KEPT,
                 )
-                if await self._store.put_note(record):
+                if await self._store.put_record(record):
                     rest = [each for each in known.pending if not any(each is one for one in taken)]
                     known.pending.clear()
                     known.pending.extend(rest)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from raincheck.polling.history import Durations
 
-__all__ = ["Ladder", "Schedule", "schedule_of"]
+__all__ = ["BackoffLadder", "Schedule", "schedule_of"]
 
 _POINTS = 48
 _MOST_MOMENTS = 1000
@@ -37,7 +37,7 @@ _SLIGHT = 0.02
 _BLUR = (0.85, 0.93, 1.0, 1.07, 1.15)
 
 
-class Ladder(NamedTuple):
+class BackoffLadder(NamedTuple):
     """The intervals of one who knows nothing, and the bounds of one who does; in seconds.
 
     Attributes:
@@ -73,7 +73,7 @@ class Schedule(NamedTuple):
     """
 
     moments: tuple[float, ...]
-    ladder: Ladder
+    ladder: BackoffLadder
 
     def interval(self, age: float) -> float:
         """How long from that age on to the next look; never outside the ladder's bounds."""
@@ -97,7 +97,7 @@ class _Weighed(NamedTuple):
         return self.products[-1] / self.summed[-1]
 
 
-def schedule_of(durations: Durations, ladder: Ladder) -> Schedule:
+def schedule_of(durations: Durations, ladder: BackoffLadder) -> Schedule:
     """The schedule for tasks that take so long; there is at least one bucket."""
     known = _weighed(durations, ladder.initial, _HORIZON * ladder.longest)
     reference = [0.0] * 6
@@ -139,7 +139,7 @@ def _weighed(durations: Durations, shortest: float, horizon: float) -> _Weighed:
     return _Weighed(lengths, shares, summed, products)
 
 
-def _cheapest(known: _Weighed, ladder: Ladder, price: float) -> tuple[float, ...]:
+def _cheapest(known: _Weighed, ladder: BackoffLadder, price: float) -> tuple[float, ...]:
     """The moments with the least mean of `price` times questions, and lag; the last length of time is always one."""
     lengths, summed, products = [0.0, *known.lengths], known.summed, known.products
     last = len(lengths) - 1
@@ -171,7 +171,7 @@ def _cheapest(known: _Weighed, ladder: Ladder, price: float) -> tuple[float, ...
     return tuple(reversed(found))
 
 
-def _soonest(known: _Weighed, ladder: Ladder, most: int) -> set[tuple[float, ...]]:
+def _soonest(known: _Weighed, ladder: BackoffLadder, most: int) -> set[tuple[float, ...]]:
     """For each number of looks up to `most` the one with the least lag, where the unusual counts less."""
     lengths, last = [0.0, *known.lengths], len(known.lengths)
     summed, products = [0.0], [0.0]

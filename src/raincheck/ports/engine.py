@@ -58,7 +58,7 @@ class Engine(Protocol):
         """
         ...
 
-    def nudge(self, operation_type: str) -> None:
+    def wake(self, operation_type: str) -> None:
         """Pending tasks of this operation could not start before, and may now: look for them soon in the store.
 
         However they were delivered: an engine may have given those up.

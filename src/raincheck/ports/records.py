@@ -1,4 +1,4 @@
-"""Notes: small durable records beside the tasks, in the same store.
+"""Records: small durable records beside the tasks, in the same store.
 
 What several processes must know and no task holds: deliveries still to be made, an operation's durations, who has its
 places, the state of its breaker. One port with compare-and-set, so that each of these is written once for all stores.
@@ -12,34 +12,34 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-__all__ = ["CLEAR_KINDS", "LARGEST_NOTE", "Note", "NoteStore", "note_key"]
+__all__ = ["CLEAR_KINDS", "LARGEST_RECORD", "Record", "RecordStore", "record_key"]
 
-LARGEST_NOTE = 256 * 1024
-"""The largest value of a note, in bytes of JSON (ASCII): what the smallest store holds."""
+LARGEST_RECORD = 256 * 1024
+"""The largest value of a record, in bytes of JSON (ASCII): what the smallest store holds."""
 
 
 CLEAR_KINDS = frozenset({"program", "readiness"})
-"""The kinds of notes that hold nothing of anybody's: they stay in clear, so that they outlive every key."""
+"""The kinds of records that hold nothing of anybody's: they stay in clear, so that they outlive every key."""
 
 _LONGEST_NAME = 200
 
 
-def note_key(operation_type: str) -> str:
-    """The key of an operation's note: its name, or a digest where a note cannot be called so (an adopted tool may have
-    any name)."""
+def record_key(operation_type: str) -> str:
+    """The key of an operation's record: its name, or a digest where a record cannot be called so (an adopted tool may
+    have any name)."""
     if operation_type.isascii() and operation_type.isprintable() and 0 < len(operation_type) <= _LONGEST_NAME:
         return operation_type
     return "sha256:" + hashlib.sha256(operation_type.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Note:
+class Record:
     """A small record beside the tasks.
 
     Attributes:
         kind: What it is, 1 to 32 of `a-z0-9-`: listings are by kind.
         key: Which of its kind, 1 to 255 printable ASCII characters.
-        value: A JSON value of at most `LARGEST_NOTE` bytes.
+        value: A JSON value of at most `LARGEST_RECORD` bytes.
         version: 1 where it is new; else the stored one plus one (compare-and-set).
         due_at: When it is to be looked at; None: never.
         expires_at: When it may be removed; None: never. Say one for everything that is not kept for ever.
@@ -53,32 +53,32 @@ class Note:
     expires_at: datetime | None = None
 
 
-class NoteStore(Protocol):
-    """The notes of a store. Raises and durability are those of `raincheck.ports.task_store.TaskStore`; nobody is told
+class RecordStore(Protocol):
+    """The records of a store. Raises and durability are those of `raincheck.ports.task_store.TaskStore`; nobody is told
     of changes.
 
-    The version of a note written by `TaskStore.replace` is 1, or the stored one plus one.
+    The version of a record written by `TaskStore.replace` is 1, or the stored one plus one.
 
-    A note whose `expires_at` has come may still be found until it is removed; who reads it decides.
+    A record whose `expires_at` has come may still be found until it is removed; who reads it decides.
     """
 
-    async def get_note(self, kind: str, key: str) -> Note | None:
-        """The note as it is now, or None."""
+    async def get_record(self, kind: str, key: str) -> Record | None:
+        """The record as it is now, or None."""
         ...
 
-    async def put_note(self, note: Note) -> bool:
+    async def put_record(self, record: Record) -> bool:
         """Write it: with version 1 only if there is none of that kind and key, else only if the stored version is
-        `note.version - 1`. False when it is not so, and then nothing was written."""
+        `record.version - 1`. False when it is not so, and then nothing was written."""
         ...
 
-    async def remove_note(self, note: Note) -> bool:
-        """Remove it, only if the stored version is `note.version`; whether it was."""
+    async def remove_record(self, record: Record) -> bool:
+        """Remove it, only if the stored version is `record.version`; whether it was."""
         ...
 
-    async def notes(
+    async def records(
         self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
-    ) -> Sequence[Note]:
-        """A page of the notes of a kind.
+    ) -> Sequence[Record]:
+        """A page of the records of a kind.
 
         With `due` those whose `due_at` has come by then, earliest first. Without, all of the kind whose key comes after
         `after`, in the order of their keys (by code point).

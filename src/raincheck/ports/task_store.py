@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from raincheck.domain.task import Progress, Task, TaskStatus
-from raincheck.ports.records import Note, NoteStore
+from raincheck.ports.records import Record, RecordStore
 
 __all__ = ["Capabilities", "Companion", "Cursor", "Inserted", "Listener", "Room", "TaskStore", "TaskSummary"]
 
@@ -111,8 +111,8 @@ Companion = Callable[[Task], tuple[str, Sequence[Any]]]
 workers, where the queue lives in the store's own database. Only for stores that take one."""
 
 
-class TaskStore(NoteStore, Protocol):
-    """The task registry, and the notes beside it (`raincheck.ports.records`).
+class TaskStore(RecordStore, Protocol):
+    """The task registry, and the records beside it (`raincheck.ports.records`).
 
     Every verb but `renew` belongs to the event loop on which `open` was awaited.
 
@@ -163,7 +163,7 @@ class TaskStore(NoteStore, Protocol):
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        note: Note | None = None,
+        record: Record | None = None,
     ) -> bool:
         """Write the next version: only if the stored version is `task.version - 1`. False when it is not, or when the
         task is gone. The lease (`lease_until`) is written as the record has it.
@@ -174,7 +174,7 @@ class TaskStore(NoteStore, Protocol):
         With `seen_lease` only if the stored lease is also still that one: renewals do not change the version, and who
         takes a task from its worker must not overlook one.
 
-        The `note` is written in the same step, over whatever stands there under its kind and key: either both are
+        The `record` is written in the same step, over whatever stands there under its kind and key: either both are
         durable, or neither. Arguments, deadline, retention, key, priority and `callback_url` are fixed by the insert.
         """
         ...
@@ -222,7 +222,7 @@ class TaskStore(NoteStore, Protocol):
     async def purge(self, now: datetime, limit: int) -> int:
         """Remove up to `limit` terminal tasks whose `expires_at` has come; how many were removed.
 
-        And up to `limit` notes that have expired, which are not counted; a store may let notes expire by itself.
+        And up to `limit` records that have expired, which are not counted; a store may let records expire by itself.
         """
         ...
 

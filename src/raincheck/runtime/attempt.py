@@ -51,7 +51,7 @@ async def guarded(
     context: TaskContext,
     *,
     first: Callable[[], Awaitable[None]] = _nothing,
-    told_to_stop: Callable[[], bool],
+    stop_requested: Callable[[], bool],
 ) -> Outcome:
     """Run one attempt; whatever the operation's code does becomes an outcome, without its secrets.
 
@@ -60,14 +60,14 @@ async def guarded(
         arguments: As they are stored, secret ones in their envelopes (`raincheck.domain.redaction.wrapped`).
         context: What the operation knows and says.
         first: What comes before the operation's own code, within its guard.
-        told_to_stop: Whether a cancellation is an order from outside; else the operation cancelled itself.
+        stop_requested: Whether a cancellation is an order from outside; else the operation cancelled itself.
 
     Raises:
         CancelledError: It was told to stop, and has.
     """
     secret = texts_of(arguments) | context.caller.secret_texts
     with withholding(secret):
-        outcome = await _ran(operation, arguments, context, first, told_to_stop)
+        outcome = await _ran(operation, arguments, context, first, stop_requested)
         if outcome.error is not None:
             outcome = _told(outcome, outcome.error, arguments, secret, operation.policy)
     return marked(outcome, operation.secret_results) if operation.secret_results else outcome
@@ -119,7 +119,7 @@ async def _ran(
     arguments: Mapping[str, Any],
     context: TaskContext,
     first: Callable[[], Awaitable[None]],
-    told_to_stop: Callable[[], bool],
+    stop_requested: Callable[[], bool],
 ) -> Outcome:
     outcome: Outcome | None = None
     error: BaseException | None = None
@@ -139,7 +139,7 @@ async def _ran(
         if error is not None:
             if by_signal(error):
                 raise error
-            if isinstance(alone(error), asyncio.CancelledError) and told_to_stop():
+            if isinstance(alone(error), asyncio.CancelledError) and stop_requested():
                 raise alone(error)
             outcome = _failed(error, operation.policy.max_result_bytes)
         assert outcome is not None

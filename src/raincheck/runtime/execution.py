@@ -10,21 +10,21 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NoReturn
 
-from raincheck.callbacks.tokens import Callbacks
+from raincheck.callbacks.tokens import CompletionTokens
 from raincheck.domain.task import InputRequest, Progress, Task, TaskStatus
 from raincheck.domain.transitions import AskInput, Event, Refused, ReportProgress, SaveCheckpoint, transition
 from raincheck.errors import StoreError
 from raincheck.operations.callers import given
 from raincheck.operations.context import CallbackAddress, TaskContext
-from raincheck.operations.lease import Lease, surely_held
+from raincheck.operations.lease import Lease, verified_until
 from raincheck.operations.operation import Operation
 from raincheck.ports.engine import Slot
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
-from raincheck.tasks.upstream_records import due_with, forget, note_of
-from raincheck.tasks.watch import Changes
+from raincheck.tasks.upstream_records import cleanup_record_for, discard_cleanup, record_of
+from raincheck.tasks.watch import ChangeNotifier
 
-__all__ = ["Interrupted", "Run", "StopReason", "input_key"]
+__all__ = ["Execution", "Interrupted", "StopReason", "input_key"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Interrupted(Exception):
         self.reason: StopReason = reason
 
 
-class Run:
+class Execution:
     """The worker's side of one claimed task: an observer of its changes and the backend of its `TaskContext`.
 
     Attributes:
@@ -98,8 +98,8 @@ class Run:
         operation: Operation,
         *,
         store: TaskStore,
-        changes: Changes,
-        callbacks: Callbacks,
+        changes: ChangeNotifier,
+        callbacks: CompletionTokens,
         slot: Slot,
         clock: Callable[[], datetime],
         lease: timedelta,
@@ -132,7 +132,7 @@ class Run:
         self._clock = clock
         self._lease_length = lease
         self.lease = Lease(
-            surely_held(asked, lease.total_seconds()),
+            verified_until(asked, lease.total_seconds()),
             seconds=lease.total_seconds(),
             exclusive=self.may_start_elsewhere,
             lost=lambda: self.interrupt("lost"),
@@ -262,8 +262,8 @@ class Run:
 
     # Writing: compare-and-set against whatever the stored task has become.
 
-    async def apply(self, event: Event, note: Note | None = None) -> Task:
-        """Apply the event to the stored task, however often others write in between; the note goes with it.
+    async def apply(self, event: Event, record: Record | None = None) -> Task:
+        """Apply the event to the stored task, however often others write in between; the record goes with it.
 
         Raises:
             Refused: The event does not apply any more: the lease is gone, or the task is settled.
@@ -275,9 +275,9 @@ class Run:
             if changed is not self.task and changed.lease_until is not None:
                 # Heartbeats leave the version alone, so the record here may hold a lease that was renewed since.
                 changed = replace(changed, lease_until=max(changed.lease_until, now + self._lease_length))
-            beside = note or await due_with(self._store, self.task, changed, now)
+            beside = record or await cleanup_record_for(self._store, self.task, changed, now)
             lease_seconds = self._lease_length.total_seconds()
-            if changed is self.task or await self._store.replace(changed, lease_seconds=lease_seconds, note=beside):
+            if changed is self.task or await self._store.replace(changed, lease_seconds=lease_seconds, record=beside):
                 if changed.version > self.version:
                     self.notify(changed)
                 return changed
@@ -286,7 +286,7 @@ class Run:
                 raise Refused(self.task, event, "terminal")
             self.notify(stored)
 
-    async def apply_patiently(self, event: Event, note: Note | None = None, *, tries: int | None = None) -> Task:
+    async def apply_patiently(self, event: Event, record: Record | None = None, *, tries: int | None = None) -> Task:
         """`apply`, tried again while the store does not answer: an outcome must not be lost to a full disk.
 
         Raises:
@@ -296,7 +296,7 @@ class Run:
         tried = 0
         while True:
             try:
-                return await self.apply(event, note)
+                return await self.apply(event, record)
             except StoreError as error:
                 tried += 1
                 if tries is not None and tried >= tries:
@@ -356,23 +356,23 @@ class Run:
         await self.apply_patiently(
             AskInput(fence=self.fence, requests=(InputRequest(key=key, method=method, params=dict(params)),))
         )
-        await self.park()
+        await self.suspend()
         while (response := self._response(key)) is None:
             # Cleared by whoever waits next; a waiter that was woken looks again, so none misses its answer.
             self._news.clear()
             await self._news.wait()
-        await self.unpark()
+        await self.resume()
         return response
 
     async def save(self, checkpoint: Any, leftover: Mapping[str, Any] | None) -> None:
         """See `ContextBackend.save`."""
-        note = None if leftover is None else note_of(self.task, leftover)
-        await self.apply_patiently(SaveCheckpoint(fence=self.fence, checkpoint=checkpoint), note)
+        record = None if leftover is None else record_of(self.task, leftover)
+        await self.apply_patiently(SaveCheckpoint(fence=self.fence, checkpoint=checkpoint), record)
 
-    async def outside_ended(self) -> None:
-        """See `ContextBackend.outside_ended`."""
+    async def external_completed(self) -> None:
+        """See `ContextBackend.external_completed`."""
         try:
-            await forget(self._store, self.task_ref)
+            await discard_cleanup(self._store, self.task_ref)
         except StoreError as error:
             # It is told to stop after its end then, which changes nothing.
             logger.warning("cannot forget an upstream job: %s", error.message, extra={"task_ref": self.task_ref})
@@ -381,15 +381,15 @@ class Run:
         """See `ContextBackend.hand_over`."""
         await self.apply_patiently(SaveCheckpoint(fence=self.fence, checkpoint=_OUTSIDE))
 
-    async def wait_outside(self) -> NoReturn:
-        """See `ContextBackend.wait_outside`."""
+    async def await_external(self) -> NoReturn:
+        """See `ContextBackend.await_external`."""
         await self.hand_over()
-        await self.park()
+        await self.suspend()
         try:
             await self.loop.create_future()
         finally:
             if self._stop is None:
-                await self.unpark()
+                await self.resume()
         raise AssertionError("nobody sets it")
 
     async def callback_address(self) -> CallbackAddress:
@@ -397,15 +397,15 @@ class Run:
         self._callback = self._callback or await self._callbacks.address(self.task)
         return self._callback
 
-    async def park(self) -> None:
-        """See `ContextBackend.park`."""
+    async def suspend(self) -> None:
+        """See `ContextBackend.suspend`."""
         self._parked += 1
         if self._parked == 1:
             self._pause_timer()
             self._slot.release()
 
-    async def unpark(self) -> None:
-        """See `ContextBackend.unpark`."""
+    async def resume(self) -> None:
+        """See `ContextBackend.resume`."""
         # Of several questions that wait side by side, the last one to be answered takes the place again.
         self._parked -= 1
         if self._parked == 0:

@@ -68,7 +68,7 @@ class Heartbeat:
         """Begin; called on the event loop to be watched."""
         self._loop = asyncio.get_running_loop()
         self._answered_at = monotonic()
-        self._thread = threading.Thread(target=self._beat_for_ever, name="raincheck-heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._beat_loop, name="raincheck-heartbeat", daemon=True)
         self._thread.start()
         self._set_timer()
 
@@ -87,7 +87,7 @@ class Heartbeat:
     def _answer(self) -> None:
         self._answered_at = monotonic()
 
-    def _beat_for_ever(self) -> None:
+    def _beat_loop(self) -> None:
         pause = self._interval
         while not self._ended:
             self._wake.wait(pause)

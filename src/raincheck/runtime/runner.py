@@ -14,20 +14,20 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from raincheck.callbacks.tokens import Callbacks
+from raincheck.callbacks.tokens import CompletionTokens
 from raincheck.domain.task import Outcome, Task, TaskStatus
 from raincheck.domain.transitions import Claim, DeadlinePassed, Event, Refused, Release, Settle, transition
 from raincheck.errors import InternalError, StoreError, StoreUnavailable
 from raincheck.limits.limiter import Limiter, Permit
-from raincheck.operations.lease import driven, surely_held
+from raincheck.operations.lease import driven, verified_until
 from raincheck.operations.operation import Operation
 from raincheck.ports.engine import Slot
 from raincheck.ports.task_store import TaskStore
 from raincheck.runtime.attempt import failure, guarded, log_deadline, timed_out, worth_retrying
-from raincheck.runtime.execution import Interrupted, Run
+from raincheck.runtime.execution import Execution, Interrupted
 from raincheck.tasks import task_log
 from raincheck.tasks.results import Results
-from raincheck.tasks.watch import Changes, Watch
+from raincheck.tasks.watch import ChangeNotifier, TaskWatch
 from raincheck.timing.clock import monotonic
 
 __all__ = ["Runner"]
@@ -61,8 +61,8 @@ class Runner:
         self,
         store: TaskStore,
         operations: Callable[[str], Operation | None],
-        changes: Changes,
-        callbacks: Callbacks,
+        changes: ChangeNotifier,
+        callbacks: CompletionTokens,
         results: Results,
         *,
         worker_id: str,
@@ -83,7 +83,7 @@ class Runner:
         self._worker_id = worker_id
         self._lease = timedelta(seconds=lease_seconds)
         self._clock = clock
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, Execution] = {}
         self._stopping = False
 
     @property
@@ -93,7 +93,7 @@ class Runner:
 
     def renewed(self, leases: Mapping[str, int], asked: float) -> None:
         """These leases (fencing numbers by task) were renewed when that was asked for at that time; from any thread."""
-        until = surely_held(asked, self._lease.total_seconds())
+        until = verified_until(asked, self._lease.total_seconds())
         for task_ref, fence in leases.items():
             if (run := self._runs.get(task_ref)) is not None and run.fence == fence:
                 run.lease.renew(until)
@@ -102,7 +102,7 @@ class Runner:
         """When the first lease here is over unless it is renewed; None where nothing runs."""
         return min((run.lease.until for run in self._runs.values() if not run.lease.revoked), default=None)
 
-    def lapsed(self) -> Sequence[Run]:
+    def lapsed(self) -> Sequence[Execution]:
         """What runs here under a lease that is over, or nearly so, and not known to be lost."""
         now = monotonic()
         return [run for run in self._runs.values() if run.lease.until <= now and not run.lease.revoked]
@@ -156,7 +156,7 @@ class Runner:
             if claim is None:
                 return False
             claimed, asked = claim
-            run = Run(
+            run = Execution(
                 claimed,
                 operation,
                 store=self._store,
@@ -179,7 +179,7 @@ class Runner:
             max(0.0, (claimed.deadline_at - self._clock()).total_seconds()), run.interrupt, "deadline"
         )
         try:
-            await self._see_through(run, permit)
+            await self._execute_and_settle(run, permit)
         except Exception:  # noqa: BLE001  the boundary of one task: a bug here must not end the worker
             await self._settle_as_internal(run)
         finally:
@@ -193,7 +193,7 @@ class Runner:
             await self._returned(run.task)
         return True
 
-    async def _claim(self, task: Task, watch: Watch) -> tuple[Task, float] | None:
+    async def _claim(self, task: Task, watch: TaskWatch) -> tuple[Task, float] | None:
         """The claimed task and when its lease was asked for; None where it is not to be had."""
         asked, now = monotonic(), self._clock()
         try:
@@ -234,7 +234,7 @@ class Runner:
                 return None if lost else asked
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _settle_as_internal(self, run: Run) -> None:
+    async def _settle_as_internal(self, run: Execution) -> None:
         """The run broke in our own code, or with an outcome that no store can hold; in an exception's handler."""
         correlation = secrets.token_hex(8)
         extra = {"task_ref": run.task_ref, "operation": run.task.operation_type}
@@ -245,10 +245,10 @@ class Runner:
         except (Refused, StoreError) as refused:
             logger.warning("the task is left to the sweeper: %s", refused, extra=extra)
 
-    async def _see_through(self, run: Run, permit: Permit | None) -> None:
+    async def _execute_and_settle(self, run: Execution, permit: Permit | None) -> None:
         try:
             if permit is not None:
-                await permit.surely_held(run.sleep)
+                await permit.verified_until(run.sleep)
             outcome = await self._attempts(run)
         except Interrupted as interrupted:
             event = self._event_of(run, interrupted)
@@ -273,7 +273,7 @@ class Runner:
                 extra={"task_ref": run.task_ref, "operation": run.task.operation_type},
             )
 
-    def _event_of(self, run: Run, interrupted: Interrupted) -> Event | None:
+    def _event_of(self, run: Execution, interrupted: Interrupted) -> Event | None:
         match interrupted.reason:
             case "timeout":
                 return Settle(fence=run.fence, outcome=failure(timed_out(run.operation, run.task_ref)))
@@ -285,7 +285,7 @@ class Runner:
             case "settled" | "lost":
                 return None
 
-    async def _attempts(self, run: Run) -> Outcome:
+    async def _attempts(self, run: Execution) -> Outcome:
         """Run the operation until an attempt succeeds or there are none left.
 
         Raises:
@@ -312,7 +312,7 @@ class Runner:
 
         return await retrying(attempt)
 
-    async def _attempt(self, run: Run, *, last: bool) -> Outcome:
+    async def _attempt(self, run: Execution, *, last: bool) -> Outcome:
         operation = run.operation
         code = driven(partial(_begun, operation, run), run.lease)
         run.body = body = asyncio.create_task(code, name=f"raincheck:{operation.operation_type}")
@@ -345,7 +345,7 @@ class Runner:
             raise Interrupted("lost")
         raise Interrupted(reason)
 
-    async def _settle_then_end(self, run: Run, body: asyncio.Task[Outcome], reason: Any) -> None:
+    async def _settle_then_end(self, run: Execution, body: asyncio.Task[Outcome], reason: Any) -> None:
         event = self._event_of(run, Interrupted(reason))
         run.cancel_body()
         if event is not None:
@@ -357,7 +357,7 @@ class Runner:
         await self._end(run, body)
         raise Interrupted("settled")
 
-    async def _end(self, run: Run, body: asyncio.Task[Outcome]) -> bool:
+    async def _end(self, run: Execution, body: asyncio.Task[Outcome]) -> bool:
         """Cancel the operation's own code; whether it ended within the grace."""
         run.context.mark_cancelled()
         run.cancel_body()
@@ -366,7 +366,7 @@ class Runner:
             _still_runs(run, _STUBBORN_SECONDS)
         return bool(done)
 
-    async def _threads_returned(self, run: Run, seconds: float) -> bool:
+    async def _threads_returned(self, run: Execution, seconds: float) -> bool:
         """Whether no thread works for the run any more, within so many seconds."""
         if not run.lease.threads:
             return True
@@ -376,7 +376,7 @@ class Runner:
         return not working
 
 
-def _still_runs(run: Run, seconds: float) -> None:
+def _still_runs(run: Execution, seconds: float) -> None:
     logger.error(
         "an operation was told to stop and still runs after %g s",
         seconds,
@@ -384,7 +384,7 @@ def _still_runs(run: Run, seconds: float) -> None:
     )
 
 
-async def _begun(operation: Operation, run: Run) -> Outcome:
+async def _begun(operation: Operation, run: Execution) -> Outcome:
     if monotonic() - run.asked > _FRESH_SECONDS:
         # Here, so that nothing comes between the answer and the first step.
         await run.look_again()
@@ -396,13 +396,13 @@ async def _begun(operation: Operation, run: Run) -> Outcome:
         run.task.arguments,
         run.context,
         first=partial(_before, run),
-        told_to_stop=lambda: run.stop_reason is not None,
+        stop_requested=lambda: run.stop_reason is not None,
     )
 
 
-async def _before(run: Run) -> None:
+async def _before(run: Execution) -> None:
     """What comes before the operation's own code: what an earlier start handed over, and the questions to ask first."""
     if run.outside:
-        await run.wait_outside()
+        await run.await_external()
     if run.operation.ask_first:
         await run.ask_first()

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from raincheck.callbacks.tokens import Callbacks
+from raincheck.callbacks.tokens import CompletionTokens
 from raincheck.config.program import Program, claim_store
 from raincheck.domain.logs import guard_logs
 from raincheck.domain.task import Task, TaskStatus
@@ -26,11 +26,11 @@ from raincheck.operations.exits import guard_loop, leave_loop
 from raincheck.operations.lease import hold_child_tasks, let_child_tasks_go
 from raincheck.operations.operation import Operation
 from raincheck.operations.orphan_reaper import guardian_at_work
-from raincheck.polling.history_store import HistoryKeeper
+from raincheck.polling.history_store import HistoryStore
 from raincheck.polling.patience_store import PatienceStore
 from raincheck.ports.blob_store import BlobStore
 from raincheck.ports.engine import EngineFactory
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Room, TaskStore
 from raincheck.runtime.failure_alerts import FailureRate
 from raincheck.runtime.heartbeat import Heartbeat
@@ -38,15 +38,15 @@ from raincheck.runtime.lost_workers import LostWorkers, WorkerProcesses
 from raincheck.runtime.process_identity import Kernel, own_identity, worker_id
 from raincheck.runtime.runner import Runner
 from raincheck.runtime.sweeper import Sweeper
-from raincheck.runtime.upstream_cleanup import Leftovers
+from raincheck.runtime.upstream_cleanup import UpstreamCleanup
 from raincheck.stores.shared.announcing import TellingStore
 from raincheck.stores.shared.turn_taking import TurnTakingStore
 from raincheck.tasks import task_log
 from raincheck.tasks.registry import Registry
 from raincheck.tasks.results import Results
-from raincheck.tasks.watch import Changes
+from raincheck.tasks.watch import ChangeNotifier
 from raincheck.timing.clock import StoreClock, monotonic
-from raincheck.webhooks.dispatcher import Deliverer
+from raincheck.webhooks.dispatcher import WebhookDispatcher
 from raincheck.webhooks.outbox import Outbox
 from raincheck.webhooks.policy import WebhookRules
 
@@ -81,7 +81,7 @@ class ServiceSettings:
         max_running_per_scope: How many tasks of one scope run at once, in all processes on the store; 0: any number.
         alert_on_failure_rate: The share of failed tasks of an operation from which on a warning is logged.
         public_url: Where the server is reached from outside, for callbacks; None: nobody is given an address.
-        callback_secret: See `raincheck.callbacks.tokens.Callbacks`.
+        callback_secret: See `raincheck.callbacks.tokens.CompletionTokens`.
         webhooks: How the ends of tasks are told to whoever asked for it.
         program: The program whose mark the store is to carry; None: its place was named.
     """
@@ -145,10 +145,10 @@ class Service:
         self._store = store = TurnTakingStore(store, Turns(store, lambda: self._limiter.held_back()))
         self._operations = operations
         self._names = names
-        self._changes = Changes(store)
+        self._changes = ChangeNotifier(store)
         self._store_clock = StoreClock(store)
         self.clock = clock = clock or self._store_clock
-        self.history = HistoryKeeper(store, clock=clock)
+        self.history = HistoryStore(store, clock=clock)
         self.patience = PatienceStore(store, clock=clock)
         lease = self.settings.lease_seconds
         self.results = Results(store, blobs, clock=clock)
@@ -156,13 +156,13 @@ class Service:
             store,
             operations,
             clock=clock,
-            freed=lambda name: self._engine.nudge(name),
+            freed=lambda name: self._engine.wake(name),
             max_running_per_scope=self.settings.max_running_per_scope,
         )
         startable = lambda: self._limiter.startable(names())  # noqa: E731
         self._engine = engine(store, startable, max_concurrency=self.settings.max_concurrency, clock=clock)
         self._failures = FailureRate(self.settings.alert_on_failure_rate)
-        self.callbacks = Callbacks(
+        self.callbacks = CompletionTokens(
             store,
             operations,
             self.results,
@@ -202,7 +202,7 @@ class Service:
             held=lambda: self._runner.leases,
             lost_workers=LostWorkers(store, processes, guarded=guardian_at_work) if local and own else None,
         )
-        self._leftovers = Leftovers(store, operations, names, clock=clock)
+        self._leftovers = UpstreamCleanup(store, operations, names, clock=clock)
         in_all, of_scope = self.settings.max_pending or None, self.settings.max_pending_per_scope
         self.registry = Registry(
             store,
@@ -218,7 +218,7 @@ class Service:
             clock=clock,
             worker_gone=processes.gone,
         )
-        self._deliverer = Deliverer(store, self.settings.webhooks, operations, names=names, clock=clock)
+        self._deliverer = WebhookDispatcher(store, self.settings.webhooks, operations, names=names, clock=clock)
         self._started = False
         self._stopping: asyncio.Task[None] | None = None
         self._seen_ready_at = float("-inf")
@@ -325,7 +325,7 @@ class Service:
         try:
             async with asyncio.timeout(seconds):
                 await self._store.get(_READINESS)
-                await self._write_a_note()
+                await self._write_a_record()
         except TimeoutError:
             return f"the task store did not answer within {seconds:g} s"
         except StoreError as error:
@@ -334,12 +334,12 @@ class Service:
         self._seen_ready_at = monotonic()
         return None
 
-    async def _write_a_note(self) -> None:
-        there = await self._store.get_note(_READINESS, self.worker_id)
+    async def _write_a_record(self) -> None:
+        there = await self._store.get_record(_READINESS, self.worker_id)
         version = 1 if there is None else there.version + 1
         expires_at = self.clock() + _READINESS_KEPT
-        note = Note(kind=_READINESS, key=self.worker_id, value=None, version=version, expires_at=expires_at)
-        await self._store.put_note(note)
+        record = Record(kind=_READINESS, key=self.worker_id, value=None, version=version, expires_at=expires_at)
+        await self._store.put_record(record)
 
     def _ended(self, task: Task) -> None:
         task_log.ended(task)

@@ -9,10 +9,10 @@ import signal
 import socket
 import sys
 
-__all__ = ["notify", "told_to_stop"]
+__all__ = ["notify", "stop_requested"]
 
 
-def told_to_stop() -> asyncio.Event:
+def stop_requested() -> asyncio.Event:
     """Set by the first SIGTERM or SIGINT; a second one ends the process at once, of which Ctrl-C tells."""
     loop, told = asyncio.get_running_loop(), asyncio.Event()
 

@@ -14,7 +14,7 @@ from raincheck.errors import StoreError
 from raincheck.ports.task_store import TaskStore
 from raincheck.runtime.attempt import log_deadline
 from raincheck.runtime.lost_workers import LostWorkers
-from raincheck.tasks.upstream_records import due_with
+from raincheck.tasks.upstream_records import cleanup_record_for
 from raincheck.timing.clock import StoreClock, monotonic
 
 __all__ = ["Sweeper"]
@@ -75,7 +75,7 @@ class Sweeper:
 
     def start(self) -> None:
         """Begin to sweep, at once and then for ever."""
-        self._loop_task = asyncio.create_task(self._sweep_for_ever(), name="raincheck-sweeper")
+        self._loop_task = asyncio.create_task(self._sweep_loop(), name="raincheck-sweeper")
 
     async def stop(self) -> None:
         """Stop sweeping."""
@@ -130,8 +130,8 @@ class Sweeper:
         except Refused:
             return False
         seen_lease = task.lease_until if isinstance(event, LeaseExpired) else None
-        note = await due_with(self._store, task, swept, now)
-        if not await self._store.replace(swept, seen_lease=seen_lease, note=note):
+        record = await cleanup_record_for(self._store, task, swept, now)
+        if not await self._store.replace(swept, seen_lease=seen_lease, record=record):
             return False
         if isinstance(event, DeadlinePassed):
             log_deadline(task)
@@ -150,7 +150,7 @@ class Sweeper:
         jumped_at = self._store_clock.jumped_at if self._store_clock is not None else float("-inf")
         return monotonic() - max(self._saw_again_at, jumped_at) < self._lease_seconds
 
-    async def _sweep_for_ever(self) -> None:
+    async def _sweep_loop(self) -> None:
         loop = asyncio.get_running_loop()
         purge_at = loop.time()
         while True:

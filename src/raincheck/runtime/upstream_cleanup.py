@@ -1,8 +1,8 @@
 """Work that a task started on another server, and that is to be stopped where the task ends without it.
 
-The operation saves what is needed for that with its checkpoint, as a note. Whoever settles the task otherwise (a
-cancel, the deadline, a worker given up) makes the note due in the same write, so that no crash in between can lose it;
-then any process that has the operation makes the call.
+The operation saves what is needed for that with its checkpoint, as a record. Whoever settles the task otherwise (a
+cancel, the deadline, a worker given up) makes the record due in the same write, so that no crash in between can lose
+it; then any process that has the operation makes the call.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from datetime import datetime, timedelta
 
 from raincheck.domain.task import TaskStatus
 from raincheck.errors import StoreError, TaskFailure
-from raincheck.operations.operation import Operation, StopsOutside
-from raincheck.ports.records import Note
+from raincheck.operations.operation import CancelsUpstream, Operation
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
 from raincheck.tasks.upstream_records import AFTER_DEADLINE, KIND
 
-__all__ = ["Leftovers"]
+__all__ = ["UpstreamCleanup"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _LATER = timedelta(seconds=60)
 _LONGEST_PAUSE = 600.0
 
 
-class Leftovers:
+class UpstreamCleanup:
     """The loop that stops what tasks left behind. Every process runs one; compare-and-set decides between them.
 
     Args:
@@ -59,7 +59,7 @@ class Leftovers:
 
     def start(self) -> None:
         """Begin to look."""
-        self._loop_task = asyncio.create_task(self._look_for_ever(), name="raincheck-leftovers")
+        self._loop_task = asyncio.create_task(self._look_loop(), name="raincheck-leftovers")
 
     async def stop(self) -> None:
         """Stop looking; a call under way is broken off, and made again by another process or the next start."""
@@ -70,10 +70,10 @@ class Leftovers:
 
     async def look(self) -> None:
         """See to everything that is due."""
-        found = await self._store.notes(KIND, due=self._clock(), limit=_BATCH)
-        await asyncio.gather(*(self._see_to(note) for note in found))
+        found = await self._store.records(KIND, due=self._clock(), limit=_BATCH)
+        await asyncio.gather(*(self._see_to(record) for record in found))
 
-    async def _look_for_ever(self) -> None:
+    async def _look_loop(self) -> None:
         while True:
             try:
                 if any(self._stopper(name) for name in tuple(self._names())):
@@ -84,43 +84,45 @@ class Leftovers:
                 logger.exception("looking for work left behind failed")
             await asyncio.sleep(self._look_seconds * random.uniform(0.8, 1.2))  # noqa: S311  no secret
 
-    def _stopper(self, operation_type: str) -> StopsOutside | None:
+    def _stopper(self, operation_type: str) -> CancelsUpstream | None:
         operation = self._operations(operation_type)
         executor = None if operation is None else operation.executor
-        return executor if isinstance(executor, StopsOutside) and executor.leaves_work else None
+        return executor if isinstance(executor, CancelsUpstream) and executor.leaves_work else None
 
-    async def _see_to(self, note: Note) -> None:
+    async def _see_to(self, record: Record) -> None:
         now = self._clock()
-        task = await self._store.get(note.key)
+        task = await self._store.get(record.key)
         if task is not None and not task.terminal:
-            await self._again(note, max(now, task.deadline_at) + AFTER_DEADLINE)
-        elif (task is not None and task.status is TaskStatus.COMPLETED) or (note.expires_at or now) < now:
-            await self._store.remove_note(note)
-        elif (stopper := self._stopper(note.value["operation_type"])) is None:
-            # Another process has the operation; this note must not stand before the others.
-            await self._again(note, now + _LATER)
+            await self._again(record, max(now, task.deadline_at) + AFTER_DEADLINE)
+        elif (task is not None and task.status is TaskStatus.COMPLETED) or (record.expires_at or now) < now:
+            await self._store.remove_record(record)
+        elif (stopper := self._stopper(record.value["operation_type"])) is None:
+            # Another process has the operation; this record must not stand before the others.
+            await self._again(record, now + _LATER)
         else:
-            tries = note.value["tries"] + 1
-            claimed = replace(note, version=note.version + 1, due_at=now + _LATER, value={**note.value, "tries": tries})
-            if await self._store.put_note(claimed):
+            tries = record.value["tries"] + 1
+            claimed = replace(
+                record, version=record.version + 1, due_at=now + _LATER, value={**record.value, "tries": tries}
+            )
+            if await self._store.put_record(claimed):
                 await self._stop(claimed, stopper, tries)
 
-    async def _stop(self, note: Note, stopper: StopsOutside, tries: int) -> None:
-        extra = {"task_ref": note.key, "operation": note.value["operation_type"]}
+    async def _stop(self, record: Record, stopper: CancelsUpstream, tries: int) -> None:
+        extra = {"task_ref": record.key, "operation": record.value["operation_type"]}
         try:
             async with asyncio.timeout(_CALL_SECONDS):
-                await stopper.stop_outside(note.value["leftover"])
+                await stopper.stop_outside(record.value["leftover"])
         except (TaskFailure, TimeoutError) as error:
             told = error.message if isinstance(error, TaskFailure) else f"no answer within {_CALL_SECONDS:g} s"
             if tries < _MOST_TRIES and (isinstance(error, TimeoutError) or error.retryable):
                 pause = min(_LONGEST_PAUSE, 2.0 ** (tries - 1))
                 logger.warning("an upstream job could not be cancelled, trying again: %s", told, extra=extra)
-                await self._again(note, self._clock() + timedelta(seconds=pause))
+                await self._again(record, self._clock() + timedelta(seconds=pause))
                 return
             logger.error("an upstream job could not be cancelled, given up: %s", told, extra=extra)
         else:
             logger.info("upstream job cancelled", extra=extra)
-        await self._store.remove_note(note)
+        await self._store.remove_record(record)
 
-    async def _again(self, note: Note, at: datetime) -> None:
-        await self._store.put_note(replace(note, version=note.version + 1, due_at=at))
+    async def _again(self, record: Record, at: datetime) -> None:
+        await self._store.put_record(replace(record, version=record.version + 1, due_at=at))

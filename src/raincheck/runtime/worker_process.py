@@ -13,7 +13,7 @@ from raincheck.errors import ConfigurationError, RaincheckError
 from raincheck.runtime.health import Health, answering
 from raincheck.runtime.listening import raise_descriptor_limit
 from raincheck.runtime.service import Service
-from raincheck.runtime.signals import notify, told_to_stop
+from raincheck.runtime.signals import notify, stop_requested
 
 __all__ = ["Work", "run_worker"]
 
@@ -46,7 +46,7 @@ async def run_worker(work: Work) -> int:
         RaincheckError: The store cannot be opened, or the health port not be listened on.
     """
     raise_descriptor_limit()
-    told = told_to_stop()
+    told = stop_requested()
     health = Health()
     async with AsyncExitStack() as stack:
         # Before any task is taken up: a worker that nobody can watch is to run none.

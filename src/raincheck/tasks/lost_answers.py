@@ -17,7 +17,7 @@ from raincheck.domain.task import Task
 from raincheck.domain.transitions import Cancel, Refused, transition
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.ports.task_store import TaskStore
-from raincheck.tasks.upstream_records import due_with
+from raincheck.tasks.upstream_records import cleanup_record_for
 from raincheck.timing.clock import monotonic
 
 __all__ = ["LostAnswers", "told"]
@@ -132,7 +132,7 @@ class LostAnswers:
                 cancelled = transition(task, Cancel(), now)
             except Refused:
                 return
-            if await self._store.replace(cancelled, note=await due_with(self._store, task, cancelled, now)):
+            if await self._store.replace(cancelled, record=await cleanup_record_for(self._store, task, cancelled, now)):
                 logger.info("cancelled: its caller was told that the store failed", extra={"task_ref": task_ref})
                 return
 

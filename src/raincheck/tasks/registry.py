@@ -39,8 +39,8 @@ from raincheck.ports.engine import Engine
 from raincheck.ports.task_store import Cursor, Inserted, Room, TaskStore, TaskSummary
 from raincheck.tasks import task_log
 from raincheck.tasks.lost_answers import LostAnswers, told
-from raincheck.tasks.upstream_records import due_with
-from raincheck.tasks.watch import Changes
+from raincheck.tasks.upstream_records import cleanup_record_for
+from raincheck.tasks.watch import ChangeNotifier
 from raincheck.timing.clock import utc_now
 
 __all__ = ["ANY_SCOPE", "ProgressListener", "Registry", "Submission", "refuse_callbacks"]
@@ -107,7 +107,7 @@ class Registry:
         *,
         names: Callable[[], Collection[str]] = tuple,
         engine: Engine | None = None,
-        changes: Changes | None = None,
+        changes: ChangeNotifier | None = None,
         max_parameters_bytes: int = 1024 * 1024,
         room: Room = _ANY_NUMBER,
         room_of_principal: Room | None = None,
@@ -287,7 +287,7 @@ class Registry:
         try:
             probe = await self._limiter.admit(operation, task)
         except StoreUnavailable as error:
-            # Whatever became of the breaker's note, no task was sent.
+            # Whatever became of the breaker's record, no task was sent.
             error.maybe_done = False
             raise
         except CircuitOpen as refused:
@@ -311,7 +311,7 @@ class Registry:
         except QueueFull:
             raise refused from None
 
-    def in_request(self, operation: Operation, *, scope: str) -> AbstractAsyncContextManager[InRequest]:
+    def inline_slot(self, operation: Operation, *, scope: str) -> AbstractAsyncContextManager[InRequest]:
         """Around a call that runs in its request, without a task.
 
         Raises:
@@ -319,7 +319,7 @@ class Registry:
             StoreError: They cannot be asked.
         """
         assert self._limiter is not None, "calls run where tasks are accepted"
-        return self._limiter.in_request(operation, scope=scope)
+        return self._limiter.inline_slot(operation, scope=scope)
 
     async def get(self, task_ref: str, *, scope: str) -> Task:
         """The task as it is now; of an attempt that is lost no progress is shown (`shown_when_lost`).
@@ -487,9 +487,9 @@ class Registry:
                 changed = transition(task, event, now)
             except Refused:
                 return task
-            note = await due_with(self._store, task, changed, now)
+            record = await cleanup_record_for(self._store, task, changed, now)
             try:
-                if changed is task or await self._store.replace(changed, note=note):
+                if changed is task or await self._store.replace(changed, record=record):
                     return changed
             except StoreUnavailable as error:
                 raise told(error, "It may have been done all the same: the call may be repeated.") from error

@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from raincheck.domain.redaction import outcome_hidden
-from raincheck.domain.result_body import Body, body_of, to_text
+from raincheck.domain.result_body import ResultBody, body_of, to_text
 from raincheck.domain.task import LargeResult, Outcome, Task, TaskError
 from raincheck.domain.unicode_text import well_formed, well_formed_json
 from raincheck.errors import CallError, OperationFailed, ResultTooLarge, StoreError, TaskFailure, TaskNotFound
 from raincheck.operations.operation import Policy
 from raincheck.ports.blob_store import BlobStore, blob_key
-from raincheck.ports.records import Note, NoteStore
+from raincheck.ports.records import Record, RecordStore
 
 __all__ = ["MARGIN", "Results", "StoredResult", "outcome_of"]
 
@@ -82,12 +82,12 @@ class Results:
     """Where results are that are too large for their tasks.
 
     Args:
-        store: The open task store: its notes tell of large results of calls that were no tasks.
+        store: The open task store: its records tell of large results of calls that were no tasks.
         blobs: Where the bodies are; None: in the tasks themselves.
         clock: The wall clock.
     """
 
-    def __init__(self, store: NoteStore, blobs: BlobStore | None, *, clock: Callable[[], datetime]) -> None:
+    def __init__(self, store: RecordStore, blobs: BlobStore | None, *, clock: Callable[[], datetime]) -> None:
         self._store = store
         self._blobs = blobs
         self._clock = clock
@@ -156,7 +156,7 @@ class Results:
         assert large.blob is not None
         await self._blobs.put(large.blob, body.data)
         value = {"scope": scope, "large": _plain(large)}
-        await self._store.put_note(Note(kind=_OF_REQUESTS, key=task_ref, value=value, expires_at=expires_at))
+        await self._store.put_record(Record(kind=_OF_REQUESTS, key=task_ref, value=value, expires_at=expires_at))
         return _shown(outcome, large, keep=False)
 
     async def of_request(self, task_ref: str, scope: str | None) -> StoredResult:
@@ -166,11 +166,11 @@ class Results:
             TaskNotFound: There is none of that scope.
         """
         known = _REF.fullmatch(task_ref) is not None
-        note = await self._store.get_note(_OF_REQUESTS, task_ref) if known else None
-        expired = note is not None and note.expires_at is not None and note.expires_at <= self._clock()
-        if note is None or expired or scope not in (None, note.value["scope"]):
+        record = await self._store.get_record(_OF_REQUESTS, task_ref) if known else None
+        expired = record is not None and record.expires_at is not None and record.expires_at <= self._clock()
+        if record is None or expired or scope not in (None, record.value["scope"]):
             raise TaskNotFound("There is no such result: the task_ref is wrong, it has expired, or it is not yours.")
-        return self._stored(LargeResult(**note.value["large"]), b"")
+        return self._stored(LargeResult(**record.value["large"]), b"")
 
     def of(self, task: Task) -> StoredResult:
         """The result of a task.
@@ -202,7 +202,9 @@ class Results:
             _data=data,
         )
 
-    async def _put(self, outcome: Outcome, body: Body, task_ref: str, key: str, give_up: Callable[[], bool]) -> Outcome:
+    async def _put(
+        self, outcome: Outcome, body: ResultBody, task_ref: str, key: str, give_up: Callable[[], bool]
+    ) -> Outcome:
         if self._blobs is None:
             return _shown(outcome, body.large(task_ref, None), keep=True)
         for pause in (*_PAUSES, None):
@@ -263,7 +265,7 @@ def _failure(error: TaskFailure) -> Outcome:
     return Outcome(error=TaskError.from_exception(error))
 
 
-def _large_body(outcome: Outcome, policy: Policy) -> Body | None:
+def _large_body(outcome: Outcome, policy: Policy) -> ResultBody | None:
     # Most results are small, which their lists of blocks tell at a glance only where they are texts.
     if outcome.large is not None or (outcome.value is None and outcome.mcp_result is None):
         return None

@@ -8,19 +8,19 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from raincheck.domain.task import Task
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
 
-__all__ = ["AFTER_DEADLINE", "KIND", "due_with", "forget", "note_of"]
+__all__ = ["AFTER_DEADLINE", "KIND", "cleanup_record_for", "discard_cleanup", "record_of"]
 
 KIND: Final = "upstream"
 AFTER_DEADLINE = timedelta(seconds=5)
 _KEPT = timedelta(days=1)
 
 
-def note_of(task: Task, leftover: Mapping[str, Any]) -> Note:
-    """The note of what the task leaves outside, to be written with its checkpoint."""
-    return Note(
+def record_of(task: Task, leftover: Mapping[str, Any]) -> Record:
+    """The record of what the task leaves outside, to be written with its checkpoint."""
+    return Record(
         kind=KIND,
         key=task.task_ref,
         value={"operation_type": task.operation_type, "leftover": dict(leftover), "tries": 0},
@@ -30,16 +30,16 @@ def note_of(task: Task, leftover: Mapping[str, Any]) -> Note:
     )
 
 
-async def due_with(store: TaskStore, task: Task, changed: Task, now: datetime) -> Note | None:
-    """What is to be written with `changed`: the task's note, due now, where the task ends and left something."""
+async def cleanup_record_for(store: TaskStore, task: Task, changed: Task, now: datetime) -> Record | None:
+    """What is to be written with `changed`: the task's record, due now, where the task ends and left something."""
     if task.checkpoint is None or not changed.terminal:
         return None
-    note = await store.get_note(KIND, task.task_ref)
-    return None if note is None else replace(note, due_at=now)
+    record = await store.get_record(KIND, task.task_ref)
+    return None if record is None else replace(record, due_at=now)
 
 
-async def forget(store: TaskStore, task_ref: str) -> None:
+async def discard_cleanup(store: TaskStore, task_ref: str) -> None:
     """The work has come to its end: there is nothing to stop."""
-    note = await store.get_note(KIND, task_ref)
-    if note is not None:
-        await store.remove_note(note)
+    record = await store.get_record(KIND, task_ref)
+    if record is not None:
+        await store.remove_record(record)

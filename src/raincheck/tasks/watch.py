@@ -14,7 +14,7 @@ from raincheck.domain.task import Task
 from raincheck.errors import StoreError
 from raincheck.ports.task_store import TaskStore
 
-__all__ = ["Changes", "Feed", "Observer", "Watch"]
+__all__ = ["ChangeFeed", "ChangeNotifier", "Observer", "TaskWatch"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Observer(Protocol):
         ...
 
 
-class Watch:
+class TaskWatch:
     """A watch over one task, as a context manager: changes from its beginning on are not missed.
 
     Enter it, read the task, then `await next_change`: what changed after the entering is there.
@@ -47,7 +47,7 @@ class Watch:
         ended: Whether nothing more will be heard: the service stops.
     """
 
-    def __init__(self, changes: Changes, task_ref: str) -> None:
+    def __init__(self, changes: ChangeNotifier, task_ref: str) -> None:
         self._changes = changes
         self.task_ref = task_ref
         self.version = 0
@@ -60,7 +60,7 @@ class Watch:
         """The last change that was heard of and not yet taken, later than what was seen; None without one."""
         return self._latest if self._latest is not None and self._latest.version > self.version else None
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> TaskWatch:
         self._changes.add(self)
         return self
 
@@ -112,7 +112,7 @@ class Watch:
 class _Follower:
     """One task's place in a feed."""
 
-    def __init__(self, feed: Feed, task_ref: str) -> None:
+    def __init__(self, feed: ChangeFeed, task_ref: str) -> None:
         self._feed = feed
         self.task_ref = task_ref
         self.version = 0
@@ -122,19 +122,19 @@ class _Follower:
         self._feed.put(task)
 
 
-class Feed:
+class ChangeFeed:
     """The changes of several tasks, as a context manager; what is not taken in time is replaced by what is newer.
 
     Of many that wait only a few are kept whole: for the others `next` names the task, which is to be read again.
     """
 
-    def __init__(self, changes: Changes, task_refs: Collection[str]) -> None:
+    def __init__(self, changes: ChangeNotifier, task_refs: Collection[str]) -> None:
         self._changes = changes
         self._followers = [_Follower(self, task_ref) for task_ref in dict.fromkeys(task_refs)]
         self._news: dict[str, Task | None] = {}
         self._arrived = asyncio.Event()
 
-    def __enter__(self) -> Feed:
+    def __enter__(self) -> ChangeFeed:
         for follower in self._followers:
             self._changes.add(follower)
         return self
@@ -169,7 +169,7 @@ class Feed:
         return self._news.pop(task_ref) or task_ref
 
 
-class Changes:
+class ChangeNotifier:
     """The process's one listener to the store, and its distributor.
 
     It listens while there is somebody to tell, and a little longer: a store that is polled costs nothing when idle.
@@ -196,7 +196,7 @@ class Changes:
         """Stop listening. Watches, under way or begun later, end with what they know: their callers are answered."""
         self._listening, self._stopped = False, True
         for watch in tuple(chain.from_iterable(self._watches.values())):
-            if isinstance(watch, Watch):
+            if isinstance(watch, TaskWatch):
                 watch.end()
         if self._resting is not None:
             self._resting.cancel()
@@ -221,19 +221,19 @@ class Changes:
             self._unsubscribe()
             self._unsubscribe = None
 
-    def watch(self, task_ref: str) -> Watch:
+    def watch(self, task_ref: str) -> TaskWatch:
         """A watch over that task, to be entered."""
-        return Watch(self, task_ref)
+        return TaskWatch(self, task_ref)
 
-    def feed(self, task_refs: Collection[str]) -> Feed:
+    def feed(self, task_refs: Collection[str]) -> ChangeFeed:
         """A feed of those tasks' changes, to be entered."""
-        return Feed(self, task_refs)
+        return ChangeFeed(self, task_refs)
 
     def add(self, watch: Observer) -> None:
         """Begin to tell this observer."""
         self._watches.setdefault(watch.task_ref, []).append(watch)
         self._subscribe()
-        if self._stopped and isinstance(watch, Watch):
+        if self._stopped and isinstance(watch, TaskWatch):
             watch.end()
 
     def remove(self, watch: Observer) -> None:

@@ -98,7 +98,7 @@ class StoreClock:
             logger.warning("cannot read the store's clock: %s", error.message)
             known = True
         if known:
-            self._loop_task = asyncio.create_task(self._synchronise_for_ever(), name="raincheck-clock")
+            self._loop_task = asyncio.create_task(self._synchronise_loop(), name="raincheck-clock")
 
     async def stop(self) -> None:
         """Read the store's clock no more."""
@@ -143,7 +143,7 @@ class StoreClock:
         logger.warning("the clock jumped by %+.1f s; leases are given time to be renewed", seconds)
         self.jumped_at = monotonic()
 
-    async def _synchronise_for_ever(self) -> None:
+    async def _synchronise_loop(self) -> None:
         for pause in chain(_SYNC_SECONDS, repeat(_SYNC_SECONDS[-1])):
             await asyncio.sleep(pause)
             try:

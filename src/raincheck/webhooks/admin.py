@@ -10,12 +10,12 @@ from raincheck.domain.webhook_targets import OWN
 from raincheck.egress.errors import RequestRefused
 from raincheck.egress.policy import Target
 from raincheck.errors import CallError
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
 from raincheck.timing.clock import utc_now
 from raincheck.webhooks.delivery import DEAD, PENDING, Delivery
 
-__all__ = ["Entry", "WebhookDesk"]
+__all__ = ["DeliveryAdmin", "Entry"]
 
 _PAGE = 500
 
@@ -36,14 +36,14 @@ class Entry:
     due_at: datetime | None
 
     @classmethod
-    def of(cls, note: Note) -> Entry:
-        """What is shown of a note."""
-        delivery = Delivery.of(note)
-        state = "dead" if note.kind == DEAD else "pending"
-        return cls(state=state, delivery=delivery, hosts=tuple(map(_host, delivery.targets)), due_at=note.due_at)
+    def of(cls, record: Record) -> Entry:
+        """What is shown of a record."""
+        delivery = Delivery.of(record)
+        state = "dead" if record.kind == DEAD else "pending"
+        return cls(state=state, delivery=delivery, hosts=tuple(map(_host, delivery.targets)), due_at=record.due_at)
 
 
-class WebhookDesk:
+class DeliveryAdmin:
     """The operator's view of the deliveries in an open store."""
 
     def __init__(self, store: TaskStore) -> None:
@@ -54,10 +54,10 @@ class WebhookDesk:
         found: list[Entry] = []
         for kind, state in ((DEAD, "dead"), (PENDING, "pending")):
             if not states or state in states:
-                async for note in self._notes(kind):
+                async for record in self._records(kind):
                     if len(found) == limit:
                         return found
-                    found.append(Entry.of(note))
+                    found.append(Entry.of(record))
         return found
 
     async def retry(self, task_ref: str) -> int:
@@ -66,42 +66,42 @@ class WebhookDesk:
         Raises:
             CallError: There is none, or the characters fit several tasks.
         """
-        found = [note async for note in self._of(task_ref)]
-        refs = {str(note.value["task_ref"]) for note in found}
+        found = [record async for record in self._of(task_ref)]
+        refs = {str(record.value["task_ref"]) for record in found}
         if task_ref in refs:
-            found = [note for note in found if note.value["task_ref"] == task_ref]
+            found = [record for record in found if record.value["task_ref"] == task_ref]
         elif len(refs) > 1:
             raise CallError(f"deliveries of {len(refs)} tasks begin with {task_ref!r}; give more of the task_ref")
         if not found:
             raise CallError(f"there is no delivery of a task {task_ref[:40]!r}, pending or given up, in this store")
-        return sum([await self._again(note) for note in found])
+        return sum([await self._again(record) for record in found])
 
     async def retry_dead(self) -> int:
         """Try everything again that was given up; how many."""
-        return sum([await self._again(note) for note in [note async for note in self._notes(DEAD)]])
+        return sum([await self._again(record) for record in [record async for record in self._records(DEAD)]])
 
-    async def _again(self, note: Note) -> bool:
+    async def _again(self, record: Record) -> bool:
         now = await self._store.time() or utc_now()
-        if note.kind == PENDING:
+        if record.kind == PENDING:
             # One that is under way may so be made twice; its receiver knows it by its id.
-            return await self._store.put_note(replace(note, version=note.version + 1, due_at=now))
-        fresh = replace(Delivery.of(note), since=now, attempts=0, died_at=None)
+            return await self._store.put_record(replace(record, version=record.version + 1, due_at=now))
+        fresh = replace(Delivery.of(record), since=now, attempts=0, died_at=None)
         # Written before the other is removed, so that no death loses both; where it is there already, one was.
-        await self._store.put_note(fresh.pending(note.key, version=1, due_at=now))
-        return await self._store.remove_note(note)
+        await self._store.put_record(fresh.pending(record.key, version=1, due_at=now))
+        return await self._store.remove_record(record)
 
-    async def _of(self, task_ref: str) -> AsyncGenerator[Note]:
+    async def _of(self, task_ref: str) -> AsyncGenerator[Record]:
         for kind in (DEAD, PENDING):
-            async for note in self._notes(kind):
-                if task_ref and str(note.value["task_ref"]).startswith(task_ref):
-                    yield note
+            async for record in self._records(kind):
+                if task_ref and str(record.value["task_ref"]).startswith(task_ref):
+                    yield record
 
-    async def _notes(self, kind: str) -> AsyncGenerator[Note]:
+    async def _records(self, kind: str) -> AsyncGenerator[Record]:
         after = ""
         while True:
-            page = await self._store.notes(kind, after=after, limit=_PAGE)
-            for note in page:
-                yield note
+            page = await self._store.records(kind, after=after, limit=_PAGE)
+            for record in page:
+                yield record
             if len(page) < _PAGE:
                 return
             after = page[-1].key

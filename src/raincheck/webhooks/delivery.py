@@ -1,4 +1,4 @@
-"""One delivery still to be made, or given up: the record, and the note that keeps it."""
+"""One delivery still to be made, or given up: the record, and the record that keeps it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from raincheck.domain.task import Task
 from raincheck.domain.webhook_targets import targets_of
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.webhooks.payload import message_of
 
-__all__ = ["DEAD", "KEPT", "PENDING", "Delivery", "first_note"]
+__all__ = ["DEAD", "KEPT", "PENDING", "Delivery", "first_record"]
 
 PENDING = "webhook"
-"""The kind of the notes of deliveries to be made."""
+"""The kind of the records of deliveries to be made."""
 
 DEAD = "webhook-dead"
-"""The kind of the notes of deliveries that were given up."""
+"""The kind of the records of deliveries that were given up."""
 
 KEPT = timedelta(days=30)
 """How long a delivery is kept that nobody makes, and one that was given up."""
@@ -48,9 +48,9 @@ class Delivery:
     died_at: datetime | None = None
 
     @classmethod
-    def of(cls, note: Note) -> Delivery:
-        """What a note keeps."""
-        value = note.value
+    def of(cls, record: Record) -> Delivery:
+        """What a record keeps."""
+        value = record.value
         return cls(
             task_ref=value["task_ref"],
             operation_type=value["operation_type"],
@@ -68,7 +68,7 @@ class Delivery:
         return str(self.message["type"]).partition(".")[2]
 
     def value(self) -> dict[str, Any]:
-        """As a note keeps it."""
+        """As a record keeps it."""
         return {
             "task_ref": self.task_ref,
             "operation_type": self.operation_type,
@@ -80,20 +80,20 @@ class Delivery:
             "died_at": self.died_at.isoformat() if self.died_at else None,
         }
 
-    def pending(self, key: str, *, version: int, due_at: datetime) -> Note:
-        """The note of a delivery to be made."""
-        return Note(
+    def pending(self, key: str, *, version: int, due_at: datetime) -> Record:
+        """The record of a delivery to be made."""
+        return Record(
             kind=PENDING, key=key, value=self.value(), version=version, due_at=due_at, expires_at=self.since + KEPT
         )
 
-    def dead(self, key: str, *, version: int) -> Note:
-        """The note of a delivery that was given up."""
+    def dead(self, key: str, *, version: int) -> Record:
+        """The record of a delivery that was given up."""
         assert self.died_at is not None
-        return Note(kind=DEAD, key=key, value=self.value(), version=version, expires_at=self.died_at + KEPT)
+        return Record(kind=DEAD, key=key, value=self.value(), version=version, expires_at=self.died_at + KEPT)
 
 
-def first_note(task: Task) -> Note | None:
-    """The note of a task that has just ended; None where nobody is to be told."""
+def first_record(task: Task) -> Record | None:
+    """The record of a task that has just ended; None where nobody is to be told."""
     targets = targets_of(task.callback_url)
     if not targets or not task.terminal:
         return None

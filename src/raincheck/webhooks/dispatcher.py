@@ -16,16 +16,16 @@ from datetime import datetime, timedelta
 from raincheck.domain.webhook_targets import OWN
 from raincheck.egress.client import trusted_certificates
 from raincheck.egress.errors import OutgoingError
-from raincheck.egress.policy import OutgoingRules, Target
+from raincheck.egress.policy import EgressPolicy, Target
 from raincheck.egress.retry_after import retry_after
 from raincheck.errors import StoreError
 from raincheck.operations.operation import Operation
-from raincheck.ports.records import Note, NoteStore
+from raincheck.ports.records import Record, RecordStore
 from raincheck.webhooks.delivery import PENDING, Delivery
 from raincheck.webhooks.payload import body_of, message_id
 from raincheck.webhooks.policy import WebhookRules
 
-__all__ = ["Deliverer"]
+__all__ = ["WebhookDispatcher"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class _Order:
     """What is sent where."""
 
     url: str
-    rules: OutgoingRules
+    rules: EgressPolicy
     secrets: tuple[str, ...]
     headers: dict[str, str]
 
@@ -60,7 +60,7 @@ class _Failure:
     final: bool = False
 
 
-class Deliverer:
+class WebhookDispatcher:
     """Delivers what the outbox holds.
 
     Args:
@@ -74,7 +74,7 @@ class Deliverer:
 
     def __init__(
         self,
-        store: NoteStore,
+        store: RecordStore,
         rules: WebhookRules,
         operations: Callable[[str], Operation | None],
         *,
@@ -91,16 +91,16 @@ class Deliverer:
         self._news = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._leased: dict[str, Note] = {}
+        self._leased: dict[str, Record] = {}
         self._busy: Counter[str] = Counter()
         self._troubled: set[str] = set()
-        self._waiting: dict[str, deque[Note]] = {}
+        self._waiting: dict[str, deque[Record]] = {}
         self._more = False
         self._written = False
 
     def start(self) -> None:
         """Begin, with what is due already."""
-        self._loop_task = asyncio.create_task(self._deliver_for_ever(), name="raincheck-webhooks")
+        self._loop_task = asyncio.create_task(self._deliver_loop(), name="raincheck-webhooks")
 
     def wake(self) -> None:
         """There is something new to deliver."""
@@ -121,14 +121,14 @@ class Deliverer:
             each.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
         now = self._clock()
-        for note in list(self._leased.values()):
+        for record in list(self._leased.values()):
             try:
-                await self._store.put_note(replace(note, version=note.version + 1, due_at=now))
+                await self._store.put_record(replace(record, version=record.version + 1, due_at=now))
             except StoreError as error:
                 logger.warning("a delivery is not given back, its lease will run out: %s", error.message)
         self._leased.clear()
 
-    async def _deliver_for_ever(self) -> None:
+    async def _deliver_loop(self) -> None:
         while True:
             self._news.clear()
             try:
@@ -149,32 +149,32 @@ class Deliverer:
     async def deliver_due(self) -> None:
         """Begin every delivery that is due and has a place; the others of the listing wait for one."""
         while True:
-            due = await self._store.notes(PENDING, due=self._clock(), limit=_BATCH)
+            due = await self._store.records(PENDING, due=self._clock(), limit=_BATCH)
             self._more = len(due) == _BATCH
             self._waiting.clear()
             deferred = 0
-            for note in due:
-                if note.key in self._running:
+            for record in due:
+                if record.key in self._running:
                     continue
-                host = self._host(note)
+                host = self._host(record)
                 if self._more and host in self._troubled and self._busy[host]:
                     # A receiver that hangs must not hold up others: its many make room in the listing.
                     later = self._clock() + timedelta(seconds=self._rules.timeout_seconds * self._rng.uniform(0.5, 1.5))
-                    deferred += await self._store.put_note(replace(note, version=note.version + 1, due_at=later))
+                    deferred += await self._store.put_record(replace(record, version=record.version + 1, due_at=later))
                 else:
-                    self._waiting.setdefault(host, deque()).append(note)
+                    self._waiting.setdefault(host, deque()).append(record)
                     self._begin_waiting()
             if not deferred:
                 return
 
     def _begin_waiting(self) -> None:
         for host in list(self._waiting):
-            notes = self._waiting[host]
-            while notes and len(self._running) < self._rules.max_concurrency:
+            records = self._waiting[host]
+            while records and len(self._running) < self._rules.max_concurrency:
                 if self._busy[host] >= (1 if host in self._troubled else _PER_HOST):
                     break
-                self._begin(notes.popleft(), host)
-            if not notes:
+                self._begin(records.popleft(), host)
+            if not records:
                 del self._waiting[host]
 
     def _wanted(self) -> bool:
@@ -189,15 +189,15 @@ class Deliverer:
         while self._running:
             await asyncio.wait(list(self._running.values()))
 
-    def _begin(self, note: Note, host: str) -> None:
+    def _begin(self, record: Record, host: str) -> None:
         self._busy[host] += 1
-        task = asyncio.create_task(self._deliver(note, host), name="raincheck-webhook")
-        self._running[note.key] = task
+        task = asyncio.create_task(self._deliver(record, host), name="raincheck-webhook")
+        self._running[record.key] = task
         slow = asyncio.get_running_loop().call_later(_SLOW_SECONDS, self._is_slow, host)
 
         def ended(_: asyncio.Task[None]) -> None:
             slow.cancel()
-            del self._running[note.key]
+            del self._running[record.key]
             self._busy[host] -= 1
             if not self._busy[host]:
                 del self._busy[host]
@@ -213,9 +213,9 @@ class Deliverer:
             self._troubled.add(host)
         self._news.set()
 
-    def _host(self, note: Note) -> str:
+    def _host(self, record: Record) -> str:
         """Whose places it takes."""
-        value = note.value
+        value = record.value
         target = str(value["targets"][0])
         if target == OWN:
             operation = self._operations(str(value["operation_type"]))
@@ -226,44 +226,48 @@ class Deliverer:
         except OutgoingError:
             return target
 
-    async def _deliver(self, note: Note, host: str) -> None:
+    async def _deliver(self, record: Record, host: str) -> None:
         try:
             lease = timedelta(seconds=self._rules.timeout_seconds + _LEASE_MARGIN_SECONDS)
-            leased = replace(note, version=note.version + 1, due_at=self._clock() + lease)
-            if not await self._store.put_note(leased):
+            leased = replace(record, version=record.version + 1, due_at=self._clock() + lease)
+            if not await self._store.put_record(leased):
                 return
-            self._leased[note.key] = leased
+            self._leased[record.key] = leased
             leased = await self._parted(leased)
             delivery = Delivery.of(leased)
             order = self._order(delivery)
             if order is None:
-                await self._patiently(self._store.remove_note, leased)
+                await self._patiently(self._store.remove_record, leased)
             elif isinstance(order, _Failure):
                 await self._failed(leased, delivery, order)
             else:
                 await self._sent(leased, delivery, host, await self._attempt(delivery, order))
-            self._leased.pop(note.key, None)
+            self._leased.pop(record.key, None)
         except StoreError as error:
-            self._leased.pop(note.key, None)
+            self._leased.pop(record.key, None)
             logger.warning("a delivery waits for its lease to run out: %s", error.message)
         except Exception:  # one delivery's bug is not the others'
-            self._leased.pop(note.key, None)
+            self._leased.pop(record.key, None)
             logger.exception("a delivery failed")
 
-    async def _parted(self, note: Note) -> Note:
+    async def _parted(self, record: Record) -> Record:
         """The delivery to its first target; the others become deliveries of their own."""
-        delivery = Delivery.of(note)
+        delivery = Delivery.of(record)
         first, *others = delivery.targets
         if not others:
-            return note
+            return record
         for number, target in enumerate(others, start=2):
             # Where it is there already, a process died in the middle of this.
             other = replace(delivery, targets=(target,))
-            await self._store.put_note(other.pending(f"{delivery.task_ref}.{number}", version=1, due_at=self._clock()))
-        assert note.due_at is not None
-        parted = replace(delivery, targets=(first,)).pending(note.key, version=note.version + 1, due_at=note.due_at)
-        if await self._store.put_note(parted):
-            self._leased[note.key] = parted
+            await self._store.put_record(
+                other.pending(f"{delivery.task_ref}.{number}", version=1, due_at=self._clock())
+            )
+        assert record.due_at is not None
+        parted = replace(delivery, targets=(first,)).pending(
+            record.key, version=record.version + 1, due_at=record.due_at
+        )
+        if await self._store.put_record(parted):
+            self._leased[record.key] = parted
         self.wake()
         return parted
 
@@ -316,35 +320,35 @@ class Deliverer:
         redirect = " (redirects are not followed)" if 300 <= answer.status < 400 else ""
         return _Failure(error=f"status {answer.status}{redirect}", after=asked, final=answer.status == _GONE)
 
-    async def _sent(self, note: Note, delivery: Delivery, host: str, failure: _Failure | None) -> None:
+    async def _sent(self, record: Record, delivery: Delivery, host: str, failure: _Failure | None) -> None:
         if failure is not None:
             self._is_slow(host)
-            await self._failed(note, replace(delivery, attempts=delivery.attempts + 1), failure)
+            await self._failed(record, replace(delivery, attempts=delivery.attempts + 1), failure)
             return
         self._troubled.discard(host)
-        await self._patiently(self._store.remove_note, note)
+        await self._patiently(self._store.remove_record, record)
         logger.info("webhook delivered to %s", host, extra=_extra(delivery))
 
-    async def _failed(self, note: Note, delivery: Delivery, failure: _Failure) -> None:
+    async def _failed(self, record: Record, delivery: Delivery, failure: _Failure) -> None:
         delivery = replace(delivery, error=failure.error)
         now = self._clock()
         end = delivery.since + timedelta(seconds=self._rules.give_up_seconds)
         if failure.final or now >= end:
-            await self._give_up(note, replace(delivery, died_at=now))
+            await self._give_up(record, replace(delivery, died_at=now))
             return
         wait = max(self._backoff(delivery.attempts), failure.after or 0.0)
-        later = delivery.pending(note.key, version=note.version + 1, due_at=min(now + timedelta(seconds=wait), end))
-        await self._patiently(self._store.put_note, later)
+        later = delivery.pending(record.key, version=record.version + 1, due_at=min(now + timedelta(seconds=wait), end))
+        await self._patiently(self._store.put_record, later)
         if wait < _LOOK_SECONDS:
             asyncio.get_running_loop().call_later(wait, self._news.set)
         log = logger.warning if delivery.attempts == 1 else logger.info
         log("webhook not delivered, again in %.0f s: %s", wait, failure.error, extra=_extra(delivery))
 
-    async def _give_up(self, note: Note, delivery: Delivery) -> None:
-        there = await self._store.get_note(delivery.dead(note.key, version=1).kind, note.key)
-        dead = delivery.dead(note.key, version=1 if there is None else there.version + 1)
-        await self._patiently(self._store.put_note, dead)
-        await self._patiently(self._store.remove_note, note)
+    async def _give_up(self, record: Record, delivery: Delivery) -> None:
+        there = await self._store.get_record(delivery.dead(record.key, version=1).kind, record.key)
+        dead = delivery.dead(record.key, version=1 if there is None else there.version + 1)
+        await self._patiently(self._store.put_record, dead)
+        await self._patiently(self._store.remove_record, record)
         logger.error(
             "webhook given up after %d attempts: %s", delivery.attempts, delivery.error, extra=_extra(delivery)
         )
@@ -355,15 +359,15 @@ class Deliverer:
         longest = min(_LONGEST_BACKOFF_SECONDS, first * 2 ** min(max(0, attempts - 1), 20))
         return max(first / 10, self._rng.uniform(0, longest))
 
-    async def _patiently(self, write: Callable[[Note], Awaitable[bool]], note: Note) -> None:
+    async def _patiently(self, write: Callable[[Record], Awaitable[bool]], record: Record) -> None:
         """Write what became of an attempt, also where the store does not answer at once: else it is made again."""
         for pause in _STORE_RETRY_SECONDS:
             try:
-                await write(note)
+                await write(record)
                 return
             except StoreError:
                 await asyncio.sleep(pause)
-        await write(note)
+        await write(record)
 
 
 def _extra(delivery: Delivery) -> dict[str, str]:

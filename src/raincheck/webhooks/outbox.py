@@ -9,10 +9,10 @@ from datetime import datetime
 
 from raincheck.domain.task import Task
 from raincheck.errors import StoreError
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
 from raincheck.stores.shared.delegating import StoreWrapper
-from raincheck.webhooks.delivery import first_note
+from raincheck.webhooks.delivery import first_record
 
 __all__ = ["Outbox"]
 
@@ -37,29 +37,29 @@ class Outbox(StoreWrapper):
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        note: Note | None = None,
+        record: Record | None = None,
     ) -> bool:
         """See `TaskStore.replace`.
 
-        The step has room for one note. Where it is the delivery's, the caller's own is written right after it: it must
-        be there already and come due by itself, later, should this process die in between
+        The step has room for one record. Where it is the delivery's, the caller's own is written right after it: it
+        must be there already and come due by itself, later, should this process die in between
         (`raincheck.runtime.upstream_cleanup`).
         """
-        if not task.terminal or (delivery := first_note(task)) is None:
-            return await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, note=note)
-        done = await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, note=delivery)
+        if not task.terminal or (delivery := first_record(task)) is None:
+            return await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, record=record)
+        done = await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, record=delivery)
         if done:
-            if note is not None:
-                await self._write(note)
+            if record is not None:
+                await self._write(record)
             self._written()
         return done
 
-    async def _write(self, note: Note) -> None:
+    async def _write(self, record: Record) -> None:
         try:
             while True:
-                there = await self.inner.get_note(note.kind, note.key)
-                if await self.inner.put_note(replace(note, version=1 if there is None else there.version + 1)):
+                there = await self.inner.get_record(record.kind, record.key)
+                if await self.inner.put_record(replace(record, version=1 if there is None else there.version + 1)):
                     return
         except StoreError as error:
             # The task has ended all the same: that must not be told as a failure.
-            logger.warning("a note beside a delivery is written late: %s", error.message)
+            logger.warning("a record beside a delivery is written late: %s", error.message)

@@ -1,6 +1,7 @@
 """What a webhook is told: the envelope of Standard Webhooks around the task's status.
 
-No arguments, and nothing that would not fit into a note: a large result is replaced by a preview and its resource link.
+No arguments, and nothing that would not fit into a record: a large result is replaced by a preview and its resource
+link.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from raincheck.domain.result_body import public_preview
 from raincheck.domain.task import Task
 from raincheck.domain.task_json import status_of, timestamp
 from raincheck.domain.unicode_text import well_formed_json
-from raincheck.ports.records import LARGEST_NOTE
+from raincheck.ports.records import LARGEST_RECORD
 
 __all__ = ["LARGEST_RESULT", "body_of", "message_id", "message_of"]
 
@@ -23,9 +24,9 @@ LARGEST_RESULT = 64 * 1024
 """The largest result that is told whole, in bytes of JSON (ASCII)."""
 
 _SHORTENED_CHARACTERS = 1000
-# Sealed (`raincheck.encryption.task_store`) a note is a third larger; beside the message it holds an address and a last
-# error.
-_LARGEST_MESSAGE = LARGEST_NOTE * 5 // 8
+# Sealed (`raincheck.encryption.task_store`) a record is a third larger; beside the message it holds an address and a
+# last error.
+_LARGEST_MESSAGE = LARGEST_RECORD * 5 // 8
 
 
 def message_id(task_ref: str) -> str:
@@ -38,7 +39,7 @@ def message_of(task: Task) -> dict[str, Any]:
     shown = task if task.outcome is None else replace(task, outcome=outcome_hidden(task.outcome))
     status = status_of(shown, poll_after_seconds=None)
     if shown.outcome is not None and len(body_of(status["result"])) > LARGEST_RESULT:
-        # The settings may show more to callers (`max_inline_bytes`) than fits into a note.
+        # The settings may show more to callers (`max_inline_bytes`) than fits into a record.
         body = result_body(shown.outcome)
         preview = {} if body is None else public_preview(body.large(task.task_ref, None))
         if shown.outcome.secret:

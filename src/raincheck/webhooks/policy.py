@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from raincheck.egress.client import GuardedClient
+from raincheck.egress.client import EgressClient
 from raincheck.egress.errors import RequestRefused
 from raincheck.egress.ip_ranges import Network, network_of
-from raincheck.egress.policy import HostRule, OutgoingRules, Target
+from raincheck.egress.policy import EgressPolicy, HostRule, Target
 from raincheck.errors import InvalidParameters
 from raincheck.operations.webhook import checked_secrets
 from raincheck.tasks.registry import refuse_callbacks
@@ -16,8 +16,8 @@ from raincheck.tasks.registry import refuse_callbacks
 __all__ = ["WebhookRules"]
 
 
-def _guarded(rules: OutgoingRules, seconds: float) -> GuardedClient:
-    return GuardedClient(rules, connect_seconds=seconds, total_seconds=seconds)
+def _guarded(rules: EgressPolicy, seconds: float) -> EgressClient:
+    return EgressClient(rules, connect_seconds=seconds, total_seconds=seconds)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +42,7 @@ class WebhookRules:
     give_up_seconds: float = 86400.0
     max_concurrency: int = 20
     first_backoff_seconds: float = 5.0
-    client: Callable[[OutgoingRules, float], GuardedClient] = _guarded
+    client: Callable[[EgressPolicy, float], EgressClient] = _guarded
 
     @classmethod
     def parsed(
@@ -86,10 +86,10 @@ class WebhookRules:
             ) from None
         return url
 
-    def of_callbacks(self) -> OutgoingRules:
+    def of_callbacks(self) -> EgressPolicy:
         """Where callers may have requests sent."""
-        return OutgoingRules(hosts=self.allow, networks=self.networks)
+        return EgressPolicy(hosts=self.allow, networks=self.networks)
 
-    def of_own(self, url: str) -> OutgoingRules:
+    def of_own(self, url: str) -> EgressPolicy:
         """Where an operation's own webhook is: there and nowhere else, and its address is checked as any other."""
-        return OutgoingRules(hosts=[HostRule.of(Target.parse(url))], networks=self.networks)
+        return EgressPolicy(hosts=[HostRule.of(Target.parse(url))], networks=self.networks)

@@ -25,7 +25,7 @@ class ResultsSettings(Section):
     )
     blobs: Literal["auto", "files", "store", "postgres", "redis", "s3", "task"] = Field(
         default="auto",
-        description="Where large results are kept: in `files`, as notes of the `store`, in a table of `postgres`, "
+        description="Where large results are kept: in `files`, as records of the `store`, in a table of `postgres`, "
         "under keys of `redis`, in a bucket (`s3`), or in their `task` itself, which each look at it then reads whole. "
         "`auto`: `files` beside SQLite's file, the store's own server for `postgres` and `redis`, else `store`.",
     )

@@ -189,8 +189,8 @@ class _DocketQueue:
                 jobs.let_go()
                 await asyncio.wait({running}, timeout=0.5)
 
-    async def tend(self, pending: Callable[[str], Awaitable[bool]]) -> None:
-        """See `Queue.tend`."""
+    async def maintain(self, pending: Callable[[str], Awaitable[bool]]) -> None:
+        """See `Queue.maintain`."""
         probe = self._probe
         assert probe is not None
         with mapped():

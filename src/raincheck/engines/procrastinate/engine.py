@@ -256,8 +256,8 @@ class _ProcrastinateQueue:
             running.cancel()
             await asyncio.wait({running}, timeout=0.5)
 
-    async def tend(self, pending: Callable[[str], Awaitable[bool]]) -> None:
-        """See `Queue.tend`."""
+    async def maintain(self, pending: Callable[[str], Awaitable[bool]]) -> None:
+        """See `Queue.maintain`."""
         with self._watched():
             await self._app.check_connection_async()
         loop = asyncio.get_running_loop()

@@ -39,7 +39,7 @@ class JobEnds(JobManager):
         self._ended.add(job.id)
         self._arrived.set()
         if self._loop_task is None:
-            self._loop_task = asyncio.create_task(self._delete_for_ever(), name="raincheck-job-ends")
+            self._loop_task = asyncio.create_task(self._delete_loop(), name="raincheck-job-ends")
 
     async def stop(self, seconds: float) -> None:
         """Delete what is left, for up to so many seconds, and end. Idempotent."""
@@ -51,7 +51,7 @@ class JobEnds(JobManager):
         loop_task.cancel()
         await asyncio.gather(loop_task, return_exceptions=True)
 
-    async def _delete_for_ever(self) -> None:
+    async def _delete_loop(self) -> None:
         while self._ended or self._loop_task is not None:
             await self._arrived.wait()
             self._arrived.clear()

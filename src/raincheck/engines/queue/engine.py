@@ -17,8 +17,8 @@ from typing import Protocol
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.engines.pending_scanner import Scanner
-from raincheck.engines.queue.publisher import Outage, QueueRefused, QueueUnavailable, Sender
-from raincheck.engines.slots import Pool
+from raincheck.engines.queue.publisher import Outage, QueuePublisher, QueueRefused, QueueUnavailable
+from raincheck.engines.slots import SlotPool
 from raincheck.errors import ConfigurationError, StoreError
 from raincheck.ports.engine import RunTask
 from raincheck.ports.task_store import TaskStore
@@ -64,7 +64,7 @@ class Queue(Protocol):
         """Bring jobs to `jobs.run` until `stopping` is set; then fetch no more, end every job, and return."""
         ...
 
-    async def tend(self, pending: Callable[[str], Awaitable[bool]]) -> None:
+    async def maintain(self, pending: Callable[[str], Awaitable[bool]]) -> None:
         """Called every few seconds: see whether it answers, and clear up after dead workers.
 
         Args:
@@ -95,7 +95,7 @@ class Jobs:
         self,
         store: TaskStore,
         operation_types: Callable[[], Collection[str]],
-        pool: Pool,
+        pool: SlotPool,
         run: RunTask,
         *,
         now: Callable[[], datetime],
@@ -212,7 +212,7 @@ class QueuedEngine:
         self._size = max_concurrency
         self._reconcile_seconds = reconcile_seconds
         self._clock = clock
-        self._pool = Pool(max_concurrency, lambda: self._scanner.place_is_free())
+        self._pool = SlotPool(max_concurrency, lambda: self._scanner.place_is_free())
         self._scanner = Scanner(
             store,
             operation_types,
@@ -221,7 +221,7 @@ class QueuedEngine:
             lost_before=self._lost_before,
         )
         self._outage = Outage(queue.name)
-        self._sender = Sender(queue.send, self._outage)
+        self._sender = QueuePublisher(queue.send, self._outage)
         self._jobs: Jobs | None = None
         self._stopping = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -245,7 +245,7 @@ class QueuedEngine:
             await self._queue.close()
             raise
         self._sender.start()
-        self._tending = asyncio.create_task(self._tend_for_ever(), name="raincheck-tending")
+        self._tending = asyncio.create_task(self._maintain_loop(), name="raincheck-tending")
         if self._size:
             self._jobs = Jobs(
                 self._store,
@@ -255,15 +255,15 @@ class QueuedEngine:
                 now=self._clock,
                 again=self._sender.put,
             )
-            self._worker = asyncio.create_task(self._work_for_ever(self._jobs), name="raincheck-queue")
+            self._worker = asyncio.create_task(self._work_loop(self._jobs), name="raincheck-queue")
             self._scanner.start(run)
 
     async def deliver(self, task: Task) -> None:
         """See `Engine.deliver`."""
         self._sender.put(task)
 
-    def nudge(self, operation_type: str) -> None:
-        """See `Engine.nudge`."""
+    def wake(self, operation_type: str) -> None:
+        """See `Engine.wake`."""
         self._scanner.look_for(operation_type)
 
     async def stop(self, drain_seconds: float) -> None:
@@ -300,7 +300,7 @@ class QueuedEngine:
         # The queue is being worked off, oldest first: in a long one nothing is lost that its head has not passed.
         return min(limit, jobs.head - _OUT_OF_ORDER)
 
-    async def _work_for_ever(self, jobs: Jobs) -> None:
+    async def _work_loop(self, jobs: Jobs) -> None:
         pause = 0.1
         while not self._stopping.is_set():
             began = time.monotonic()
@@ -317,13 +317,13 @@ class QueuedEngine:
             await _pause(self._stopping, pause * random.uniform(0.8, 1.2))  # noqa: S311  no secret
         jobs.end()
 
-    async def _tend_for_ever(self) -> None:
+    async def _maintain_loop(self) -> None:
         while True:
             # Processes on one queue that were started together need not tend it in step.
             await asyncio.sleep(_TEND_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311  no secret
             try:
                 await self._queue.open()
-                await self._queue.tend(self._pending)
+                await self._queue.maintain(self._pending)
             except (QueueUnavailable, ConfigurationError) as error:
                 self._outage.failed(error)
             except StoreError as error:

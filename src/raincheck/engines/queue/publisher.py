@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from raincheck.domain.task import Task
 
-__all__ = ["Outage", "QueueRefused", "QueueUnavailable", "Sender"]
+__all__ = ["Outage", "QueuePublisher", "QueueRefused", "QueueUnavailable"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Outage:
             logger.warning("%s is back", self._what)
 
 
-class Sender:
+class QueuePublisher:
     """A bounded buffer, and the one background task that empties it.
 
     Args:
@@ -74,7 +74,7 @@ class Sender:
 
     def start(self) -> None:
         """Begin to send."""
-        self._loop_task = asyncio.create_task(self._send_for_ever(), name="raincheck-sender")
+        self._loop_task = asyncio.create_task(self._send_loop(), name="raincheck-sender")
 
     def put(self, task: Task) -> None:
         """Send this task soon. Never waits, never fails."""
@@ -97,7 +97,7 @@ class Sender:
             loop_task.cancel()
             await asyncio.gather(loop_task, return_exceptions=True)
 
-    async def _send_for_ever(self) -> None:
+    async def _send_loop(self) -> None:
         while self._buffer or not self._ended:
             await self._arrived.wait()
             self._arrived.clear()

@@ -40,7 +40,7 @@ from raincheck.mcp import tool_listing
 from raincheck.mcp.admission.admission import Lease
 from raincheck.mcp.auth.scopes import scope_of
 from raincheck.mcp.fastmcp.tools import AnsweredTool, existing_tool_operation, outside_any_request
-from raincheck.mcp.host import Workshop
+from raincheck.mcp.host import TaskHost
 from raincheck.mcp.surfaces.handle_definitions import HANDLE_NAMES, HANDLE_TOOLS
 from raincheck.mcp.surfaces.negotiation import CORE_TASKS_VERSION, TASKS_EXTENSION
 from raincheck.mcp.surfaces.result_resources import is_result_read, with_template
@@ -64,7 +64,7 @@ class _Handle(BaseModel, extra="allow"):
     """A task's handle on the wire; FastMCP hands it on as it is."""
 
 
-class Raincheck(Workshop, ServerExtension):
+class Raincheck(TaskHost, ServerExtension):
     """Background tasks for a FastMCP server.
 
     ::
@@ -238,10 +238,10 @@ class Raincheck(Workshop, ServerExtension):
         params = CallToolRequestParams(name=name, arguments=dict(arguments))
         return ToolResult.from_mcp_result(CallToolResult.model_validate(await self._answered(params, ctx)))
 
-    # See `Workshop`.
+    # See `TaskHost`.
 
     def in_process(self) -> AbstractAsyncContextManager[Any]:
-        """See `Workshop`."""
+        """See `TaskHost`."""
         from fastmcp import Client
 
         if self._host is None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from raincheck.callbacks.tokens import CALLBACK_PATH, CallbackEnd, Callbacks
+from raincheck.callbacks.tokens import CALLBACK_PATH, CallbackEnd, CompletionTokens
 from raincheck.domain.task import Outcome, Progress, TaskError
 from raincheck.errors import OperationFailed, ResultTooLarge, StoreError
 from raincheck.mcp.server.body_budget import BodyBudget
@@ -83,7 +83,7 @@ class _Call(NamedTuple):
 
 
 def with_callbacks(
-    app: ASGIApp, callbacks: Callable[[], Awaitable[Callbacks]], *, max_result_bytes: int, budget: BodyBudget
+    app: ASGIApp, callbacks: Callable[[], Awaitable[CompletionTokens]], *, max_result_bytes: int, budget: BodyBudget
 ) -> ASGIApp:
     """The application, and beside it the path of the callbacks: for whoever has a token, under whatever host name.
 
@@ -106,7 +106,7 @@ def with_callbacks(
 class _Endpoint:
     """Answers what is sent to the path of the callbacks."""
 
-    def __init__(self, callbacks: Callable[[], Awaitable[Callbacks]], largest_body: int) -> None:
+    def __init__(self, callbacks: Callable[[], Awaitable[CompletionTokens]], largest_body: int) -> None:
         self._callbacks = callbacks
         self._largest_body = largest_body
         self._strangers = _Strangers()
@@ -130,7 +130,7 @@ class _Endpoint:
         # What was not read to its end cannot be followed by another request.
         await json_answer(send, status, answer, [*_HEADERS.get(status, ()), *([] if read else [_CLOSE])])
 
-    async def _known(self, token: str, address: str) -> Callbacks:
+    async def _known(self, token: str, address: str) -> CompletionTokens:
         """Those that the token is good for; who has none learns nothing of what a body must be."""
         if not _TOKEN.fullmatch(token):
             raise _Refused.as_told("unknown")
@@ -223,7 +223,7 @@ async def _read(receive: Receive, limit: int) -> bytes:
         raise _Refused(408, f"the body did not come within {_BODY_SECONDS:g} s") from None
 
 
-async def _take(callbacks: Callbacks, token: str, body: bytes) -> tuple[int, Mapping[str, Any]]:
+async def _take(callbacks: CompletionTokens, token: str, body: bytes) -> tuple[int, Mapping[str, Any]]:
     call = _parsed(body)
     end: CallbackEnd = "taken"
     try:

@@ -1,7 +1,8 @@
 """A call over HTTP ends when its caller hangs up: what is held for nobody would cost a place for as long as it is held.
 
 The SDK's exchanges answer in one piece and do not look at their connection meanwhile. Only calls that take a while are
-watched: the others cost a timer. Those that stream end by themselves; for them it is only noted that the caller left.
+watched: the others cost a timer. Those that stream end by themselves; for them it is only recorded that the caller
+    left.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class _Caller:
 def hung_up(request: Any) -> bool:
     """Whether the caller of a request that is being cancelled has left: not so where the server ends it.
 
-    In an application of somebody else, which notes nothing, every such request counts as left.
+    In an application of somebody else, which records nothing, every such request counts as left.
     """
     scope: dict[str, Any] = getattr(request, "scope", {})
     caller: _Caller | None = scope.get(_NOTED)
@@ -42,12 +43,12 @@ def noting_hang_ups(app: ASGIApp) -> ASGIApp:
     async def noting(scope: Scope, receive: Receive, send: Send) -> None:
         caller = scope[_NOTED] = _Caller()
 
-        async def noted() -> Message:
+        async def recorded() -> Message:
             message = await receive()
             caller.left = caller.left or message["type"] == "http.disconnect"
             return message
 
-        await app(scope, noted, send)
+        await app(scope, recorded, send)
 
     return noting
 

@@ -15,13 +15,13 @@ from mcp.server.mcpserver import MCPServer
 from mcp_types import SERVER_INFO_META_KEY, Implementation
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from raincheck.mcp.host import Workshop
+from raincheck.mcp.host import TaskHost
 from raincheck.mcp.surfaces.handle_definitions import HANDLE_NAMES
 
 __all__ = ["shorten"]
 
 
-def shorten(server: MCPServer[Any], workshop: Workshop) -> None:
+def shorten(server: MCPServer[Any], workshop: TaskHost) -> None:
     """Answer the handle tools' calls of the protocol's present version by the short way."""
     info = Implementation(name=server.name, version=server.version, title=server.title)
     stamp = {SERVER_INFO_META_KEY: info.model_dump(by_alias=True, mode="json", exclude_none=True)}

@@ -30,13 +30,13 @@ def answered_at_the_stop(app: ASGIApp) -> ASGIApp:
             return
         begun = False
 
-        async def noted(message: Message) -> None:
+        async def recorded(message: Message) -> None:
             nonlocal begun
             begun = True
             await send(message)
 
         try:
-            await app(scope, receive, noted)
+            await app(scope, receive, recorded)
         except ClientDisconnect:
             return
         except asyncio.CancelledError:

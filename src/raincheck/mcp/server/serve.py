@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mcp.server.auth.provider import TokenVerifier
 from mcp.server.mcpserver import MCPServer
 
-from raincheck.callbacks.tokens import Callbacks
+from raincheck.callbacks.tokens import CompletionTokens
 from raincheck.composition.operations import make_operations
 from raincheck.config.settings import Settings
 from raincheck.domain.logs import configure_logs
@@ -34,7 +34,7 @@ from raincheck.operations.operation import Operation
 from raincheck.runtime.health import Health
 from raincheck.runtime.listening import listen, raise_descriptor_limit
 from raincheck.runtime.service import Service
-from raincheck.runtime.signals import told_to_stop
+from raincheck.runtime.signals import stop_requested
 
 if TYPE_CHECKING:
     import uvicorn
@@ -140,7 +140,7 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(server: MCPServer[Any], rc: Raincheck, settings: Settings, door: Wire | socket.socket) -> int:
-    told = told_to_stop()
+    told = stop_requested()
     async with rc.running():
         # A full collection of what was set up would cost tens of milliseconds, each time (shared/figures.md).
         gc.freeze()
@@ -228,8 +228,8 @@ def _whole(app: ASGIApp, settings: Settings, service: Service) -> ASGIApp:
     return answered_at_the_stop(app)
 
 
-def _given(callbacks: Callbacks) -> Callable[[], Awaitable[Callbacks]]:
-    async def give() -> Callbacks:
+def _given(callbacks: CompletionTokens) -> Callable[[], Awaitable[CompletionTokens]]:
+    async def give() -> CompletionTokens:
         return callbacks
 
     return give

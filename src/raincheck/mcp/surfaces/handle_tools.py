@@ -27,7 +27,7 @@ from raincheck.mcp.wire.store_errors import for_callers
 from raincheck.mcp.wire.tool_use_ids import ToolUseIds
 from raincheck.polling.hints import Hints, Lookup
 from raincheck.polling.program_hints import ProgramHints
-from raincheck.polling.schedule import Ladder
+from raincheck.polling.schedule import BackoffLadder
 from raincheck.tasks.registry import Registry, Submission
 from raincheck.tasks.results import Results
 from raincheck.timing.clock import utc_now
@@ -95,7 +95,9 @@ class HandleTools:
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._registry = registry
-        ladder = Ladder(polling.initial_interval_ms / 1000, polling.max_interval_ms / 1000, polling.backoff_multiplier)
+        ladder = BackoffLadder(
+            polling.initial_interval_ms / 1000, polling.max_interval_ms / 1000, polling.backoff_multiplier
+        )
         self._hints = Hints(ladder, history if polling.learn else None)
         self._program_hints = ProgramHints(initial=ladder.initial, longest=ladder.longest, learned=self._hints.learned)
         self._holds = holds

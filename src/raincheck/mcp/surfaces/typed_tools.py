@@ -197,7 +197,7 @@ class TypedTools:
         )
         scope = scope_of(ctx)
         checked = await self._registry.checked(operation, arguments, scope=scope)
-        async with self._registry.in_request(operation, scope=scope) as call:
+        async with self._registry.inline_slot(operation, scope=scope) as call:
             outcome = await _run_within(operation, wrapped(checked, operation.secret_parameters), context)
             call.ended(outcome)
         try:
@@ -215,7 +215,7 @@ async def _run_within(operation: Operation, arguments: Mapping[str, Any], contex
     assert request is not None
     try:
         async with asyncio.timeout(operation.policy.attempt_seconds):
-            return await guarded(operation, arguments, context, told_to_stop=lambda: request.cancelling() > 0)
+            return await guarded(operation, arguments, context, stop_requested=lambda: request.cancelling() > 0)
     except asyncio.CancelledError:
         # Its client gave the call up: what a thread of it returns from now on, nobody gets.
         context.mark_cancelled()
@@ -241,19 +241,19 @@ class _RequestBackend:
     async def save(self, checkpoint: Any, leftover: Mapping[str, Any] | None) -> None:
         raise OperationFailed("An inline operation has no task that could keep a checkpoint; use mode auto or task.")
 
-    async def outside_ended(self) -> None:
+    async def external_completed(self) -> None:
         return
 
-    async def park(self) -> None:
+    async def suspend(self) -> None:
         return
 
-    async def unpark(self) -> None:
+    async def resume(self) -> None:
         return
 
     async def hand_over(self) -> None:
         return
 
-    async def wait_outside(self) -> NoReturn:
+    async def await_external(self) -> NoReturn:
         raise OperationFailed("An inline operation cannot wait to be called back; use mode auto or task.")
 
     async def callback_address(self) -> CallbackAddress:

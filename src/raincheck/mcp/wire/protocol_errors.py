@@ -17,7 +17,7 @@ from raincheck.errors import OperationFailed, RaincheckError
 from raincheck.mcp.auth.restored_caller import restored_caller
 from raincheck.operations.context import TaskContext
 from raincheck.operations.error_details import LARGEST_DATA, plain_value
-from raincheck.operations.operation import Executor, FailedAs, StopsOutside
+from raincheck.operations.operation import CancelsUpstream, Executor, FailedAs
 
 __all__ = ["KeepsProtocolErrors", "protocol_error_outcome", "rpc_error_of"]
 
@@ -71,12 +71,12 @@ class KeepsProtocolErrors:
 
     @property
     def leaves_work(self) -> bool:
-        """See `StopsOutside.leaves_work`."""
-        return isinstance(self.inner, StopsOutside) and self.inner.leaves_work
+        """See `CancelsUpstream.leaves_work`."""
+        return isinstance(self.inner, CancelsUpstream) and self.inner.leaves_work
 
     async def stop_outside(self, leftover: Mapping[str, Any]) -> None:
-        """See `StopsOutside.stop_outside`."""
-        if isinstance(self.inner, StopsOutside):
+        """See `CancelsUpstream.stop_outside`."""
+        if isinstance(self.inner, CancelsUpstream):
             await self.inner.stop_outside(leftover)
 
     def check(self) -> list[str]:

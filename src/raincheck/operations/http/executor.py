@@ -18,8 +18,8 @@ from raincheck.operations.context import TaskContext
 from raincheck.operations.http.body import BodyDeclaration
 from raincheck.operations.http.caller_values import CallerValues
 from raincheck.operations.http.client import HttpClient, Reply
-from raincheck.operations.http.job_api import Accepted, PollTable, Table, UpstreamApi
-from raincheck.operations.http.job_follower import Follower
+from raincheck.operations.http.job_api import AcceptedJob, PollSettings, Table, UpstreamApi
+from raincheck.operations.http.job_follower import JobFollower
 from raincheck.operations.http.request import PreparedRequest, RequestTemplate
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.schema import ParameterSchema
@@ -52,7 +52,7 @@ def http_operation(
     title: str | None = None,
     max_response_bytes: int = 16 * 1024 * 1024,
     accepted: AcceptedAnswers = "auto",
-    poll: PollTable | None = None,
+    poll: PollSettings | None = None,
     completion: Completion = "answer",
     idempotency_header: str | None = None,
 ) -> Operation:
@@ -151,7 +151,7 @@ class HttpExecutor:
         body: BodyDeclaration | None = None,
         max_response_bytes: int = 16 * 1024 * 1024,
         accepted: AcceptedAnswers = "auto",
-        poll: PollTable | None = None,
+        poll: PollSettings | None = None,
         completion: Completion = "answer",
         idempotency_header: str | None = None,
         policy: Policy | None = None,
@@ -196,14 +196,14 @@ class HttpExecutor:
         self._max_response_bytes = max_response_bytes
         names = {**properties, **dict.fromkeys(self._caller.names)}
         self._table = None if poll is None else Table(poll, operation_type=operation_type, parameters=names)
-        self._accepted = None if accepted == "result" else Accepted(always=accepted == "follow")
+        self._accepted = None if accepted == "result" else AcceptedJob(always=accepted == "follow")
         # What is begun for certain is seen to its begin, also where the task is told to stop meanwhile.
         self._always_begins = self._calls_back or self._table is not None or accepted == "follow"
-        self._follower = Follower(
+        self._follower = JobFollower(
             operation_type,
             self._request,
             self._client,
-            poll or PollTable(status_url="", state="$", done=(), failed=()),
+            poll or PollSettings(status_url="", state="$", done=(), failed=()),
             max_response_bytes=max_response_bytes,
         )
 
@@ -219,7 +219,7 @@ class HttpExecutor:
 
     @property
     def leaves_work(self) -> bool:
-        """See `StopsOutside`."""
+        """See `CancelsUpstream`."""
         return self._table is not None and self._table.cancel is not None
 
     def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,7 +234,7 @@ class HttpExecutor:
         await self._client.aclose()
 
     async def stop_outside(self, leftover: Mapping[str, Any]) -> None:
-        """See `StopsOutside`."""
+        """See `CancelsUpstream`."""
         if self._table is not None and self._table.cancel is not None:
             await self._follower.stop(self._table.cancel, leftover)
 
@@ -248,7 +248,7 @@ class HttpExecutor:
             if isinstance(begun, Reply):
                 return begun.value
             if self._calls_back:
-                await context.wait_outside()
+                await context.await_external()
             return await self._followed(begun, arguments, context)
         except asyncio.CancelledError:
             context.mark_cancelled()
@@ -344,7 +344,7 @@ class HttpExecutor:
 
 
 def _check_completion(
-    operation_type: str, parameters: Mapping[str, Any], *, calls_back: bool, poll: PollTable | None
+    operation_type: str, parameters: Mapping[str, Any], *, calls_back: bool, poll: PollSettings | None
 ) -> None:
     place = f"operation {operation_type!r}"
     taken = sorted(_CALLBACK_NAMES & parameters.keys())

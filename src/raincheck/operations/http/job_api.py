@@ -1,6 +1,6 @@
 """How another server's API does long work: what an operation declares of it, and what its answers mean.
 
-Two ways: a table that says where the state stands and what its values mean (`PollTable`), and the convention of
+Two ways: a table that says where the state stands and what its values mean (`PollSettings`), and the convention of
 `202 Accepted` with the address of a status monitor (RFC 9110 §15.3.3).
 """
 
@@ -21,7 +21,7 @@ from raincheck.operations.http.path_parts import leads_out
 from raincheck.operations.templates import Template, formatted
 from raincheck.operations.validation_messages import capped
 
-__all__ = ["Accepted", "AddressTemplate", "PollTable", "Table", "UpstreamApi", "Verdict"]
+__all__ = ["AcceptedJob", "AddressTemplate", "JobStatus", "PollSettings", "Table", "UpstreamApi"]
 
 _NAMES = re.compile(r"\$?\{([^{}]*)\}")
 _HEADER = re.compile(r"header\.([A-Za-z0-9-]+)")
@@ -37,7 +37,7 @@ _DONE = frozenset({"complete", "completed", "done", "ok", "ready", "succeeded", 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PollTable:
+class PollSettings:
     """How the state of a job is asked; docs/configuration.md explains each member ([operations.NAME.poll])."""
 
     status_url: str
@@ -59,7 +59,7 @@ class PollTable:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class JobStatus:
     """What a status answer says.
 
     Attributes:
@@ -93,7 +93,7 @@ class UpstreamApi(Protocol):
         """Where its state is asked; `url` is where it was submitted."""
         ...
 
-    def verdict(self, reply: Reply, job: Mapping[str, Any], status_url: str) -> Verdict:
+    def verdict(self, reply: Reply, job: Mapping[str, Any], status_url: str) -> JobStatus:
         """What an answer from there says.
 
         Raises:
@@ -161,13 +161,13 @@ class AddressTemplate:
 
 
 class Table:
-    """A `PollTable`, compiled.
+    """A `PollSettings`, compiled.
 
     Raises:
         ConfigurationError: A path or an address is wrong, or two members exclude each other.
     """
 
-    def __init__(self, table: PollTable, *, operation_type: str, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, table: PollSettings, *, operation_type: str, parameters: Mapping[str, Any]) -> None:
         self.table = table
         place = f"operation {operation_type!r}: poll"
 
@@ -208,7 +208,7 @@ class Table:
         """See `UpstreamApi`."""
         return self._status.address({**arguments, **job["values"]}, url)
 
-    def verdict(self, reply: Reply, job: Mapping[str, Any], status_url: str) -> Verdict:
+    def verdict(self, reply: Reply, job: Mapping[str, Any], status_url: str) -> JobStatus:
         """See `UpstreamApi`."""
         if reply.status >= 300:
             raise UpstreamError(
@@ -226,13 +226,13 @@ class Table:
             if self._result_url is not None:
                 url = self._result_url.address(self._result_url.values(reply), status_url)
             result = document if self._result is None else self._result.first(document)
-            return Verdict(state="done", shown=shown, result=None if url else result, result_url=url)
+            return JobStatus(state="done", shown=shown, result=None if url else result, result_url=url)
         if state in self.table.failed:
             told = None if self._error is None else self._error.first(document)
-            return Verdict(state="failed", shown=shown, error=None if told is None else _text(told))
+            return JobStatus(state="failed", shown=shown, error=None if told is None else _text(told))
         if self.table.running and state not in self.table.running:
             raise UpstreamError(f"{reply.host} answered with the state {shown!r}, which is in none of the lists")
-        return Verdict(state="running", shown=shown, progress=progress)
+        return JobStatus(state="running", shown=shown, progress=progress)
 
     def _fraction(self, document: Any) -> float | None:
         found = None if self._progress is None else self._progress.first(document)
@@ -246,7 +246,7 @@ class Table:
         return min(1.0, max(0.0, found / self.table.progress_total))
 
 
-class Accepted:
+class AcceptedJob:
     """`202 Accepted` with `Operation-Location`, or with `Location` (and `Retry-After`).
 
     The monitor answers 202 while the work runs; or 200 with a `status`, one of the usual words. It ends with the
@@ -280,29 +280,29 @@ class Accepted:
         """See `UpstreamApi`."""
         return _absolute(url, job["status_url"])
 
-    def verdict(self, reply: Reply, job: Mapping[str, Any], status_url: str) -> Verdict:
+    def verdict(self, reply: Reply, job: Mapping[str, Any], status_url: str) -> JobStatus:
         """See `UpstreamApi`."""
         if 300 <= reply.status < 400:
             location = reply.headers.get("location")
             if location is None:
                 raise UpstreamError(f"{reply.host} redirects to nowhere")
-            return Verdict(state="done", result_url=_absolute(status_url, location))
+            return JobStatus(state="done", result_url=_absolute(status_url, location))
         document = _object(reply)
         status = document.get("status")
         shown = _shown(status) if isinstance(status, str) else ""
         word = re.sub(r"[^a-z]", "", shown.lower())
         if reply.status == 202:
-            return Verdict(state="running", shown=shown)
+            return JobStatus(state="running", shown=shown)
         if word in _FAILED:
             told = document.get("error")
-            return Verdict(state="failed", shown=shown, error=None if told is None else _text(told))
+            return JobStatus(state="failed", shown=shown, error=None if told is None else _text(told))
         if word in _RUNNING or (job["operation"] and word and word not in _DONE):
-            return Verdict(state="running", shown=shown)
+            return JobStatus(state="running", shown=shown)
         resource = document.get("resourceLocation")
         where = resource if isinstance(resource, str) else job["result_url"]
         if where is not None:
-            return Verdict(state="done", shown=shown, result_url=_absolute(status_url, where))
-        return Verdict(state="done", shown=shown, result=reply.value)
+            return JobStatus(state="done", shown=shown, result_url=_absolute(status_url, where))
+        return JobStatus(state="done", shown=shown, result=reply.value)
 
 
 def _absolute(base: str, reference: str) -> str:

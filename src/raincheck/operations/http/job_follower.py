@@ -12,17 +12,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from raincheck.domain.redaction import withheld, without
-from raincheck.egress.client import GuardedClient
+from raincheck.egress.client import EgressClient
 from raincheck.egress.errors import AnswerTooLarge, OutgoingError, RequestFailed, RequestRefused
-from raincheck.egress.policy import HostRule, OutgoingRules, Target
+from raincheck.egress.policy import EgressPolicy, HostRule, Target
 from raincheck.errors import ConfigurationError, ResultTooLarge, UpstreamError
 from raincheck.operations.context import TaskContext
 from raincheck.operations.http.client import HttpClient, Reply
-from raincheck.operations.http.job_api import AddressTemplate, PollTable, UpstreamApi, Verdict
+from raincheck.operations.http.job_api import AddressTemplate, JobStatus, PollSettings, UpstreamApi
 from raincheck.operations.http.request import PreparedRequest, RequestTemplate
 from raincheck.operations.validation_messages import capped
 
-__all__ = ["Follower"]
+__all__ = ["JobFollower"]
 
 _AT_ONCE = 64
 _BACKOFF = 1.5
@@ -30,7 +30,7 @@ _MOST_RIDDLES = 5
 _LONGEST_REASON = 500
 
 
-class Follower:
+class JobFollower:
     """Asks, stops and fetches, for one operation.
 
     Args:
@@ -48,7 +48,7 @@ class Follower:
         operation_type: str,
         request: RequestTemplate,
         client: HttpClient,
-        table: PollTable,
+        table: PollSettings,
         *,
         max_response_bytes: int,
     ) -> None:
@@ -60,8 +60,8 @@ class Follower:
             allowed = [HostRule.parse(each) for each in table.allow]
         except ValueError as error:
             raise ConfigurationError(f"operation {operation_type!r}: poll.allow: {error}") from None
-        self._guarded = GuardedClient(
-            OutgoingRules(trusted=allowed),
+        self._guarded = EgressClient(
+            EgressPolicy(trusted=allowed),
             total_seconds=table.request_timeout_seconds,
             max_body_bytes=max_response_bytes,
         )
@@ -79,7 +79,7 @@ class Follower:
         status_url = api.status_url(job, url, arguments)
         async with context.idle():
             verdict = await self._ended(api, job, status_url, arguments, context)
-        await context.backend.outside_ended()
+        await context.backend.external_completed()
         if verdict.state == "failed":
             told = f": {self._reason(verdict.error)}" if verdict.error else ""
             raise UpstreamError(
@@ -109,7 +109,7 @@ class Follower:
         status_url: str,
         arguments: Mapping[str, Any],
         context: TaskContext,
-    ) -> Verdict:
+    ) -> JobStatus:
         pause = self._table.interval_seconds
         first = job.get("first_seconds")
         if context.attempt > 1:

@@ -165,16 +165,16 @@ async def _serve(group: ProcessGroup, context: TaskContext, number: int, verb: s
                 answer["value"] = dict(await backend.ask(method, params))
             case "save", [checkpoint, leftover]:
                 await backend.save(checkpoint, leftover)
-            case "outside_ended", []:
-                await backend.outside_ended()
-            case "park", []:
-                await backend.park()
-            case "unpark", []:
-                await backend.unpark()
+            case "external_completed", []:
+                await backend.external_completed()
+            case "suspend", []:
+                await backend.suspend()
+            case "resume", []:
+                await backend.resume()
             case "hand_over", []:
                 await backend.hand_over()
-            case "wait_outside", []:
-                await backend.wait_outside()
+            case "await_external", []:
+                await backend.await_external()
             case "callback_address", []:
                 answer["value"] = list(await backend.callback_address())
             case _:

@@ -91,20 +91,20 @@ class _Worker:
     async def save(self, checkpoint: Any, leftover: Mapping[str, Any] | None) -> None:
         await self._call("save", checkpoint, leftover)
 
-    async def outside_ended(self) -> None:
-        await self._call("outside_ended")
+    async def external_completed(self) -> None:
+        await self._call("external_completed")
 
-    async def park(self) -> None:
-        await self._call("park")
+    async def suspend(self) -> None:
+        await self._call("suspend")
 
-    async def unpark(self) -> None:
-        await self._call("unpark")
+    async def resume(self) -> None:
+        await self._call("resume")
 
     async def hand_over(self) -> None:
         await self._call("hand_over")
 
-    async def wait_outside(self) -> NoReturn:
-        await self._call("wait_outside")
+    async def await_external(self) -> NoReturn:
+        await self._call("await_external")
         raise AssertionError("it is never answered")
 
     async def callback_address(self) -> CallbackAddress:

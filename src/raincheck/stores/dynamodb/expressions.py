@@ -27,9 +27,9 @@ from raincheck.stores.dynamodb.items import (
 
 __all__ = [
     "ENTERED",
-    "Changes",
+    "ChangeNotifier",
     "counted",
-    "delete_note",
+    "delete_record",
     "delete_task",
     "entered",
     "hold",
@@ -39,14 +39,14 @@ __all__ = [
     "put_task",
     "renewal",
     "roomed",
-    "update_note",
+    "update_record",
     "update_task",
 ]
 
 ENTERED = key("count#entered")
 """The key of the item that counts how often any task became pending, since room was first asked for."""
 
-Changes = Mapping[str, Mapping[str, Any] | None]
+ChangeNotifier = Mapping[str, Mapping[str, Any] | None]
 """Attributes to set, and (None) to take away."""
 
 
@@ -74,7 +74,7 @@ class _Expression:
     def present(self, attribute: str) -> str:
         return f"attribute_exists({self.name(attribute)})"
 
-    def change(self, changes: Changes) -> str:
+    def change(self, changes: ChangeNotifier) -> str:
         to_set = [self.equal(name, value) for name, value in changes.items() if value is not None]
         to_remove = [self.name(name) for name, value in changes.items() if value is None]
         removed = f" REMOVE {', '.join(to_remove)}" if to_remove else ""
@@ -99,7 +99,7 @@ def put_task(table: str, item: Item) -> dict[str, Any]:
 def update_task(
     table: str,
     task_ref: str,
-    changes: Changes,
+    changes: ChangeNotifier,
     *,
     version: int,
     status: TaskStatus,
@@ -201,8 +201,8 @@ def in_room(
     return {"Update": expression.finish(table, Key=room, UpdateExpression=update, condition=condition)}
 
 
-def update_note(table: str, note: Item, changes: Changes, *, version: int | None) -> dict[str, Any]:
-    """The next version of a note, where this version is stored (0: none is); None: over whatever is stored."""
+def update_record(table: str, record: Item, changes: ChangeNotifier, *, version: int | None) -> dict[str, Any]:
+    """The next version of a record, where this version is stored (0: none is); None: over whatever is stored."""
     expression = _Expression()
     changed, condition = dict(changes), None
     if version is None:
@@ -212,13 +212,13 @@ def update_note(table: str, note: Item, changes: Changes, *, version: int | None
     else:
         condition = expression.equal("version", number(version)) if version else expression.absent(KEY)
         update = expression.change({**changed, "version": number(version + 1)})
-    return expression.finish(table, Key=note, UpdateExpression=update, condition=condition)
+    return expression.finish(table, Key=record, UpdateExpression=update, condition=condition)
 
 
-def delete_note(table: str, note: Item, version: int) -> dict[str, Any]:
-    """Remove a note, where this version is stored."""
+def delete_record(table: str, record: Item, version: int) -> dict[str, Any]:
+    """Remove a record, where this version is stored."""
     expression = _Expression()
-    return {"Delete": expression.finish(table, Key=note, condition=expression.equal("version", number(version)))}
+    return {"Delete": expression.finish(table, Key=record, condition=expression.equal("version", number(version)))}
 
 
 def renewal(task_ref: str, worker_id: str, fence: int, lease_until: int, *, to_deadline: bool) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The notes, an item each: its value and all, since the largest one has room in an item.
+"""The records, an item each: its value and all, since the largest one has room in an item.
 
 Two of the tables' indexes serve them: `of_operation` has a partition for each kind, in the order of their keys, and
 `agenda` one for each kind, of what is due. What is never due but expires stands in a partition of that one, by the
-hour, so that a note that is written again and again changes no index; `purge` removes it. What is due and has expired
+hour, so that a record that is written again and again changes no index; `purge` removes it. What is due and has expired
 goes where somebody looks for what is due. DynamoDB's own expiry comes a month after either.
 
 The first version and a removal are transactions, whose repetition DynamoDB knows; a further version carries a mark.
@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.stores.dynamodb.client import Calls, together
 from raincheck.stores.dynamodb.errors import ConditionFailed
-from raincheck.stores.dynamodb.expressions import Changes, delete_note, update_note
+from raincheck.stores.dynamodb.expressions import ChangeNotifier, delete_record, update_record
 from raincheck.stores.dynamodb.index_queries import Range
 from raincheck.stores.dynamodb.items import KEY, MARGIN, MARKS, TTL, Item, is_ours, key, mark, number, text, version_of
 from raincheck.stores.dynamodb.local_locks import Turns
@@ -30,29 +30,29 @@ from raincheck.stores.dynamodb.transactions import transact
 from raincheck.stores.shared.payload_codec import decode_value, encode_value
 from raincheck.stores.shared.timestamps import micros_or_none, moment_or_none, to_micros
 
-__all__ = ["Notes", "note_name", "written_over"]
+__all__ = ["Records", "record_name", "written_over"]
 
 # In characters: a value above the first is compressed, one above the second in a thread.
 _SHORT = 1000
 _LARGE = 64 * 1024
 _HOUR = 3600 * 1_000_000
-_EXPIRING = "notes-expiring"
+_EXPIRING = "records-expiring"
 _AT_ONCE = 8
 
 
-def note_name(note: Note) -> str:
-    """The name of a note's item."""
-    return f"note#{note.kind}#{note.key}"
+def record_name(record: Record) -> str:
+    """The name of a record's item."""
+    return f"record#{record.kind}#{record.key}"
 
 
-async def written_over(table: str, note: Note) -> Mapping[str, Any]:
-    """The part of a transaction that writes a note over whatever is there."""
-    request = update_note(table, key(note_name(note)), await _changes(note), version=None)
+async def written_over(table: str, record: Record) -> Mapping[str, Any]:
+    """The part of a transaction that writes a record over whatever is there."""
+    request = update_record(table, key(record_name(record)), await _changes(record), version=None)
     return {"Update": request}
 
 
-class Notes:
-    """See `raincheck.ports.records.NoteStore`."""
+class Records:
+    """See `raincheck.ports.records.RecordStore`."""
 
     def __init__(self, calls: Calls, reads: Reads, turns: Turns) -> None:
         self._calls = calls
@@ -60,52 +60,56 @@ class Notes:
         self._reads = reads
         self._turns = turns
 
-    async def get(self, kind: str, name: str) -> Note | None:
-        """One note."""
-        item = key(f"note#{kind}#{name}")
+    async def get(self, kind: str, name: str) -> Record | None:
+        """One record."""
+        item = key(f"record#{kind}#{name}")
         answer = await self._calls.on_table("get_item", Key=item, ConsistentRead=True)
-        return await _note(answer["Item"]) if "Item" in answer else None
+        return await _record(answer["Item"]) if "Item" in answer else None
 
-    async def put(self, note: Note) -> bool:
+    async def put(self, record: Record) -> bool:
         """Write it where its version is the next one."""
         written = secrets.token_urlsafe(9)
-        changes = {**await _changes(note), mark(note.version): text(written)}
-        update = update_note(self._table, key(note_name(note)), changes, version=note.version - 1)
-        async with self._turns.alone(note_name(note)):
+        changes = {**await _changes(record), mark(record.version): text(written)}
+        update = update_record(self._table, key(record_name(record)), changes, version=record.version - 1)
+        async with self._turns.alone(record_name(record)):
             try:
-                if note.version == 1:
-                    await transact(self._calls, self._turns, {"note": {"Update": update}})
+                if record.version == 1:
+                    await transact(self._calls, self._turns, {"record": {"Update": update}})
                 else:
                     await self._calls.call("update_item", **update)
             except ConditionFailed as failed:
                 stored = failed.items[0]
-                if stored and is_ours(stored, note.version, written):
+                if stored and is_ours(stored, record.version, written):
                     return True
-                if failed.repeated and note.version > 1 and (not stored or version_of(stored) >= note.version + MARKS):
+                if (
+                    failed.repeated
+                    and record.version > 1
+                    and (not stored or version_of(stored) >= record.version + MARKS)
+                ):
                     # It may have been written, and removed or written over since.
                     raise self._calls.connection.unknown() from None
                 return False
         return True
 
-    async def remove(self, note: Note) -> bool:
+    async def remove(self, record: Record) -> bool:
         """Remove that version."""
-        async with self._turns.alone(note_name(note)):
-            return await self._remove(note_name(note), note.version)
+        async with self._turns.alone(record_name(record)):
+            return await self._remove(record_name(record), record.version)
 
     async def _remove(self, name: str, version: int) -> bool:
         try:
-            await transact(self._calls, self._turns, {"note": delete_note(self._table, key(name), version)})
+            await transact(self._calls, self._turns, {"record": delete_record(self._table, key(name), version)})
         except ConditionFailed:
             return False
         return True
 
-    async def page(self, kind: str, after: str, limit: int) -> Sequence[Note]:
+    async def page(self, kind: str, after: str, limit: int) -> Sequence[Record]:
         """What comes after a key."""
-        part = Range(index=BY_OPERATION, partition=f"note#{kind}", above=after or None)
+        part = Range(index=BY_OPERATION, partition=f"record#{kind}", above=after or None)
         found = await self._reads.chosen([part], limit, lambda _: True)
-        return [await _note(item) for item in found]
+        return [await _record(item) for item in found]
 
-    async def due(self, kind: str, until: datetime, limit: int) -> Sequence[Note]:
+    async def due(self, kind: str, until: datetime, limit: int) -> Sequence[Record]:
         """What has come due; what has expired by then, and by DynamoDB's clock, is removed."""
         at, now = to_micros(until), self._calls.clock.now()
         over = at if now is None else min(at, to_micros(now))
@@ -119,10 +123,10 @@ class Notes:
                 return False
             return True
 
-        part = Range(index=AGENDA, partition=f"note#{kind}", below=at)
+        part = Range(index=AGENDA, partition=f"record#{kind}", below=at)
         found = await self._reads.chosen([part], limit, is_due)
         await self._remove_all(expired)
-        return [await _note(item) for item in found]
+        return [await _record(item) for item in found]
 
     async def purge(self, now: datetime, limit: int) -> list[Item]:
         """Remove what has expired and is never due; what there was of it."""
@@ -146,14 +150,14 @@ class Notes:
         await together([remove(item) for item in items])
 
 
-async def _changes(note: Note) -> Changes:
-    body = encode_value(note.value)
+async def _changes(record: Record) -> ChangeNotifier:
+    body = encode_value(record.value)
     short = body is None or len(body) <= _SHORT
     packed = None
     if body is not None and not short:
         packed = await asyncio.to_thread(_compressed, body) if len(body) > _LARGE else _compressed(body)
-    due, expires = micros_or_none(note.due_at), micros_or_none(note.expires_at)
-    agenda, agenda_at = f"note#{note.kind}", due
+    due, expires = micros_or_none(record.due_at), micros_or_none(record.expires_at)
+    agenda, agenda_at = f"record#{record.kind}", due
     if due is None:
         agenda, agenda_at = _EXPIRING, None if expires is None else -(-expires // _HOUR) * _HOUR
     return {
@@ -163,9 +167,9 @@ async def _changes(note: Note) -> Changes:
         "expires_at": None if expires is None else number(expires),
         "agenda": None if agenda_at is None else text(agenda),
         "agenda_at": None if agenda_at is None else number(agenda_at),
-        "of_operation": text(f"note#{note.kind}"),
-        "place": text(note.key),
-        TTL: None if note.expires_at is None else number(_removal(note.expires_at)),
+        "of_operation": text(f"record#{record.kind}"),
+        "place": text(record.key),
+        TTL: None if record.expires_at is None else number(_removal(record.expires_at)),
     }
 
 
@@ -181,13 +185,13 @@ def _restored(body: bytes) -> str:
     return zlib.decompress(body).decode("ascii")
 
 
-async def _note(item: Item) -> Note:
+async def _record(item: Item) -> Record:
     body: str | None = item["value"]["S"] if "value" in item else None
     if "body" in item:
         packed = item["body"]["B"]
         body = await asyncio.to_thread(_restored, packed) if len(packed) > _LARGE else _restored(packed)
     _, kind, name = item[KEY]["S"].split("#", 2)
-    return Note(
+    return Record(
         kind=kind,
         key=name,
         value=decode_value(body),

@@ -1,9 +1,9 @@
 """The DynamoDB store: durable, shared by any number of machines, nothing to run.
 
 One table holds everything, an item each: a task; a taken idempotency key; a chunk of a payload that is too large for
-its task's item; a note; counters; the layout's number. A task is written by conditional writes, together with the
+its task's item; a record; counters; the layout's number. A task is written by conditional writes, together with the
 counters where its status changes (a transaction), and is always read consistently. Every item but the counters, the
-layout, the list of operations and notes that are kept for ever has an expiry of DynamoDB's own, a month after `purge`
+layout, the list of operations and records that are kept for ever has an expiry of DynamoDB's own, a month after `purge`
 should have removed it. (Tasks that DynamoDB had to remove, because nobody served the table for that long, stay counted,
 and take room if they were pending.)
 
@@ -12,10 +12,11 @@ from the first insert with `room` on, each transaction in which a task becomes p
 items more, and inserts of all processes take turns at one of them: some hundred a second.
 
 What listings, claims, the sweeper and `purge` look for, five indexes say. An index of DynamoDB follows its table with a
-delay, most often of milliseconds: a new task may be claimed, listed or found overdue that much later (a note likewise),
-and one that changes its status while a listing is made may be missing from that page. Nothing else depends on it: each
-entry is looked up in the table before it is believed, and every decision is a condition of a write. A partition of an
-index takes a thousand writes a second, so one operation, or one scope, takes some hundred tasks a second.
+delay, most often of milliseconds: a new task may be claimed, listed or found overdue that much later (a record
+likewise), and one that changes its status while a listing is made may be missing from that page. Nothing else depends
+on it: each entry is looked up in the table before it is believed, and every decision is a condition of a write. A
+partition of an index takes a thousand writes a second, so one operation, or one scope, takes some hundred tasks a
+second.
 
 This AWS identity needs the rights `DescribeTable`, `DescribeTimeToLive`, `GetItem`, `BatchGetItem`, `PutItem`,
 `UpdateItem`, `DeleteItem` and `BatchWriteItem` on the table and `Query` on its indexes; to make or upgrade it also
@@ -32,7 +33,7 @@ What the verbs ask of DynamoDB, without payloads above 900 characters (which cos
 | `insert` with `room` | the same; 3 reads more (34 items) every 10 s, and when all known room is taken |
 | `get` | 1 |
 | `replace` | 1: a transaction of 2 items where the status changes, a conditional update where it does not |
-| `replace` with a note | 1 transaction, of one item more |
+| `replace` with a record | 1 transaction, of one item more |
 | `renew` | 1 for each lease |
 | `claimable` | 1 read, 1 query for each operation and each of its priorities, 1 batch read for each 100 tasks found |
 | `waiting` | as `claimable`, and 1 query more for each scope with many tasks |
@@ -42,10 +43,10 @@ What the verbs ask of DynamoDB, without payloads above 900 characters (which cos
 | `list` of all scopes | as many queries for each operation, 1 for each priority of its pending tasks, and 1 read more |
 | `count` | 1 batch read of 32 items |
 | `versions` | 1 batch read for each 100 tasks |
-| `get_note` | 1 |
-| `put_note` | 1: a transaction for the first version, a conditional update for a further one |
-| `remove_note` | 1 transaction |
-| `notes` | 1 query, 1 batch read for each 100 found, 1 transaction for each that is due and has expired |
+| `get_record` | 1 |
+| `put_record` | 1: a transaction for the first version, a conditional update for a further one |
+| `remove_record` | 1 transaction |
+| `records` | 1 query, 1 batch read for each 100 found, 1 transaction for each that is due and has expired |
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from raincheck.domain.task import Task, TaskStatus
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
 from raincheck.ports.tls import Tls
 from raincheck.stores.dynamodb.client import BlockingCalls, Calls, Connection, begun, together
@@ -86,7 +87,7 @@ from raincheck.stores.dynamodb.operation_index import Operations
 from raincheck.stores.dynamodb.payload_chunks import Parts, read_items
 from raincheck.stores.dynamodb.pending_limit import Rooms
 from raincheck.stores.dynamodb.reads import Reads, SeenTasks
-from raincheck.stores.dynamodb.records import Notes, note_name
+from raincheck.stores.dynamodb.records import Records, record_name
 from raincheck.stores.dynamodb.table import AGENDA, BY_BOTH, BY_OPERATION, BY_SCOPE, prepare_table
 from raincheck.stores.dynamodb.waiting import waiting_in
 from raincheck.stores.dynamodb.writes import Writes
@@ -150,7 +151,7 @@ class DynamoDBStore:
         self._operations = Operations(self._calls)
         self._rooms = Rooms(self._calls, self._turns, self._reads, self._operations)
         self._writes = Writes(self._calls, self._parts, self._reads, self._seen, self._turns, self._rooms)
-        self._notes = Notes(self._calls, self._reads, self._turns)
+        self._records = Records(self._calls, self._reads, self._turns)
         self._under_way: set[asyncio.Task[Any]] = set()
 
     @property
@@ -213,15 +214,15 @@ class DynamoDBStore:
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        note: Note | None = None,
+        record: Record | None = None,
     ) -> bool:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again: arguments,
         deadline, retention, key, priority, where to call back."""
 
         async def write() -> bool:
-            names = [f"task#{task.task_ref}", *(() if note is None else (note_name(note),))]
+            names = [f"task#{task.task_ref}", *(() if record is None else (record_name(record),))]
             async with self._turns.alone(*names):
-                return await self._writes.replace(task, seen_lease, lease_seconds, note)
+                return await self._writes.replace(task, seen_lease, lease_seconds, record)
 
         return await self._carried_out(write(), lambda replaced: replaced, task)
 
@@ -276,27 +277,27 @@ class DynamoDBStore:
         pending = [items[name] for name in names if name in items and _is_pending(items[name])]
         return await self._reads.wholes(pending, _is_pending)
 
-    async def get_note(self, kind: str, key: str) -> Note | None:
-        """See `NoteStore.get_note`."""
+    async def get_record(self, kind: str, key: str) -> Record | None:
+        """See `RecordStore.get_record`."""
         self._check_open()
-        return await self._notes.get(kind, key)
+        return await self._records.get(kind, key)
 
-    async def put_note(self, note: Note) -> bool:
-        """See `NoteStore.put_note`."""
-        return await self._carried_out(self._notes.put(note))
+    async def put_record(self, record: Record) -> bool:
+        """See `RecordStore.put_record`."""
+        return await self._carried_out(self._records.put(record))
 
-    async def remove_note(self, note: Note) -> bool:
-        """See `NoteStore.remove_note`."""
-        return await self._carried_out(self._notes.remove(note))
+    async def remove_record(self, record: Record) -> bool:
+        """See `RecordStore.remove_record`."""
+        return await self._carried_out(self._records.remove(record))
 
-    async def notes(
+    async def records(
         self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
-    ) -> Sequence[Note]:
-        """See `NoteStore.notes`."""
+    ) -> Sequence[Record]:
+        """See `RecordStore.records`."""
         self._check_open()
         if due is not None:
-            return await self._notes.due(kind, due, limit)
-        return await self._notes.page(kind, after, limit)
+            return await self._records.due(kind, due, limit)
+        return await self._records.page(kind, after, limit)
 
     async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
         """See `TaskStore.overdue`."""
@@ -314,7 +315,7 @@ class DynamoDBStore:
             return expires is not None and expires <= now
 
         ranges = [Range(index=AGENDA, partition=shard, below=until) for shard in agenda_shards("expiring")]
-        items, _ = await together([self._reads.chosen(ranges, limit, is_over), self._notes.purge(now, limit)])
+        items, _ = await together([self._reads.chosen(ranges, limit, is_over), self._records.purge(now, limit)])
         slots = asyncio.Semaphore(_AT_ONCE)
 
         async def remove(item: Item) -> bool:

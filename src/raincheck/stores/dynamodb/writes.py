@@ -10,7 +10,7 @@ from typing import Any
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Inserted, Room
 from raincheck.stores.dynamodb.client import Calls, together
 from raincheck.stores.dynamodb.errors import ConditionFailed
@@ -180,7 +180,7 @@ class Writes:
     # The next version.
 
     async def replace(
-        self, task: Task, seen_lease: datetime | None, lease_seconds: float | None, note: Note | None
+        self, task: Task, seen_lease: datetime | None, lease_seconds: float | None, record: Record | None
     ) -> bool:
         """See `TaskStore.replace`."""
         if task.lease_until is not None:
@@ -196,7 +196,7 @@ class Writes:
         lease = None if seen_lease is None else to_micros(seen_lease)
         now = {payload.apart for payload in payloads.values() if payload.apart is not None}
         old = {apart.pointer for apart in before.values()}
-        if not await self._replace(task, changes, written, seen, lease, note):
+        if not await self._replace(task, changes, written, seen, lease, record):
             self._parts.remove(sorted(now - old))
             return False
         self._parts.remove(sorted(old - now))
@@ -210,11 +210,11 @@ class Writes:
         written: str,
         seen: Seen | None,
         lease: int | None,
-        note: Note | None,
+        record: Record | None,
     ) -> bool:
         before = seen.status if seen is not None else _likely_before(task)
         roomed = seen.roomed if seen is not None else self._rooms.on and before is TaskStatus.PENDING
-        noted: Transaction = {} if note is None else {"note": await written_over(self._table, note)}
+        recorded: Transaction = {} if record is None else {"record": await written_over(self._table, record)}
         while True:
             moves = [] if before is task.status else [Move(task.task_ref, task.scope, before, task.status, roomed)]
             stays = [self._rooms.is_roomed(move) for move in moves]
@@ -229,9 +229,9 @@ class Writes:
                 is_roomed=roomed if moves else None,
             )
             try:
-                if moves or noted:
+                if moves or recorded:
                     counters = self._rooms.parts(moves, task.deadline_at)
-                    await transact(self._calls, self._turns, {"task": {"Update": update}, **noted, **counters})
+                    await transact(self._calls, self._turns, {"task": {"Update": update}, **recorded, **counters})
                 else:
                     await self._calls.call("update_item", **update)
             except ConditionFailed as failed:

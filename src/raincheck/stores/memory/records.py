@@ -1,4 +1,4 @@
-"""The notes of the memory store; the store holds its lock around each of these."""
+"""The records of the memory store; the store holds its lock around each of these."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.stores.memory.timer_heap import Agenda
 from raincheck.stores.shared.payload_codec import decode_value, encode_value
 
-__all__ = ["MemoryNotes"]
+__all__ = ["MemoryRecords"]
 
 
 @dataclass(slots=True)
 class _Kept:
-    """A stored note; its own value is never handed out, a fresh one is made of the JSON."""
+    """A stored record; its own value is never handed out, a fresh one is made of the JSON."""
 
-    note: Note
+    record: Record
     value: str | None
 
-    def fresh(self) -> Note:
-        return replace(self.note, value=decode_value(self.value))
+    def fresh(self) -> Record:
+        return replace(self.record, value=decode_value(self.value))
 
 
-class MemoryNotes:
-    """See `raincheck.ports.records.NoteStore`."""
+class MemoryRecords:
+    """See `raincheck.ports.records.RecordStore`."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str], _Kept] = {}
@@ -34,38 +34,38 @@ class MemoryNotes:
         self._due: dict[str, Agenda[str, datetime]] = {}
         self._expiring: Agenda[tuple[str, str], datetime] = Agenda()
 
-    def get(self, kind: str, key: str) -> Note | None:
-        """One note."""
+    def get(self, kind: str, key: str) -> Record | None:
+        """One record."""
         kept = self._kept.get((kind, key))
         return None if kept is None else kept.fresh()
 
-    def put(self, note: Note) -> bool:
+    def put(self, record: Record) -> bool:
         """Write it where its version is the next one."""
-        kept = self._kept.get((note.kind, note.key))
-        if note.version != (1 if kept is None else kept.note.version + 1):
+        kept = self._kept.get((record.kind, record.key))
+        if record.version != (1 if kept is None else kept.record.version + 1):
             return False
-        self._write(note)
+        self._write(record)
         return True
 
-    def write(self, note: Note) -> None:
+    def write(self, record: Record) -> None:
         """Write it over whatever is there."""
-        kept = self._kept.get((note.kind, note.key))
-        self._write(replace(note, version=1 if kept is None else kept.note.version + 1))
+        kept = self._kept.get((record.kind, record.key))
+        self._write(replace(record, version=1 if kept is None else kept.record.version + 1))
 
-    def remove(self, note: Note) -> bool:
+    def remove(self, record: Record) -> bool:
         """Remove that version."""
-        kept = self._kept.get((note.kind, note.key))
-        if kept is None or kept.note.version != note.version:
+        kept = self._kept.get((record.kind, record.key))
+        if kept is None or kept.record.version != record.version:
             return False
-        self._forget(note.kind, note.key)
+        self._forget(record.kind, record.key)
         return True
 
-    def due(self, kind: str, until: datetime, limit: int) -> Sequence[Note]:
+    def due(self, kind: str, until: datetime, limit: int) -> Sequence[Record]:
         """What has come due."""
         agenda = self._due.get(kind)
         return [] if agenda is None else [self._kept[kind, key].fresh() for _, key in agenda.first(limit, until)]
 
-    def page(self, kind: str, after: str, limit: int) -> Sequence[Note]:
+    def page(self, kind: str, after: str, limit: int) -> Sequence[Record]:
         """What comes after a key."""
         keys = self._keys.get(kind, [])
         start = bisect_right(keys, after)
@@ -76,21 +76,21 @@ class MemoryNotes:
         for _, (kind, key) in self._expiring.first(limit, now):
             self._forget(kind, key)
 
-    def _write(self, note: Note) -> None:
-        place = (note.kind, note.key)
-        value = encode_value(note.value)
+    def _write(self, record: Record) -> None:
+        place = (record.kind, record.key)
+        value = encode_value(record.value)
         if place not in self._kept:
-            insort(self._keys.setdefault(note.kind, []), note.key)
-        self._kept[place] = _Kept(note, value)
-        due = self._due.setdefault(note.kind, Agenda())
-        if note.due_at is None:
-            due.discard(note.key)
+            insort(self._keys.setdefault(record.kind, []), record.key)
+        self._kept[place] = _Kept(record, value)
+        due = self._due.setdefault(record.kind, Agenda())
+        if record.due_at is None:
+            due.discard(record.key)
         else:
-            due.put(note.key, note.due_at)
-        if note.expires_at is None:
+            due.put(record.key, record.due_at)
+        if record.expires_at is None:
             self._expiring.discard(place)
         else:
-            self._expiring.put(place, note.expires_at)
+            self._expiring.put(place, record.expires_at)
 
     def _forget(self, kind: str, key: str) -> None:
         del self._kept[kind, key]

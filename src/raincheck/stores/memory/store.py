@@ -12,9 +12,9 @@ from itertools import islice
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
-from raincheck.stores.memory.records import MemoryNotes
+from raincheck.stores.memory.records import MemoryRecords
 from raincheck.stores.memory.timer_heap import Agenda
 from raincheck.stores.memory.waiting import Lines
 from raincheck.stores.shared.listeners import Listeners
@@ -103,7 +103,7 @@ class MemoryStore:
         self._waiting: dict[str, set[str]] = {}
         self._due: Agenda[str, datetime] = Agenda()
         self._expiring: Agenda[str, datetime] = Agenda()
-        self._notes = MemoryNotes()
+        self._records = MemoryRecords()
         self._order: dict[str | None, _Order] = {None: _Order()}
         self._counts = dict.fromkeys(TaskStatus, 0)
         self._listeners = Listeners()
@@ -155,7 +155,7 @@ class MemoryStore:
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        note: Note | None = None,
+        record: Record | None = None,
     ) -> bool:
         """See `TaskStore.replace`."""
         kept = self._kept_of(task)
@@ -165,8 +165,8 @@ class MemoryStore:
                 return False
             if seen_lease is not None and old.task.lease_until != seen_lease:
                 return False
-            if note is not None:
-                self._notes.write(note)
+            if record is not None:
+                self._records.write(record)
             kept.arguments = old.arguments
             self._counts[old.task.status] -= 1
             self._write(kept)
@@ -208,27 +208,27 @@ class MemoryStore:
             found = self._lines.first(set(operation_types), limit, after=after, leave_out=leave_out)
             return [self._kept[task_ref].fresh() for task_ref in found]
 
-    async def get_note(self, kind: str, key: str) -> Note | None:
-        """See `NoteStore.get_note`."""
+    async def get_record(self, kind: str, key: str) -> Record | None:
+        """See `RecordStore.get_record`."""
         with self._usable():
-            return self._notes.get(kind, key)
+            return self._records.get(kind, key)
 
-    async def put_note(self, note: Note) -> bool:
-        """See `NoteStore.put_note`."""
+    async def put_record(self, record: Record) -> bool:
+        """See `RecordStore.put_record`."""
         with self._usable():
-            return self._notes.put(note)
+            return self._records.put(record)
 
-    async def remove_note(self, note: Note) -> bool:
-        """See `NoteStore.remove_note`."""
+    async def remove_record(self, record: Record) -> bool:
+        """See `RecordStore.remove_record`."""
         with self._usable():
-            return self._notes.remove(note)
+            return self._records.remove(record)
 
-    async def notes(
+    async def records(
         self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
-    ) -> Sequence[Note]:
-        """See `NoteStore.notes`."""
+    ) -> Sequence[Record]:
+        """See `RecordStore.records`."""
         with self._usable():
-            return self._notes.due(kind, due, limit) if due is not None else self._notes.page(kind, after, limit)
+            return self._records.due(kind, due, limit) if due is not None else self._records.page(kind, after, limit)
 
     async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
         """See `TaskStore.overdue`."""
@@ -238,7 +238,7 @@ class MemoryStore:
     async def purge(self, now: datetime, limit: int) -> int:
         """See `TaskStore.purge`."""
         with self._usable():
-            self._notes.purge(now, limit)
+            self._records.purge(now, limit)
             expired = self._expiring.first(limit, now)
             for _, task_ref in expired:
                 self._remove(self._kept[task_ref].task)

@@ -19,7 +19,7 @@ from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.stores.postgres.connections import Connection, Connections
 from raincheck.stores.postgres.errors import is_lost, may_pass, store_error
 
-__all__ = ["Lane", "Request"]
+__all__ = ["Request", "StatementBatcher"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Request:
 _R = TypeVar("_R", bound=Request)
 
 
-class Lane(Generic[_R]):
+class StatementBatcher(Generic[_R]):
     """Serves requests of one kind, those that wait together.
 
     Args:
@@ -65,7 +65,7 @@ class Lane(Generic[_R]):
             again. It sends nothing that may not be sent twice, given `Request.doubtful`.
         at_once: How many statements may be under way.
         alone: Whether each request has a statement of its own.
-        ready: Whether a request may go now; one that may not waits for `Lane.wake`.
+        ready: Whether a request may go now; one that may not waits for `StatementBatcher.wake`.
     """
 
     def __init__(

@@ -71,7 +71,7 @@ class Signals:
     def listen(self, listening: bool) -> None:
         """Begin or end to listen."""
         if listening and self._listener is None:
-            self._listener = self._loop.create_task(self._listen_for_ever(), name="raincheck-postgres-listen")
+            self._listener = self._loop.create_task(self._listen_loop(), name="raincheck-postgres-listen")
         elif not listening and self._listener is not None:
             listener, self._listener = self._listener, None
             listener.cancel()
@@ -112,7 +112,7 @@ class Signals:
             parts.append(part)
         return " ".join(parts)
 
-    async def _listen_for_ever(self) -> None:
+    async def _listen_loop(self) -> None:
         failures = 0
         while True:
             try:
@@ -132,7 +132,7 @@ class Signals:
         connection = await self._connections.connect(loop.time() + seconds)
         try:
             if not self._connections.direct:
-                return await self._look_for_ever()
+                return await self._look_loop()
             with cut_off_at(connection, loop.time() + seconds):
                 await connection.execute(cast("LiteralString", f"LISTEN {quote(self._channel)}"))
             if failures:
@@ -143,7 +143,7 @@ class Signals:
             await connection.close()
         return 0
 
-    async def _look_for_ever(self) -> int:
+    async def _look_loop(self) -> int:
         """A pooler is between, which no notification comes through."""
         while True:
             self._tell(None)

@@ -1,4 +1,4 @@
-"""Notes on PostgreSQL: those that are written or read at the same time go together, as tasks do."""
+"""Records on PostgreSQL: those that are written or read at the same time go together, as tasks do."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from collections.abc import Mapping, Sequence
 from typing import Any, LiteralString
 
 from raincheck.errors import StoreUnavailable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.stores.postgres.batches import Request
 from raincheck.stores.postgres.connections import Connection
-from raincheck.stores.postgres.rows import Row, note_from, note_members, row_text, storable
+from raincheck.stores.postgres.rows import Row, record_from, record_members, row_text, storable
 from raincheck.stores.postgres.writes import patience, refuse
 
-__all__ = ["GetNote", "GetNotes", "WriteNote", "WriteNotes"]
+__all__ = ["GetRecord", "GetRecords", "WriteRecord", "WriteRecords"]
 
 _Place = tuple[str, str]
-_CHANGED_SINCE = "the connection was lost, and the note was changed by others since"
+_CHANGED_SINCE = "the connection was lost, and the record was changed by others since"
 
 
-class GetNote(Request):
-    """`NoteStore.get_note`."""
+class GetRecord(Request):
+    """`RecordStore.get_record`."""
 
     __slots__ = ("place",)
 
-    def __init__(self, kind: str, key: str, done: asyncio.Future[Note | None]) -> None:
+    def __init__(self, kind: str, key: str, done: asyncio.Future[Record | None]) -> None:
         super().__init__(done, len(key))
         self.place = storable(kind), storable(key)
 
 
-class GetNotes:
-    """Serves the reading of single notes."""
+class GetRecords:
+    """Serves the reading of single records."""
 
     def __init__(self, sql: Mapping[str, LiteralString]) -> None:
         self._sql = sql
 
-    async def __call__(self, connection: Connection, gets: Sequence[GetNote], _: float) -> None:
+    async def __call__(self, connection: Connection, gets: Sequence[GetRecord], _: float) -> None:
         """Answer them."""
-        cursor = await connection.execute(self._sql["get_notes"], _places(gets))
+        cursor = await connection.execute(self._sql["get_records"], _places(gets))
         rows: dict[_Place, Row] = {row[:2]: row for row in await cursor.fetchall()}
         for get in gets:
             if not get.done.done():
                 row = rows.get(get.place)
                 # A record for each: no reader can change what another one sees.
-                get.done.set_result(None if row is None else note_from(row))
+                get.done.set_result(None if row is None else record_from(row))
 
 
-class WriteNote(Request):
-    """`NoteStore.put_note`, or `NoteStore.remove_note` where it `removes`.
+class WriteRecord(Request):
+    """`RecordStore.put_record`, or `RecordStore.remove_record` where it `removes`.
 
     Attributes:
         stored: The version that it goes over, 0 where there is to be none.
@@ -58,30 +58,31 @@ class WriteNote(Request):
 
     writes = True
 
-    def __init__(self, note: Note, done: asyncio.Future[bool], *, removes: bool) -> None:
-        self.place = storable(note.kind), storable(note.key)
+    def __init__(self, record: Record, done: asyncio.Future[bool], *, removes: bool) -> None:
+        self.place = storable(record.kind), storable(record.key)
         self.change_id = random.getrandbits(62)
         self.removes = removes
-        self.stored = note.version if removes else note.version - 1
-        members = note_members(note, self.change_id)
+        self.stored = record.version if removes else record.version - 1
+        members = record_members(record, self.change_id)
         self.row = row_text({**members, "stored": self.stored, "removes": removes})
         super().__init__(done, len(self.row))
 
 
-class WriteNotes:
-    """Serves writes of notes that no task is written with."""
+class WriteRecords:
+    """Serves writes of records that no task is written with."""
 
     def __init__(self, sql: Mapping[str, LiteralString], place: str) -> None:
         self._sql = sql
         self._place = place
 
-    async def __call__(self, connection: Connection, writes: Sequence[WriteNote], seconds: float) -> None:
-        """Answer them; one over another version than the first of its note is left without an answer, for its turn."""
+    async def __call__(self, connection: Connection, writes: Sequence[WriteRecord], seconds: float) -> None:
+        """Answer them; one over another version than the first of its record is left without an answer, for its
+        turn."""
         first = {each.place: each for each in reversed(writes)}
         rows = f"[{','.join(each.row for each in first.values())}]"
-        cursor = await connection.execute(self._sql["write_notes"], {"rows": rows, "patience": patience(seconds)})
+        cursor = await connection.execute(self._sql["write_records"], {"rows": rows, "patience": patience(seconds)})
         written: set[_Place] = {row[:2] for row in await cursor.fetchall()}
-        doubtful: list[WriteNote] = []
+        doubtful: list[WriteRecord] = []
         for each in writes:
             sent = first[each.place]
             if sent is each and each.place in written:
@@ -95,9 +96,9 @@ class WriteNotes:
         if doubtful:
             await self._resolve(connection, doubtful)
 
-    async def _resolve(self, connection: Connection, doubtful: Sequence[WriteNote]) -> None:
+    async def _resolve(self, connection: Connection, doubtful: Sequence[WriteRecord]) -> None:
         """Answer those that were sent before, and are not written now: it may be because they were then."""
-        cursor = await connection.execute(self._sql["last_note_changes"], _places(doubtful))
+        cursor = await connection.execute(self._sql["last_record_changes"], _places(doubtful))
         last = {(kind, key): (version, change_id) for kind, key, version, change_id in await cursor.fetchall()}
         for each in doubtful:
             version, change_id = last.get(each.place, (None, None))
@@ -110,11 +111,11 @@ class WriteNotes:
                 refuse(each, StoreUnavailable(told, maybe_done=True))
 
 
-def _places(requests: Sequence[GetNote] | Sequence[WriteNote]) -> dict[str, Any]:
+def _places(requests: Sequence[GetRecord] | Sequence[WriteRecord]) -> dict[str, Any]:
     places = list({request.place for request in requests})
     return {"kinds": [kind for kind, _ in places], "keys": [key for _, key in places]}
 
 
-def _answer(write: WriteNote, result: bool) -> None:
+def _answer(write: WriteRecord, result: bool) -> None:
     if not write.done.done():
         write.done.set_result(result)

@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from raincheck.domain.task import Task, TaskStatus
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskSummary
 from raincheck.stores.shared.payload_codec import (
     decode_arguments,
@@ -34,8 +34,8 @@ __all__ = [
     "Row",
     "insert_row",
     "key_digest",
-    "note_from",
-    "note_members",
+    "record_from",
+    "record_members",
     "replace_row",
     "row_text",
     "storable",
@@ -124,21 +124,21 @@ def insert_row(task: Task, digest: str | None) -> str:
 
 
 def replace_row(
-    task: Task, change_id: int, seen_lease: int | None, note: Note | None = None, *, lease_length: int | None = None
+    task: Task, change_id: int, seen_lease: int | None, record: Record | None = None, *, lease_length: int | None = None
 ) -> str:
-    """The next version of a task and the note beside it, for the statement `replace`; the lease that was seen, and the
-    length of the one to come, in microseconds.
+    """The next version of a task and the record beside it, for the statement `replace`; the lease that was seen, and
+    the length of the one to come, in microseconds.
 
     Raises:
-        TypeError: Its outcome, a question, its checkpoint or the note's value is not a JSON value.
+        TypeError: Its outcome, a question, its checkpoint or the record's value is not a JSON value.
     """
     row = _changing(task)
     row["change_id"] = change_id
     row["seen_lease"] = seen_lease
     if task.lease_until is not None:
         row["lease_length"] = lease_length
-    if note is not None:
-        row["note"] = note_members(note, change_id)
+    if record is not None:
+        row["record"] = record_members(record, change_id)
     return row_text(row)
 
 
@@ -262,26 +262,26 @@ def summary_from(row: Row) -> TaskSummary:
     )
 
 
-def note_members(note: Note, change_id: int) -> dict[str, Any]:
-    """The row of a note but for its version.
+def record_members(record: Record, change_id: int) -> dict[str, Any]:
+    """The row of a record but for its version.
 
     Raises:
         TypeError: Its value is not a JSON value.
     """
     return {
-        "kind": storable(note.kind),
-        "key": storable(note.key),
-        "value": encode_value(note.value),
+        "kind": storable(record.kind),
+        "key": storable(record.key),
+        "value": encode_value(record.value),
         "change_id": change_id,
-        "due_at": micros_or_none(note.due_at),
-        "expires_at": micros_or_none(note.expires_at),
+        "due_at": micros_or_none(record.due_at),
+        "expires_at": micros_or_none(record.expires_at),
     }
 
 
-def note_from(row: Row) -> Note:
-    """The note of a row of `note_columns`."""
+def record_from(row: Row) -> Record:
+    """The record of a row of `record_columns`."""
     kind, key, value, version, due_at, expires_at = row
-    return Note(
+    return Record(
         kind=text_from(kind),
         key=text_from(key),
         value=decode_value(value),

@@ -16,17 +16,17 @@ import psycopg
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreUnavailable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Capabilities, Companion, Cursor, Inserted, Listener, Room, TaskSummary
 from raincheck.ports.tls import Tls
-from raincheck.stores.postgres.batches import Lane, Request
+from raincheck.stores.postgres.batches import Request, StatementBatcher
 from raincheck.stores.postgres.connections import Address, Connection, Connections, cut_off_at, statements
 from raincheck.stores.postgres.errors import is_starting, store_error
 from raincheck.stores.postgres.lease_renewal import Renewer
 from raincheck.stores.postgres.notifications import Signals
 from raincheck.stores.postgres.pending_limit import InsertWithRoom
-from raincheck.stores.postgres.records import GetNote, GetNotes, WriteNote, WriteNotes
-from raincheck.stores.postgres.rows import Row, note_from, storable, summary_from, task_from, text_from
+from raincheck.stores.postgres.records import GetRecord, GetRecords, WriteRecord, WriteRecords
+from raincheck.stores.postgres.rows import Row, record_from, storable, summary_from, task_from, text_from
 from raincheck.stores.postgres.schema import check, migrate, missing, packaged_migrations, warn_of_weak_settings
 from raincheck.stores.postgres.writes import Insert, InsertMany, Replace, ReplaceMany, shard
 from raincheck.stores.shared.listeners import Listeners
@@ -153,12 +153,12 @@ class PostgresStore:
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        note: Note | None = None,
+        record: Record | None = None,
     ) -> bool:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again."""
         running = self._opened()
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        change = Replace(task, done, micros_or_none(seen_lease), note, lease_length=length_in_micros(lease_seconds))
+        change = Replace(task, done, micros_or_none(seen_lease), record, lease_length=length_in_micros(lease_seconds))
         running.replaces.put(change)
         return await done
 
@@ -200,41 +200,41 @@ class PostgresStore:
 
     async def purge(self, now: datetime, limit: int) -> int:
         """See `TaskStore.purge`."""
-        tasks = notes = 0
-        while tasks < limit or notes < limit:
-            of_tasks, of_notes = min(_PURGE_STEP, limit - tasks), min(_PURGE_STEP, limit - notes)
-            parameters = {"now": to_micros(now), "limit": of_tasks, "limit_of_notes": of_notes, "shard": shard()}
+        tasks = records = 0
+        while tasks < limit or records < limit:
+            of_tasks, of_records = min(_PURGE_STEP, limit - tasks), min(_PURGE_STEP, limit - records)
+            parameters = {"now": to_micros(now), "limit": of_tasks, "limit_of_records": of_records, "shard": shard()}
             (row,) = await self._ask("purge", parameters)
             tasks += row[0]
-            notes += row[1]
-            if (of_tasks == 0 or row[0] < of_tasks) and (of_notes == 0 or row[1] < of_notes):
+            records += row[1]
+            if (of_tasks == 0 or row[0] < of_tasks) and (of_records == 0 or row[1] < of_records):
                 break
         return tasks
 
-    async def get_note(self, kind: str, key: str) -> Note | None:
-        """See `NoteStore.get_note`."""
-        done: asyncio.Future[Note | None] = asyncio.get_running_loop().create_future()
-        self._opened().note_gets.put(GetNote(kind, key, done))
+    async def get_record(self, kind: str, key: str) -> Record | None:
+        """See `RecordStore.get_record`."""
+        done: asyncio.Future[Record | None] = asyncio.get_running_loop().create_future()
+        self._opened().record_gets.put(GetRecord(kind, key, done))
         return await done
 
-    async def put_note(self, note: Note) -> bool:
-        """See `NoteStore.put_note`."""
-        return await self._write_note(note, removes=False)
+    async def put_record(self, record: Record) -> bool:
+        """See `RecordStore.put_record`."""
+        return await self._write_record(record, removes=False)
 
-    async def remove_note(self, note: Note) -> bool:
-        """See `NoteStore.remove_note`."""
-        return await self._write_note(note, removes=True)
+    async def remove_record(self, record: Record) -> bool:
+        """See `RecordStore.remove_record`."""
+        return await self._write_record(record, removes=True)
 
-    async def notes(
+    async def records(
         self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
-    ) -> Sequence[Note]:
-        """See `NoteStore.notes`."""
+    ) -> Sequence[Record]:
+        """See `RecordStore.records`."""
         parameters: dict[str, Any] = {"kind": storable(kind), "limit": limit}
         if due is not None:
-            rows = await self._ask("notes_due", {**parameters, "due": to_micros(due)})
+            rows = await self._ask("records_due", {**parameters, "due": to_micros(due)})
         else:
-            rows = await self._ask("notes_by_key", {**parameters, "after": storable(after)})
-        return [note_from(row) for row in rows]
+            rows = await self._ask("records_by_key", {**parameters, "after": storable(after)})
+        return [record_from(row) for row in rows]
 
     async def list(
         self,
@@ -302,10 +302,10 @@ class PostgresStore:
         self._opened().asks.put(_Ask(name, parameters, done))
         return await done
 
-    async def _write_note(self, note: Note, *, removes: bool) -> bool:
+    async def _write_record(self, record: Record, *, removes: bool) -> bool:
         running = self._opened()
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        running.note_writes.put(WriteNote(note, done, removes=removes))
+        running.record_writes.put(WriteRecord(record, done, removes=removes))
         return await done
 
     async def _prepare(self, connections: Connections) -> None:
@@ -343,14 +343,16 @@ class _Running:
         insert = InsertMany(sql, address, self._changed, companions=companion is not None)
         insert_with_room = InsertWithRoom(sql, address, self._changed, companions=companion is not None)
         replace = ReplaceMany(sql, address.place, self._changed)
-        self.inserts = Lane(connections, insert, at_once=1)
-        self.inserts_with_room = Lane(connections, insert_with_room, at_once=1)
+        self.inserts = StatementBatcher(connections, insert, at_once=1)
+        self.inserts_with_room = StatementBatcher(connections, insert_with_room, at_once=1)
         # Listeners hear of changes in the order of commitment: not of a second one before the first.
-        self.replaces = Lane(connections, replace, at_once=1, ready=lambda each: each.ref not in self._inserting)
-        self.gets = Lane(connections, self._get, at_once=2)
-        self.note_gets = Lane(connections, GetNotes(sql), at_once=1)
-        self.note_writes = Lane(connections, WriteNotes(sql, address.place), at_once=1)
-        self.asks = Lane(connections, self._ask, at_once=16, alone=True)
+        self.replaces = StatementBatcher(
+            connections, replace, at_once=1, ready=lambda each: each.ref not in self._inserting
+        )
+        self.gets = StatementBatcher(connections, self._get, at_once=2)
+        self.record_gets = StatementBatcher(connections, GetRecords(sql), at_once=1)
+        self.record_writes = StatementBatcher(connections, WriteRecords(sql, address.place), at_once=1)
+        self.asks = StatementBatcher(connections, self._ask, at_once=16, alone=True)
         self.renewer = Renewer(address, sql)
         self.signals = Signals(connections, sql, listeners.tell, poll_interval=poll_interval)
 
@@ -362,7 +364,7 @@ class _Running:
 
     async def close(self) -> None:
         """Serve what waits, then let go of everything."""
-        lanes = self.inserts, self.inserts_with_room, self.replaces, self.gets, self.note_gets, self.note_writes
+        lanes = self.inserts, self.inserts_with_room, self.replaces, self.gets, self.record_gets, self.record_writes
         for lane in (*lanes, self.asks):
             await lane.drain()
         await self.signals.close()

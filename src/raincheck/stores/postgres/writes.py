@@ -15,7 +15,7 @@ from psycopg import AsyncCursor
 
 from raincheck.domain.task import Task
 from raincheck.errors import RaincheckError, StoreError, StoreUnavailable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Companion, Inserted, Room
 from raincheck.stores.postgres.batches import Request
 from raincheck.stores.postgres.connections import Address, Connection
@@ -174,16 +174,16 @@ class Replace(Request):
         task: Task,
         done: asyncio.Future[bool],
         seen_lease: int | None,
-        note: Note | None,
+        record: Record | None,
         *,
         lease_length: int | None = None,
     ) -> None:
         self.task = task
         self.ref = storable(task.task_ref)
-        self.place = None if note is None else (note.kind, note.key)
+        self.place = None if record is None else (record.kind, record.key)
         self.change_id = random.getrandbits(62)
         self.seen_lease = seen_lease
-        self.row = replace_row(task, self.change_id, seen_lease, note, lease_length=lease_length)
+        self.row = replace_row(task, self.change_id, seen_lease, record, lease_length=lease_length)
         super().__init__(done, len(self.row))
 
 
@@ -200,10 +200,10 @@ class ReplaceMany:
         self._replaced = replaced
 
     async def __call__(self, connection: Connection, replacements: Sequence[Replace], seconds: float) -> None:
-        """Answer them; a second version of a task, or of a note, is left without an answer, for its turn."""
+        """Answer them; a second version of a task, or of a record, is left without an answer, for its turn."""
         first = _first(replacements)
-        noted = any(each.place is not None for each in first.values())
-        statement = self._sql["replace_with_notes" if noted else "replace"]
+        recorded = any(each.place is not None for each in first.values())
+        statement = self._sql["replace_with_records" if recorded else "replace"]
         cursor = await connection.execute(statement, _parameters(first.values(), seconds))
         changed = {row[0] for row in await cursor.fetchall()}
         doubtful: list[Replace] = []
@@ -242,7 +242,7 @@ class ReplaceMany:
 
 
 def _first(replacements: Sequence[Replace]) -> dict[str, Replace]:
-    """Those that can go in one statement, by their refs: of each task the first, if its note is not in it already."""
+    """Those that can go in one statement, by their refs: of each task the first, if its record is not in it already."""
     first: dict[str, Replace | None] = {}
     places: set[tuple[str, str]] = set()
     for each in replacements:

@@ -31,7 +31,7 @@ _KINDS = {
     b"lists:*": b"set",
     b"due": b"zset",
     b"expiring": b"zset",
-    b"notes-expiring": b"zset",
+    b"records-expiring": b"zset",
     b"kinds": b"set",
 }
 

@@ -62,8 +62,8 @@ class Pushes:
             return
         if watching and not self._tasks:
             self._tasks = [
-                self._loop.create_task(self._listen_for_ever(), name="raincheck-redis-pushes"),
-                self._loop.create_task(self._look_for_ever(), name="raincheck-redis-looks"),
+                self._loop.create_task(self._listen_loop(), name="raincheck-redis-pushes"),
+                self._loop.create_task(self._look_loop(), name="raincheck-redis-looks"),
             ]
         elif not watching:
             for task in self._tasks:
@@ -78,12 +78,12 @@ class Pushes:
         self._loop = None
         await asyncio.gather(*self._ended, return_exceptions=True)
 
-    async def _look_for_ever(self) -> None:
+    async def _look_loop(self) -> None:
         while True:
             await asyncio.sleep(self._poll_interval)
             self._listeners.tell(None)
 
-    async def _listen_for_ever(self) -> None:
+    async def _listen_loop(self) -> None:
         told = False
         while True:
             try:
@@ -110,7 +110,7 @@ class Pushes:
                 command = encode_command((b"SUBSCRIBE", self._address.root + b"changes"))
                 await wire.send_packed_command(command, check_health=False)
                 await self._read(wire)
-            pinging = asyncio.create_task(self._ping_for_ever(wire), name="raincheck-redis-ping")
+            pinging = asyncio.create_task(self._ping_loop(wire), name="raincheck-redis-ping")
             self._listeners.tell(None)
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 await self._hear(wire)
@@ -121,7 +121,7 @@ class Pushes:
             with contextlib.suppress(RedisError, OSError):
                 await wire.disconnect(nowait=True)
 
-    async def _ping_for_ever(self, wire: Wire) -> None:
+    async def _ping_loop(self, wire: Wire) -> None:
         # Of a connection that leads nowhere any more, nothing else would tell.
         with contextlib.suppress(RedisError, OSError):
             while True:

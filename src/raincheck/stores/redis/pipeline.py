@@ -24,7 +24,7 @@ from raincheck.stores.redis.connections import Address, Wire, newer_layout, serv
 from raincheck.stores.redis.errors import code_of, is_answer, never_helps_soon, no_answer, store_error
 from raincheck.stores.redis.scripts import SCRIPTS, encode_command
 
-__all__ = ["Lane"]
+__all__ = ["Pipeline"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _LOAD = b"".join(encode_command((b"SCRIPT", b"LOAD", script.text)) for script in
 _TIME = encode_command((b"TIME",))
 
 
-class Lane:
+class Pipeline:
     """A connection that comes back by itself while somebody needs it.
 
     Args:
@@ -177,7 +177,7 @@ class Lane:
         assert wire is not None
         self._broken = self._loop.create_future()
         receiver = asyncio.create_task(self._receive(wire), name="raincheck-redis-receiver")
-        sender = asyncio.create_task(self._send_for_ever(wire), name="raincheck-redis-sender")
+        sender = asyncio.create_task(self._send_loop(wire), name="raincheck-redis-sender")
         try:
             await asyncio.wait({receiver, sender, self._broken}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -198,7 +198,7 @@ class Lane:
 
     # Sending and receiving.
 
-    async def _send_for_ever(self, wire: Wire) -> None:
+    async def _send_loop(self, wire: Wire) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()

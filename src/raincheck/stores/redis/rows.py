@@ -143,7 +143,7 @@ class InsertRow(NamedTuple):
 
 
 class ReplaceRow(NamedTuple):
-    """A task's next version, as replace.lua takes it after the nonce; before its fields stands the note."""
+    """A task's next version, as replace.lua takes it after the nonce; before its fields stands the record."""
 
     ttl: bytes
     task_ref: bytes

@@ -16,20 +16,20 @@ from typing import Any, TypeVar
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
 from raincheck.ports.tls import Tls
 from raincheck.stores.redis.commands import Call, ScriptCall, ServerClock, Write
 from raincheck.stores.redis.connections import Address, Evictions, prepare, server_seconds
 from raincheck.stores.redis.lease_renewal import Leases
 from raincheck.stores.redis.notifications import Pushes
-from raincheck.stores.redis.pipeline import Lane
+from raincheck.stores.redis.pipeline import Pipeline
 from raincheck.stores.redis.records import (
     NO_NOTE,
     get_command,
-    note_from,
-    notes_from,
     put_row,
+    record_from,
+    records_from,
     remove_row,
     written_row,
 )
@@ -104,7 +104,7 @@ class RedisStore:
         # What names a write: this store's own token, and a number.
         self._token = secrets.token_hex(5)
         self._numbers = itertools.count()
-        self._lanes: list[Lane] = []
+        self._lanes: list[Pipeline] = []
         self._clock = ServerClock()
         self._pushes = Pushes(self._address, self._listeners, poll_interval=poll_interval)
         self._leases: Leases | None = None
@@ -180,19 +180,19 @@ class RedisStore:
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        note: Note | None = None,
+        record: Record | None = None,
     ) -> bool:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again."""
         row = replace_row(task, seen_lease, lease_seconds)
         *head, fields = row
-        noted = NO_NOTE if note is None else written_row(note)
+        recorded = NO_NOTE if record is None else written_row(record)
 
         def replaced(answer: int) -> bool:
             if answer == 1:
                 self._listeners.tell(task)
             return answer == 1
 
-        return await self._write("replace", [self._nonce(), *head, *noted, *fields], replaced, row.task_ref)
+        return await self._write("replace", [self._nonce(), *head, *recorded, *fields], replaced, row.task_ref)
 
     def renew(
         self,
@@ -234,35 +234,35 @@ class RedisStore:
 
     async def purge(self, now: datetime, limit: int) -> int:
         """See `TaskStore.purge`."""
-        removed = removed_notes = 0
+        removed = removed_records = 0
         while True:
-            steps = [min(_PURGE_STEP, limit - removed), min(_PURGE_STEP, limit - removed_notes)]
+            steps = [min(_PURGE_STEP, limit - removed), min(_PURGE_STEP, limit - removed_records)]
             arguments = [b"%d" % to_micros(now), *(b"%d" % step for step in steps)]
             numbers: list[int] = await self._write("purge", arguments, list, None)
-            removed, removed_notes = removed + numbers[0], removed_notes + numbers[1]
+            removed, removed_records = removed + numbers[0], removed_records + numbers[1]
             if not any(0 < step == number for step, number in zip(steps, numbers, strict=True)):
                 return removed
 
-    async def get_note(self, kind: str, key: str) -> Note | None:
-        """See `NoteStore.get_note`."""
+    async def get_record(self, kind: str, key: str) -> Record | None:
+        """See `RecordStore.get_record`."""
         command = get_command(self._root, kind, key)
-        return await self._ask(lambda done: Call(command, lambda answer: note_from(kind, key, answer), done))
+        return await self._ask(lambda done: Call(command, lambda answer: record_from(kind, key, answer), done))
 
-    async def put_note(self, note: Note) -> bool:
-        """See `NoteStore.put_note`."""
-        return await self._write("put_note", [self._nonce(), *put_row(note)], bool, None)
+    async def put_record(self, record: Record) -> bool:
+        """See `RecordStore.put_record`."""
+        return await self._write("put_record", [self._nonce(), *put_row(record)], bool, None)
 
-    async def remove_note(self, note: Note) -> bool:
-        """See `NoteStore.remove_note`."""
-        return await self._write("remove_note", [self._nonce(), *remove_row(note)], bool, None)
+    async def remove_record(self, record: Record) -> bool:
+        """See `RecordStore.remove_record`."""
+        return await self._write("remove_record", [self._nonce(), *remove_row(record)], bool, None)
 
-    async def notes(
+    async def records(
         self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
-    ) -> Sequence[Note]:
-        """See `NoteStore.notes`."""
+    ) -> Sequence[Record]:
+        """See `RecordStore.records`."""
         until = b"" if due is None else b"%d" % to_micros(due)
         arguments = [kind.encode(), until, stored_text(after), b"%d" % limit]
-        return await self._read("notes", arguments, lambda answer: notes_from(kind, answer))
+        return await self._read("records", arguments, lambda answer: records_from(kind, answer))
 
     async def list(
         self,
@@ -326,7 +326,7 @@ class RedisStore:
         self._look_for_evictions(lane)
         return await self._ask(lambda done: Call(_TIME, read, done), lane)
 
-    def _look_for_evictions(self, lane: Lane) -> None:
+    def _look_for_evictions(self, lane: Pipeline) -> None:
         """Nobody waits for the answer, which comes before that to what is asked next."""
         loop = asyncio.get_running_loop()
         if loop.time() - self._looked_at < _LOOK_SECONDS:
@@ -384,13 +384,13 @@ class RedisStore:
     async def _read(self, name: str, arguments: list[bytes], finish: Callable[[Any], _T]) -> _T:
         return await self._ask(lambda done: ScriptCall(SCRIPTS[name], self._root, arguments, finish, done))
 
-    async def _ask(self, make: Callable[[asyncio.Future[Any]], Call], lane: Lane | None = None) -> Any:
+    async def _ask(self, make: Callable[[asyncio.Future[Any]], Call], lane: Pipeline | None = None) -> Any:
         lane = lane or self._reading_lane()
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         lane.put(make(done))
         return await done
 
-    def _reading_lane(self) -> Lane:
+    def _reading_lane(self) -> Pipeline:
         if not self._lanes:
             raise self._not_open()
         lane = min(self._lanes[1:] or self._lanes, key=lambda each: each.load)
@@ -401,8 +401,8 @@ class RedisStore:
             self._lanes.append(lane)
         return lane
 
-    def _new_lane(self) -> Lane:
-        return Lane(self._address, self._clock, self._pushes.message)
+    def _new_lane(self) -> Pipeline:
+        return Pipeline(self._address, self._clock, self._pushes.message)
 
     def _not_open(self) -> StoreUnavailable:
         return StoreUnavailable(f"The task store {self._address.place} is not open.")

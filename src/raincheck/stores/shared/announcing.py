@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from raincheck.domain.task import Task
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
 from raincheck.stores.shared.delegating import StoreWrapper
 
@@ -31,10 +31,10 @@ class TellingStore(StoreWrapper):
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        note: Note | None = None,
+        record: Record | None = None,
     ) -> bool:
         """See `TaskStore.replace`."""
-        written = await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, note=note)
+        written = await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, record=record)
         if written and task.terminal:
             self._settled(task)
         return written

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from raincheck.domain.task import Task, TaskStatus
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskStore, TaskSummary
 
 __all__ = ["StoreWrapper"]
@@ -49,10 +49,10 @@ class StoreWrapper:
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        note: Note | None = None,
+        record: Record | None = None,
     ) -> bool:
         """See `TaskStore.replace`."""
-        return await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, note=note)
+        return await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, record=record)
 
     def renew(
         self,
@@ -113,20 +113,20 @@ class StoreWrapper:
         """See `TaskStore.time`."""
         return await self.inner.time()
 
-    async def get_note(self, kind: str, key: str) -> Note | None:
-        """See `NoteStore.get_note`."""
-        return await self.inner.get_note(kind, key)
+    async def get_record(self, kind: str, key: str) -> Record | None:
+        """See `RecordStore.get_record`."""
+        return await self.inner.get_record(kind, key)
 
-    async def put_note(self, note: Note) -> bool:
-        """See `NoteStore.put_note`."""
-        return await self.inner.put_note(note)
+    async def put_record(self, record: Record) -> bool:
+        """See `RecordStore.put_record`."""
+        return await self.inner.put_record(record)
 
-    async def remove_note(self, note: Note) -> bool:
-        """See `NoteStore.remove_note`."""
-        return await self.inner.remove_note(note)
+    async def remove_record(self, record: Record) -> bool:
+        """See `RecordStore.remove_record`."""
+        return await self.inner.remove_record(record)
 
-    async def notes(
+    async def records(
         self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
-    ) -> Sequence[Note]:
-        """See `NoteStore.notes`."""
-        return await self.inner.notes(kind, due=due, after=after, limit=limit)
+    ) -> Sequence[Record]:
+        """See `RecordStore.records`."""
+        return await self.inner.records(kind, due=due, after=after, limit=limit)

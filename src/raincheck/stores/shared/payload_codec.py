@@ -133,7 +133,7 @@ def decode_progress(text: str | None) -> Progress | None:
 
 
 def encode_value(value: Any) -> str | None:
-    """Any JSON value as JSON: what an operation saved, what a note holds. None is no value, and no text."""
+    """Any JSON value as JSON: what an operation saved, what a record holds. None is no value, and no text."""
     return None if value is None else _encode(value)
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from raincheck.domain.task import Task, TaskStatus
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
 from raincheck.stores.shared.delegating import StoreWrapper
 
@@ -41,10 +41,10 @@ class TurnTakingStore(StoreWrapper):
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        note: Note | None = None,
+        record: Record | None = None,
     ) -> bool:
         """See `TaskStore.replace`."""
-        written = await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, note=note)
+        written = await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, record=record)
         if written and task.status is TaskStatus.PROCESSING:
             self._turns.claimed(task)
         return written

@@ -7,11 +7,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from raincheck.stores.sqlite.records import note_from
+from raincheck.stores.sqlite.records import record_from
 from raincheck.stores.sqlite.rows import SQL
 from raincheck.stores.sqlite.schema import APPLICATION_ID, connect_reader
 
-__all__ = ["is_store", "note_value"]
+__all__ = ["is_store", "record_value"]
 
 
 def is_store(file: Path) -> bool:
@@ -23,11 +23,11 @@ def is_store(file: Path) -> bool:
         return False
 
 
-def note_value(file: Path, kind: str, key: str) -> Any:
-    """The value of one of its notes, None where there is none or it cannot be read. Blocking."""
+def record_value(file: Path, kind: str, key: str) -> Any:
+    """The value of one of its records, None where there is none or it cannot be read. Blocking."""
     try:
         with closing(connect_reader(str(file))) as connection:
-            rows = connection.execute(SQL["get_note"], (kind, key)).fetchall()
+            rows = connection.execute(SQL["get_record"], (kind, key)).fetchall()
     except sqlite3.Error:
         return None
-    return note_from(rows[0]).value if rows else None
+    return record_from(rows[0]).value if rows else None

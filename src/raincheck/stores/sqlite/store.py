@@ -23,13 +23,13 @@ from typing import Any, Literal, TypeVar
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import QueueFull, StoreUnavailable
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
 from raincheck.stores.shared.listeners import Listeners
 from raincheck.stores.shared.timestamps import from_micros, to_micros
 from raincheck.stores.shared.waiting import share
 from raincheck.stores.sqlite.errors import is_damage, is_locked, needs_new_connection, store_error
-from raincheck.stores.sqlite.records import PutNote, RemoveNote, note_from
+from raincheck.stores.sqlite.records import PutRecord, RemoveRecord, record_from
 from raincheck.stores.sqlite.rows import SQL, Row, storable, summary_from, task_from
 from raincheck.stores.sqlite.schema import connect_reader, packaged_migrations
 from raincheck.stores.sqlite.writer_thread import Done, SqliteWriter, WriterSettings, resolve
@@ -133,12 +133,12 @@ class SqliteStore:
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        note: Note | None = None,
+        record: Record | None = None,
     ) -> bool:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again: arguments,
         deadline, retention, keys."""
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._put(Replace(task, done, None if seen_lease is None else to_micros(seen_lease), note))
+        self._put(Replace(task, done, None if seen_lease is None else to_micros(seen_lease), record))
         return await done
 
     def renew(
@@ -224,30 +224,30 @@ class SqliteStore:
         wanted = json.dumps(list(task_refs))
         return dict(await self._read(lambda connection: connection.execute(SQL["versions"], (wanted,)).fetchall()))
 
-    async def get_note(self, kind: str, key: str) -> Note | None:
-        """See `NoteStore.get_note`."""
-        rows = await self._read(lambda connection: connection.execute(SQL["get_note"], (kind, key)).fetchall())
-        return note_from(rows[0]) if rows else None
+    async def get_record(self, kind: str, key: str) -> Record | None:
+        """See `RecordStore.get_record`."""
+        rows = await self._read(lambda connection: connection.execute(SQL["get_record"], (kind, key)).fetchall())
+        return record_from(rows[0]) if rows else None
 
-    async def put_note(self, note: Note) -> bool:
-        """See `NoteStore.put_note`."""
+    async def put_record(self, record: Record) -> bool:
+        """See `RecordStore.put_record`."""
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._put(PutNote(note, done))
+        self._put(PutRecord(record, done))
         return await done
 
-    async def remove_note(self, note: Note) -> bool:
-        """See `NoteStore.remove_note`."""
+    async def remove_record(self, record: Record) -> bool:
+        """See `RecordStore.remove_record`."""
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._put(RemoveNote(note, done))
+        self._put(RemoveRecord(record, done))
         return await done
 
-    async def notes(
+    async def records(
         self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
-    ) -> Sequence[Note]:
-        """See `NoteStore.notes`."""
-        statement, place = ("notes_after", after) if due is None else ("notes_due", to_micros(due))
+    ) -> Sequence[Record]:
+        """See `RecordStore.records`."""
+        statement, place = ("records_after", after) if due is None else ("records_due", to_micros(due))
         rows = await self._read(lambda connection: connection.execute(SQL[statement], (kind, place, limit)).fetchall())
-        return [note_from(row) for row in rows]
+        return [record_from(row) for row in rows]
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """See `TaskStore.subscribe`."""

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from raincheck.domain.task import TERMINAL, Task, TaskStatus
 from raincheck.errors import QueueFull
-from raincheck.ports.records import Note
+from raincheck.ports.records import Record
 from raincheck.ports.task_store import Inserted, Room
 from raincheck.stores.shared.pending_limit import check_room
-from raincheck.stores.sqlite.records import note_row
+from raincheck.stores.sqlite.records import record_row
 from raincheck.stores.sqlite.rows import (
     ARGUMENTS,
     CALLER,
@@ -59,10 +59,10 @@ class Transaction:
             self.execute(SQL["delete_payload"], (task_id,))
         self.count(status, -1)
 
-    def put_note(self, row: Row) -> None:
-        """Write a note over whatever is there."""
+    def put_record(self, row: Row) -> None:
+        """Write a record over whatever is there."""
         kind, key, _, *rest = row
-        self.execute(SQL["insert_note_over"], (kind, key, *rest))
+        self.execute(SQL["insert_record_over"], (kind, key, *rest))
 
     def check_room(self, room: Room, scope: str | bytes) -> None:
         """See that one more task may be pending.
@@ -163,13 +163,13 @@ class Insert:
 class Replace:
     """`TaskStore.replace`."""
 
-    __slots__ = ("_next", "_note", "_seen_lease", "_task", "done")
+    __slots__ = ("_next", "_record", "_seen_lease", "_task", "done")
 
     def __init__(
-        self, task: Task, done: asyncio.Future[bool], seen_lease: int | None, note: Note | None = None
+        self, task: Task, done: asyncio.Future[bool], seen_lease: int | None, record: Record | None = None
     ) -> None:
         self.done = done
-        self._note = None if note is None else note_row(note)
+        self._record = None if record is None else record_row(record)
         self._task = task
         self._seen_lease = seen_lease
         self._next = replacement(task)
@@ -197,8 +197,8 @@ class Replace:
         for part in (INPUTS, OUTCOME, CHECKPOINT):
             if apart_before & ~apart & part:
                 transaction.execute(SQL["delete_payload_part"], (task_id, part))
-        if self._note is not None:
-            transaction.put_note(self._note)
+        if self._record is not None:
+            transaction.put_record(self._record)
         return True
 
     def changed(self, result: bool) -> Task | None:
@@ -272,7 +272,7 @@ class Purge:
         expired = transaction.execute(SQL["expired"], (self._now, self._limit)).fetchall()
         for task_id, status, apart in expired:
             transaction.remove(task_id, status, apart)
-        transaction.execute(SQL["delete_expired_notes"], (self._now, self._limit))
+        transaction.execute(SQL["delete_expired_records"], (self._now, self._limit))
         return len(expired)
 
     def changed(self, result: int) -> Task | None:

@@ -100,7 +100,7 @@ next AS MATERIALIZED (
         task_ref text, status text, version bigint, change_id bigint, updated_at bigint, settled_at bigint,
         expires_at bigint, attempt integer, fence bigint, worker_id text, lease_until bigint, started_at bigint,
         due_at bigint, error_code text, progress text, inputs text, outcome text, checkpoint text, seen_lease bigint,
-        lease_length bigint, note json
+        lease_length bigint, record json
     )
 ), held AS MATERIALIZED (
     SELECT next.*, task.status AS before, next.lease_length + {now} AS counted_lease
@@ -122,7 +122,7 @@ next AS MATERIALIZED (
         checkpoint = CASE WHEN task.checkpoint = held.checkpoint THEN task.checkpoint ELSE held.checkpoint END,
         outcome = held.outcome
     FROM held WHERE task.task_ref = held.task_ref AND task.version = held.version - 1
-    RETURNING task.task_ref, task.status, held.before, held.note
+    RETURNING task.task_ref, task.status, held.before, held.record
 );
 
 -- name: replace
@@ -132,23 +132,23 @@ WITH {replacing}, moved AS (
 ), {counted}
 SELECT task_ref FROM changed;
 
--- The same, with notes beside some of the tasks; of a note one in a statement.
--- name: replace_with_notes
-WITH {replacing}, noted AS (
-    INSERT INTO raincheck.note AS kept (kind, key, value, version, change_id, due_at, expires_at)
+-- The same, with records beside some of the tasks; of a record one in a statement.
+-- name: replace_with_records
+WITH {replacing}, recorded AS (
+    INSERT INTO raincheck.record AS kept (kind, key, value, version, change_id, due_at, expires_at)
     SELECT sent.kind, sent.key, sent.value, 1, sent.change_id, sent.due_at, sent.expires_at
-    FROM changed CROSS JOIN LATERAL json_to_record(changed.note) AS sent (
+    FROM changed CROSS JOIN LATERAL json_to_record(changed.record) AS sent (
         kind text, key text, value text, change_id bigint, due_at bigint, expires_at bigint
     )
-    WHERE changed.note IS NOT NULL ORDER BY sent.kind, sent.key
+    WHERE changed.record IS NOT NULL ORDER BY sent.kind, sent.key
     ON CONFLICT (kind, key) DO UPDATE SET
         value = excluded.value, version = kept.version + 1, change_id = excluded.change_id, due_at = excluded.due_at,
         expires_at = excluded.expires_at
     RETURNING kind
 ), moved AS (
     SELECT status, 1 AS number FROM changed WHERE status <> before
-    -- The condition has the notes written before the shard is locked.
-    UNION ALL SELECT before, -1 FROM changed WHERE status <> before AND (SELECT count(*) FROM noted) >= 0
+    -- The condition has the records written before the shard is locked.
+    UNION ALL SELECT before, -1 FROM changed WHERE status <> before AND (SELECT count(*) FROM recorded) >= 0
 ), {counted}
 SELECT task_ref FROM changed;
 
@@ -175,9 +175,9 @@ WITH removed AS (
     )
     RETURNING status
 ), forgotten AS (
-    DELETE FROM raincheck.note WHERE (kind, key) IN (
-        SELECT kind, key FROM raincheck.note WHERE expires_at <= %(now)s
-        ORDER BY expires_at LIMIT %(limit_of_notes)s FOR UPDATE SKIP LOCKED
+    DELETE FROM raincheck.record WHERE (kind, key) IN (
+        SELECT kind, key FROM raincheck.record WHERE expires_at <= %(now)s
+        ORDER BY expires_at LIMIT %(limit_of_records)s FOR UPDATE SKIP LOCKED
     )
     RETURNING kind
 ), moved AS (
@@ -385,54 +385,54 @@ SELECT page.* FROM unnest(%(statuses)s::text[]) AS wanted (status)
 CROSS JOIN (SELECT %(operation_type)s::text AS operation_type) AS named
 {page_of_scope};
 
--- name: note_columns
-note.kind, note.key, note.value, note.version, note.due_at, note.expires_at;
+-- name: record_columns
+record.kind, record.key, record.value, record.version, record.due_at, record.expires_at;
 
--- name: get_notes
-SELECT {note_columns} FROM unnest(%(kinds)s::text[], %(keys)s::text[]) AS wanted (kind, key)
-JOIN raincheck.note ON note.kind = wanted.kind AND note.key = wanted.key;
+-- name: get_records
+SELECT {record_columns} FROM unnest(%(kinds)s::text[], %(keys)s::text[]) AS wanted (kind, key)
+JOIN raincheck.record ON record.kind = wanted.kind AND record.key = wanted.key;
 
--- Of a note one write in a statement; `stored` is the version that it goes over, 0 where there is to be none.
--- name: write_notes
+-- Of a record one write in a statement; `stored` is the version that it goes over, 0 where there is to be none.
+-- name: write_records
 WITH sent AS MATERIALIZED (
     SELECT sent.* FROM set_config('lock_timeout', %(patience)s, true) CROSS JOIN json_to_recordset(%(rows)s) AS sent (
         kind text, key text, value text, change_id bigint, due_at bigint, expires_at bigint, stored bigint,
         removes boolean
     )
 ), held AS MATERIALIZED (
-    SELECT sent.* FROM sent JOIN raincheck.note ON note.kind = sent.kind AND note.key = sent.key
-    WHERE note.version = sent.stored ORDER BY note.kind, note.key FOR UPDATE OF note
+    SELECT sent.* FROM sent JOIN raincheck.record ON record.kind = sent.kind AND record.key = sent.key
+    WHERE record.version = sent.stored ORDER BY record.kind, record.key FOR UPDATE OF record
 ), removed AS (
-    DELETE FROM raincheck.note USING held WHERE note.kind = held.kind AND note.key = held.key AND held.removes
-    RETURNING note.kind, note.key
+    DELETE FROM raincheck.record USING held WHERE record.kind = held.kind AND record.key = held.key AND held.removes
+    RETURNING record.kind, record.key
 ), changed AS (
-    UPDATE raincheck.note SET
+    UPDATE raincheck.record SET
         value = held.value, version = held.stored + 1, change_id = held.change_id, due_at = held.due_at,
         expires_at = held.expires_at
-    FROM held WHERE note.kind = held.kind AND note.key = held.key AND NOT held.removes
-    RETURNING note.kind, note.key
+    FROM held WHERE record.kind = held.kind AND record.key = held.key AND NOT held.removes
+    RETURNING record.kind, record.key
 ), created AS (
-    INSERT INTO raincheck.note (kind, key, value, version, change_id, due_at, expires_at)
+    INSERT INTO raincheck.record (kind, key, value, version, change_id, due_at, expires_at)
     SELECT kind, key, value, 1, change_id, due_at, expires_at FROM sent
     -- Does not wait for those that change what is there, and has what is there locked before.
     WHERE stored = 0 AND NOT removes AND (SELECT count(*) FROM held) >= 0
-        AND NOT EXISTS (SELECT FROM raincheck.note WHERE note.kind = sent.kind AND note.key = sent.key)
+        AND NOT EXISTS (SELECT FROM raincheck.record WHERE record.kind = sent.kind AND record.key = sent.key)
     ORDER BY kind, key
     ON CONFLICT DO NOTHING RETURNING kind, key
 )
 SELECT kind, key FROM removed UNION ALL SELECT kind, key FROM changed UNION ALL SELECT kind, key FROM created;
 
--- name: last_note_changes
-SELECT note.kind, note.key, note.version, note.change_id
+-- name: last_record_changes
+SELECT record.kind, record.key, record.version, record.change_id
 FROM unnest(%(kinds)s::text[], %(keys)s::text[]) AS wanted (kind, key)
-JOIN raincheck.note ON note.kind = wanted.kind AND note.key = wanted.key;
+JOIN raincheck.record ON record.kind = wanted.kind AND record.key = wanted.key;
 
--- name: notes_due
-SELECT {note_columns} FROM raincheck.note WHERE kind = %(kind)s AND due_at <= %(due)s
+-- name: records_due
+SELECT {record_columns} FROM raincheck.record WHERE kind = %(kind)s AND due_at <= %(due)s
 ORDER BY due_at, key LIMIT %(limit)s;
 
--- name: notes_by_key
-SELECT {note_columns} FROM raincheck.note WHERE kind = %(kind)s AND key > %(after)s ORDER BY key LIMIT %(limit)s;
+-- name: records_by_key
+SELECT {record_columns} FROM raincheck.record WHERE kind = %(kind)s AND key > %(after)s ORDER BY key LIMIT %(limit)s;
 
 -- name: time
 SELECT clock_timestamp();
@@ -469,7 +469,7 @@ SELECT format('%%s on %%I.%%I', wanted.privilege, space.nspname, class.relname)
 FROM pg_class AS class JOIN pg_namespace AS space ON space.oid = class.relnamespace
 JOIN (
     VALUES ('task', 'SELECT'), ('task', 'INSERT'), ('task', 'UPDATE'), ('task', 'DELETE'), ('task_count', 'SELECT'),
-        ('task_count', 'UPDATE'), ('note', 'SELECT'), ('note', 'INSERT'), ('note', 'UPDATE'), ('note', 'DELETE'),
+        ('task_count', 'UPDATE'), ('record', 'SELECT'), ('record', 'INSERT'), ('record', 'UPDATE'), ('record', 'DELETE'),
         ('blob', 'SELECT'), ('blob', 'INSERT'), ('blob', 'DELETE')
 ) AS wanted (relname, privilege) ON wanted.relname = class.relname
 WHERE space.nspname = %(schema)s AND NOT has_table_privilege(class.oid, wanted.privilege)

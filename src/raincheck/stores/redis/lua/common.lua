@@ -14,11 +14,11 @@
 --   turns:<operation>                  sorted set of the scopes that have a list of its pending tasks, all of one score: in
 --                                      their own order
 --   due, expiring                      sorted sets of "<scope> <operation> <task_ref>" by the time
---   note:<kind>:<key>                  hash: n "version due expires", v value, w the nonces of the last writes
---   notes:<kind>                       sorted set of a kind's keys, all of one score: in their own order
---   notes-due:<kind>                   sorted set of its keys by when they are due
---   notes-expiring                     sorted set of "<kind> <key>" by the time
---   kinds                              set: of which kinds there are notes
+--   record:<kind>:<key>                  hash: n "version due expires", v value, w the nonces of the last writes
+--   records:<kind>                       sorted set of a kind's keys, all of one score: in their own order
+--   records-due:<kind>                   sorted set of its keys by when they are due
+--   records-expiring                     sorted set of "<kind> <key>" by the time
+--   kinds                              set: of which kinds there are records
 --
 -- The operation stands for its name, and behind a ! for the priority where that is not 0.
 --
@@ -78,7 +78,7 @@ local function text_of(task)
     task.scope, task.operation, task.key, task.nonces}, ' ')
 end
 
--- Whether this very write is one that the task (or note) had: sent again because its answer was lost.
+-- Whether this very write is one that the task (or record) had: sent again because its answer was lost.
 local function wrote(task, nonce)
   return string.find(',' .. task.nonces .. ',', ',' .. nonce .. ',', 1, true) ~= nil
 end

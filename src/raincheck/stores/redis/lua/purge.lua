@@ -1,6 +1,6 @@
--- with: note
--- Remove tasks whose retention is over, and notes that have expired; how many there were of each.
-local late_at, now, limit, limit_of_notes = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+-- with: record
+-- Remove tasks whose retention is over, and records that have expired; how many there were of each.
+local late_at, now, limit, limit_of_records = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local refusal = late(late_at)
 if refusal then
@@ -16,10 +16,10 @@ for _, member in ipairs(members) do
     forget(member)
   end
 end
-local expired = redis.call('ZRANGEBYSCORE', root .. 'notes-expiring', '-inf', now, 'LIMIT', 0, limit_of_notes)
+local expired = redis.call('ZRANGEBYSCORE', root .. 'records-expiring', '-inf', now, 'LIMIT', 0, limit_of_records)
 for _, member in ipairs(expired) do
   local kind, key = string.match(member, '^(%S+) (.*)$')
-  redis.call('UNLINK', root .. 'note:' .. kind .. ':' .. key)
-  delist_note(kind, key)
+  redis.call('UNLINK', root .. 'record:' .. kind .. ':' .. key)
+  delist_record(kind, key)
 end
 return {#members, #expired}

@@ -1,11 +1,11 @@
--- with: note
+-- with: record
 -- Write the next version of a task. 1: it is written; 0: the stored one is another version, has another lease, or is gone.
 local late_at, news, nonce, ttl, ref, before, seen_lease, length, status, due, expires, state, gone, kind =
   ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11],
   ARGV[12], ARGV[13], ARGV[14]
 -- length: of the lease, counted from the server's now; "": it ends as the state says.
--- gone: the large parts that there are no more, a letter each. kind: of the note that is written with it, "" for none;
--- then key, due, expires and value of the note. Then fields of the hash, each with its value.
+-- gone: the large parts that there are no more, a letter each. kind: of the record that is written with it, "" for none;
+-- then key, due, expires and value of the record. Then fields of the hash, each with its value.
 local first = kind == '' and 15 or 19
 
 tell(news)
@@ -43,10 +43,10 @@ if gone ~= '' then
   redis.call('HDEL', task, string.match(gone, '(.)(.?)'))
 end
 if kind ~= '' then
-  local place = root .. 'note:' .. kind .. ':' .. ARGV[15]
-  local note = read_note(place)
-  note.version = string.format('%.0f', note.version + 1)
-  write_note(place, note, kind, ARGV[15], ARGV[16], ARGV[17], ARGV[18], nonce)
+  local place = root .. 'record:' .. kind .. ':' .. ARGV[15]
+  local record = read_record(place)
+  record.version = string.format('%.0f', record.version + 1)
+  write_record(place, record, kind, ARGV[15], ARGV[16], ARGV[17], ARGV[18], nonce)
 end
 redis.call('PEXPIRE', task, ARGV[4])
 keep_layout(ttl)

@@ -175,32 +175,32 @@ SELECT offset FROM clock WHERE boot = ?;
 INSERT INTO clock (id, boot, offset) VALUES (1, ?1, ?2)
 ON CONFLICT (id) DO UPDATE SET boot = excluded.boot, offset = excluded.offset WHERE boot <> excluded.boot;
 
--- name: note_columns
+-- name: record_columns
 kind, key, version, due_at, expires_at, value;
 
--- name: insert_note
-INSERT INTO note (kind, key, version, due_at, expires_at, value) VALUES (?, ?, ?, ?, ?, ?)
+-- name: insert_record
+INSERT INTO record (kind, key, version, due_at, expires_at, value) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (kind, key) DO NOTHING;
 
--- name: insert_note_over
-INSERT INTO note (kind, key, version, due_at, expires_at, value) VALUES (?, ?, 1, ?, ?, ?)
+-- name: insert_record_over
+INSERT INTO record (kind, key, version, due_at, expires_at, value) VALUES (?, ?, 1, ?, ?, ?)
 ON CONFLICT (kind, key) DO UPDATE SET
     version = version + 1, due_at = excluded.due_at, expires_at = excluded.expires_at, value = excluded.value;
 
--- name: update_note
-UPDATE note SET version = ?, due_at = ?, expires_at = ?, value = ? WHERE kind = ? AND key = ? AND version = ?;
+-- name: update_record
+UPDATE record SET version = ?, due_at = ?, expires_at = ?, value = ? WHERE kind = ? AND key = ? AND version = ?;
 
--- name: delete_note
-DELETE FROM note WHERE kind = ? AND key = ? AND version = ?;
+-- name: delete_record
+DELETE FROM record WHERE kind = ? AND key = ? AND version = ?;
 
--- name: get_note
-SELECT {note_columns} FROM note WHERE kind = ? AND key = ?;
+-- name: get_record
+SELECT {record_columns} FROM record WHERE kind = ? AND key = ?;
 
--- name: notes_due
-SELECT {note_columns} FROM note WHERE kind = ? AND due_at <= ? ORDER BY due_at LIMIT ?;
+-- name: records_due
+SELECT {record_columns} FROM record WHERE kind = ? AND due_at <= ? ORDER BY due_at LIMIT ?;
 
--- name: notes_after
-SELECT {note_columns} FROM note WHERE kind = ? AND key > ? ORDER BY key LIMIT ?;
+-- name: records_after
+SELECT {record_columns} FROM record WHERE kind = ? AND key > ? ORDER BY key LIMIT ?;
 
--- name: delete_expired_notes
-DELETE FROM note WHERE id IN (SELECT id FROM note WHERE expires_at <= ? ORDER BY expires_at LIMIT ?);
+-- name: delete_expired_records
+DELETE FROM record WHERE id IN (SELECT id FROM record WHERE expires_at <= ? ORDER BY expires_at LIMIT ?);

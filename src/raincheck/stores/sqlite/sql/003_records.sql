@@ -1,4 +1,4 @@
--- Priorities, where to call back, who called, what an operation saved to go on from; and the notes beside the tasks.
+-- Priorities, where to call back, who called, what an operation saved to go on from; and the records beside the tasks.
 
 ALTER TABLE task ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
 
@@ -16,7 +16,7 @@ CREATE INDEX task_by_priority ON task (operation_type, priority DESC, created_at
 -- The same by scope, so that however many tasks one scope has, those of the others are found.
 CREATE INDEX task_by_turn ON task (operation_type, priority, scope, created_at, task_ref) WHERE status = 'pending';
 
-CREATE TABLE note (
+CREATE TABLE record (
     id          INTEGER PRIMARY KEY,
     kind        TEXT NOT NULL,
     key         TEXT NOT NULL,
@@ -26,8 +26,8 @@ CREATE TABLE note (
     value       TEXT
 );
 
-CREATE UNIQUE INDEX note_by_key ON note (kind, key);
+CREATE UNIQUE INDEX record_by_key ON record (kind, key);
 
-CREATE INDEX note_by_due ON note (kind, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX record_by_due ON record (kind, due_at) WHERE due_at IS NOT NULL;
 
-CREATE INDEX note_by_expiry ON note (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX record_by_expiry ON record (expires_at) WHERE expires_at IS NOT NULL;

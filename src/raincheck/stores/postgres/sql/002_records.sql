@@ -1,4 +1,4 @@
--- Priorities, callbacks, callers, checkpoints, and the notes beside the tasks. Processes of the release before go on meanwhile.
+-- Priorities, callbacks, callers, checkpoints, and the records beside the tasks. Processes of the release before go on meanwhile.
 
 ALTER TABLE raincheck.task
     -- The negative of the priority: all of task_by_turn is in ascending order.
@@ -20,7 +20,7 @@ DROP INDEX raincheck.task_by_status;
 
 CREATE INDEX task_by_status ON raincheck.task (status, operation_type, created_at, task_ref) WHERE status <> 'pending';
 
-CREATE TABLE raincheck.note (
+CREATE TABLE raincheck.record (
     kind        text COLLATE "C" NOT NULL,
     key         text COLLATE "C" NOT NULL,
     -- JSON as text, ASCII only.
@@ -33,6 +33,6 @@ CREATE TABLE raincheck.note (
     PRIMARY KEY (kind, key)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
-CREATE INDEX note_by_due ON raincheck.note (kind, due_at, key) WHERE due_at IS NOT NULL;
+CREATE INDEX record_by_due ON raincheck.record (kind, due_at, key) WHERE due_at IS NOT NULL;
 
-CREATE INDEX note_by_expiry ON raincheck.note (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX record_by_expiry ON raincheck.record (expires_at) WHERE expires_at IS NOT NULL;
