@@ -20,7 +20,7 @@ from raincheck.stores.memory.store import MemoryStore
 from raincheck.stores.sqlite.store import SqliteStore
 from raincheck.tasks.results import Results
 from raincheck.timing.clock import utc_now
-from support.lab import Lab, ResultBody
+from support.lab import Body, Lab
 from support.waiting import PATIENCE
 
 BIG = "zeile ä€𝄞\n" * 20_000
@@ -36,7 +36,7 @@ class Broken(FileBlobs):
         raise StoreUnavailable("The disk is full.")
 
 
-def big(lab: Lab, name: str = "big", **policy: Any) -> ResultBody:
+def big(lab: Lab, name: str = "big", **policy: Any) -> Body:
     @lab.operation(name, **policy)
     async def run(arguments: Mapping[str, Any], context: TaskContext) -> Any:
         return arguments.get("value", BIG)

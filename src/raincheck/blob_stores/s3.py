@@ -101,7 +101,7 @@ class S3Blobs:
         """See `BlobStore.put`: S3 shows an object once it has the whole of it."""
         async with self._calls() as client:
             await client.put_object(
-                Bucket=self._bucket, Key=self._name(key), ResultBody=body, ContentType="application/octet-stream"
+                Bucket=self._bucket, Key=self._name(key), Body=body, ContentType="application/octet-stream"
             )
 
     async def get(self, key: str, offset: int, length: int) -> bytes | None:
@@ -113,7 +113,7 @@ class S3Blobs:
                 found = await client.get_object(
                     Bucket=self._bucket, Key=self._name(key), Range=f"bytes={offset}-{offset + length - 1}"
                 )
-                async with found["ResultBody"] as body:
+                async with found["Body"] as body:
                     return await body.read()
         except _NotThere as error:
             return b"" if error.beyond_the_end else None

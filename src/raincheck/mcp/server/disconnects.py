@@ -43,12 +43,12 @@ def noting_hang_ups(app: ASGIApp) -> ASGIApp:
     async def noting(scope: Scope, receive: Receive, send: Send) -> None:
         caller = scope[_NOTED] = _Caller()
 
-        async def recorded() -> Message:
+        async def watched() -> Message:
             message = await receive()
             caller.left = caller.left or message["type"] == "http.disconnect"
             return message
 
-        await app(scope, recorded, send)
+        await app(scope, watched, send)
 
     return noting
 

@@ -27,7 +27,7 @@ from raincheck.stores.dynamodb.items import (
 
 __all__ = [
     "ENTERED",
-    "ChangeNotifier",
+    "Changes",
     "counted",
     "delete_record",
     "delete_task",
@@ -46,7 +46,7 @@ __all__ = [
 ENTERED = key("count#entered")
 """The key of the item that counts how often any task became pending, since room was first asked for."""
 
-ChangeNotifier = Mapping[str, Mapping[str, Any] | None]
+Changes = Mapping[str, Mapping[str, Any] | None]
 """Attributes to set, and (None) to take away."""
 
 
@@ -74,7 +74,7 @@ class _Expression:
     def present(self, attribute: str) -> str:
         return f"attribute_exists({self.name(attribute)})"
 
-    def change(self, changes: ChangeNotifier) -> str:
+    def change(self, changes: Changes) -> str:
         to_set = [self.equal(name, value) for name, value in changes.items() if value is not None]
         to_remove = [self.name(name) for name, value in changes.items() if value is None]
         removed = f" REMOVE {', '.join(to_remove)}" if to_remove else ""
@@ -99,7 +99,7 @@ def put_task(table: str, item: Item) -> dict[str, Any]:
 def update_task(
     table: str,
     task_ref: str,
-    changes: ChangeNotifier,
+    changes: Changes,
     *,
     version: int,
     status: TaskStatus,
@@ -201,7 +201,7 @@ def in_room(
     return {"Update": expression.finish(table, Key=room, UpdateExpression=update, condition=condition)}
 
 
-def update_record(table: str, record: Item, changes: ChangeNotifier, *, version: int | None) -> dict[str, Any]:
+def update_record(table: str, record: Item, changes: Changes, *, version: int | None) -> dict[str, Any]:
     """The next version of a record, where this version is stored (0: none is); None: over whatever is stored."""
     expression = _Expression()
     changed, condition = dict(changes), None

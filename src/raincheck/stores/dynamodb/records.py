@@ -20,7 +20,7 @@ from typing import Any
 from raincheck.ports.records import Record
 from raincheck.stores.dynamodb.client import Calls, together
 from raincheck.stores.dynamodb.errors import ConditionFailed
-from raincheck.stores.dynamodb.expressions import ChangeNotifier, delete_record, update_record
+from raincheck.stores.dynamodb.expressions import Changes, delete_record, update_record
 from raincheck.stores.dynamodb.index_queries import Range
 from raincheck.stores.dynamodb.items import KEY, MARGIN, MARKS, TTL, Item, is_ours, key, mark, number, text, version_of
 from raincheck.stores.dynamodb.local_locks import Turns
@@ -150,7 +150,7 @@ class Records:
         await together([remove(item) for item in items])
 
 
-async def _changes(record: Record) -> ChangeNotifier:
+async def _changes(record: Record) -> Changes:
     body = encode_value(record.value)
     short = body is None or len(body) <= _SHORT
     packed = None
