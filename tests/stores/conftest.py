@@ -122,9 +122,13 @@ MakeRedis = Callable[..., "RedisStore"]
 
 @pytest.fixture
 def redis_server() -> Iterator[RedisServer]:
-    """A Redis of the test's own, to be killed, frozen and filled."""
+    """A Redis of the test's own, to be killed, frozen and filled.
+
+    Under its default, everysec, Redis answers before it writes while the last fsync still runs: a killed one could lose
+    what it had acknowledged.
+    """
     needed(RedisServer.missing())
-    server = RedisServer()
+    server = RedisServer("--appendfsync", "always")
     server.start()
     yield server
     server.close()

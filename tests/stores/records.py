@@ -12,10 +12,11 @@ from raincheck.ports.task_store import TaskStore
 
 __all__ = ["NOW", "after", "apply", "cancelled", "claimed", "new_task", "settled", "stored"]
 
-# The processes that a test starts have its day, also where they start after midnight.
-_DAY = os.environ.setdefault("DAY_OF_THE_STORES_TESTS", datetime.now(UTC).date().isoformat())
-NOW = datetime.fromisoformat(f"{_DAY}T10:00:00.123456+00:00")
-"""Today: a store that removes by its own clock what has long expired must not take the tests' tasks for that."""
+# The processes that a test starts have its moment, also where they start after the full hour.
+_HOUR = os.environ.setdefault("HOUR_OF_THE_STORES_TESTS", (datetime.now(UTC) - timedelta(hours=2)).isoformat()[:13])
+NOW = datetime.fromisoformat(f"{_HOUR}:00:00.123456+00:00")
+"""Two hours ago or more, whatever the time of the run, and not long ago: a store that counts expiry by its own clock
+takes what expires within the hour for expired, and never for what has long expired."""
 
 
 def after(seconds: float) -> datetime:
