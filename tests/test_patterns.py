@@ -183,7 +183,7 @@ PATTERNS = [each for path in sorted(SOURCE.rglob("*.py")) for each in patterns_o
 
 def test_the_source_was_read() -> None:
     assert len(PATTERNS) > 60
-    assert any("command_output.py" in each.place for each in PATTERNS)
+    assert any("command/output.py" in each.place for each in PATTERNS)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def _lines(count: int) -> list[str]:
     return [f"{number:05d} {hashlib.sha256(f'{seed} {number}'.encode()).hexdigest()[:57]}" for number in range(count)]
 
 
-def _record(event: str, lines: list[str] | None = None) -> None:
+def _note(event: str, lines: list[str] | None = None) -> None:
     entry = {"event": event, "at": time.time(), "lines": len(lines or ())}
     if lines is not None:
         entry["digest"] = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
@@ -31,12 +31,12 @@ def _record(event: str, lines: list[str] | None = None) -> None:
 
 def _returned(count: int) -> str:
     lines = _lines(count)
-    _record("ended", lines)
+    _note("ended", lines)
     return "\n".join(lines)
 
 
 async def _sleep(seconds: float, context: TaskContext | None = None) -> None:
-    _record("began")
+    _note("began")
     end = time.monotonic() + seconds
     try:
         while (left := end - time.monotonic()) > 0:
@@ -45,7 +45,7 @@ async def _sleep(seconds: float, context: TaskContext | None = None) -> None:
                 share = min(1.0, 1 - (end - time.monotonic()) / seconds)
                 await context.progress(share, f"{share:.0%} done")
     except asyncio.CancelledError:
-        _record("cancelled")
+        _note("cancelled")
         raise
 
 
@@ -61,13 +61,13 @@ async def work(seconds: float, context: TaskContext) -> str:
 
 async def confirm(context: TaskContext) -> str:
     schema = {"type": "object", "properties": {"sure": {"type": "boolean"}}, "required": ["sure"]}
-    _record("began")
+    _note("began")
     answer = await context.elicit("Are you sure?", schema)
-    _record(f"answered {json.dumps(dict(answer))}")
+    _note(f"answered {json.dumps(dict(answer))}")
     return _returned(1)
 
 
 async def listing(kilobytes: int) -> str:
-    _record("began")
+    _note("began")
     await asyncio.sleep(3)
     return _returned(kilobytes * 1000 // _LINE_BYTES)

@@ -377,7 +377,7 @@ async def test_what_waits_is_sent_together(store: RedisStore, server: RedisServe
 
 
 def test_scripts_are_files_of_the_package() -> None:
-    folder = Path(__file__).parents[2] / "src/raincheck/stores/lua"
+    folder = Path(__file__).parents[2] / "src/raincheck/stores/redis/lua"
     assert {path.stem for path in folder.glob("*.lua")} == {*SCRIPTS, "common", "record", "ranges"}
     for script in SCRIPTS.values():
         assert b"\n--" not in script.text

@@ -13,7 +13,7 @@ from raincheck.stores.sqlite.file import create_file
 from raincheck.stores.sqlite.rows import SQL
 from raincheck.stores.sqlite.schema import connect_writer, migrate, packaged_migrations
 
-FRAGMENTS = {"columns", "summary", "note_columns"}
+FRAGMENTS = {"columns", "summary", "record_columns"}
 WALK = re.compile(r"SCAN (?:task|payload|held|wanted|note)\b|USE TEMP B-TREE FOR ORDER BY")
 
 

@@ -102,14 +102,14 @@ class _Model:
         obedient = Obedient(conversation, self._server)
         main = obedient.main()
         decision = obedient.decide() if main else Say(text=_side_answer(body))
-        self._record(arrived, path, len(raw), conversation, decision, obedient, main)
+        self._note(arrived, path, len(raw), conversation, decision, obedient, main)
         if self._record.bodies is not None:
             self._record.bodies.append({"path": path, "body": body})
         if not conversation.stream:
             return JSONResponse(whole(decision, MODEL))
         return Response(b"".join(_event(*each) for each in events(decision, MODEL)), media_type="text/event-stream")
 
-    def _record(
+    def _note(
         self,
         at: float,
         path: str,
