@@ -213,7 +213,9 @@ def test_the_policy_for_dynamodb_has_every_action_that_is_used_and_no_other() ->
     session: Any = importlib.import_module("botocore.session").get_session()
     names: list[str] = session.get_service_model("dynamodb").operation_names
     actions: dict[str, str] = {re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower(): name for name in names}
-    written = {each for path in (STORES / "dynamodb").glob("*.py") for each in re.findall(r'"([a-z_]+)"', path.read_text())}
+    written = {
+        each for path in (STORES / "dynamodb").glob("*.py") for each in re.findall(r'"([a-z_]+)"', path.read_text())
+    }
     used = {actions[name] for name in written if name in actions}
     assert {"GetItem", "CreateTable", "Query"} <= used
     # A transaction is allowed by the actions in it.
