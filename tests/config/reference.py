@@ -13,7 +13,8 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from raincheck.config.messages import allowed_values
-from raincheck.config.settings import NESTED_MODELS, OPERATION_MODELS, OPERATION_TABLES, SECTION_MODELS
+from raincheck.config.sections.operations import OPERATION_MODELS
+from raincheck.config.settings import NESTED_MODELS, OPERATION_TABLES, SECTION_MODELS
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 MARKED = re.compile(r"(<!-- keys: ([a-z.]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -11,7 +11,8 @@ from config.reference import MARKED, PAGE, rendered, tables
 
 from raincheck.cli.main import main
 from raincheck.config.loading import load_settings
-from raincheck.config.settings import NESTED_MODELS, OPERATION_MODELS, OPERATION_TABLES, SECTION_MODELS
+from raincheck.config.sections.operations import OPERATION_MODELS
+from raincheck.config.settings import NESTED_MODELS, OPERATION_TABLES, SECTION_MODELS
 
 EXAMPLE = PAGE.parents[1] / "examples" / "raincheck.toml"
 COMMENTED_OUT = {"server": {"version", "instructions", "auth", "public_url", "callback_secret"}}

@@ -11,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from raincheck.config.loading import load_settings
-from raincheck.config.settings import CommandSettings, Settings, user_state_folder
+from raincheck.config.sections.operations import CommandSettings
+from raincheck.config.settings import Settings, user_state_folder
 from raincheck.errors import ConfigurationError
 
 

@@ -20,8 +20,8 @@ from raincheck.client.models import TaskHandle
 from raincheck.client.parsing import read_view
 from raincheck.client.tasks_wire import DetailedTask, view_of
 from raincheck.config.settings import Settings
+from raincheck.domain import task_json
 from raincheck.mcp.sdk_host import Raincheck
-from raincheck.mcp.wire import tool_results
 from raincheck.mcp.wire.task_messages import ETA
 from raincheck.polling.history import End, History
 from raincheck.polling.history_store import KIND
@@ -109,9 +109,9 @@ async def test_a_model_whose_calls_are_not_held_is_told_what_the_history_says(tm
 def test_the_drivers_pass_it_on() -> None:
     task = ended(5.0)
     handle = TaskHandle(task_ref=task.task_ref)
-    known = tool_results.status_of(task, poll_after_seconds=2.0, eta_seconds=6.5)
+    known = task_json.status_of(task, poll_after_seconds=2.0, eta_seconds=6.5)
     assert read_view(known, handle).eta_seconds == 6.5
-    assert read_view(tool_results.status_of(task, poll_after_seconds=2.0), handle).eta_seconds is None
+    assert read_view(task_json.status_of(task, poll_after_seconds=2.0), handle).eta_seconds is None
     whole = {"taskId": "t", "status": "working"}
     for meta, eta in (({ETA: 6.5}, 6.5), ({ETA: "soon"}, None), ({ETA: 1e999}, None), ({}, None)):
         assert view_of(DetailedTask.model_validate({**whole, "_meta": meta}), handle).eta_seconds == eta

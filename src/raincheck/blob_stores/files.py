@@ -17,8 +17,6 @@ from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
 from raincheck.ports.blob_store import checked_key, expired_before
 from raincheck.stores.shared.private_files import check_folder
 
-__all__ = ["FileBlobs"]
-
 _HALF_WRITTEN = ".part"
 
 

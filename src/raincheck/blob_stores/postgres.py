@@ -20,8 +20,6 @@ from raincheck.stores.postgres.connections import Address, Connection, Connectio
 from raincheck.stores.postgres.errors import store_error
 from raincheck.stores.shared.sql_files import load_statements
 
-__all__ = ["PostgresBlobs"]
-
 _STATEMENTS = load_statements("postgres", "blobs.sql")
 _PART = 256 * 1024
 _CONNECTIONS = 2

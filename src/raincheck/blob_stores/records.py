@@ -13,8 +13,6 @@ from datetime import datetime
 from raincheck.ports.blob_store import checked_key, expiry_of
 from raincheck.ports.records import Record, RecordStore
 
-__all__ = ["RecordBlobStore"]
-
 _KIND = "blob"
 # A multiple of three, so that only the last part has padding; as base64, and sealed once more, it fits into a record.
 _PART = 132 * 1024

@@ -19,8 +19,6 @@ from raincheck.stores.redis.connections import Address
 from raincheck.stores.redis.errors import no_answer, store_error
 from raincheck.stores.redis.rows import stored_text
 
-__all__ = ["RedisBlobs"]
-
 _PIECE = 1024 * 1024
 _CONNECTIONS = 2
 

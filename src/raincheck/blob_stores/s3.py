@@ -18,8 +18,6 @@ from botocore.exceptions import BotoCoreError, ClientError  # pyright: ignore[re
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
 from raincheck.ports.blob_store import checked_key, expired_before, is_key
 
-__all__ = ["S3Blobs"]
-
 logger = logging.getLogger(__name__)
 
 _CONNECTIONS = 10

@@ -27,8 +27,6 @@ from raincheck.ports.task_store import TaskStore
 from raincheck.tasks.results import Results
 from raincheck.tasks.upstream_records import cleanup_record_for
 
-__all__ = ["CALLBACK_PATH", "CallbackEnd", "CompletionTokens"]
-
 logger = logging.getLogger(__name__)
 
 CALLBACK_PATH: Final = "/callbacks/"

@@ -16,8 +16,6 @@ from raincheck.operations.operation import Mode, Policy
 from raincheck.polling.duration_sketch import DurationSketch
 from raincheck.polling.history import Durations, History
 
-__all__ = ["ENOUGH_ENDS", "Advice", "Row", "advice_on", "said"]
-
 Row = Literal["inline", "ticket", "ticket + webhook"]
 
 ENOUGH_ENDS = 30

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from raincheck.polling.history import History
     from raincheck.ports.task_store import TaskStore
 
-__all__ = ["advise", "toml_lines"]
-
 
 @click.command()
 @click.argument("config", required=False, metavar="[CONFIG | MODULE:RAINCHECK]", type=TARGET)

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from raincheck.operations.operation import Operation
     from raincheck.operations.webhook import Webhook
 
-__all__ = ["check", "warnings"]
-
 _PATIENCE_SECONDS = 60
 
 

@@ -13,8 +13,6 @@ from raincheck.demo.checks import DemoFailed
 from raincheck.demo.scenario import DemoSettings, tell
 from raincheck.demo.timeline import Timeline
 
-__all__ = ["main"]
-
 _INTRODUCTION = """\
 An agent orders five pieces of slow work from one MCP server and gets a ticket for each at once.
 The server is killed with kill -9 in mid-work and started again. Every ticket must still lead to its result.

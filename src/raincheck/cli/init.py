@@ -13,8 +13,6 @@ from raincheck.cli.schema import SCHEMA_FILE, settings_schema
 from raincheck.config.loading import DEFAULT_FILE
 from raincheck.errors import ConfigurationError, RaincheckError
 
-__all__ = ["init"]
-
 _FUNCTIONS_FILE = "slow_tools.py"
 
 _CONFIGURATION = r"""#:schema raincheck.schema.json

@@ -9,8 +9,6 @@ from pathlib import Path
 from raincheck.config.program import OF_PROGRAM, PROGRAM_KEY, Program, program_of
 from raincheck.stores.sqlite.peek import is_store, record_value
 
-__all__ = ["KnownStore", "known_stores"]
-
 _UNNAMED = "tasks.db"
 _MOST_LOOKED_AT = 1000
 

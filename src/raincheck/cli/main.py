@@ -19,8 +19,6 @@ from raincheck.cli.stdout import give_up_stdout, have_stdout, leave_stdout
 from raincheck.errors import ConfigurationError, MissingDependency, RaincheckError
 from raincheck.runtime.startup import without_collections
 
-__all__ = ["cli", "main"]
-
 _COMMANDS = {
     "init": "raincheck.cli.init:init",
     "serve": "raincheck.cli.serve:serve",

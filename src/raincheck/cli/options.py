@@ -16,17 +16,6 @@ from raincheck.errors import ConfigurationError
 if TYPE_CHECKING:
     from raincheck.config.settings import Settings
 
-__all__ = [
-    "TARGET",
-    "TargetGroup",
-    "config_option",
-    "duration",
-    "is_object",
-    "json_option",
-    "settings_from",
-    "state_url_option",
-]
-
 _F = TypeVar("_F", bound=Callable[..., Any])
 _OBJECT = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}

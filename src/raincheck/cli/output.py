@@ -14,8 +14,6 @@ from raincheck.domain import task_json
 from raincheck.domain.logs import printable
 from raincheck.domain.unicode_text import well_formed_json
 
-__all__ = ["clean", "document", "pretty", "print_table", "span", "timestamp"]
-
 _UNITS = ((86400 * 2, 86400, "d"), (3600 * 2, 3600, "h"), (60 * 2, 60, "min"))
 _TONES = {
     "completed": "green",

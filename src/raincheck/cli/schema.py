@@ -8,8 +8,6 @@ import click
 
 from raincheck.cli.output import document
 
-__all__ = ["SCHEMA_FILE", "schema", "settings_schema"]
-
 SCHEMA_FILE = "raincheck.schema.json"
 """What the first line of a configuration file names: `#:schema raincheck.schema.json`."""
 

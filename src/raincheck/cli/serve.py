@@ -8,8 +8,6 @@ from raincheck.cli.options import TARGET, is_object, settings_from, state_url_op
 from raincheck.errors import ConfigurationError
 from raincheck.runtime.startup import without_collections
 
-__all__ = ["serve"]
-
 
 @click.command()
 @click.argument("config", required=False, type=TARGET)

@@ -12,8 +12,6 @@ from collections.abc import Generator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
-__all__ = ["check_reader", "give_up_stdout", "have_stdout", "leave_stdout", "others_on_stderr"]
-
 
 class _Nowhere(io.RawIOBase):
     def writable(self) -> bool:

@@ -16,8 +16,6 @@ from raincheck.cli.target import Target, target_with_store
 if TYPE_CHECKING:
     from raincheck.cli.store_diagnostics import Finding
 
-__all__ = ["store"]
-
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 

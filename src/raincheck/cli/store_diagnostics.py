@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from raincheck.config.settings import Settings
     from raincheck.encryption.plain_payloads import PlainTasks
 
-__all__ = ["Finding", "checked", "closed", "known_keys", "migrated"]
-
 _PURGES = 50
 _PURGE_STEP = 500
 _CLOCKS_APART_SECONDS = 1.0

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from raincheck.ports.blob_store import BlobStore
     from raincheck.ports.task_store import TaskStore
 
-__all__ = ["Target", "target_from", "target_with_store"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:

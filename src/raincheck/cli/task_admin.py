@@ -17,8 +17,6 @@ from raincheck.tasks.results import Results
 from raincheck.timing.clock import utc_now
 from raincheck.webhooks.outbox import Outbox
 
-__all__ = ["TaskAdmin"]
-
 _PAGE = 500
 _LENGTH_OF_REF = len(new_task_ref())
 

@@ -18,8 +18,6 @@ from raincheck.domain.task import Progress, Task
 from raincheck.ports.task_store import TaskSummary
 from raincheck.timing.clock import utc_now
 
-__all__ = ["follow", "print_summaries", "print_task", "summary_json", "task_json"]
-
 _SHOWN_CHARACTERS = 2000
 _FOLLOW_SECONDS = 0.5
 _CALLER = {

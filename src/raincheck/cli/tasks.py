@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from raincheck.cli.task_admin import TaskAdmin
     from raincheck.ports.task_store import TaskStore, TaskSummary
 
-__all__ = ["at_store", "tasks"]
-
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., Any])
 

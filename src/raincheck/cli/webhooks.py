@@ -15,8 +15,6 @@ from raincheck.cli.tasks import at_store, tasks
 if TYPE_CHECKING:
     from raincheck.webhooks.admin import Entry
 
-__all__ = ["webhooks"]
-
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 # A task_ref may begin with a dash: it must not be taken for an option.

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from raincheck.runtime.service import Service
     from raincheck.runtime.worker_process import Work
 
-__all__ = ["worker"]
-
 
 @click.command()
 @click.argument("target", required=False, metavar="[CONFIG | MODULE:RAINCHECK]", type=TARGET)

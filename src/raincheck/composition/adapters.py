@@ -21,20 +21,6 @@ if TYPE_CHECKING:
     from raincheck.ports.tls import Tls
     from raincheck.runtime.service import ServiceSettings
 
-__all__ = [
-    "close_to_plain",
-    "make_blobs",
-    "make_engine",
-    "make_store",
-    "place_of",
-    "prepare_queue",
-    "require_extra",
-    "require_server",
-    "require_signing",
-    "sealing",
-    "service_settings",
-]
-
 _OLDEST_MCP = (2, 3)
 
 

@@ -13,10 +13,9 @@ from raincheck.composition.adapters import require_signing
 from raincheck.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from raincheck.config.settings import CommandSettings, HttpSettings, PythonSettings, Settings
+    from raincheck.config.sections.operations import CommandSettings, HttpSettings, PythonSettings
+    from raincheck.config.settings import Settings
     from raincheck.operations.operation import Operation, Policy
-
-__all__ = ["check_machine", "default_policy", "make_operations", "policy_of"]
 
 
 def make_operations(settings: Settings) -> dict[str, Operation]:

@@ -13,9 +13,9 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from raincheck.config.messages import Origins, describe, shorten, suggestion, value_kind, wrong_value
+from raincheck.config.sections.operations import OPERATION_MODELS
 from raincheck.config.settings import (
     NESTED_MODELS,
-    OPERATION_MODELS,
     OPERATION_TABLES,
     SECTION_MODELS,
     Section,
@@ -24,8 +24,6 @@ from raincheck.config.settings import (
     user_state_folder,
 )
 from raincheck.errors import ConfigurationError
-
-__all__ = ["DEFAULT_FILE", "load_settings", "nothing_here", "settings_of"]
 
 DEFAULT_FILE = "raincheck.toml"
 """What is read from the working folder where no file is named."""

@@ -16,16 +16,14 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from raincheck.config.sections.operations import OPERATION_MODELS
 from raincheck.config.settings import (
     NESTED_MODELS,
-    OPERATION_MODELS,
     OPERATION_TABLES,
     SECTION_MODELS,
     Section,
     table_name,
 )
-
-__all__ = ["TABLES", "Origins", "allowed_values", "describe", "shorten", "suggestion", "value_kind", "wrong_value"]
 
 Origins = Mapping[tuple[str, ...], str]
 """Where a key was set, if not in the file: `(section, key)` -> "the environment (…)" or "the command line (…)"."""

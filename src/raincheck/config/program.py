@@ -15,8 +15,6 @@ from raincheck.ports.records import Record
 if TYPE_CHECKING:
     from raincheck.ports.task_store import TaskStore
 
-__all__ = ["OF_PROGRAM", "PROGRAM_KEY", "Program", "calling_file", "claim_store", "program_of"]
-
 OF_PROGRAM: Final = "program"
 PROGRAM_KEY: Final = "mark"
 """The record of a store that says whose it is."""

@@ -6,8 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Duration", "InlineWait", "Retention", "Retries", "Section", "Size"]
-
 _TEN_YEARS = 315_360_000
 _HALF_GIB = 536_870_912
 

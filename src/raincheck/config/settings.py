@@ -23,12 +23,9 @@ from raincheck.config.sections.execution import ExecutionSettings, WorkerSetting
 from raincheck.config.sections.inherit import named_variables
 from raincheck.config.sections.limits import BreakerSettings, LimitsSettings
 from raincheck.config.sections.operations import (
-    OPERATION_MODELS,
     ByKind,
-    CommandSettings,
     HttpSettings,
     OperationSettings,
-    PythonSettings,
 )
 from raincheck.config.sections.results import ResultsSettings
 from raincheck.config.sections.server import ServerSettings
@@ -36,29 +33,6 @@ from raincheck.config.sections.state import URL_FORMS, StateSettings, is_address
 from raincheck.config.sections.upstream_jobs import PollSettings
 from raincheck.config.sections.webhooks import WebhookSettings, WebhooksSettings
 from raincheck.errors import ConfigurationError
-
-__all__ = [
-    "NESTED_MODELS",
-    "OPERATION_MODELS",
-    "OPERATION_TABLES",
-    "RESERVED_NAMES",
-    "SECTION_MODELS",
-    "CommandSettings",
-    "ExecutionSettings",
-    "HttpSettings",
-    "ObservabilitySettings",
-    "OperationSettings",
-    "PollingSettings",
-    "PythonSettings",
-    "ResultsSettings",
-    "Section",
-    "ServerSettings",
-    "Settings",
-    "StateSettings",
-    "WorkerSettings",
-    "table_name",
-    "user_state_folder",
-]
 
 RESERVED_NAMES = frozenset(
     {

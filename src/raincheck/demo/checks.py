@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["DemoFailed", "demand"]
-
 
 class DemoFailed(Exception):
     """A promise did not hold.

@@ -8,8 +8,6 @@ from typing import Any
 
 from mcp.client import Client
 
-__all__ = ["CallRefused", "HandleCaller", "connected"]
-
 
 class CallRefused(Exception):
     """The call was wrong or refused.

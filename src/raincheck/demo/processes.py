@@ -12,8 +12,6 @@ from pathlib import Path
 
 from raincheck.demo.checks import DemoFailed
 
-__all__ = ["Child", "child"]
-
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _ADDRESS = re.compile(r"http://\S+")

@@ -20,8 +20,6 @@ from raincheck.demo.handle_client import CallRefused, HandleCaller, connected
 from raincheck.demo.processes import Child, child
 from raincheck.demo.timeline import Mark, Timeline
 
-__all__ = ["DemoSettings", "tell"]
-
 _POLL_SECONDS = 0.2
 _NEWS_SECONDS = 2.0
 _REPORT_KEY = "report on rain, 2026"

@@ -14,8 +14,6 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-__all__ = ["main"]
-
 
 class _Report:
     """One report in the making: everybody who asks for it waits for the same one."""

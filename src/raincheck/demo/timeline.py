@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TextIO
 
-__all__ = ["Timeline", "TimelineRow"]
-
 Tone = Literal["plain", "good", "bad", "loud", "quiet"]
 Mark = Literal["=", ".", " "]
 

@@ -7,8 +7,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-__all__ = ["ANONYMOUS", "LOCAL", "Caller", "Credentials"]
-
 LOCAL: Final = "local"
 """The scope of the local user: stdio, and clients in the same process."""
 

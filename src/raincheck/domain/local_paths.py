@@ -9,8 +9,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["without_folders"]
-
 _PATH = re.compile(r"""(?<![\w/.:~-])/([\w.@+~-]+)/[^\s'"`<>|;,()\[\]{}]*|\b[A-Za-z]:\\[^\s'"`<>|;,()\[\]{}]+""")
 
 

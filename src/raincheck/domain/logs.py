@@ -20,8 +20,6 @@ from raincheck.domain.redaction import WITHHELD, withheld, without
 from raincheck.domain.traces import stack_of
 from raincheck.domain.unicode_text import well_formed
 
-__all__ = ["TASKS", "LogForm", "configure_logs", "guard_logs", "on_one_line", "printable", "traceback_lines"]
-
 LogForm = Literal["text", "json"]
 
 TASKS: Final = "raincheck.tasks"

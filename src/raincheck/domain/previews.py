@@ -8,8 +8,6 @@ from typing import Any, NamedTuple, cast
 
 from raincheck.domain.unicode_text import well_formed
 
-__all__ = ["LARGEST_PREVIEW", "json_preview", "text_preview"]
-
 LARGEST_PREVIEW = 2048
 """The largest preview, in bytes of JSON."""
 

@@ -16,24 +16,6 @@ from typing import Any, Final, TypeVar, cast
 
 from raincheck.domain.task import Outcome, TaskError
 
-__all__ = [
-    "WITHHELD",
-    "hidden",
-    "marked",
-    "opened",
-    "outcome_hidden",
-    "outcome_scrubbed",
-    "scrubbed",
-    "secret_properties",
-    "secret_texts",
-    "texts_of",
-    "withheld",
-    "withholding",
-    "without",
-    "without_withheld",
-    "wrapped",
-]
-
 WITHHELD: Final = "(withheld)"
 """What is shown in a secret's place."""
 

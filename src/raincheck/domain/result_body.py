@@ -29,20 +29,6 @@ from raincheck.domain.previews import json_preview, text_preview
 from raincheck.domain.task import LargeResult, Outcome
 from raincheck.domain.unicode_text import well_formed
 
-__all__ = [
-    "JSON",
-    "PREVIEW_SCHEMA",
-    "TEXT",
-    "ResultBody",
-    "body_of",
-    "call_result",
-    "link_of",
-    "plain_value",
-    "public_preview",
-    "result_uri",
-    "to_text",
-]
-
 TEXT = "text/plain"
 JSON = "application/json"
 PREVIEW_SCHEMA: Mapping[str, Any] = {

@@ -17,24 +17,6 @@ from typing import Any, NamedTuple
 from raincheck.domain.caller import Caller
 from raincheck.errors import RaincheckError
 
-__all__ = [
-    "PRINCIPAL",
-    "TERMINAL",
-    "InputRequest",
-    "LargeResult",
-    "Outcome",
-    "Progress",
-    "Raised",
-    "Task",
-    "TaskError",
-    "TaskStatus",
-    "inflight_key",
-    "new_task_ref",
-    "scope_key",
-    "tool_use_key",
-]
-
-
 PRINCIPAL = "principal:"
 """Begins the scope of a caller who authenticates."""
 

@@ -8,8 +8,6 @@ from typing import Any
 from raincheck.domain.result_body import public_preview
 from raincheck.domain.task import Outcome, Task
 
-__all__ = ["compact_status_of", "plain_value", "status_of", "timestamp"]
-
 
 def timestamp(at: datetime) -> str:
     """ISO 8601 with milliseconds and `Z`."""

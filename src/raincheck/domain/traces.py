@@ -9,8 +9,6 @@ from pathlib import PurePath
 
 from raincheck.domain.task import Raised
 
-__all__ = ["RaisedElsewhere", "alone", "by_us_alone", "raised_by", "stack_of", "text_of"]
-
 _OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 """The package's folder."""
 _LIBRARIES = tuple(os.path.join(sysconfig.get_path(each), "") for each in ("stdlib", "platstdlib"))

@@ -15,25 +15,6 @@ from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskErr
 from raincheck.domain.unicode_text import well_formed, well_formed_json
 from raincheck.errors import TaskTimeout, WorkerLost
 
-__all__ = [
-    "TABLE",
-    "AskInput",
-    "Cancel",
-    "Claim",
-    "CompleteExternally",
-    "DeadlinePassed",
-    "Event",
-    "LeaseExpired",
-    "ProvideInput",
-    "Refused",
-    "Release",
-    "ReportProgress",
-    "SaveCheckpoint",
-    "Settle",
-    "shown_when_lost",
-    "transition",
-]
-
 
 class Refused(Exception):
     """The event does not apply to the task as it is: the typed outcome of the losing writer.

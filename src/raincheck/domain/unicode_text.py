@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-__all__ = ["well_formed", "well_formed_json"]
-
 
 def well_formed(text: str) -> str:
     """The text with U+FFFD for each lone surrogate, and the character for each pair of them.

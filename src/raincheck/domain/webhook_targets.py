@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["OWN", "callback_of", "joined", "targets_of"]
-
 OWN = "operation:"
 """Stands for the operation's own webhook. Its address stays in the settings: it may hold a secret, and a corrected one
 counts for what is still to be delivered too."""

@@ -20,8 +20,6 @@ from raincheck.extras import missing_extra
 if TYPE_CHECKING:
     from raincheck.egress.dns_pinning import Resolver
 
-__all__ = ["Answer", "EgressClient", "trusted_certificates"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:

@@ -18,8 +18,6 @@ import httpcore2
 from raincheck.egress.errors import RequestFailed
 from raincheck.egress.policy import EgressPolicy, Target
 
-__all__ = ["PinnedBackend", "Resolver", "resolve"]
-
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """The IP addresses of a host, best first; raises `OSError` where it has none."""
 

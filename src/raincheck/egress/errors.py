@@ -10,8 +10,6 @@ The tree::
 
 from __future__ import annotations
 
-__all__ = ["AnswerTooLarge", "OutgoingError", "RequestFailed", "RequestRefused"]
-
 
 class OutgoingError(Exception):
     """Base of them all.

@@ -11,8 +11,6 @@ from urllib.parse import urlsplit
 from raincheck.egress.errors import RequestRefused
 from raincheck.egress.ip_ranges import Address, Network, allowed_address
 
-__all__ = ["LONGEST_URL", "EgressPolicy", "HostRule", "Target"]
-
 LONGEST_URL = 2048
 """The longest address that is taken, in characters."""
 

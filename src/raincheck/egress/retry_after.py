@@ -6,8 +6,6 @@ import email.utils
 import math
 from datetime import UTC, datetime
 
-__all__ = ["retry_after"]
-
 
 def retry_after(value: str | None, *, longest: float, now: datetime) -> float | None:
     """The seconds that an answer asks to wait, at most `longest`; None where it says nothing usable."""

@@ -7,8 +7,6 @@ from datetime import datetime
 from raincheck.encryption.cipher import SEALED_BYTES, PayloadCipher, place_of
 from raincheck.ports.blob_store import BlobStore, checked_key
 
-__all__ = ["EncryptedBlobStore"]
-
 _PIECE = 64 * 1024
 
 

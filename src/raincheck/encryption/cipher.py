@@ -19,23 +19,6 @@ from collections.abc import Collection, Sequence
 from raincheck.errors import StoreUnusable
 from raincheck.ports.records import Record, RecordStore
 
-__all__ = [
-    "KEY_BYTES",
-    "KEY_NOTES",
-    "PLAIN_NOTES",
-    "SEALED_BYTES",
-    "CannotOpen",
-    "PayloadCipher",
-    "check_keys",
-    "close_to_plain",
-    "closed_to_plain",
-    "key_id",
-    "keys_in_use",
-    "new_key",
-    "place_of",
-    "read_key",
-]
-
 KEY_NOTES = "seal-key"
 """The kind of the records that name the keys which payloads in a store may be sealed with."""
 

@@ -9,8 +9,6 @@ from raincheck.encryption.cipher import CannotOpen, close_to_plain
 from raincheck.encryption.task_store import EncryptedTaskStore
 from raincheck.ports.task_store import Cursor, TaskStore
 
-__all__ = ["RECORD_KINDS", "PlainTasks", "closed"]
-
 RECORD_KINDS = (
     *("blob", "breaker", "callback", "patience", "permits", "scope-permits"),
     *("request-result", "sketch", "upstream", "webhook", "webhook-dead"),

@@ -39,8 +39,6 @@ from raincheck.stores.shared.payload_codec import (
     encode_value,
 )
 
-__all__ = ["EncryptedTaskStore"]
-
 logger = logging.getLogger(__name__)
 
 _SEALED = "$sealed"

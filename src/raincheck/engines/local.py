@@ -17,8 +17,6 @@ from raincheck.engines.slots import SlotPool
 from raincheck.ports.engine import RunTask
 from raincheck.ports.task_store import TaskStore
 
-__all__ = ["LocalEngine", "local_engine"]
-
 
 class LocalEngine:
     """Runs tasks of the operations it is told of in this process.

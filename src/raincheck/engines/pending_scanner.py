@@ -15,8 +15,6 @@ from raincheck.errors import StoreError
 from raincheck.ports.engine import RunTask
 from raincheck.ports.task_store import TaskStore
 
-__all__ = ["Scanner"]
-
 logger = logging.getLogger(__name__)
 
 _NUDGE_SECONDS = 0.01

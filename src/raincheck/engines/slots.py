@@ -11,8 +11,6 @@ from contextvars import Context
 from raincheck.domain.task import Task
 from raincheck.ports.engine import RunTask
 
-__all__ = ["SlotPool"]
-
 logger = logging.getLogger(__name__)
 
 

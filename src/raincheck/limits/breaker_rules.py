@@ -17,19 +17,6 @@ from typing import Any, NamedTuple
 from raincheck.domain.task import Task, TaskError, TaskStatus
 from raincheck.operations.limit_policy import BreakerPolicy
 
-__all__ = [
-    "BreakerState",
-    "Phase",
-    "Probe",
-    "Result",
-    "admit",
-    "count",
-    "error_counts",
-    "failed",
-    "from_json",
-    "to_json",
-]
-
 _SLOTS = 10
 # Of a slot; who fails more often than others is surely among them.
 _MOST_SCOPES = 12

@@ -7,8 +7,6 @@ from collections import OrderedDict
 
 from raincheck.errors import RateLimited
 
-__all__ = ["Buckets"]
-
 # A bucket that was not used for the time it takes to fill is as good as a new one; of very many, the oldest go first.
 _MOST = 10_000
 

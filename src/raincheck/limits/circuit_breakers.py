@@ -22,8 +22,6 @@ from raincheck.ports.records import Record, record_key
 from raincheck.ports.task_store import TaskStore
 from raincheck.timing.clock import monotonic
 
-__all__ = ["OUTSIDE", "Breakers"]
-
 logger = logging.getLogger(__name__)
 
 OUTSIDE = "inline:"

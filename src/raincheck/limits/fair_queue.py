@@ -15,8 +15,6 @@ from raincheck.limits.round_robin import Rota
 from raincheck.ports.task_store import TaskStore
 from raincheck.timing.clock import monotonic
 
-__all__ = ["Turns"]
-
 _ALONE_SECONDS = 0.25
 """How long a scope that was found to be the only one that waits is taken to be it still."""
 

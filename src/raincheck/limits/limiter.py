@@ -21,8 +21,6 @@ from raincheck.ports.engine import Slot
 from raincheck.ports.task_store import TaskStore
 from raincheck.timing.clock import monotonic
 
-__all__ = ["InRequest", "Limiter", "Permit"]
-
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 3.0

@@ -34,8 +34,6 @@ from raincheck.ports.records import Record, record_key
 from raincheck.ports.task_store import TaskStore
 from raincheck.timing.clock import monotonic
 
-__all__ = ["OF_OPERATION", "OF_SCOPE", "PermitAllocator", "limit_of"]
-
 logger = logging.getLogger(__name__)
 
 OF_OPERATION = "permits"

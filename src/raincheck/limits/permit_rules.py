@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 from raincheck.domain.task import Task, TaskStatus
 
-__all__ = ["Limit", "PermitHolder", "PermitLedger", "Refusal", "from_json", "gone", "released", "taken", "to_json"]
-
 UNCLAIMED_SECONDS = 20.0
 """How long a permit waits for the claim that it was taken for."""
 

@@ -6,8 +6,6 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["Rota"]
-
 _T = TypeVar("_T")
 _REMEMBERED = 10_000
 

@@ -44,8 +44,6 @@ from raincheck.operations.operation import FailedAs, Operation, Policy
 from raincheck.operations.own_checks import OwnChecks, object_schema
 from raincheck.operations.untrusted_json import NotJson, plain_json
 
-__all__ = ["existing_tool_operation"]
-
 
 class BackgroundContext(Context[Any, Any]):
     """The `Context` that a tool gets when it runs as a task: progress and questions go to the task.

@@ -31,8 +31,6 @@ from raincheck.operations.operation import (
 from raincheck.operations.secret_names import secrets_of_nothing
 from raincheck.operations.webhook import Webhook
 
-__all__ = ["DeclaredOperations", "checked_policy"]
-
 logger = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")

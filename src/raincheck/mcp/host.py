@@ -60,8 +60,6 @@ from raincheck.ports.task_store import TaskStore
 from raincheck.runtime.service import Service
 from raincheck.tasks.registry import Registry
 
-__all__ = ["TaskHost"]
-
 
 class TaskHost(DeclaredOperations):
     """Operations and the service that runs them, for one server.

@@ -8,8 +8,6 @@ from fnmatch import fnmatchcase
 
 from raincheck.operations.validation_messages import named
 
-__all__ = ["is_named", "naming_none"]
-
 
 def is_named(name: str, patterns: Iterable[str]) -> bool:
     """Whether one of the patterns (`fnmatch`) names this tool."""

@@ -27,8 +27,6 @@ from raincheck.mcp.surfaces.task_notifications import listen
 from raincheck.mcp.surfaces.typed_tools import tool_function
 from raincheck.operations.operation import Operation, Policy
 
-__all__ = ["Raincheck"]
-
 _L = TypeVar("_L")
 
 

@@ -17,8 +17,6 @@ from raincheck.operations.operation import Operation, Policy
 from raincheck.ports.blob_store import BlobStore
 from raincheck.ports.task_store import TaskStore
 
-__all__ = ["check_given", "in_memory", "telling_nobody", "with_results_folder", "with_store_path", "with_webhooks"]
-
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 

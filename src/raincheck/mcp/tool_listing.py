@@ -17,21 +17,6 @@ from raincheck.mcp.surfaces.negotiation import CORE_TASKS_VERSION
 from raincheck.mcp.surfaces.typed_tools import task_support
 from raincheck.operations.operation import Operation
 
-__all__ = [
-    "annotations_of",
-    "constructing_server",
-    "described",
-    "harmless_twice",
-    "listed",
-    "listed_handles",
-    "may_give_ticket",
-    "promised_schema",
-    "with_core_tasks",
-    "with_task_support",
-    "without_output_schema",
-]
-
-
 MAY_BE_SLOW = "(May answer with a ticket: resolve_task_status then waits for the result.)"
 
 

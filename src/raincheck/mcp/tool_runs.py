@@ -13,8 +13,6 @@ from raincheck.errors import OperationFailed, TaskFailure
 from raincheck.operations.context import TaskContext
 from raincheck.operations.operation import FailedAs
 
-__all__ = ["NO_REQUEST", "failed_tool", "log_of_tool"]
-
 logger = logging.getLogger("raincheck.tool")
 
 NO_REQUEST = "it belongs to a request, and this tool runs as a task, outside of any (see docs/fastmcp.md)"

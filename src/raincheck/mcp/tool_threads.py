@@ -18,8 +18,6 @@ import anyio.to_thread
 
 from raincheck.operations.late_results import watched
 
-__all__ = ["in_own_thread"]
-
 
 def in_own_thread(function: Callable[..., Any], *, whole: bool = False) -> Callable[..., Any]:
     """An async function that runs this synchronous one in a thread of anyio's beyond those 40, `watched`.

@@ -12,8 +12,6 @@ from typing import Any, cast
 
 from raincheck.operations.untrusted_json import NotJson, read_json
 
-__all__ = ["as_declared", "number_of", "object_of"]
-
 _LONGEST = 64
 _INTEGER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.0+)?", re.ASCII)
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)

@@ -7,8 +7,6 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
-__all__ = ["LONGEST_WORK_SECONDS", "WORK", "TooMuchWork", "bounded_work"]
-
 LONGEST_WORK_SECONDS = 5.0
 """How long one validation may take where its caller set no bound, in seconds of the processor."""
 

@@ -13,17 +13,6 @@ from raincheck.errors import ConfigurationError, OperationFailed, UnknownOperati
 if TYPE_CHECKING:
     from raincheck.operations.operation import Policy
 
-__all__ = [
-    "check_callers",
-    "check_fresh",
-    "check_may_call",
-    "check_sealed",
-    "given",
-    "may_call",
-    "needs_sealing",
-    "too_late",
-]
-
 _PRINCIPAL = re.compile(r"principal:\S+")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 

@@ -14,8 +14,6 @@ from raincheck.domain.task import Progress
 from raincheck.errors import OperationFailed
 from raincheck.operations.json_values import json_value
 
-__all__ = ["LARGEST_CHECKPOINT", "CallbackAddress", "ContextBackend", "TaskCancelled", "TaskContext"]
-
 _T = TypeVar("_T")
 
 LARGEST_CHECKPOINT = 64 * 1024

@@ -13,8 +13,6 @@ from raincheck.operations.schema import ParameterSchema
 from raincheck.operations.untrusted_json import NotJson, plain_json
 from raincheck.operations.validation_messages import capped
 
-__all__ = ["checked_answer"]
-
 _ACTIONS = ("accept", "decline", "cancel")
 _ROLES = ("user", "assistant")
 _SECONDS = 0.1

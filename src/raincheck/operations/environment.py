@@ -13,16 +13,6 @@ from collections.abc import Iterable, Sequence
 
 from raincheck.errors import ConfigurationError
 
-__all__ = [
-    "INHERITED",
-    "INTERPRETER",
-    "checked_inherit",
-    "filled_in",
-    "hide_environment",
-    "inherited",
-    "not_inheritable",
-]
-
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 """The variables of the server that every child process finds."""
 

@@ -13,8 +13,6 @@ from raincheck.domain.previews import json_preview
 from raincheck.domain.redaction import without_withheld
 from raincheck.domain.unicode_text import well_formed
 
-__all__ = ["LARGEST_DATA", "plain_details", "plain_text", "plain_value"]
-
 LARGEST_DATA = 64 * 1024
 """The largest `data` of a JSON-RPC error, in bytes of JSON."""
 

@@ -8,8 +8,6 @@ import time
 
 from raincheck.errors import ResourcesExhausted
 
-__all__ = ["exhausted", "what_is_exhausted"]
-
 _logger = logging.getLogger(__name__)
 _QUIET_SECONDS = 60.0
 _WHAT = {

@@ -23,8 +23,6 @@ from typing import Any
 from raincheck.domain.redaction import without_withheld
 from raincheck.errors import OperationFailed
 
-__all__ = ["Exits", "by_signal", "guard_loop", "leave_loop", "stopped", "watched_exits"]
-
 logger = logging.getLogger(__name__)
 
 _CURRENT: ContextVar[Exits | None] = ContextVar("raincheck_exits", default=None)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["canonical"]
-
 
 def canonical(value: Any) -> str:
     """A text that is the same for values that JSON Schema holds equal: 1 is 1.0, and neither is true.

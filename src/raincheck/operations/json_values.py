@@ -15,8 +15,6 @@ from raincheck.errors import OperationFailed
 from raincheck.operations.untrusted_json import NotJson, plain_json, read_json
 from raincheck.operations.validation_messages import Problem, capped, invalid_parameters
 
-__all__ = ["json_bytes", "json_value", "stored_parameters"]
-
 _UNKNOWN = re.compile(r"Unable to serialize unknown type: <class '([^']+)'>")
 
 

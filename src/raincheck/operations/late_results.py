@@ -19,8 +19,6 @@ import pydantic_core
 from raincheck.operations.context import TaskCancelled, TaskContext
 from raincheck.operations.lease import current_lease
 
-__all__ = ["on_behalf_of", "thrown_away", "watched"]
-
 logger = logging.getLogger(__name__)
 
 _TASK: ContextVar[TaskContext | None] = ContextVar("raincheck_task", default=None)

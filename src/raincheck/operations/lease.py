@@ -21,15 +21,6 @@ from typing import Any, TypeVar
 
 from raincheck.timing.clock import monotonic
 
-__all__ = [
-    "Lease",
-    "current_lease",
-    "driven",
-    "hold_child_tasks",
-    "let_child_tasks_go",
-    "verified_until",
-]
-
 _T = TypeVar("_T")
 
 _CURRENT: ContextVar[Lease | None] = ContextVar("raincheck_lease", default=None)

@@ -11,16 +11,6 @@ from raincheck.errors import ConfigurationError
 if TYPE_CHECKING:
     from raincheck.operations.operation import Policy
 
-__all__ = [
-    "COUNTED_CODES",
-    "LARGEST_WHOLE",
-    "BreakerPolicy",
-    "CountedCode",
-    "breaker_policy",
-    "check_choice",
-    "check_limits",
-]
-
 LARGEST_WHOLE = 1024 * 1024
 """The largest result that is handed back in one answer, in bytes: a larger one is read in pages."""
 

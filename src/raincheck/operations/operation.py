@@ -13,22 +13,6 @@ from raincheck.operations.context import TaskContext
 from raincheck.operations.limit_policy import BreakerPolicy, check_choice, check_limits
 from raincheck.operations.webhook import Webhook
 
-__all__ = [
-    "INLINE_WAIT_SECONDS",
-    "AnswerBy",
-    "CancelsUpstream",
-    "Dedupe",
-    "Executor",
-    "FailedAs",
-    "InlineWait",
-    "Isolation",
-    "LostPolicy",
-    "Mode",
-    "Operation",
-    "Policy",
-    "WithoutTasks",
-]
-
 Mode = Literal["inline", "auto", "task"]
 WithoutTasks = Literal["ticket", "wait", "refuse"]
 LostPolicy = Literal["fail", "retry"]

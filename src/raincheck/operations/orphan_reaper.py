@@ -30,8 +30,6 @@ from pathlib import Path
 
 from raincheck.operations.environment import INHERITED, INTERPRETER, inherited
 
-__all__ = ["GUARDIAN", "OrphanReaper", "guardian_at_work"]
-
 _logger = logging.getLogger(__name__)
 
 _PROGRAM = Path(__file__).with_name("orphan_reaper_main.py")

@@ -12,8 +12,6 @@ import select
 import signal
 import time
 
-__all__ = ["main"]
-
 # A machine that slept comes back in the middle of a wait.
 _LONGEST_WAIT = 0.25
 _LAST_GRACE = 1.0

@@ -21,8 +21,6 @@ from raincheck.operations.pydantic_problems import pydantic_refusal
 from raincheck.operations.python.costly_types import CostlyTypes
 from raincheck.operations.validation_messages import shown
 
-__all__ = ["OwnChecks", "object_schema"]
-
 logger = logging.getLogger(__name__)
 
 _Check = Callable[[Any], Any]

@@ -11,8 +11,6 @@ from functools import lru_cache
 
 import pydantic_core
 
-__all__ = ["PatternRefused", "matcher"]
-
 
 class PatternRefused(ValueError):
     """The engine cannot match the pattern; its text says why, in one line."""

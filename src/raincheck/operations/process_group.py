@@ -26,8 +26,6 @@ from raincheck.operations.lease import current_lease
 from raincheck.operations.orphan_reaper import GUARDIAN
 from raincheck.operations.validation_messages import capped
 
-__all__ = ["ProcessGroup", "cannot_start", "exit_details", "exit_text", "refuse_without_process_groups"]
-
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.01
 _GONE_SECONDS = 2.0

@@ -11,8 +11,6 @@ from pydantic import ValidationError
 from raincheck.errors import InvalidParameters
 from raincheck.operations.validation_messages import Problem, invalid_parameters, named, shown
 
-__all__ = ["pydantic_refusal"]
-
 _MANY_ERRORS = 100
 
 

@@ -24,8 +24,6 @@ from raincheck.operations.schema_circles import SchemaSteps
 from raincheck.operations.schema_keywords import BoundedValidator, Choices, errors
 from raincheck.operations.validation_messages import Problem, capped, invalid_parameters, named, shown
 
-__all__ = ["ParameterSchema"]
-
 _MOST_ERRORS = 50
 _TOLD = {
     "type": "should be of type {}",

@@ -22,8 +22,6 @@ from raincheck.operations.bounded_work import WORK, TooMuchWork
 from raincheck.operations.json_equality import canonical
 from raincheck.operations.patterns import matcher
 
-__all__ = ["BoundedValidator", "Choices", "errors"]
-
 _LOOK_EVERY = 32
 
 _Keyword = Callable[[Any, Any, Any, Any], Iterator[ValidationError]]

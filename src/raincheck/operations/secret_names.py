@@ -9,8 +9,6 @@ from typing import Any
 from raincheck.operations.operation import Operation
 from raincheck.operations.validation_messages import named
 
-__all__ = ["secrets_of_nothing"]
-
 
 def secrets_of_nothing(operation: Operation) -> list[str]:
     """For each name in `secrets` of the operation that is surely mistaken a line that says so.

@@ -17,8 +17,6 @@ from raincheck.domain.unicode_text import well_formed
 from raincheck.errors import ConfigurationError
 from raincheck.operations.validation_messages import capped
 
-__all__ = ["Placeholder", "Template", "formatted"]
-
 _TOKEN = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 

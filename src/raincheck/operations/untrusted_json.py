@@ -16,8 +16,6 @@ from typing import Any, cast
 
 import pydantic_core
 
-__all__ = ["DEEPEST", "BeyondBounds", "NestedTooDeeply", "NotJson", "plain_json", "read_json"]
-
 DEEPEST = 64
 """How many arrays and objects may stand in each other."""
 

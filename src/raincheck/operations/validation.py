@@ -21,8 +21,6 @@ from raincheck.operations.bounded_work import LONGEST_WORK_SECONDS, TooMuchWork,
 from raincheck.operations.operation import Operation
 from raincheck.operations.validation_messages import Problem, invalid_parameters, no_longer_fitting
 
-__all__ = ["LARGE_BYTES", "ParameterChecks", "still_fitting"]
-
 LARGE_BYTES = 64 * 1024
 """Parameters of more bytes of JSON are checked in a thread."""
 

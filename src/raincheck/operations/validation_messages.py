@@ -9,8 +9,6 @@ from typing import Any, cast
 
 from raincheck.errors import InvalidParameters, OperationFailed
 
-__all__ = ["Problem", "capped", "invalid_parameters", "named", "no_longer_fitting", "shown"]
-
 _SHOWN_CHARS = 80
 _LINE_CHARS = 200
 _IN_MESSAGE = 3

@@ -14,8 +14,6 @@ from raincheck.egress.policy import Target
 from raincheck.errors import ConfigurationError
 from raincheck.operations.environment import filled_in
 
-__all__ = ["EVENTS", "Webhook", "WebhookEvent", "checked_secrets"]
-
 WebhookEvent = Literal["completed", "failed", "cancelled"]
 
 EVENTS: tuple[WebhookEvent, ...] = ("completed", "failed", "cancelled")

@@ -11,8 +11,6 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, cast
 
-__all__ = ["RELATIVE_ERROR", "Bucket", "DurationSketch"]
-
 RELATIVE_ERROR = 0.01
 """How far a quantile may be from the true one, as a share of it; below a millisecond a millisecond."""
 

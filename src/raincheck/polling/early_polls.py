@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 
-__all__ = ["Pacing"]
-
 _MOST = 10_000
 
 

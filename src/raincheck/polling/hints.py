@@ -13,8 +13,6 @@ from raincheck.domain.task import Task, TaskStatus, scope_key
 from raincheck.polling.history import Durations, History
 from raincheck.polling.schedule import BackoffLadder, Schedule, schedule_of
 
-__all__ = ["ENOUGH_ENDS", "Hints", "Lookup"]
-
 logger = logging.getLogger(__name__)
 
 ENOUGH_ENDS = 10

@@ -23,8 +23,6 @@ from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import TaskTimeout, WorkerLost
 from raincheck.polling.duration_sketch import Bucket, DurationSketch
 
-__all__ = ["LONG_DAYS", "RECENT_ENDS", "Durations", "End", "History"]
-
 RECENT_ENDS = 150
 LONG_DAYS = 30.0
 

@@ -18,8 +18,6 @@ from raincheck.errors import StoreError
 from raincheck.polling.history import End, History
 from raincheck.ports.records import Record, RecordStore, record_key
 
-__all__ = ["KIND", "HistoryStore", "stored_histories"]
-
 logger = logging.getLogger(__name__)
 
 KIND = "sketch"

@@ -9,8 +9,6 @@ from raincheck.domain.task import scope_key
 from raincheck.operations.operation import INLINE_WAIT_SECONDS, Policy
 from raincheck.polling.history import Durations, History
 
-__all__ = ["InlineWaits", "inline_wait_of"]
-
 LONGEST_AUTO_WAIT = 5.0
 """Below the seven seconds from which on, by the field's guide, a call belongs into the background."""
 

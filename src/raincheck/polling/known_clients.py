@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-__all__ = ["KNOWN", "Client", "Known", "known_patience"]
-
 
 class Client(NamedTuple):
     """Which client a request came from, by its own words.

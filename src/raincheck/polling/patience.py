@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from raincheck.polling.known_clients import Client, known_patience
 from raincheck.polling.patience_store import PatienceStore
 
-__all__ = ["SHARE", "Client", "Patience"]
-
 SHARE = 0.8
 """Which share of a client's patience an answer is held for: the rest is for the way, and for clocks that differ."""
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["HangUp", "HangUps", "ScopeHangUps"]
-
 _ONCE_SECONDS = 3600.0
 _KEPT_SECONDS = 30 * 86400.0
 _NEAR = 0.2

@@ -21,8 +21,6 @@ from raincheck.polling.known_clients import Client
 from raincheck.polling.patience_rules import HangUp, HangUps, ScopeHangUps
 from raincheck.ports.records import Record, RecordStore, record_key
 
-__all__ = ["KIND", "PatienceStore"]
-
 logger = logging.getLogger(__name__)
 
 KIND = "patience"

@@ -13,8 +13,6 @@ from datetime import datetime
 
 from raincheck.domain.task import Task, TaskStatus
 
-__all__ = ["ProgramHints"]
-
 _SHARE = 0.1
 _FINEST = 0.03
 _SLACK = 1.01

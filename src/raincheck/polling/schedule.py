@@ -16,8 +16,6 @@ from typing import NamedTuple
 
 from raincheck.polling.history import Durations
 
-__all__ = ["BackoffLadder", "Schedule", "schedule_of"]
-
 _POINTS = 48
 _MOST_MOMENTS = 1000
 _HORIZON = 200

@@ -12,8 +12,6 @@ import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-__all__ = ["BlobStore", "blob_key", "checked_key", "expired_before", "expiry_of", "is_key"]
-
 _KEY = re.compile(r"(\d{10})-[0-9a-f]{32}")
 _HOUR = "%Y%m%d%H"
 

@@ -13,8 +13,6 @@ from typing import Protocol
 from raincheck.domain.task import Task
 from raincheck.ports.task_store import TaskStore
 
-__all__ = ["Engine", "EngineFactory", "RunTask", "Slot"]
-
 
 class Slot(Protocol):
     """One of the engine's places for running tasks. A parked task gives it back and takes one again later."""

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-__all__ = ["CLEAR_KINDS", "LARGEST_RECORD", "Record", "RecordStore", "record_key"]
-
 LARGEST_RECORD = 256 * 1024
 """The largest value of a record, in bytes of JSON (ASCII): what the smallest store holds."""
 

@@ -15,8 +15,6 @@ from typing import Any, NamedTuple, Protocol
 from raincheck.domain.task import Progress, Task, TaskStatus
 from raincheck.ports.records import Record, RecordStore
 
-__all__ = ["Capabilities", "Companion", "Cursor", "Inserted", "Listener", "Room", "TaskStore", "TaskSummary"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capabilities:

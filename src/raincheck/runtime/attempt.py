@@ -34,8 +34,6 @@ from raincheck.operations.exits import by_signal, stopped, watched_exits
 from raincheck.operations.operation import FailedAs, Operation, Policy
 from raincheck.tasks.results import outcome_of
 
-__all__ = ["failure", "guarded", "log_deadline", "timed_out", "worth_retrying"]
-
 logger = logging.getLogger(__name__)
 
 _LONGEST_MESSAGE = 2000

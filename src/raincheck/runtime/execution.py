@@ -24,8 +24,6 @@ from raincheck.ports.task_store import TaskStore
 from raincheck.tasks.upstream_records import cleanup_record_for, discard_cleanup, record_of
 from raincheck.tasks.watch import ChangeNotifier
 
-__all__ = ["Execution", "Interrupted", "StopReason", "input_key"]
-
 logger = logging.getLogger(__name__)
 
 StopReason = Literal["settled", "lost", "timeout", "deadline", "shutdown"]

@@ -7,8 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-__all__ = ["FailureRate"]
-
 logger = logging.getLogger(__name__)
 
 _WINDOW = 100

@@ -17,8 +17,6 @@ from typing import NamedTuple
 from raincheck.runtime.listening import Acceptor, listen
 from raincheck.runtime.service import Service
 
-__all__ = ["PATHS", "Health", "HealthAnswer", "answering"]
-
 PATHS = ("/healthz", "/readyz")
 
 _STORE_SECONDS = 2.0

@@ -21,8 +21,6 @@ from raincheck.ports.task_store import TaskStore
 from raincheck.runtime.runner import Runner
 from raincheck.timing.clock import monotonic
 
-__all__ = ["Heartbeat"]
-
 logger = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 0.5

@@ -10,8 +10,6 @@ import logging
 import socket
 from collections.abc import Callable
 
-__all__ = ["Acceptor", "address_key", "listen", "raise_descriptor_limit"]
-
 logger = logging.getLogger(__name__)
 
 _MOST_DESCRIPTORS = 65_536

@@ -16,8 +16,6 @@ from raincheck.ports.task_store import Cursor, TaskStore
 from raincheck.runtime.process_identity import Kernel, ProcessIdentity, identity_in, is_gone
 from raincheck.timing.clock import monotonic
 
-__all__ = ["LostWorkers", "WorkerProcesses"]
-
 logger = logging.getLogger(__name__)
 
 _LEASED = (TaskStatus.PROCESSING, TaskStatus.INPUT_REQUIRED)

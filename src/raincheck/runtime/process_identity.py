@@ -19,17 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = [
-    "Kernel",
-    "ProcessIdentity",
-    "ProcessStat",
-    "identity_in",
-    "is_gone",
-    "own_identity",
-    "parse_stat",
-    "worker_id",
-]
-
 # The end of a worker's name; a host may be called anything.
 _IDENTITY = re.compile(r"-(?P<pid>[1-9][0-9]{0,9})-[0-9a-f]+@(?P<machine>[0-9a-f]{16})(?:\.(?P<started>[0-9]+))?\Z")
 _LARGEST_PID = 2**31 - 1

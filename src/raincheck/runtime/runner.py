@@ -30,8 +30,6 @@ from raincheck.tasks.results import Results
 from raincheck.tasks.watch import ChangeNotifier, TaskWatch
 from raincheck.timing.clock import monotonic
 
-__all__ = ["Runner"]
-
 logger = logging.getLogger(__name__)
 
 _STUBBORN_SECONDS = 10.0

@@ -50,8 +50,6 @@ from raincheck.webhooks.dispatcher import WebhookDispatcher
 from raincheck.webhooks.outbox import Outbox
 from raincheck.webhooks.policy import WebhookRules
 
-__all__ = ["DEFAULT_PENDING_OF_PRINCIPAL", "Service", "ServiceSettings"]
-
 DEFAULT_PENDING_OF_PRINCIPAL = 1000
 """How many tasks of a caller who authenticates may be pending where nothing else is said."""
 

@@ -9,8 +9,6 @@ import signal
 import socket
 import sys
 
-__all__ = ["notify", "stop_requested"]
-
 
 def stop_requested() -> asyncio.Event:
     """Set by the first SIGTERM or SIGINT; a second one ends the process at once, of which Ctrl-C tells."""

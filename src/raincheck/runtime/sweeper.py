@@ -17,8 +17,6 @@ from raincheck.runtime.lost_workers import LostWorkers
 from raincheck.tasks.upstream_records import cleanup_record_for
 from raincheck.timing.clock import StoreClock, monotonic
 
-__all__ = ["Sweeper"]
-
 logger = logging.getLogger(__name__)
 
 _BATCH = 200

@@ -21,8 +21,6 @@ from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
 from raincheck.tasks.upstream_records import AFTER_DEADLINE, KIND
 
-__all__ = ["UpstreamCleanup"]
-
 logger = logging.getLogger(__name__)
 
 _BATCH = 50

@@ -15,8 +15,6 @@ from raincheck.runtime.listening import raise_descriptor_limit
 from raincheck.runtime.service import Service
 from raincheck.runtime.signals import notify, stop_requested
 
-__all__ = ["Work", "run_worker"]
-
 logger = logging.getLogger(__name__)
 
 

@@ -20,8 +20,6 @@ from raincheck.ports.task_store import TaskStore
 from raincheck.tasks.upstream_records import cleanup_record_for
 from raincheck.timing.clock import monotonic
 
-__all__ = ["LostAnswers", "told"]
-
 logger = logging.getLogger(__name__)
 
 # The caller has waited for the store's whole patience already.

@@ -43,8 +43,6 @@ from raincheck.tasks.upstream_records import cleanup_record_for
 from raincheck.tasks.watch import ChangeNotifier
 from raincheck.timing.clock import utc_now
 
-__all__ = ["ANY_SCOPE", "ProgressListener", "Registry", "Submission", "refuse_callbacks"]
-
 ANY_SCOPE: Final = "*"
 """The scope of the person who runs the store (`raincheck tasks`): every task. No caller is ever given it."""
 

@@ -11,8 +11,6 @@ from typing import NamedTuple
 from raincheck.errors import InvalidParameters
 from raincheck.tasks.results import StoredResult
 
-__all__ = ["PAGE_LENGTH", "ResultPage", "read_page"]
-
 PAGE_LENGTH = 8 * 1024
 """How long a page is whose caller names no length, in bytes: what a model's context takes without harm."""
 

@@ -21,8 +21,6 @@ from raincheck.operations.operation import Policy
 from raincheck.ports.blob_store import BlobStore, blob_key
 from raincheck.ports.records import Record, RecordStore
 
-__all__ = ["MARGIN", "Results", "StoredResult", "outcome_of"]
-
 logger = logging.getLogger(__name__)
 
 MARGIN = timedelta(hours=1)

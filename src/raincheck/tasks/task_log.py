@@ -7,8 +7,6 @@ import logging
 from raincheck.domain.logs import TASKS
 from raincheck.domain.task import Task, TaskStatus
 
-__all__ = ["accepted", "ended", "started"]
-
 logger = logging.getLogger(TASKS)
 
 

@@ -11,8 +11,6 @@ from raincheck.domain.task import Task
 from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
 
-__all__ = ["AFTER_DEADLINE", "KIND", "cleanup_record_for", "discard_cleanup", "record_of"]
-
 KIND: Final = "upstream"
 AFTER_DEADLINE = timedelta(seconds=5)
 _KEPT = timedelta(days=1)

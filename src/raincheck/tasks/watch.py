@@ -14,8 +14,6 @@ from raincheck.domain.task import Task
 from raincheck.errors import StoreError
 from raincheck.ports.task_store import TaskStore
 
-__all__ = ["ChangeFeed", "ChangeNotifier", "Observer", "TaskWatch"]
-
 logger = logging.getLogger(__name__)
 
 _LINGER_SECONDS = 2.0

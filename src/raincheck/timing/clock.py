@@ -17,8 +17,6 @@ from typing import Protocol
 
 from raincheck.errors import StoreError
 
-__all__ = ["StoreClock", "TimeSource", "monotonic", "utc_now"]
-
 logger = logging.getLogger(__name__)
 
 # A store that tells its time in whole seconds is known the better the longer it is asked.

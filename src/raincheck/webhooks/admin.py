@@ -15,8 +15,6 @@ from raincheck.ports.task_store import TaskStore
 from raincheck.timing.clock import utc_now
 from raincheck.webhooks.delivery import DEAD, PENDING, Delivery
 
-__all__ = ["DeliveryAdmin", "Entry"]
-
 _PAGE = 500
 
 

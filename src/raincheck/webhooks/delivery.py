@@ -12,8 +12,6 @@ from raincheck.domain.webhook_targets import targets_of
 from raincheck.ports.records import Record
 from raincheck.webhooks.payload import message_of
 
-__all__ = ["DEAD", "KEPT", "PENDING", "Delivery", "first_record"]
-
 PENDING = "webhook"
 """The kind of the records of deliveries to be made."""
 

@@ -25,8 +25,6 @@ from raincheck.webhooks.delivery import PENDING, Delivery
 from raincheck.webhooks.payload import body_of, message_id
 from raincheck.webhooks.policy import WebhookRules
 
-__all__ = ["WebhookDispatcher"]
-
 logger = logging.getLogger(__name__)
 
 _BATCH = 50

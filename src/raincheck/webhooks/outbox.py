@@ -14,8 +14,6 @@ from raincheck.ports.task_store import TaskStore
 from raincheck.stores.shared.delegating import StoreWrapper
 from raincheck.webhooks.delivery import first_record
 
-__all__ = ["Outbox"]
-
 logger = logging.getLogger(__name__)
 
 

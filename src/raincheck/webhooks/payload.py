@@ -18,8 +18,6 @@ from raincheck.domain.task_json import status_of, timestamp
 from raincheck.domain.unicode_text import well_formed_json
 from raincheck.ports.records import LARGEST_RECORD
 
-__all__ = ["LARGEST_RESULT", "body_of", "message_id", "message_of"]
-
 LARGEST_RESULT = 64 * 1024
 """The largest result that is told whole, in bytes of JSON (ASCII)."""
 

@@ -13,8 +13,6 @@ from raincheck.errors import InvalidParameters
 from raincheck.operations.webhook import checked_secrets
 from raincheck.tasks.registry import refuse_callbacks
 
-__all__ = ["WebhookRules"]
-
 
 def _guarded(rules: EgressPolicy, seconds: float) -> EgressClient:
     return EgressClient(rules, connect_seconds=seconds, total_seconds=seconds)

@@ -13,8 +13,6 @@ from raincheck.egress.errors import RequestRefused
 from raincheck.egress.policy import Target
 from raincheck.errors import InvalidParameters
 
-__all__ = ["secret_of", "secrets_of", "signed"]
-
 _PREFIX = "whsec_"
 _INFO = b"raincheck webhook secret 1\0"
 

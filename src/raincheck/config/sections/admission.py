@@ -6,8 +6,6 @@ from pydantic import Field
 
 from raincheck.config.section import Section
 
-__all__ = ["AdmissionLimits"]
-
 _MIB = 1024 * 1024
 
 

@@ -14,8 +14,6 @@ from pydantic import Field, field_validator, model_validator
 from raincheck.config.section import Section
 from raincheck.errors import ConfigurationError
 
-__all__ = ["Algorithm", "AuthSettings", "hash_token", "is_loopback", "trusted_address"]
-
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Asymmetric signatures only: whoever can check a token must not be able to make one."""
 

@@ -10,8 +10,6 @@ from raincheck.config.section import Section
 from raincheck.errors import ConfigurationError
 from raincheck.operations.callers import check_callers
 
-__all__ = ["OperationCallers"]
-
 
 class OperationCallers(Section):
     """The keys of an operation's table that are about its callers."""

@@ -12,8 +12,6 @@ from raincheck.config.section import Section
 from raincheck.encryption.cipher import key_id, read_key
 from raincheck.errors import ConfigurationError
 
-__all__ = ["EncryptionSettings"]
-
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 

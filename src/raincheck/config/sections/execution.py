@@ -9,8 +9,6 @@ from pydantic import Field, model_validator
 from raincheck.config.section import Duration, InlineWait, Retries, Section, Size
 from raincheck.config.sections.inherit import Inherit
 
-__all__ = ["ExecutionSettings", "WorkerSettings", "too_long"]
-
 
 class ExecutionSettings(Section):
     """`[execution]`: how operations are run, unless their own table says otherwise."""

@@ -10,8 +10,6 @@ from pydantic import AfterValidator, Field
 
 from raincheck.operations.environment import INHERITED, not_inheritable
 
-__all__ = ["Inherit", "named_variables"]
-
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 

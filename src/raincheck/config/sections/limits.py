@@ -10,8 +10,6 @@ from raincheck.config.section import Section
 from raincheck.config.sections.admission import AdmissionLimits
 from raincheck.operations.limit_policy import COUNTED_CODES, CountedCode
 
-__all__ = ["BreakerSettings", "LimitsSettings", "OperationLimits"]
-
 _A_DAY = 86400
 
 

@@ -28,8 +28,6 @@ from raincheck.config.sections.upstream_jobs import PollSettings
 from raincheck.config.sections.webhooks import OperationWebhooks
 from raincheck.operations.operation import AnswerBy, Dedupe, LostPolicy, Mode, WithoutTasks
 
-__all__ = ["OPERATION_MODELS", "ByKind", "CommandSettings", "HttpSettings", "OperationSettings", "PythonSettings"]
-
 
 class _Declared(Section):
     description: str = Field(

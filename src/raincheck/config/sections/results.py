@@ -9,8 +9,6 @@ from pydantic import Field, model_validator
 
 from raincheck.config.section import Section
 
-__all__ = ["InlineSize", "ResultsSettings"]
-
 _ENDPOINT = re.compile(r"(https?://[^\s/?#@]+/?)?")
 InlineSize = Annotated[int, Field(ge=4096, le=1_048_576)]
 

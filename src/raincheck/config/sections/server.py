@@ -11,8 +11,6 @@ from raincheck._version import __version__
 from raincheck.config.section import Section, Size
 from raincheck.config.sections.auth import AuthSettings, is_loopback
 
-__all__ = ["ServerSettings"]
-
 TOOL_USE_IDS = ("claudecode/toolUseId", "codex-mcp-client:callId")
 """The keys that are known to name one tool use, never a whole conversation (docs/which-client.md)."""
 

@@ -11,8 +11,6 @@ from pydantic import Field, model_validator
 
 from raincheck.config.section import Retention, Section
 
-__all__ = ["URL_FORMS", "StateSettings", "is_address", "public_url"]
-
 URL_FORMS: Mapping[str, tuple[str, ...]] = {
     "postgres": ("postgresql://", "postgres://"),
     "redis": ("redis://", "rediss://", "unix://"),

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from raincheck.config.section import Section
 
-__all__ = ["PollSettings"]
-
 _PATH = r"^\$.*$"
 _Texts = Annotated[tuple[str, ...], Field(strict=False)]
 

@@ -13,8 +13,6 @@ from raincheck.egress.ip_ranges import network_of
 from raincheck.egress.policy import HostRule
 from raincheck.operations.webhook import EVENTS, WebhookEvent
 
-__all__ = ["OperationWebhooks", "WebhookSettings", "WebhooksSettings"]
-
 _SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,88}={0,2}|\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 _MOST_SECRETS = 10
 

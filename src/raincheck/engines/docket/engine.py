@@ -34,8 +34,6 @@ from raincheck.ports.engine import EngineFactory
 from raincheck.ports.task_store import TaskStore
 from raincheck.ports.tls import Tls
 
-__all__ = ["docket_engine"]
-
 _FUNCTION = "raincheck_task"
 _CHECK = timedelta(milliseconds=20)
 _REDELIVERY_SECONDS = 45.0

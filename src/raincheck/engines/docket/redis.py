@@ -24,8 +24,6 @@ from raincheck.engines.queue.publisher import QueueRefused, QueueUnavailable
 from raincheck.errors import ConfigurationError
 from raincheck.ports.tls import Tls
 
-__all__ = ["address_of", "mapped", "ping", "place_of", "probe_of", "remove_idle_consumers", "with_query"]
-
 _T = TypeVar("_T")
 
 _ANSWER_SECONDS = 2.0

@@ -21,8 +21,6 @@ from psycopg_pool import AsyncConnectionPool
 from raincheck.engines.procrastinate.schema import mapped
 from raincheck.engines.queue.publisher import QueueUnavailable
 
-__all__ = ["Connections"]
-
 
 class Connections:
     """Makes connections, and can cut them all.

@@ -28,8 +28,6 @@ from raincheck.ports.engine import EngineFactory
 from raincheck.ports.task_store import Companion, TaskStore
 from raincheck.ports.tls import Tls
 
-__all__ = ["job_statement", "make_queue_schema", "procrastinate_engine"]
-
 _FUNCTION = "raincheck_task"
 # Fetching, handing in, deleting, heartbeat and tending, each one statement at a time.
 _CONNECTIONS = 5

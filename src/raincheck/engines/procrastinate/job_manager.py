@@ -12,8 +12,6 @@ from procrastinate.manager import JobManager
 from raincheck.engines.procrastinate.schema import mapped
 from raincheck.engines.queue.publisher import QueueUnavailable
 
-__all__ = ["JobEnds"]
-
 logger = logging.getLogger(__name__)
 
 _DELETE = "DELETE FROM procrastinate_jobs WHERE id = ANY(%(ids)s)"

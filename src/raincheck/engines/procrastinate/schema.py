@@ -25,8 +25,6 @@ from raincheck.errors import ConfigurationError
 from raincheck.extras import install_command
 from raincheck.ports.tls import Tls
 
-__all__ = ["SCHEMA", "ensure_schema", "mapped", "parameters_of", "place_of"]
-
 SCHEMA = "raincheck_queue"
 """The schema that holds procrastinate's tables; queues in it differ by their names."""
 

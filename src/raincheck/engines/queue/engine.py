@@ -23,8 +23,6 @@ from raincheck.errors import ConfigurationError, StoreError
 from raincheck.ports.engine import RunTask
 from raincheck.ports.task_store import TaskStore
 
-__all__ = ["Jobs", "Queue", "QueuedEngine"]
-
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 5.0

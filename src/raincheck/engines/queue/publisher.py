@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from raincheck.domain.task import Task
 
-__all__ = ["Outage", "QueuePublisher", "QueueRefused", "QueueUnavailable"]
-
 logger = logging.getLogger(__name__)
 
 _BATCH = 500

@@ -32,8 +32,6 @@ from raincheck.mcp.surfaces.negotiation import CORE_TASKS_VERSION
 from raincheck.mcp.wire import tool_results
 from raincheck.mcp.wire.protocol_errors import rpc_error_of
 
-__all__ = ["Admission", "Lease"]
-
 _LARGEST_INITIALIZE = 16 * 1024
 """Bytes of an `initialize`: what a client says of itself there is kept for as long as its session."""
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-__all__ = ["AnswerTurns"]
-
 _PAUSE = 9.0
 """How much longer than a turn the pause after it is: a scope's large answers take a tenth of the loop at the most."""
 

@@ -7,8 +7,6 @@ from typing import Any, cast
 from raincheck.errors import RateLimited
 from raincheck.mcp.admission.slots import AGAIN_SECONDS
 
-__all__ = ["BytesUnderWay", "size_of"]
-
 _PLAIN = 8
 """What a number, or the key of a member, is taken to have."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from raincheck.errors import RateLimited
 
-__all__ = ["AGAIN_SECONDS", "Places"]
-
 AGAIN_SECONDS = 1.0
 """When to try again is not known of what ends by itself: soon, but not at once."""
 

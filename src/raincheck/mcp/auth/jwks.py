@@ -14,8 +14,6 @@ import jwt
 from raincheck.config.sections.auth import trusted_address
 from raincheck.operations.untrusted_json import NotJson, read_json
 
-__all__ = ["IssuerKeys", "fetch_json"]
-
 logger = logging.getLogger(__name__)
 
 Fetch = Callable[[str], Awaitable[Any]]

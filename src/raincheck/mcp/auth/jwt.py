@@ -13,8 +13,6 @@ from raincheck.config.sections.auth import AuthSettings
 from raincheck.domain.redaction import WITHHELD
 from raincheck.mcp.auth.jwks import IssuerKeys
 
-__all__ = ["JwtTokens"]
-
 logger = logging.getLogger(__name__)
 
 _LONGEST_TOKEN = 16 * 1024

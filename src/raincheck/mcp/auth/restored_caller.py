@@ -11,8 +11,6 @@ from mcp.server.auth.provider import AccessToken
 
 from raincheck.domain.caller import Caller
 
-__all__ = ["restored_caller"]
-
 
 @contextmanager
 def restored_caller(caller: Caller) -> Generator[None]:

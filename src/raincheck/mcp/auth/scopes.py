@@ -18,8 +18,6 @@ from raincheck.domain.task import PRINCIPAL
 from raincheck.mcp.auth.verifiers import WITHHELD
 from raincheck.mcp.wire.clients import client_of
 
-__all__ = ["ANONYMOUS", "LOCAL", "caller_of", "scope_of", "scope_of_request", "scope_of_token"]
-
 _LONGEST = 512
 
 

@@ -17,8 +17,6 @@ from raincheck.config.settings import Settings
 from raincheck.domain.redaction import WITHHELD
 from raincheck.errors import ConfigurationError
 
-__all__ = ["NamedTokens", "make_verifier", "sdk_settings"]
-
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
 
 

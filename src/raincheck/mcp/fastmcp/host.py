@@ -52,8 +52,6 @@ from raincheck.operations.operation import Operation, Policy
 from raincheck.ports.blob_store import BlobStore
 from raincheck.ports.task_store import TaskStore
 
-__all__ = ["Raincheck"]
-
 logger = logging.getLogger(__name__)
 
 _core_answer: ContextVar[dict[str, Any] | None] = ContextVar("raincheck_core_answer", default=None)

@@ -46,8 +46,6 @@ from raincheck.operations.operation import FailedAs, Operation, Policy
 from raincheck.operations.own_checks import OwnChecks, object_schema
 from raincheck.operations.untrusted_json import NotJson, plain_json
 
-__all__ = ["AnsweredTool", "existing_tool_operation", "outside_any_request"]
-
 Answer = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 
 

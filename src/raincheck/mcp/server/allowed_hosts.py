@@ -9,8 +9,6 @@ from collections.abc import Collection
 from raincheck.config.sections.auth import is_loopback
 from raincheck.config.settings import ServerSettings
 
-__all__ = ["KnownNames", "known_names"]
-
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _PORT = re.compile(r":(\d+|\*)$")
 

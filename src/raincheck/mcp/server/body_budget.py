@@ -14,8 +14,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raincheck.mcp.server.plain_responses import refuse
 
-__all__ = ["BodyBudget"]
-
 _FREE_BYTES = 65_536
 _UNKNOWN_BYTES = 4 * 1024 * 1024
 """Of a body that does not say how long it is: as long as a message may be."""

@@ -27,8 +27,6 @@ from raincheck.mcp.server.plain_responses import json_answer
 from raincheck.operations.untrusted_json import BeyondBounds, NotJson, read_json
 from raincheck.runtime.listening import address_key
 
-__all__ = ["with_callbacks"]
-
 logger = logging.getLogger(__name__)
 
 _BODY_SECONDS = 30.0

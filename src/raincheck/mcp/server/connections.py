@@ -21,8 +21,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from raincheck.runtime.listening import Acceptor, address_key
 
-__all__ = ["BoundedServer", "ConnectionBounds"]
-
 logger = logging.getLogger(__name__)
 
 _SWEEP_SECONDS = 1.0

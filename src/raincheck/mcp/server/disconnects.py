@@ -12,8 +12,6 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["ending_with_its_caller", "hung_up", "noting_hang_ups"]
-
 _SOON_SECONDS = 0.1
 _NOTED = "raincheck.domain.caller"
 

@@ -22,8 +22,6 @@ from raincheck.errors import RateLimited
 from raincheck.mcp.admission.slots import Places
 from raincheck.mcp.auth.scopes import scope_of_request
 
-__all__ = ["Exchange", "Held", "guard_managers"]
-
 _NOTED = "raincheck.exchange"
 _PIECE = 64 * 1024
 _SESSION_ID = MCP_SESSION_ID_HEADER.encode()

@@ -18,8 +18,6 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from raincheck.mcp.host import TaskHost
 from raincheck.mcp.surfaces.handle_definitions import HANDLE_NAMES
 
-__all__ = ["shorten"]
-
 
 def shorten(server: MCPServer[Any], workshop: TaskHost) -> None:
     """Answer the handle tools' calls of the protocol's present version by the short way."""

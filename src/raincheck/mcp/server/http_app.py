@@ -27,8 +27,6 @@ from raincheck.mcp.server.disconnects import ending_with_its_caller, noting_hang
 from raincheck.mcp.server.plain_responses import refuse
 from raincheck.runtime.health import PATHS, Health
 
-__all__ = ["MCP_PATH", "UNCHECKED", "http_app", "with_health"]
-
 MCP_PATH = "/mcp"
 
 UNCHECKED = TransportSecuritySettings(enable_dns_rebinding_protection=False)

@@ -6,8 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 
-__all__ = ["LogThrottle", "throttle_logs"]
-
 _CAUSED_OUTSIDE = ("asyncio", "mcp", "uvicorn", "raincheck.mcp.auth.jwt", "raincheck.mcp.server.callback_endpoint")
 _MOST = 5
 _WINDOW_SECONDS = 60.0

@@ -13,8 +13,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from raincheck.mcp.server.allowed_hosts import KnownNames
 from raincheck.mcp.server.plain_responses import refuse
 
-__all__ = ["answered_at_the_stop", "checked_heads", "ending_with_its_token"]
-
 _STOPPING = "the server is stopping; call again"
 
 

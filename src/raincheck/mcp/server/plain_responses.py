@@ -10,8 +10,6 @@ from starlette.types import Send
 
 from raincheck.domain.unicode_text import well_formed_json
 
-__all__ = ["json_answer", "refuse"]
-
 Header = tuple[bytes, bytes]
 
 

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     import uvicorn
     from starlette.types import ASGIApp
 
-__all__ = ["make_server", "serve"]
-
 logger = logging.getLogger(__name__)
 
 INSTRUCTIONS = (

@@ -10,8 +10,6 @@ import anyio
 from mcp.server.mcpserver import MCPServer
 from mcp.server.stdio import stdio_server
 
-__all__ = ["Wire", "run_on", "take_wire"]
-
 
 class Wire(NamedTuple):
     """The client's ends of stdin and stdout, on file descriptors of their own."""

@@ -26,8 +26,6 @@ from mcp_types import (
 from raincheck.domain.unicode_text import well_formed, well_formed_json
 from raincheck.mcp.wire.unreadable import refusal_of
 
-__all__ = ["AtEnd", "answer_to_the_end"]
-
 logger = logging.getLogger(__name__)
 
 AtEnd = Callable[[float], Awaitable[None]]

@@ -8,8 +8,6 @@ from typing import Any, cast
 from raincheck.mcp.surfaces.handle_definitions import HandleTool
 from raincheck.operations.argument_repairs import number_of, object_of
 
-__all__ = ["mended"]
-
 _AROUND_A_REF = " \t\r\n\"'`<>“”‘’"
 
 

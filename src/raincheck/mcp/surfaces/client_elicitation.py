@@ -19,17 +19,6 @@ from raincheck.domain.unicode_text import well_formed_json
 from raincheck.mcp.wire import task_messages
 from raincheck.tasks.registry import Registry
 
-__all__ = [
-    "Round",
-    "answered_round",
-    "asking_round",
-    "can_be_sent",
-    "client_call",
-    "declared",
-    "is_dismissal",
-    "put_to_client",
-]
-
 ELICITATION = "elicitation/create"
 
 _MOST_ROUNDS = 8

@@ -10,8 +10,6 @@ from raincheck.domain.task_json import compact_status_of, status_of
 from raincheck.mcp.surfaces.host_elicitation import Answerer
 from raincheck.mcp.wire import tool_results
 
-__all__ = ["Offer", "next_step_of", "status_answer", "ticket_answer"]
-
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _LEAST_HOLD = 1.0
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["HANDLE_NAMES", "HANDLE_TOOLS", "HandleTool", "hidden_handle_tools"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HandleTool:

@@ -32,8 +32,6 @@ from raincheck.tasks.registry import Registry, Submission
 from raincheck.tasks.results import Results
 from raincheck.timing.clock import utc_now
 
-__all__ = ["HandleTools", "answer_errors"]
-
 logger = logging.getLogger(__name__)
 
 _LONGEST_LIST = 200

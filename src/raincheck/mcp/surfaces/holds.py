@@ -14,8 +14,6 @@ from raincheck.mcp.wire.clients import client_of, gave_up
 from raincheck.polling.patience import SHARE, Patience
 from raincheck.tasks.registry import Registry
 
-__all__ = ["Holds"]
-
 _SILENT_SECONDS = 2.0
 """A second query beside one that is younger is a parallel one."""
 

@@ -32,8 +32,6 @@ from raincheck.mcp.wire.clients import client_of
 from raincheck.polling.patience import SHARE, Patience
 from raincheck.tasks.registry import Registry
 
-__all__ = ["Answerer", "HostElicitation"]
-
 logger = logging.getLogger(__name__)
 
 Answerer = Literal["asked", "user", "elsewhere", "anyone"]

@@ -15,16 +15,6 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, MISSING_REQUIRED_CLIENT_CAPABILITY, CallToolRequestParams
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-__all__ = [
-    "CORE_TASKS_VERSION",
-    "TASKS_EXTENSION",
-    "Surface",
-    "declares_tasks",
-    "missing_capability",
-    "rpc_error",
-    "surface_of",
-]
-
 TASKS_EXTENSION: Final = "io.modelcontextprotocol/tasks"
 """The identifier of the tasks extension (SEP-2663)."""
 

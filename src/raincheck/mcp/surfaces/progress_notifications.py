@@ -11,8 +11,6 @@ from mcp.server.context import ServerRequestContext
 from raincheck.domain.task import Progress, Task
 from raincheck.domain.unicode_text import well_formed
 
-__all__ = ["ProgressNotifications"]
-
 _INTERVAL_SECONDS = 1.0
 _STEP = 0.001
 """How far a report rises that names no fraction, or none above the last: the protocol wants every one to be higher."""

@@ -12,8 +12,6 @@ from raincheck.errors import CallError, InvalidParameters, TaskNotFound
 from raincheck.tasks.result_pages import PAGE_LENGTH, read_page
 from raincheck.tasks.results import Results, StoredResult
 
-__all__ = ["LONGEST_MODEL_PAGE", "PageRequest", "ResultPages", "page_request"]
-
 LONGEST_MODEL_PAGE = 64 * 1024
 """The longest page of the tool, in bytes: it goes to a model."""
 

@@ -22,8 +22,6 @@ from raincheck.tasks.registry import Registry
 from raincheck.tasks.result_pages import PAGE_LENGTH, read_page
 from raincheck.tasks.results import Results, StoredResult
 
-__all__ = ["PAGE_META", "is_result_read", "read", "with_template"]
-
 PAGE_META = "raincheck/page"
 """The `_meta` key of a page: its offset, its length in bytes, the whole's size, and the address of the next page."""
 

@@ -36,8 +36,6 @@ from raincheck.polling.early_polls import Pacing
 from raincheck.tasks.registry import Registry
 from raincheck.timing.clock import utc_now
 
-__all__ = ["TaskMethods", "task_bindings"]
-
 _Params = TypeVar("_Params", bound=RequestParams)
 Answer = dict[str, Any]
 

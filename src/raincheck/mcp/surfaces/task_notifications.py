@@ -16,8 +16,6 @@ from raincheck.domain.unicode_text import well_formed_json
 from raincheck.mcp.surfaces.negotiation import TASKS_EXTENSION, declares_tasks, missing_capability
 from raincheck.mcp.surfaces.task_methods import TaskMethods
 
-__all__ = ["listen"]
-
 _MOST_TASKS = 1000
 
 _BYTES_OF_A_TASK = 1024

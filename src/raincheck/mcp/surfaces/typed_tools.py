@@ -46,8 +46,6 @@ from raincheck.runtime.execution import input_key
 from raincheck.tasks.registry import Registry, Submission
 from raincheck.tasks.results import Results
 
-__all__ = ["TypedTools", "task_support", "tool_function"]
-
 logger = logging.getLogger(__name__)
 
 # A result that is gone before its caller can ask for it would be of no use.

@@ -10,8 +10,6 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from raincheck.mcp.server.disconnects import hung_up
 from raincheck.polling.known_clients import Client
 
-__all__ = ["client_of", "gave_up"]
-
 _LONGEST = 100
 
 

@@ -19,8 +19,6 @@ from raincheck.operations.context import TaskContext
 from raincheck.operations.error_details import LARGEST_DATA, plain_value
 from raincheck.operations.operation import CancelsUpstream, Executor, FailedAs
 
-__all__ = ["KeepsProtocolErrors", "protocol_error_outcome", "rpc_error_of"]
-
 
 def rpc_error_of(error: RaincheckError, code: int) -> MCPError:
     """The error as a JSON-RPC error of that code; `data` has our own code, `retryable` and the details."""

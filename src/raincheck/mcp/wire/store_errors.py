@@ -9,8 +9,6 @@ import secrets
 from raincheck.domain.local_paths import without_folders
 from raincheck.errors import StoreError
 
-__all__ = ["for_callers"]
-
 logger = logging.getLogger(__name__)
 
 _ADDRESS = re.compile(r"(?: at)? [a-z][a-z0-9+]*://[^\s:]+(?::\d+)?[^\s:]*")

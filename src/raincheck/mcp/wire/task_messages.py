@@ -16,19 +16,6 @@ from raincheck.mcp.wire import tool_results
 from raincheck.operations.untrusted_json import read_json
 from raincheck.ports.task_store import Cursor, TaskSummary
 
-__all__ = [
-    "ETA",
-    "RELATED_TASK",
-    "core_task",
-    "created_task",
-    "cursor_from",
-    "detailed_task",
-    "failure_of",
-    "page_cursor",
-    "related",
-    "with_eta",
-]
-
 RELATED_TASK = "io.modelcontextprotocol/related-task"
 """The `_meta` key of 2025-11-25 that ties a message to its task."""
 

@@ -7,21 +7,9 @@ from typing import Any
 
 from raincheck.domain.result_body import link_of, public_preview, to_text
 from raincheck.domain.task import Outcome, Task, TaskError
-from raincheck.domain.task_json import plain_value, status_of, timestamp
+from raincheck.domain.task_json import timestamp
 from raincheck.errors import RaincheckError
 from raincheck.ports.task_store import TaskSummary
-
-__all__ = [
-    "call_error",
-    "json_result",
-    "outcome_result",
-    "plain_value",
-    "status_of",
-    "summary_of",
-    "ticket_of",
-    "timestamp",
-    "value_result",
-]
 
 
 def json_result(payload: Mapping[str, Any], *, is_error: bool = False) -> dict[str, Any]:

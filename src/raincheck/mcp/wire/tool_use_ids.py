@@ -12,8 +12,6 @@ from raincheck.domain.task import tool_use_key
 from raincheck.mcp.surfaces.client_elicitation import client_call
 from raincheck.mcp.wire.clients import client_of
 
-__all__ = ["ToolUseIds"]
-
 _LONGEST = 1024
 
 

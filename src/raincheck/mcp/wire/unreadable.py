@@ -11,8 +11,6 @@ from pydantic import ValidationError
 
 from raincheck.domain.unicode_text import well_formed
 
-__all__ = ["refusal_of"]
-
 _LONGEST_REASON = 200
 # A text (to the end of the message where it has no end) or a bracket.
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)

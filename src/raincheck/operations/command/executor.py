@@ -32,8 +32,6 @@ from raincheck.operations.untrusted_json import NestedTooDeeply, NotJson
 from raincheck.operations.validation import still_fitting
 from raincheck.operations.validation_messages import Problem, invalid_parameters
 
-__all__ = ["CommandExecutor", "command_operation"]
-
 _PIPES_SECONDS = 1.0
 
 

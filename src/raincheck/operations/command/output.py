@@ -13,8 +13,6 @@ from raincheck.errors import ConfigurationError
 from raincheck.operations.command.stdout_value import OutputForm
 from raincheck.operations.patterns import PatternRefused, matcher
 
-__all__ = ["CommandOutput", "ProgressPattern", "Report", "StderrLines"]
-
 _logger = logging.getLogger(__name__)
 
 _TAIL_BYTES = 4096

@@ -10,8 +10,6 @@ from typing import Any, Literal
 
 from raincheck.operations.untrusted_json import NestedTooDeeply, NotJson, read_json
 
-__all__ = ["OutputForm", "stdout_value"]
-
 OutputForm = Literal["auto", "json", "text"]
 
 _LARGEST_WHOLE = 2**53 - 1

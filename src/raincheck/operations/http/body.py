@@ -15,8 +15,6 @@ from raincheck.errors import ConfigurationError
 from raincheck.operations.templates import Placeholder, Template, formatted
 from raincheck.operations.validation_messages import capped
 
-__all__ = ["Body", "BodyDeclaration", "JsonBody", "body_of", "json_bytes_of", "pairs"]
-
 _FORM = "application/x-www-form-urlencoded"
 _FORM_TEXT = re.compile(r"[\w.\[\]%-]+=[^\s&]*(?:&[\w.\[\]%-]+=[^\s&]*)*")
 _QUOTES = {'"': "&quot;", "'": "&#39;"}

@@ -10,8 +10,6 @@ from raincheck.domain.caller import Caller
 from raincheck.errors import ConfigurationError
 from raincheck.operations.operation import Policy
 
-__all__ = ["CallerValues"]
-
 _NAME = re.compile(r"(?<!\{)\{(caller\.[^{}]*)\}(?!\})")
 _FIELDS: Final = ("scope", "subject", "issuer", "client_id", "client_name")
 _SECRET: Final = ("caller.token", "caller.headers.")

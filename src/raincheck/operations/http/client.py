@@ -31,8 +31,6 @@ from raincheck.operations.validation_messages import capped
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["HttpClient", "Reply", "seconds_to_wait"]
-
 _CONNECT_SECONDS = 10.0
 _MOST_REDIRECTS = 5
 _BODY_TAIL_CHARS = 2048

@@ -8,8 +8,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 
-__all__ = ["ACCEPTED", "Decoder", "UnknownCoding"]
-
 ACCEPTED = "gzip, deflate"
 """`Accept-Encoding`: what a `Decoder` reads."""
 

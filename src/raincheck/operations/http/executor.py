@@ -26,8 +26,6 @@ from raincheck.operations.schema import ParameterSchema
 from raincheck.operations.validation import still_fitting
 from raincheck.operations.validation_messages import capped
 
-__all__ = ["AcceptedAnswers", "Completion", "HttpExecutor", "http_operation"]
-
 AcceptedAnswers = Literal["auto", "follow", "result"]
 Completion = Literal["answer", "callback"]
 

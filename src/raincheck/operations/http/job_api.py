@@ -21,8 +21,6 @@ from raincheck.operations.http.path_parts import leads_out
 from raincheck.operations.templates import Template, formatted
 from raincheck.operations.validation_messages import capped
 
-__all__ = ["AcceptedJob", "AddressTemplate", "JobStatus", "PollSettings", "Table", "UpstreamApi"]
-
 _NAMES = re.compile(r"\$?\{([^{}]*)\}")
 _HEADER = re.compile(r"header\.([A-Za-z0-9-]+)")
 _LONGEST_VALUE = 2048

@@ -22,8 +22,6 @@ from raincheck.operations.http.job_api import AddressTemplate, JobStatus, PollSe
 from raincheck.operations.http.request import PreparedRequest, RequestTemplate
 from raincheck.operations.validation_messages import capped
 
-__all__ = ["JobFollower"]
-
 _AT_ONCE = 64
 _BACKOFF = 1.5
 _MOST_RIDDLES = 5

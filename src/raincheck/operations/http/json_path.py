@@ -11,8 +11,6 @@ from raincheck.extras import missing_extra
 from raincheck.operations.patterns import PatternRefused, matcher
 from raincheck.operations.validation_messages import capped
 
-__all__ = ["JsonPath"]
-
 
 class JsonPath:
     """One path.

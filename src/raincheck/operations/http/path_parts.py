@@ -10,8 +10,6 @@ from urllib.parse import unquote_to_bytes
 
 from raincheck.operations.templates import Placeholder, formatted
 
-__all__ = ["CONTROL", "leads_out"]
-
 _MOST_DECODINGS = 4
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SEPARATOR = re.compile(r"[/\\]")

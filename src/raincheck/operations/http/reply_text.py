@@ -5,8 +5,6 @@ from __future__ import annotations
 import codecs
 import functools
 
-__all__ = ["UnknownCharset", "text_of"]
-
 # The web's own. Python knows more, and some of those (punycode) take quadratic time, or hide text in ASCII (utf-7).
 _CHARSETS = frozenset(
     {

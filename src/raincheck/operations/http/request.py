@@ -15,8 +15,6 @@ from raincheck.operations.http.path_parts import CONTROL, leads_out
 from raincheck.operations.templates import Template, formatted
 from raincheck.operations.validation_messages import Problem, capped, invalid_parameters
 
-__all__ = ["PreparedRequest", "RequestTemplate"]
-
 _ORIGIN = re.compile(r"(https?)://([^/?#\s]+)", re.IGNORECASE)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")

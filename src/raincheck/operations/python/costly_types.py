@@ -17,8 +17,6 @@ from raincheck.errors import ConfigurationError
 from raincheck.operations.json_equality import canonical
 from raincheck.operations.validation_messages import Problem, invalid_parameters, shown
 
-__all__ = ["CostlyTypes", "refuse_unbounded_patterns"]
-
 _CHEAP_TRIES = 2000
 _TRIES_A_MEMBER = 8
 _FEW = 500

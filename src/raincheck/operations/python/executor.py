@@ -17,8 +17,6 @@ from raincheck.operations.operation import Executor, Isolation, Operation, Polic
 from raincheck.operations.python.signature import Signature, function_name
 from raincheck.operations.python.threads import THREADS
 
-__all__ = ["PythonExecutor", "is_async", "python_operation"]
-
 
 def python_operation(
     function: Callable[..., Any],

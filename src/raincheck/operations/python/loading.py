@@ -13,8 +13,6 @@ from typing import Any
 from raincheck.errors import ConfigurationError
 from raincheck.operations.validation_messages import capped
 
-__all__ = ["load_object", "load_target"]
-
 
 def load_target(target: str, folder: Path | None = None) -> Callable[..., Any]:
     """The function that `module:function` (or `module:object.method`) names.

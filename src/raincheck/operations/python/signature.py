@@ -24,8 +24,6 @@ from raincheck.operations.pydantic_problems import pydantic_refusal
 from raincheck.operations.python.costly_types import CostlyTypes, refuse_unbounded_patterns
 from raincheck.operations.validation_messages import capped, no_longer_fitting, shown
 
-__all__ = ["Signature", "function_name"]
-
 _MODEL_CONFIG = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=False, allow_inf_nan=False)
 _PATTERN_REFUSED = re.compile(r"regex parse error:\n\s*+(.++)\n")
 _VARIADIC = {

@@ -33,8 +33,6 @@ from raincheck.operations.process_group import (
 from raincheck.operations.python.signature import Signature, function_name
 from raincheck.operations.python.subprocess_protocol import MessageTooLarge, packed, read_message
 
-__all__ = ["IsolatedExecutor"]
-
 # What a message needs beside the result in it.
 _ENVELOPE_BYTES = 64 * 1024
 # The child leaves as soon as it has said its result.

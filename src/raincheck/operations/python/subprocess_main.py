@@ -37,8 +37,6 @@ from raincheck.operations.python.executor import PythonExecutor, is_async
 from raincheck.operations.python.signature import Signature
 from raincheck.operations.python.subprocess_protocol import Channel
 
-__all__ = ["main"]
-
 # A script is loaded under a name of its own, so that its `if __name__ == "__main__"` block does not run.
 _SCRIPT_MODULE = "__raincheck_main__"
 _MESSAGE_CHARS = 2000

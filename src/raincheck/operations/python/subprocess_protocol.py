@@ -12,8 +12,6 @@ import pydantic_core
 
 from raincheck.domain.unicode_text import well_formed_json
 
-__all__ = ["Channel", "MessageTooLarge", "packed", "read_message"]
-
 _LENGTH = struct.Struct(">I")
 _MOST_BYTES = 2**31
 

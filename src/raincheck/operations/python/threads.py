@@ -22,8 +22,6 @@ from raincheck.errors import OperationFailed
 from raincheck.operations.exhaustion import exhausted
 from raincheck.operations.lease import current_lease
 
-__all__ = ["THREADS", "ThreadPool"]
-
 _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
 

@@ -31,8 +31,6 @@ from raincheck.stores.dynamodb.errors import FOREIGN, failed_conditions, is_cut,
 from raincheck.stores.dynamodb.server_clock import AnsweredClock
 from raincheck.timing.clock import monotonic
 
-__all__ = ["Answer", "BlockingCalls", "Calls", "Connection", "begun", "together"]
-
 T = TypeVar("T")
 
 Answer = Mapping[str, Any]

@@ -28,17 +28,6 @@ from botocore.exceptions import (  # pyright: ignore[reportMissingTypeStubs]
 
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
 
-__all__ = [
-    "FOREIGN",
-    "ConditionFailed",
-    "code_of",
-    "failed_conditions",
-    "is_cut",
-    "is_passing",
-    "is_unanswered",
-    "store_error",
-]
-
 FOREIGN = (BotoCoreError, ClientError, aiohttp.ClientError, OSError, json.JSONDecodeError)
 """What a call of the client may raise."""
 

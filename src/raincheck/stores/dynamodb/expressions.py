@@ -25,24 +25,6 @@ from raincheck.stores.dynamodb.items import (
     worker_text,
 )
 
-__all__ = [
-    "ENTERED",
-    "Changes",
-    "counted",
-    "delete_record",
-    "delete_task",
-    "entered",
-    "hold",
-    "in_room",
-    "let_go",
-    "part_from_key",
-    "put_task",
-    "renewal",
-    "roomed",
-    "update_record",
-    "update_task",
-]
-
 ENTERED = key("count#entered")
 """The key of the item that counts how often any task became pending, since room was first asked for."""
 

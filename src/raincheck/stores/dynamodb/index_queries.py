@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 from raincheck.stores.dynamodb.client import Calls, together
 from raincheck.stores.dynamodb.items import KEY, Item
 
-__all__ = ["Index", "Merged", "Range"]
-
 _LARGEST_PAGE = 1000
 
 

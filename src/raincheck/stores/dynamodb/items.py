@@ -27,53 +27,6 @@ from raincheck.stores.shared.payload_codec import (
 )
 from raincheck.stores.shared.timestamps import from_micros, micros_or_none, moment_or_none, to_micros
 
-__all__ = [
-    "AGENDA_SHARDS",
-    "COUNT_SHARDS",
-    "KEY",
-    "MARGIN",
-    "MARKS",
-    "PAYLOADS",
-    "ROOMED",
-    "SUMMARY",
-    "TTL",
-    "Item",
-    "Payload",
-    "agenda_shards",
-    "count_key",
-    "count_shard",
-    "digest",
-    "due_at",
-    "expires_at",
-    "expiry",
-    "holder_key",
-    "holder_of",
-    "is_due",
-    "is_ours",
-    "key",
-    "line_of",
-    "mark",
-    "new_item",
-    "number",
-    "partition",
-    "place",
-    "pointers",
-    "ref_of",
-    "replacement",
-    "room_key",
-    "scope_of",
-    "status_of",
-    "storable",
-    "summary_from",
-    "task_from",
-    "task_key",
-    "text",
-    "turn_of",
-    "version_of",
-    "without_key",
-    "worker_text",
-]
-
 Item = Mapping[str, Mapping[str, Any]]
 """An item as DynamoDB's own JSON has it: `{"status": {"S": "pending"}, …}`."""
 

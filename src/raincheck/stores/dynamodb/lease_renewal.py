@@ -13,8 +13,6 @@ from raincheck.stores.dynamodb.expressions import renewal
 from raincheck.stores.dynamodb.items import storable, worker_text
 from raincheck.stores.shared.timestamps import to_micros
 
-__all__ = ["renew_leases"]
-
 
 def renew_leases(calls: BlockingCalls, worker_id: str, leases: Mapping[str, int], lease_until: datetime) -> set[str]:
     """See `TaskStore.renew`. Renewing twice is renewing once, so an ambiguous call is simply made again."""

@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager
 
 from raincheck.stores.dynamodb.client import Calls
 
-__all__ = ["Turns"]
-
 
 class Turns:
     """Locks by name, which are there while somebody has or wants them."""

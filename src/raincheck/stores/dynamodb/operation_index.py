@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from raincheck.stores.dynamodb.client import Calls
 from raincheck.stores.dynamodb.items import key
 
-__all__ = ["Operations"]
-
 _KEY = key("meta#operations")
 
 

@@ -17,8 +17,6 @@ from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.stores.dynamodb.client import Calls, together
 from raincheck.stores.dynamodb.items import KEY, TTL, Item, key, number
 
-__all__ = ["Parts", "read_items"]
-
 logger = logging.getLogger(__name__)
 
 # In bytes: with its key and attributes an item may have 400 KB.

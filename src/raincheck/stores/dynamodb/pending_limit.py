@@ -56,8 +56,6 @@ from raincheck.stores.dynamodb.table import BY_OPERATION
 from raincheck.stores.dynamodb.transactions import Parts, transact
 from raincheck.timing.clock import monotonic
 
-__all__ = ["Move", "Rooms"]
-
 logger = logging.getLogger(__name__)
 
 # In seconds: how long what was read of the counters is gone by.

@@ -26,8 +26,6 @@ from raincheck.stores.dynamodb.items import (
 )
 from raincheck.stores.dynamodb.payload_chunks import Parts, read_items
 
-__all__ = ["Apart", "Reads", "Seen", "SeenTasks"]
-
 logger = logging.getLogger(__name__)
 
 # A payload may be replaced between the reading of the item that points to it and its own; as often as that in a row?

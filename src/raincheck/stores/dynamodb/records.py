@@ -30,8 +30,6 @@ from raincheck.stores.dynamodb.transactions import transact
 from raincheck.stores.shared.payload_codec import decode_value, encode_value
 from raincheck.stores.shared.timestamps import micros_or_none, moment_or_none, to_micros
 
-__all__ = ["Records", "record_name", "written_over"]
-
 # In characters: a value above the first is compressed, one above the second in a thread.
 _SHORT = 1000
 _LARGE = 64 * 1024

@@ -11,8 +11,6 @@ from email.utils import parsedate_to_datetime
 
 from raincheck.timing.clock import monotonic
 
-__all__ = ["AnsweredClock"]
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # By so much, at most, a second of this machine differs from one of theirs.
 _DRIFT = 200e-6

@@ -93,8 +93,6 @@ from raincheck.stores.dynamodb.waiting import waiting_in
 from raincheck.stores.dynamodb.writes import Writes
 from raincheck.stores.shared.listeners import Listeners
 
-__all__ = ["DynamoDBStore"]
-
 _T = TypeVar("_T")
 # Of a purge: so many tasks are removed at once.
 _AT_ONCE = 8

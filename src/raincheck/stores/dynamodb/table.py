@@ -13,8 +13,6 @@ from raincheck.stores.dynamodb.errors import ConditionFailed, code_of
 from raincheck.stores.dynamodb.index_queries import Index
 from raincheck.stores.dynamodb.items import KEY, TTL, key, number
 
-__all__ = ["AGENDA", "BY_BOTH", "BY_OPERATION", "BY_SCOPE", "BY_TURN", "LAYOUT", "prepare_table"]
-
 logger = logging.getLogger(__name__)
 
 LAYOUT = 1

@@ -10,8 +10,6 @@ from raincheck.stores.dynamodb.client import Calls
 from raincheck.stores.dynamodb.errors import ConditionFailed
 from raincheck.stores.dynamodb.local_locks import Turns
 
-__all__ = ["Parts", "transact"]
-
 Parts = dict[str, Mapping[str, Any]]
 """The writes of a transaction by name; those that others touch too have the name of their item (`count#7`)."""
 

@@ -10,8 +10,6 @@ from raincheck.stores.dynamodb.items import KEY, line_of, turn_of
 from raincheck.stores.dynamodb.table import BY_TURN
 from raincheck.stores.shared.waiting import share
 
-__all__ = ["waiting_in"]
-
 _LARGEST_PAGE = 100
 
 

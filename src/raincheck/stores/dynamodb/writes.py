@@ -54,8 +54,6 @@ from raincheck.stores.shared.payload_codec import (
 )
 from raincheck.stores.shared.pending_limit import no_room
 
-__all__ = ["Writes"]
-
 # So often an insert meets a holder of its key that is gone a moment later, or room that another one takes.
 _RACES = 50
 

@@ -11,8 +11,6 @@ from raincheck.ports.records import Record
 from raincheck.stores.memory.timer_heap import Agenda
 from raincheck.stores.shared.payload_codec import decode_value, encode_value
 
-__all__ = ["MemoryRecords"]
-
 
 @dataclass(slots=True)
 class _Kept:

@@ -32,8 +32,6 @@ from raincheck.stores.shared.payload_codec import (
 )
 from raincheck.stores.shared.pending_limit import check_room
 
-__all__ = ["MemoryStore"]
-
 
 class _Order:
     """Tasks by `(created_at, task_ref)`; removed ones leave a gap that is closed when there are many."""

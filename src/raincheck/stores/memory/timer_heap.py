@@ -5,8 +5,6 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Agenda"]
-
 _Name = TypeVar("_Name")
 _Place = TypeVar("_Place", bound=Any)
 

@@ -9,8 +9,6 @@ from raincheck.domain.task import Task
 from raincheck.stores.memory.timer_heap import Agenda
 from raincheck.stores.shared.waiting import behind, share
 
-__all__ = ["Lines"]
-
 
 class Lines:
     """Pending tasks by scope."""

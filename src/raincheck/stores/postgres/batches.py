@@ -19,8 +19,6 @@ from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.stores.postgres.connections import Connection, Connections
 from raincheck.stores.postgres.errors import is_lost, may_pass, store_error
 
-__all__ = ["Request", "StatementBatcher"]
-
 logger = logging.getLogger(__name__)
 
 # Bounds how long the first of a burst waits for the last, and the size of a statement.

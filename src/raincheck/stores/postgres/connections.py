@@ -26,8 +26,6 @@ from raincheck.ports.tls import Tls
 from raincheck.stores.postgres.errors import is_lost
 from raincheck.stores.shared.sql_files import load_statements
 
-__all__ = ["OLDEST_SERVER", "Address", "Connection", "Connections", "cut", "cut_off_at", "quote", "statements"]
-
 Connection = AsyncConnection[tuple[Any, ...]]
 
 OLDEST_SERVER = 12

@@ -9,8 +9,6 @@ from psycopg import errors
 
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
 
-__all__ = ["is_lost", "is_starting", "may_pass", "store_error"]
-
 _READ_ONLY = "25006"
 # The server is ending, starting, or ended this connection for having waited in a transaction or for too long.
 _ENDED = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", _READ_ONLY})

@@ -19,8 +19,6 @@ from raincheck.stores.postgres.rows import storable, text_from
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["Renewer"]
-
 _PAUSE_SECONDS = 0.1
 
 

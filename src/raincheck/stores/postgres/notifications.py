@@ -21,8 +21,6 @@ from raincheck.errors import StoreError
 from raincheck.stores.postgres.connections import Connection, Connections, cut_off_at, quote
 from raincheck.stores.postgres.errors import store_error
 
-__all__ = ["Signals"]
-
 logger = logging.getLogger(__name__)
 
 # PostgreSQL takes less than 8000 bytes.

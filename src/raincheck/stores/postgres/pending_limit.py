@@ -18,8 +18,6 @@ from raincheck.stores.postgres.rows import storable
 from raincheck.stores.postgres.writes import Cursor, Insert, InsertMany, patience, refs, refuse
 from raincheck.stores.shared.pending_limit import check_room
 
-__all__ = ["InsertWithRoom"]
-
 # Scopes share locks, so that a transaction needs few.
 _LOCKS_OF_SCOPES = 64
 

@@ -14,8 +14,6 @@ from raincheck.stores.postgres.connections import Connection
 from raincheck.stores.postgres.rows import Row, record_from, record_members, row_text, storable
 from raincheck.stores.postgres.writes import patience, refuse
 
-__all__ = ["GetRecord", "GetRecords", "WriteRecord", "WriteRecords"]
-
 _Place = tuple[str, str]
 _CHANGED_SINCE = "the connection was lost, and the record was changed by others since"
 

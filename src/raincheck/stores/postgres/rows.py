@@ -30,20 +30,6 @@ from raincheck.stores.shared.payload_codec import (
 )
 from raincheck.stores.shared.timestamps import from_micros, micros_or_none, moment_or_none, to_micros
 
-__all__ = [
-    "Row",
-    "insert_row",
-    "key_digest",
-    "record_from",
-    "record_members",
-    "replace_row",
-    "row_text",
-    "storable",
-    "summary_from",
-    "task_from",
-    "text_from",
-]
-
 Row = tuple[Any, ...]
 
 _STATUS = {str(status): status for status in TaskStatus}

@@ -13,8 +13,6 @@ from raincheck.errors import StoreUnavailable, StoreUnusable
 from raincheck.stores.postgres.connections import Address, Connection, quote, statements
 from raincheck.stores.shared.sql_files import read_sql, sql_folder
 
-__all__ = ["Migration", "check", "migrate", "missing", "packaged_migrations", "warn_of_weak_settings"]
-
 logger = logging.getLogger(__name__)
 
 _MIGRATION = re.compile(r"(\d{3})_\w+\.sql")

@@ -32,8 +32,6 @@ from raincheck.stores.postgres.writes import Insert, InsertMany, Replace, Replac
 from raincheck.stores.shared.listeners import Listeners
 from raincheck.stores.shared.timestamps import length_in_micros, micros_or_none, to_micros
 
-__all__ = ["PostgresStore"]
-
 # Of a purge: so many tasks are removed in one transaction, others get in between.
 _PURGE_STEP = 200
 _LATER_THAN_ALL = (2**63 - 1, "")

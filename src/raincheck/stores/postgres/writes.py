@@ -22,8 +22,6 @@ from raincheck.stores.postgres.connections import Address, Connection
 from raincheck.stores.postgres.rows import insert_row, key_digest, replace_row, storable, task_from
 from raincheck.stores.shared.timestamps import micros_or_none, to_micros
 
-__all__ = ["Cursor", "Insert", "InsertMany", "Replace", "ReplaceMany", "patience", "refs", "refuse", "shard"]
-
 Cursor = AsyncCursor[tuple[Any, ...]]
 """What a statement answers."""
 

@@ -9,8 +9,6 @@ from typing import Any
 from raincheck.errors import StoreUnavailable
 from raincheck.stores.redis.scripts import Script, encode_command
 
-__all__ = ["Call", "ScriptCall", "ServerClock", "Write"]
-
 
 class ServerClock:
     """What the server's clock shows, reckoned from the event loop's."""

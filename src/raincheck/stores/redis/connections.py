@@ -19,8 +19,6 @@ from raincheck.ports.tls import Tls
 from raincheck.stores.redis.errors import store_error
 from raincheck.stores.redis.scripts import SCRIPTS, encode_command
 
-__all__ = ["Address", "Evictions", "Wire", "newer_layout", "prepare", "server_seconds"]
-
 logger = logging.getLogger(__name__)
 
 _LAYOUT = b"2"

@@ -26,8 +26,6 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
 
-__all__ = ["code_of", "is_answer", "never_helps_soon", "no_answer", "store_error"]
-
 _BY_TYPE: tuple[tuple[type[Exception], str], ...] = (
     (NoScriptError, "NOSCRIPT"),
     (BusyLoadingError, "LOADING"),

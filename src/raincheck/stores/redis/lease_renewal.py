@@ -19,8 +19,6 @@ from raincheck.stores.redis.rows import length_of, name_of, stored_text, text_fr
 from raincheck.stores.redis.scripts import SCRIPTS
 from raincheck.stores.shared.timestamps import to_micros
 
-__all__ = ["Leases"]
-
 # So many leases are renewed by one run of the script; others get in between.
 _STEP = 200
 _RENEW = SCRIPTS["renew"]

@@ -17,8 +17,6 @@ from raincheck.stores.redis.rows import text_from
 from raincheck.stores.redis.scripts import encode_command
 from raincheck.stores.shared.listeners import Listeners
 
-__all__ = ["Pushes"]
-
 logger = logging.getLogger(__name__)
 
 _PING = encode_command((b"PING",))

@@ -24,8 +24,6 @@ from raincheck.stores.redis.connections import Address, Wire, newer_layout, serv
 from raincheck.stores.redis.errors import code_of, is_answer, never_helps_soon, no_answer, store_error
 from raincheck.stores.redis.scripts import SCRIPTS, encode_command
 
-__all__ = ["Pipeline"]
-
 logger = logging.getLogger(__name__)
 
 _RECONNECT_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4)

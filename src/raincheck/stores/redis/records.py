@@ -11,8 +11,6 @@ from raincheck.stores.redis.scripts import encode_command
 from raincheck.stores.shared.payload_codec import decode_value, encode_value
 from raincheck.stores.shared.timestamps import from_micros, micros_or_none
 
-__all__ = ["NO_NOTE", "get_command", "put_row", "record_from", "records_from", "remove_row", "written_row"]
-
 _NONE = b"-"
 
 NO_NOTE = [b""]

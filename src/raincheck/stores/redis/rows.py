@@ -32,24 +32,6 @@ from raincheck.stores.shared.payload_codec import (
 )
 from raincheck.stores.shared.timestamps import from_micros, to_micros
 
-__all__ = [
-    "FIELDS",
-    "Fields",
-    "InsertRow",
-    "ReplaceRow",
-    "insert_row",
-    "is_whole",
-    "key_digest",
-    "length_of",
-    "moment",
-    "name_of",
-    "replace_row",
-    "stored_text",
-    "summary_from",
-    "task_from",
-    "text_from",
-]
-
 FIELDS = (b"s", b"i", b"r", b"a", b"q", b"o")
 """The fields of a whole task, as `task_from` takes their values."""
 

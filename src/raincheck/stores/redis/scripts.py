@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-__all__ = ["SCRIPTS", "Script", "encode_command"]
-
 _WITH = re.compile(r"^-- with: (\w+)$", re.MULTILINE)
 _COMMENT = re.compile(r"^[ \t]*--.*\n", re.MULTILINE)
 _NAMES = (

@@ -49,8 +49,6 @@ from raincheck.stores.shared.listeners import Listeners
 from raincheck.stores.shared.pending_limit import no_room
 from raincheck.stores.shared.timestamps import to_micros
 
-__all__ = ["RedisStore"]
-
 _T = TypeVar("_T")
 
 # Of a purge, and of a look at many versions: so much is done by one run of a script, others get in between.

@@ -10,8 +10,6 @@ from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
 from raincheck.stores.shared.delegating import StoreWrapper
 
-__all__ = ["TellingStore"]
-
 
 class TellingStore(StoreWrapper):
     """Tells of ends, whoever brought them about: the worker, the sweeper, or a caller who cancels.

@@ -9,8 +9,6 @@ from raincheck.domain.task import Task, TaskStatus
 from raincheck.ports.records import Record
 from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskStore, TaskSummary
 
-__all__ = ["StoreWrapper"]
-
 
 class StoreWrapper:
     """Hands every verb on to the store inside; a subclass overrides those that it is about.

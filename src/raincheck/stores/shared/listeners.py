@@ -8,8 +8,6 @@ from collections.abc import Callable
 from raincheck.domain.task import Task
 from raincheck.ports.task_store import Listener
 
-__all__ = ["Listeners"]
-
 logger = logging.getLogger(__name__)
 
 

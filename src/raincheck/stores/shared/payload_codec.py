@@ -14,21 +14,6 @@ from typing import Any, cast
 from raincheck.domain.caller import Caller
 from raincheck.domain.task import InputRequest, LargeResult, Outcome, Progress, Raised, TaskError
 
-__all__ = [
-    "decode_arguments",
-    "decode_caller",
-    "decode_inputs",
-    "decode_outcome",
-    "decode_progress",
-    "decode_value",
-    "encode_arguments",
-    "encode_caller",
-    "encode_inputs",
-    "encode_outcome",
-    "encode_progress",
-    "encode_value",
-]
-
 
 def _plain(value: object) -> Any:
     if isinstance(value, Mapping):

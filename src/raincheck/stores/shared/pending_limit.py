@@ -5,8 +5,6 @@ from __future__ import annotations
 from raincheck.errors import QueueFull
 from raincheck.ports.task_store import Room
 
-__all__ = ["check_room", "no_room"]
-
 
 def check_room(room: Room, in_all: int, of_scope: int) -> None:
     """See that one more fits beside so many pending tasks.

@@ -13,8 +13,6 @@ from pathlib import Path
 
 from raincheck.errors import StoreUnusable
 
-__all__ = ["check_file", "check_folder", "close_to_others"]
-
 logger = logging.getLogger(__name__)
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH

@@ -6,8 +6,6 @@ import re
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-__all__ = ["load_statements", "read_sql", "sql_folder"]
-
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 _FRAGMENT = re.compile(r"\{(\w+)\}")

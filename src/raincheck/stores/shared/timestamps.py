@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["EPOCH", "from_micros", "length_in_micros", "micros_or_none", "moment_or_none", "to_micros"]
-
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

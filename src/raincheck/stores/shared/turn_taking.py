@@ -11,8 +11,6 @@ from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
 from raincheck.stores.shared.delegating import StoreWrapper
 
-__all__ = ["TurnTakingStore"]
-
 
 class _Turns(Protocol):
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]: ...

@@ -6,8 +6,6 @@ from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from math import ceil
 
-__all__ = ["behind", "share"]
-
 
 def behind(scopes: Sequence[str], after: str, limit: int) -> list[str]:
     """Up to `limit` of the sorted scopes: first those behind `after`, then the others."""

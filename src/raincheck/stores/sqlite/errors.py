@@ -7,8 +7,6 @@ import sqlite3
 
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
 
-__all__ = ["is_damage", "is_locked", "needs_new_connection", "store_error", "was_read_only"]
-
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _DISK = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PROTOCOL})
 _BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})

@@ -14,8 +14,6 @@ from pathlib import Path
 from raincheck.errors import StoreUnavailable, StoreUnusable
 from raincheck.stores.shared.private_files import check_file, close_to_others
 
-__all__ = ["OpenFile", "close_file", "create_file"]
-
 _JOURNAL = ("-wal", "-shm")
 
 

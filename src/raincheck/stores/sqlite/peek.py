@@ -11,8 +11,6 @@ from raincheck.stores.sqlite.records import record_from
 from raincheck.stores.sqlite.rows import SQL
 from raincheck.stores.sqlite.schema import APPLICATION_ID, connect_reader
 
-__all__ = ["is_store", "record_value"]
-
 
 def is_store(file: Path) -> bool:
     """Whether it is a file of raincheck's tasks that can be read. Blocking."""

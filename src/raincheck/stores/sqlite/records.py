@@ -14,8 +14,6 @@ from raincheck.stores.sqlite.rows import SQL, Row
 if TYPE_CHECKING:
     from raincheck.stores.sqlite.writes import Transaction
 
-__all__ = ["PutRecord", "RemoveRecord", "record_from", "record_row"]
-
 
 def record_row(record: Record) -> Row:
     """The row of a record.

@@ -25,22 +25,6 @@ from raincheck.stores.shared.payload_codec import (
 from raincheck.stores.shared.sql_files import load_statements
 from raincheck.stores.shared.timestamps import EPOCH, from_micros, micros_or_none, moment_or_none, to_micros
 
-__all__ = [
-    "ARGUMENTS",
-    "CALLER",
-    "CHECKPOINT",
-    "INPUTS",
-    "OUTCOME",
-    "SQL",
-    "Replacement",
-    "Row",
-    "insert_row",
-    "replacement",
-    "storable",
-    "summary_from",
-    "task_from",
-]
-
 SQL = load_statements("sqlite", "queries.sql")
 """The statements of the SQLite store by name."""
 

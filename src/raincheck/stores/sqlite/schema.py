@@ -17,18 +17,6 @@ from raincheck.errors import StoreUnusable
 from raincheck.stores.shared.sql_files import read_sql, sql_folder
 from raincheck.stores.sqlite.errors import is_locked
 
-__all__ = [
-    "APPLICATION_ID",
-    "Migration",
-    "connect_reader",
-    "connect_writer",
-    "grow_wal",
-    "migrate",
-    "packaged_migrations",
-    "patiently",
-    "pause",
-]
-
 APPLICATION_ID = 0x7261696E
 """`rain` in ASCII: in the file's header, so that `file` and we know whose it is."""
 

@@ -36,8 +36,6 @@ from raincheck.stores.sqlite.writer_thread import Done, SqliteWriter, WriterSett
 from raincheck.stores.sqlite.writes import Insert, Purge, Renew, Replace, SetClock, Write
 from raincheck.timing.clock import monotonic, utc_now
 
-__all__ = ["SqliteStore"]
-
 logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")

@@ -20,8 +20,6 @@ from raincheck.stores.sqlite.file import OpenFile, close_file, create_file
 from raincheck.stores.sqlite.schema import Migration, connect_writer, grow_wal, migrate, patiently
 from raincheck.stores.sqlite.writes import Transaction, Write
 
-__all__ = ["Done", "SqliteWriter", "WriterSettings", "resolve"]
-
 logger = logging.getLogger(__name__)
 
 # Bounds how long the first of a burst waits for the last.

@@ -28,8 +28,6 @@ from raincheck.stores.sqlite.rows import (
     task_from,
 )
 
-__all__ = ["Insert", "Purge", "Renew", "Replace", "SetClock", "Transaction", "Write"]
-
 _INSERT = SQL["insert"]
 _CURRENT = SQL["current"]
 _REPLACE = SQL["replace"]
