@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raincheck.domain.task import Task
-from raincheck.encryption.cipher import KEY_NOTES, PLAIN_NOTES, key_id, new_key, read_key
+from raincheck.encryption.cipher import KEY_RECORDS, PLAIN_RECORDS, key_id, new_key, read_key
 from raincheck.encryption.plain_payloads import RECORD_KINDS
 from raincheck.encryption.task_store import EncryptedTaskStore, PayloadCipher
 from raincheck.ports.records import CLEAR_KINDS, Record
@@ -169,10 +169,10 @@ def test_a_store_from_before_the_keys_is_closed_to_plain_payloads_once_none_is_l
 def test_every_kind_of_record_is_among_those_that_are_sealed() -> None:
     source = Path(__file__).parents[2] / "src/raincheck"
     defined = re.compile(
-        r'^_?(?:KIND|PENDING|DEAD|READINESS|OF_[A-Z]+|[A-Z]+_NOTES)(?:: Final)? = "([a-z0-9-]+)"', re.MULTILINE
+        r'^_?(?:KIND|PENDING|DEAD|READINESS|OF_[A-Z]+|[A-Z]+_RECORDS)(?:: Final)? = "([a-z0-9-]+)"', re.MULTILINE
     )
-    makers = [text for path in source.rglob("*.py") if "Record(" in (text := path.read_text()) or "NOTES" in text]
+    makers = [text for path in source.rglob("*.py") if "Record(" in (text := path.read_text()) or "_RECORDS" in text]
     assert {kind for text in makers for kind in defined.findall(text)} == {
         *(*RECORD_KINDS, *CLEAR_KINDS),
-        *(KEY_NOTES, PLAIN_NOTES),
+        *(KEY_RECORDS, PLAIN_RECORDS),
     }

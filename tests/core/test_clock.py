@@ -15,6 +15,7 @@ from raincheck.errors import StoreUnavailable
 from raincheck.operations.context import TaskContext
 from raincheck.runtime.sweeper import Sweeper
 from raincheck.stores.sqlite.store import SqliteStore
+from raincheck.tasks.writer import TaskWriter
 from raincheck.timing.clock import StoreClock, monotonic, utc_now
 from support.lab import Lab
 from support.waiting import PATIENCE
@@ -120,6 +121,7 @@ async def _nobody(task: Task) -> None:
 def _sweeper(store: SqliteStore, clock: StoreClock, *, lease_seconds: float) -> Sweeper:
     return Sweeper(
         store,
+        TaskWriter(store, clock),
         clock=clock,
         sweep_seconds=1.0,
         lease_seconds=lease_seconds,

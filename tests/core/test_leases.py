@@ -6,7 +6,7 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -107,10 +107,10 @@ class CutOff(SqliteStore):
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        record: Record | None = None,
+        records: Sequence[Record] = (),
     ) -> bool:
         self._reach()
-        return await super().replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, record=record)
+        return await super().replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, records=records)
 
     def _reach(self) -> None:
         if self.cut:

@@ -10,6 +10,7 @@ from stores.records import new_task
 from raincheck.domain.task import TaskStatus
 from raincheck.stores.sqlite.store import SqliteStore
 from raincheck.tasks.lost_answers import LostAnswers
+from raincheck.tasks.writer import TaskWriter
 from raincheck.timing.clock import utc_now
 from support.waiting import PATIENCE
 
@@ -18,7 +19,7 @@ async def test_a_task_that_is_found_again_is_not_cancelled(tmp_path: Path) -> No
     store = SqliteStore(tmp_path / "tasks.db")
     await store.open()
     wanted, unwanted = new_task(), new_task()
-    lost = LostAnswers(store, utc_now)
+    lost = LostAnswers(store, TaskWriter(store, utc_now))
     for task in (wanted, unwanted):
         await store.insert(task)
         lost._cancel_later(task)  # pyright: ignore[reportPrivateUsage]

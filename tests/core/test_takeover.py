@@ -29,6 +29,7 @@ from raincheck.runtime.service import Service
 from raincheck.runtime.sweeper import Sweeper
 from raincheck.stores.sqlite.store import SqliteStore
 from raincheck.tasks.registry import ANY_SCOPE, Registry
+from raincheck.tasks.writer import TaskWriter
 from support.lab import Lab
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
@@ -127,6 +128,7 @@ class Rig:
         store.list = counted  # pyright: ignore[reportAttributeAccessIssue]
         self.sweeper = Sweeper(
             store,
+            TaskWriter(store, now),
             clock=now,
             sweep_seconds=1.0,
             returned=self.give_back,

@@ -112,7 +112,7 @@ async def test_no_payload_is_on_the_disk(path: Path) -> None:
     assert await store.get(task.task_ref) == replace(task, fingerprint=PayloadCipher([NEW]).marks("f" * 64)[0])
     failure = Outcome(error=TaskError(code="upstream_error", message=WORD, details={"status": WORD}))
     done = settled(task, failure, at=after(1))
-    assert await store.replace(done, record=Record(kind="webhook", key="k", value={"body": WORD}, due_at=NOW))
+    assert await store.replace(done, records=(Record(kind="webhook", key="k", value={"body": WORD}, due_at=NOW),))
     other = claimed(new_task())
     await store.insert(replace(other, worker_id=None))
     await store.close()

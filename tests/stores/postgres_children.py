@@ -51,7 +51,8 @@ async def insert_for_ever(url: str, _: str) -> None:
             task = claimed(task)
             say(task.task_ref)
             await store.replace(task)
-            await store.replace(settled(task), record=Record(kind="webhook", key=task.task_ref, value=1))
+            records = [Record(kind=kind, key=task.task_ref, value=1) for kind in ("webhook", "upstream")]
+            await store.replace(settled(task), records=records)
 
     await asyncio.gather(*(caller(number) for number in range(20)))
 

@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from stores.records import NOW, after, apply, claimed, new_task, settled, stored
 
@@ -51,7 +52,7 @@ async def settle_for_ever(url: str, _: str) -> None:
         while True:
             task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30)))
             record = Record(kind="webhook", key=task.task_ref, value="x" * (3000 if number % 3 else 10), due_at=NOW)
-            assert await store.replace(settled(task), record=record)
+            assert await store.replace(settled(task), records=(record, replace(record, kind="upstream")))
             say(task.task_ref)
 
     await asyncio.gather(*(caller(number) for number in range(20)))

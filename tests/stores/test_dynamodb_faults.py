@@ -276,8 +276,8 @@ async def test_a_change_with_a_record_whose_answer_is_lost_is_one_change(
     done = settled(progress, Outcome(value="x" * 3000))
     for version, change in ((1, progress), (2, done)):
         way.meet("TransactWriteItems", *(Lose() for _ in range(times)))
-        assert await far.replace(change, record=_record(value=version))
-        assert not await far.replace(change, record=_record(value="again"))
+        assert await far.replace(change, records=(_record(value=version),))
+        assert not await far.replace(change, records=(_record(value="again"),))
         assert await far.get_record("webhook", "k") == _record(value=version, version=version)
     await _agrees(server, table, done)
 

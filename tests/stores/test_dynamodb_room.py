@@ -335,7 +335,7 @@ async def test_the_largest_record_is_written_with_the_largest_result(store: Dyna
     task = await apply(store, task, SaveCheckpoint(fence=1, checkpoint=secrets.token_hex(300_000)))
     done = settled(task, Outcome(value=secrets.token_hex(2_000_000)))
     record = Record(kind="webhook", key="k" * 255, value=secrets.token_hex(LARGEST_RECORD // 2 - 1), due_at=NOW)
-    assert await store.replace(done, record=record)
+    assert await store.replace(done, records=(record,))
     same = await store.get(task.task_ref) == done and await store.get_record("webhook", "k" * 255) == record
     assert same
     assert await store.remove_record(record)
@@ -368,6 +368,6 @@ async def test_progress_with_a_record_changes_no_counter(store: DynamoDBStore) -
     task = await apply(store, await stored(store), CLAIM)
     for version in (1, 2):
         task = transition(task, ReportProgress(fence=1, progress=Progress(message=str(version))), NOW)
-        assert await store.replace(task, record=Record(kind="webhook", key="k", value=version))
+        assert await store.replace(task, records=(Record(kind="webhook", key="k", value=version),))
     assert await store.get_record("webhook", "k") == Record(kind="webhook", key="k", value=2, version=2)
     assert (await store.count())[TaskStatus.PROCESSING] == 1

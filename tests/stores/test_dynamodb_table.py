@@ -453,7 +453,7 @@ async def test_every_verb_makes_the_requests_that_the_module_says(endpoint: str,
         assert await made(store.records("webhook")) == {"Query": 1, "BatchGetItem": 1}
         assert await made(store.records("webhook", due=NOW)) == {"Query": 1, "BatchGetItem": 1}
         progress = transition(task, ReportProgress(fence=1, progress=Progress(fraction=0.3)), after(1))
-        assert await made(store.replace(progress, record=first)) == write
+        assert await made(store.replace(progress, records=(first,))) == write
         assert await made(store.remove_record(replace(first, version=3))) == write
         assert await made(store.insert(new_task(), room=Room())) == write
         # Room: the first call enters what is pending; from then on a transaction does.

@@ -237,16 +237,18 @@ class StoreMachine(RuleBasedStateMachine):
             del self.records[key]
 
     @precondition(lambda self: self.tasks)
-    @rule(number=pick, key=st.sampled_from(NOTE_KEYS))
-    def cancel_with_a_record(self, number: int, key: str) -> None:
+    @rule(number=pick, keys=st.lists(st.sampled_from(NOTE_KEYS), unique=True))
+    def cancel_with_records(self, number: int, keys: list[str]) -> None:
         task = self.some(number)
         if task.terminal:
             return
         self.tasks[task.task_ref] = ended = transition(task, Cancel(), self.now)
-        before = self.records.get(key)
-        record = Record(kind="webhook", key=key, value=task.task_ref, due_at=self.now)
-        assert self.run(self.store.replace(ended, record=record))
-        self.records[key] = replace(record, version=before.version + 1 if before else 1)
+        records = [Record(kind="webhook", key=key, value=task.task_ref, due_at=self.now) for key in keys]
+        assert not self.run(self.store.replace(replace(ended, version=ended.version + 1), records=records))
+        assert self.run(self.store.replace(ended, records=records))
+        for record in records:
+            before = self.records.get(record.key)
+            self.records[record.key] = replace(record, version=before.version + 1 if before else 1)
         self.told.append(ended)
 
     @rule(limit=st.integers(1, 3), after=st.sampled_from(["", *NOTE_KEYS]))

@@ -12,7 +12,7 @@ from stores.conftest import OpenStore
 from stores.records import NOW, after, apply, claimed, settled, stored
 
 from raincheck.domain.transitions import Cancel
-from raincheck.ports.records import LARGEST_RECORD, Record
+from raincheck.ports.records import LARGEST_RECORD, MOST_RECORDS, Record
 from raincheck.ports.task_store import TaskStore
 
 
@@ -149,14 +149,33 @@ async def test_a_record_is_written_with_its_task_or_not_at_all(store: TaskStore)
     assert await store.replace(task)
     done = settled(task)
     outgoing = record(task.task_ref, kind="webhook", due_at=NOW, value={"large": "x" * 20_000})
-    assert not await store.replace(replace(done, version=9), record=outgoing)
-    assert not await store.replace(done, seen_lease=after(99), record=outgoing)
+    beside = (replace(outgoing, kind="upstream"), replace(outgoing, kind="upstream", key="k"))
+    assert not await store.replace(replace(done, version=9), records=(outgoing, *beside))
+    assert not await store.replace(done, seen_lease=after(99), records=(*beside, outgoing))
     assert await store.get_record("webhook", task.task_ref) is None
-    assert await store.replace(done, record=outgoing)
+    assert list(await store.records("upstream")) == []
+    assert await store.replace(done, records=(outgoing, *beside))
+    assert sorted(await store.records("upstream", due=NOW), key=lambda each: each.key) == sorted(
+        beside, key=lambda each: each.key
+    )
     assert await store.get_record("webhook", task.task_ref) == outgoing
-    assert not await store.replace(done, record=replace(outgoing, value="other"))
+    assert not await store.replace(done, records=(replace(outgoing, value="other"),))
     assert await store.get_record("webhook", task.task_ref) == outgoing
     assert list(await store.records("webhook", due=NOW)) == [outgoing]
+
+
+async def test_records_that_cannot_all_be_written_leave_the_task_as_it_is(store: TaskStore) -> None:
+    task = claimed(await stored(store))
+    twice = [record(kind="webhook"), record(kind="upstream"), record(kind="webhook", value="other")]
+    many = [record(f"k{number}") for number in range(MOST_RECORDS + 1)]
+    for records in (twice, many):
+        with pytest.raises(ValueError, match="each of another kind and key"):
+            await store.replace(task, records=records)
+    with pytest.raises(TypeError):
+        await store.replace(task, records=[record(kind="webhook"), record(value={1, 2})])
+    assert await store.get_record("webhook", "k") is None
+    assert await store.replace(task, records=many[:-1])
+    assert len(await store.records("sketch")) == MOST_RECORDS
 
 
 async def test_a_record_written_with_a_task_goes_over_what_is_there(store: TaskStore) -> None:
@@ -164,7 +183,7 @@ async def test_a_record_written_with_a_task_goes_over_what_is_there(store: TaskS
     new = record(kind="webhook", value="new", due_at=after(1))
     await apply(store, await stored(store))
     task = claimed(await stored(store))
-    assert await store.replace(task, record=new)
+    assert await store.replace(task, records=(new,))
     assert await store.get_record("webhook", "k") == replace(new, version=2)
     assert list(await store.records("webhook", due=after(50))) == [replace(new, version=2)]
 
@@ -175,11 +194,17 @@ async def test_many_settle_at_once_each_with_its_record(store: TaskStore) -> Non
     tasks = [await stored(store) for _ in range(20)]
     ended = [transition(task, Cancel(), NOW) for task in tasks]
     written = await asyncio.gather(
-        *(store.replace(task, record=record(task.task_ref, kind="webhook", due_at=NOW)) for task in ended)
+        *(
+            store.replace(
+                task, records=[record(task.task_ref, kind=kind, due_at=NOW) for kind in ("webhook", "upstream")]
+            )
+            for task in ended
+        )
     )
     assert all(written)
-    found = await store.records("webhook", due=NOW, limit=50)
-    assert {each.key for each in found} == {task.task_ref for task in tasks}
+    for kind in ("webhook", "upstream"):
+        found = await store.records(kind, due=NOW, limit=50)
+        assert {each.key for each in found} == {task.task_ref for task in tasks}
 
 
 async def test_records_survive_a_reopening(open_store: OpenStore, backend: Backend) -> None:

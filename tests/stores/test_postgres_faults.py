@@ -77,7 +77,7 @@ async def test_nothing_acknowledged_is_lost_when_the_server_goes_and_comes_back_
                 task = claimed(task)
                 if await write(task, store.replace(task)):
                     record = Record(kind="webhook", key=task.task_ref, value=1)
-                    await write(settled(task), store.replace(settled(task), record=record))
+                    await write(settled(task), store.replace(settled(task), records=(record,)))
 
     callers = [asyncio.create_task(caller()) for _ in range(30)]
     for _ in range(2):

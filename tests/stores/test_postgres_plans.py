@@ -150,7 +150,7 @@ def _rows(name: str, refs: list[str]) -> str:
     rows = {
         "insert": [_row(new_task(idempotency_key="new")), _row(replace(ended, task_ref="x", created_at=after(9)))],
         "replace": [replace_row(pending, 1, None, lease_length=1_000_000)],
-        "replace_with_records": [replace_row(pending, 1, None, _record(8))],
+        "replace_with_records": [replace_row(pending, 1, None, [_record(8)])],
         "write_records": [_record_row(5, 1), _record_row(7, 1, removes=True), _record_row(TASKS)],
     }
     return f"[{','.join(rows.get(name, []))}]"

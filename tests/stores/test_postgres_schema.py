@@ -93,7 +93,7 @@ async def _works(store: TaskStore) -> Task:
     task = await stored(store)
     assert await store.replace(claimed(task))
     record = Record(kind="webhook", key=task.task_ref, value=1)
-    assert await store.replace(settled(claimed(task)), record=record)
+    assert await store.replace(settled(claimed(task)), records=(record,))
     assert await store.put_record(replace(record, version=2, due_at=after(0)))
     assert await store.records("webhook", due=after(0)) == [replace(record, version=2, due_at=after(0))]
     assert await store.remove_record(replace(record, version=2))

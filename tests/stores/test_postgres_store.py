@@ -151,7 +151,7 @@ async def test_records_of_one_place_that_go_together_are_written_one_after_the_o
     record = Record(kind="webhook", key="k", value="of all")
     further = [ReportProgress(fence=1, progress=Progress(fraction=0.5))] * 3
     halves = [transition(task, event, after(1)) for task, event in zip(tasks, further, strict=True)]
-    calls = [call for half in halves for call in (store.replace(half, record=record), store.replace(settled(half)))]
+    calls = [call for half in halves for call in (store.replace(half, records=(record,)), store.replace(settled(half)))]
     assert await asyncio.gather(*calls) == [True] * 6
     assert await store.get_record("webhook", "k") == replace(record, version=3)
     assert (await store.count())[TaskStatus.COMPLETED] == 3
@@ -332,7 +332,7 @@ async def test_through_a_pooler_everything_is_answered_right_and_listeners_look(
         assert await other.replace(claimed(task))
         assert await asyncio.to_thread(store.renew, "worker-1", {task.task_ref: 1}, after(90)) == set()
         record = Record(kind="webhook", key=task.task_ref, value=1)
-        assert await store.replace(settled(claimed(task)), record=record)
+        assert await store.replace(settled(claimed(task)), records=(record,))
         assert await other.put_record(replace(record, version=2))
         assert await other.get(task.task_ref) == settled(claimed(task))
         return task

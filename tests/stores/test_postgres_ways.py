@@ -95,7 +95,7 @@ async def test_room_and_records_whose_answers_are_lost_are_told_as_they_were(
     only, second = new_task(), new_task()
     with locked(running) as until:
         insert = asyncio.ensure_future(far.insert(only, room=Room(1, 1)))
-        settle = asyncio.ensure_future(far.replace(settled(task), record=record))
+        settle = asyncio.ensure_future(far.replace(settled(task), records=(record,)))
         await asyncio.to_thread(until, 2)
         way.reset()
         await asyncio.to_thread(until, 4)

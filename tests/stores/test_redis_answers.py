@@ -172,7 +172,7 @@ async def test_a_record_that_was_written_with_a_task_whose_answer_was_lost_is_wr
     record = Record(kind="webhook", key="k", value=1)
     assert await lossy_store.put_record(record)
     lossy.lose = 2
-    assert await lossy_store.replace(settled(task), record=replace(record, value=2))
+    assert await lossy_store.replace(settled(task), records=(replace(record, value=2),))
     assert await lossy_store.get_record("webhook", "k") == replace(record, value=2, version=2)
 
 

@@ -22,7 +22,7 @@ from support.servers.redis import RedisServer
 from support.servers.server import needed
 from support.waiting import PATIENCE
 
-_NOTE = Record(kind="webhook", key="k", value=1)
+_RECORD = Record(kind="webhook", key="k", value=1)
 
 # Servers that do not answer.
 
@@ -40,10 +40,10 @@ async def _refused_in_time(store: RedisStore, seconds: float, task: Task) -> Non
         store.count(),
         store.versions([task.task_ref]),
         store.time(),
-        store.replace(claimed(task), record=_NOTE),
+        store.replace(claimed(task), records=(_RECORD,)),
         store.get_record("webhook", "k"),
-        store.put_record(_NOTE),
-        store.remove_record(_NOTE),
+        store.put_record(_RECORD),
+        store.remove_record(_RECORD),
         store.records("webhook"),
         asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30)),
     )

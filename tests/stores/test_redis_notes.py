@@ -149,7 +149,7 @@ async def test_a_full_server_refuses_new_records_and_permits_what_makes_room(
         for call in (
             store.put_record(record("new", due_at=NOW)),
             store.put_record(record("old", version=2)),
-            store.replace(settled(task), record=record("with it", kind="webhook")),
+            store.replace(settled(task), records=(record("with it", kind="webhook"),)),
         ):
             with pytest.raises(StoreUnavailable, match="is full: it has used its maxmemory"):
                 await call
@@ -160,7 +160,7 @@ async def test_a_full_server_refuses_new_records_and_permits_what_makes_room(
         await store.purge(after(60), 10)
         assert list(await store.records("sketch")) == []
         client.config_set("maxmemory", 0)
-    assert await store.replace(settled(task), record=record("with it", kind="webhook"))
+    assert await store.replace(settled(task), records=(record("with it", kind="webhook"),))
 
 
 async def test_records_of_a_newer_layout_are_left_alone(store: RedisStore, server: RedisServer) -> None:
@@ -179,7 +179,7 @@ async def test_records_of_a_newer_layout_are_left_alone(store: RedisStore, serve
 
 async def test_a_value_that_is_no_json_leaves_no_trace(store: RedisStore, url: str) -> None:
     task = await stored(store)
-    for call in (store.put_record(record(value=NOW)), store.replace(claimed(task), record=record(value={1, 2}))):
+    for call in (store.put_record(record(value=NOW)), store.replace(claimed(task), records=(record(value={1, 2}),))):
         with pytest.raises(TypeError):
             await call
     assert await store.get(task.task_ref) == task

@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import Awaitable
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 from stores.conftest import MakeRedis
@@ -71,7 +72,8 @@ async def _halves(store: RedisStore) -> tuple[set[str], set[str]]:
     """Which tasks are settled, and which have a record."""
     ended = {each.task_ref for each in await store.list(statuses=[TaskStatus.COMPLETED], limit=100_000)}
     recorded = {each.key for each in await store.records("webhook", limit=100_000)}
-    assert recorded == {each.key for each in await store.records("webhook", due=NOW, limit=100_000)}
+    for kind in ("webhook", "upstream"):
+        assert recorded == {each.key for each in await store.records(kind, due=NOW, limit=100_000)}
     return ended, recorded
 
 
@@ -99,7 +101,7 @@ async def test_after_kill_9_of_the_server_each_task_is_settled_with_its_record_o
                 task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30)))
                 record = Record(kind="webhook", key=task.task_ref, value="x" * 3000, due_at=NOW)
                 # Whatever else is answered is a wrong answer to a write that was sent twice.
-                assert await store.replace(settled(task), record=record)
+                assert await store.replace(settled(task), records=(record, replace(record, kind="upstream")))
                 acknowledged.add(task.task_ref)
                 if len(acknowledged) % 500 == 499:
                     enough.set()

@@ -94,7 +94,7 @@ async def _busy(store: RedisStore) -> None:
             assert await store.remove_record(record) is True
             assert await store.replace(
                 transition(await stored(store, **made), Cancel(), NOW),
-                record=replace(record, due_at=NOW, expires_at=NOW),
+                records=(replace(record, due_at=NOW, expires_at=NOW),),
             )
 
 

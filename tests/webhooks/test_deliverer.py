@@ -23,10 +23,10 @@ from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.webhook import Webhook
 from raincheck.ports.records import LARGEST_RECORD, Record
 from raincheck.stores.memory.store import MemoryStore
+from raincheck.tasks.writer import TaskEnded, TaskWriter
 from raincheck.webhooks.admin import DeliveryAdmin
 from raincheck.webhooks.delivery import DEAD, PENDING, Delivery, first_record
 from raincheck.webhooks.dispatcher import WebhookDispatcher
-from raincheck.webhooks.outbox import Outbox
 from raincheck.webhooks.payload import LARGEST_RESULT, message_of
 from raincheck.webhooks.policy import WebhookRules
 from support.lab import BodyExecutor
@@ -53,8 +53,9 @@ def task_of(callback_url: str | None, **fields: Any) -> Task:
 class Post:
     """A store with a delivery for a server, and deliverers on it; all by one clock."""
 
-    def __init__(self, store: Outbox, url: str) -> None:
+    def __init__(self, store: MemoryStore, url: str) -> None:
         self.store = store
+        self.writer = TaskWriter(store, lambda: self.now, delivery_of=first_record)
         self.url = url
         self.now = NOW
 
@@ -80,7 +81,7 @@ class Post:
     async def end(self, callback_url: str, **fields: Any) -> None:
         """A task that is cancelled."""
         await self.store.insert(task := task_of(callback_url, **fields))
-        assert await self.store.replace(transition(task, Cancel(), self.now))
+        assert await self.writer.write(task, Cancel())
 
     async def only(self, kind: str) -> Record:
         (record,) = await self.store.records(kind)
@@ -89,7 +90,7 @@ class Post:
 
 @asynccontextmanager
 async def post(*responses: bytes) -> AsyncGenerator[tuple[Post, Server]]:
-    store = Outbox(MemoryStore())
+    store = MemoryStore()
     await store.open()
     async with serving(answering(*responses)) as server:
         post = Post(store, server.url)
@@ -211,23 +212,35 @@ async def test_many_deliveries_to_a_host_that_is_busy_make_room_for_others() -> 
         assert len(server.received) == 1
 
 
-async def test_a_callers_own_record_is_written_beside_the_delivery() -> None:
+async def test_the_cleanup_and_the_delivery_are_written_in_the_step_that_ends_the_task() -> None:
     async with post(FINE) as (office, _):
         leftover = Record(kind="upstream", key="ref", value=1, due_at=NOW + timedelta(hours=1))
         assert await office.store.put_record(leftover)
-        await office.store.insert(task := task_of(office.url))
-        assert await office.store.replace(transition(task, Cancel(), NOW), record=replace(leftover, due_at=NOW))
+        task = replace(task_of(office.url), checkpoint={"job": 1})
+        await office.store.insert(task)
+        written: list[Sequence[Record]] = []
+        once = office.store.replace
+
+        async def watched(task: Task, **how: Any) -> bool:
+            written.append(how["records"])
+            return await once(task, **how)
+
+        office.store.replace = watched
+        assert await office.writer.write(task, Cancel())
+        assert [{record.kind for record in records} for records in written] == [{"upstream", PENDING}]
         assert (await office.only("upstream")).due_at == NOW
         assert (await office.only(PENDING)).key == "ref"
 
 
-async def test_only_the_writer_that_ends_a_task_writes_its_delivery() -> None:
+async def test_only_the_writer_that_ends_a_task_writes_its_delivery_and_tells_of_the_end() -> None:
     async with post(FINE) as (office, _):
+        ends: list[TaskEnded] = []
+        writer = TaskWriter(office.store, lambda: NOW, delivery_of=first_record, ended=ends.append)
         await office.store.insert(task := task_of(office.url))
-        ended = transition(task, Cancel(), NOW)
-        assert await office.store.replace(ended)
-        assert not await office.store.replace(ended)
+        assert await writer.write(task, Cancel())
+        assert await writer.write(task, Cancel()) is None
         assert (await office.only(PENDING)).version == 1
+        assert [(ended.task.status, ended.delivery) for ended in ends] == [(TaskStatus.CANCELLED, True)]
 
 
 def test_nobody_is_told_of_a_task_without_targets() -> None:

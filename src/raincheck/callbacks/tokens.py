@@ -13,19 +13,18 @@ import json
 import logging
 import secrets
 from collections.abc import Callable
-from datetime import datetime
 from typing import Final, Literal
 
 from raincheck.domain.redaction import marked
 from raincheck.domain.task import Outcome, Progress, Task
-from raincheck.domain.transitions import CompleteExternally, Event, Refused, ReportProgress, transition
+from raincheck.domain.transitions import CompleteExternally, Refused, ReportProgress
 from raincheck.errors import ResultTooLarge
 from raincheck.operations.context import CallbackAddress
 from raincheck.operations.operation import Operation, Policy
 from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
 from raincheck.tasks.results import Results
-from raincheck.tasks.upstream_records import cleanup_record_for
+from raincheck.tasks.writer import TaskWriter
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +46,7 @@ class CompletionTokens:
         store: The open store.
         operations: Looks up an operation by name.
         results: Puts large results away.
+        writer: Writes the ends and the progress that the calls bring.
         public_url: Where this server is reached from outside; None: tokens have no address.
         secret: Makes a task's token the same after a lost worker; None: a new one each time, the earlier stay good.
     """
@@ -56,17 +56,17 @@ class CompletionTokens:
         store: TaskStore,
         operations: Callable[[str], Operation | None],
         results: Results,
+        writer: TaskWriter,
         *,
         public_url: str | None,
         secret: str | None,
-        clock: Callable[[], datetime],
     ) -> None:
         self._store = store
         self._operations = operations
         self._results = results
+        self._writer = writer
         self._base = None if public_url is None else public_url.rstrip("/") + CALLBACK_PATH
         self._secret = None if secret is None else secret.encode()
-        self._clock = clock
 
     async def address(self, task: Task) -> CallbackAddress:
         """A token for that task; durable when this returns."""
@@ -97,7 +97,7 @@ class CompletionTokens:
                 operation = self._operations(task.operation_type)
                 told = outcome if operation is None else marked(outcome, operation.secret_results)
                 kept = await self._results.put_away(told, task, Policy() if operation is None else operation.policy)
-            if await self._write(task, CompleteExternally(outcome=kept)):
+            if await self._writer.write(task, CompleteExternally(outcome=kept)) is not None:
                 logger.info("settled by a callback", extra=_extra(task))
                 return "taken"
         await self._results.drop(kept)
@@ -113,7 +113,7 @@ class CompletionTokens:
             if task.terminal:
                 return "over"
             try:
-                if await self._write(task, ReportProgress(fence=task.fence, progress=progress)):
+                if await self._writer.write(task, ReportProgress(fence=task.fence, progress=progress)) is not None:
                     return "taken"
             except Refused:
                 return "taken"
@@ -129,11 +129,6 @@ class CompletionTokens:
         # The task may be gone (its retention is over) and its token not yet.
         known = 0 < len(token) <= _LONGEST_TOKEN and await self._store.get_record(_KIND, _hash(token)) is not None
         return "over" if known else "unknown"
-
-    async def _write(self, task: Task, event: Event) -> bool:
-        now = self._clock()
-        changed = transition(task, event, now)
-        return await self._store.replace(changed, record=await cleanup_record_for(self._store, task, changed, now))
 
     def _check_size(self, task: Task, outcome: Outcome) -> None:
         operation = self._operations(task.operation_type)

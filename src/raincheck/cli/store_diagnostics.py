@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from raincheck.domain.task import Task, new_task_ref
 from raincheck.domain.transitions import Cancel, transition
-from raincheck.encryption.cipher import KEY_NOTES, key_id, keys_in_use
+from raincheck.encryption.cipher import KEY_RECORDS, key_id, keys_in_use
 from raincheck.errors import InvalidParameters, StoreError, StoreUnusable
 from raincheck.ports.task_store import TaskStore
 from raincheck.timing.clock import utc_now
@@ -105,7 +105,7 @@ async def known_keys(target: Target, forget: str | None) -> dict[str, bool]:
                 raise InvalidParameters(f"nothing is sealed with a key {forget!r}; known: {known}")
             if ids[:1] == [forget]:
                 raise InvalidParameters(f"{forget} is the key that seals now: put another one first in 'keys'")
-            record = await store.get_record(KEY_NOTES, forget)
+            record = await store.get_record(KEY_RECORDS, forget)
             if record is not None:
                 await store.remove_record(record)
             in_use.remove(forget)

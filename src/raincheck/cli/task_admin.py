@@ -14,8 +14,9 @@ from raincheck.errors import CallError, InvalidParameters, TaskNotFound
 from raincheck.ports.task_store import Cursor, TaskStore, TaskSummary
 from raincheck.tasks.registry import ANY_SCOPE, Registry
 from raincheck.tasks.results import Results
+from raincheck.tasks.writer import TaskWriter
 from raincheck.timing.clock import utc_now
-from raincheck.webhooks.outbox import Outbox
+from raincheck.webhooks.delivery import first_record
 
 _PAGE = 500
 _LENGTH_OF_REF = len(new_task_ref())
@@ -30,7 +31,7 @@ class TaskAdmin:
     def __init__(self, store: TaskStore, results: Results) -> None:
         self._store = store
         # A task that an operator ends is told of as any other.
-        self._registry = Registry(Outbox(store), lambda name: None)
+        self._registry = Registry(store, lambda name: None, writer=TaskWriter(store, utc_now, delivery_of=first_record))
         self._results = results
 
     async def newest(

@@ -19,10 +19,10 @@ from collections.abc import Collection, Sequence
 from raincheck.errors import StoreUnusable
 from raincheck.ports.records import Record, RecordStore
 
-KEY_NOTES = "seal-key"
+KEY_RECORDS = "seal-key"
 """The kind of the records that name the keys which payloads in a store may be sealed with."""
 
-PLAIN_NOTES = "seal-plain"
+PLAIN_RECORDS = "seal-plain"
 """The kind of the record that says that plain payloads are refused, whatever the settings say."""
 
 _PLAIN_REFUSED = "refused"
@@ -149,7 +149,7 @@ class PayloadCipher:
 
 async def keys_in_use(store: RecordStore) -> list[str]:
     """The ids of the keys that payloads in the store may be sealed with."""
-    return [record.key for record in await store.records(KEY_NOTES, limit=_MOST_KEYS)]
+    return [record.key for record in await store.records(KEY_RECORDS, limit=_MOST_KEYS)]
 
 
 async def check_keys(store: RecordStore, ids: Collection[str] = ()) -> None:
@@ -169,21 +169,21 @@ async def check_keys(store: RecordStore, ids: Collection[str] = ()) -> None:
 
 async def closed_to_plain(store: RecordStore, sealer: PayloadCipher) -> bool:
     """Whether an open store was closed to plain payloads (`close_to_plain`) by somebody who has one of the keys."""
-    record = await store.get_record(PLAIN_NOTES, _PLAIN_REFUSED)
+    record = await store.get_record(PLAIN_RECORDS, _PLAIN_REFUSED)
     if record is None or not isinstance(record.value, str):
         return False
     try:
-        return sealer.open(record.value, place_of(PLAIN_NOTES)) == _PLAIN_REFUSED
+        return sealer.open(record.value, place_of(PLAIN_RECORDS)) == _PLAIN_REFUSED
     except CannotOpen:
         return False
 
 
 async def close_to_plain(store: RecordStore, sealer: PayloadCipher) -> None:
     """Write down in the open store that it holds no plain payload any more: they are refused from the next start on."""
-    value = sealer.seal(_PLAIN_REFUSED, place_of(PLAIN_NOTES))
-    there = await store.get_record(PLAIN_NOTES, _PLAIN_REFUSED)
+    value = sealer.seal(_PLAIN_REFUSED, place_of(PLAIN_RECORDS))
+    there = await store.get_record(PLAIN_RECORDS, _PLAIN_REFUSED)
     version = 1 if there is None else there.version + 1
-    await store.put_record(Record(kind=PLAIN_NOTES, key=_PLAIN_REFUSED, value=value, version=version))
+    await store.put_record(Record(kind=PLAIN_RECORDS, key=_PLAIN_REFUSED, value=value, version=version))
 
 
 def _cipher(key: bytes, salt: bytes):

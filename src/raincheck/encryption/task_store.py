@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 from raincheck.domain.caller import Caller
 from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, inflight_key
 from raincheck.encryption.cipher import (
-    KEY_NOTES,
-    PLAIN_NOTES,
+    KEY_RECORDS,
+    PLAIN_RECORDS,
     CannotOpen,
     PayloadCipher,
     check_keys,
@@ -88,7 +88,7 @@ class EncryptedTaskStore(StoreWrapper):
                     "The task store holds tasks from before there was a key: set 'accept_plain = true' in [encryption] "
                     "until they are gone (`raincheck store keys --close`)."
                 )
-            await self.inner.put_record(Record(kind=KEY_NOTES, key=self.sealer.ids[0], value=None))
+            await self.inner.put_record(Record(kind=KEY_RECORDS, key=self.sealer.ids[0], value=None))
         except BaseException:
             await self.inner.close()
             raise
@@ -118,12 +118,14 @@ class EncryptedTaskStore(StoreWrapper):
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        record: Record | None = None,
+        records: Sequence[Record] = (),
     ) -> bool:
         """See `TaskStore.replace`."""
-        sealed_record = None if record is None else self._encrypted_record(record)
         return await self.inner.replace(
-            self._sealed(task), seen_lease=seen_lease, lease_seconds=lease_seconds, record=sealed_record
+            self._sealed(task),
+            seen_lease=seen_lease,
+            lease_seconds=lease_seconds,
+            records=[self._encrypted_record(each) for each in records],
         )
 
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
@@ -178,7 +180,7 @@ class EncryptedTaskStore(StoreWrapper):
 
         What cannot be opened here is passed over.
         """
-        if kind in (KEY_NOTES, PLAIN_NOTES):
+        if kind in (KEY_RECORDS, PLAIN_RECORDS):
             return []
         opened: list[Record] = []
         for record in await self.inner.records(kind, due=due, after=after, limit=limit):

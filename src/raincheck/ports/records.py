@@ -15,6 +15,8 @@ from typing import Any, Protocol
 LARGEST_RECORD = 256 * 1024
 """The largest value of a record, in bytes of JSON (ASCII): what the smallest store holds."""
 
+MOST_RECORDS = 8
+"""How many records one step writes with a task."""
 
 CLEAR_KINDS = frozenset({"program", "readiness"})
 """The kinds of records that hold nothing of anybody's: they stay in clear, so that they outlive every key."""
@@ -49,6 +51,17 @@ class Record:
     version: int = 1
     due_at: datetime | None = None
     expires_at: datetime | None = None
+
+
+def check_records(records: Sequence[Record]) -> Sequence[Record]:
+    """The records of one step (`TaskStore.replace`).
+
+    Raises:
+        ValueError: There are too many, or two of one kind and key.
+    """
+    if len(records) > MOST_RECORDS or len({(each.kind, each.key) for each in records}) < len(records):
+        raise ValueError(f"one step writes at most {MOST_RECORDS} records, each of another kind and key")
+    return records
 
 
 class RecordStore(Protocol):

@@ -161,7 +161,7 @@ class TaskStore(RecordStore, Protocol):
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        record: Record | None = None,
+        records: Sequence[Record] = (),
     ) -> bool:
         """Write the next version: only if the stored version is `task.version - 1`. False when it is not, or when the
         task is gone. The lease (`lease_until`) is written as the record has it.
@@ -172,8 +172,12 @@ class TaskStore(RecordStore, Protocol):
         With `seen_lease` only if the stored lease is also still that one: renewals do not change the version, and who
         takes a task from its worker must not overlook one.
 
-        The `record` is written in the same step, over whatever stands there under its kind and key: either both are
-        durable, or neither. Arguments, deadline, retention, key, priority and `callback_url` are fixed by the insert.
+        The `records` are written in the same step, each over whatever stands there under its kind and key: all are
+        durable with the task, or nothing is. Arguments, deadline, retention, key, priority and `callback_url` are fixed
+        by the insert.
+
+        Raises:
+            ValueError: Two of the records have one kind and key, or there are more than `MOST_RECORDS`.
         """
         ...
 

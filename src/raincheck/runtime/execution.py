@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import Context
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final, Literal, NoReturn
 
 from raincheck.callbacks.tokens import CompletionTokens
 from raincheck.domain.task import InputRequest, Progress, Task, TaskStatus
-from raincheck.domain.transitions import AskInput, Event, Refused, ReportProgress, SaveCheckpoint, transition
+from raincheck.domain.transitions import AskInput, Event, Refused, ReportProgress, SaveCheckpoint
 from raincheck.errors import StoreError
 from raincheck.operations.callers import given
 from raincheck.operations.context import CallbackAddress, TaskContext
@@ -21,8 +20,9 @@ from raincheck.operations.operation import Operation
 from raincheck.ports.engine import Slot
 from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
-from raincheck.tasks.upstream_records import cleanup_record_for, discard_cleanup, record_of
+from raincheck.tasks.upstream_records import discard_cleanup, record_of
 from raincheck.tasks.watch import ChangeNotifier
+from raincheck.tasks.writer import TaskWriter
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,6 @@ class Execution:
         "_callbacks",
         "_cancelled",
         "_changes",
-        "_clock",
         "_lease_length",
         "_news",
         "_parked",
@@ -78,6 +77,7 @@ class Execution:
         "_timer_since",
         "_unsaved",
         "_waiter",
+        "_writer",
         "asked",
         "body",
         "context",
@@ -96,10 +96,10 @@ class Execution:
         operation: Operation,
         *,
         store: TaskStore,
+        writer: TaskWriter,
         changes: ChangeNotifier,
         callbacks: CompletionTokens,
         slot: Slot,
-        clock: Callable[[], datetime],
         lease: timedelta,
         asked: float,
     ) -> None:
@@ -123,11 +123,11 @@ class Execution:
             loop=self.loop,
         )
         self._store = store
+        self._writer = writer
         self._changes = changes
         self._callbacks = callbacks
         self._callback: CallbackAddress | None = None
         self._slot = slot
-        self._clock = clock
         self._lease_length = lease
         self.lease = Lease(
             verified_until(asked, lease.total_seconds()),
@@ -267,22 +267,20 @@ class Execution:
             Refused: The event does not apply any more: the lease is gone, or the task is settled.
             StoreError: The store did not take it; nothing was written.
         """
-        while True:
-            now = self._clock()
-            changed = transition(self.task, event, now)
-            if changed is not self.task and changed.lease_until is not None:
-                # Heartbeats leave the version alone, so the record here may hold a lease that was renewed since.
-                changed = replace(changed, lease_until=max(changed.lease_until, now + self._lease_length))
-            beside = record or await cleanup_record_for(self._store, self.task, changed, now)
-            lease_seconds = self._lease_length.total_seconds()
-            if changed is self.task or await self._store.replace(changed, lease_seconds=lease_seconds, record=beside):
-                if changed.version > self.version:
-                    self.notify(changed)
-                return changed
-            stored = await self._store.get(self.task_ref)
-            if stored is None:
-                raise Refused(self.task, event, "terminal")
-            self.notify(stored)
+        records = () if record is None else (record,)
+        changed = await self._writer.apply(self.task, event, self._read, lease=self._lease_length, records=records)
+        if changed is None:
+            raise Refused(self.task, event, "terminal")
+        if changed.version > self.version:
+            self.notify(changed)
+        return changed
+
+    async def _read(self) -> Task | None:
+        stored = await self._store.get(self.task_ref)
+        if stored is None:
+            return None
+        self.notify(stored)
+        return self.task
 
     async def apply_patiently(self, event: Event, record: Record | None = None, *, tries: int | None = None) -> Task:
         """`apply`, tried again while the store does not answer: an outcome must not be lost to a full disk.

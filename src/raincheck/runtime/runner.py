@@ -28,6 +28,7 @@ from raincheck.runtime.execution import Execution, Interrupted
 from raincheck.tasks import task_log
 from raincheck.tasks.results import Results
 from raincheck.tasks.watch import ChangeNotifier, TaskWatch
+from raincheck.tasks.writer import TaskWriter
 from raincheck.timing.clock import monotonic
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class Runner:
 
     Args:
         store: The registry of tasks.
+        writer: Writes what becomes of them.
         operations: Looks up an operation by name; None where this process does not have it.
         changes: Where cancels and answers are heard of.
         callbacks: Makes the tokens by which tasks are settled from outside.
@@ -50,7 +52,6 @@ class Runner:
         worker_id: This worker's name in the store.
         lease_seconds: How long a claim is good for without renewal.
         clock: The wall clock.
-        settled: Told of each task that this worker settled.
         returned: Told of each task that this worker gave back: it is pending again.
         limiter: Gives the permits that limited operations need; None: nothing is limited.
     """
@@ -58,6 +59,7 @@ class Runner:
     def __init__(
         self,
         store: TaskStore,
+        writer: TaskWriter,
         operations: Callable[[str], Operation | None],
         changes: ChangeNotifier,
         callbacks: CompletionTokens,
@@ -66,14 +68,13 @@ class Runner:
         worker_id: str,
         lease_seconds: float,
         clock: Callable[[], datetime],
-        settled: Callable[[Task], None] = lambda task: None,
         returned: Callable[[Task], Awaitable[None]] | None = None,
         limiter: Limiter | None = None,
     ) -> None:
         self._limiter = limiter
-        self._settled = settled
         self._returned = returned
         self._store = store
+        self._writer = writer
         self._operations = operations
         self._changes = changes
         self._callbacks = callbacks
@@ -158,10 +159,10 @@ class Runner:
                 claimed,
                 operation,
                 store=self._store,
+                writer=self._writer,
                 changes=self._changes,
                 callbacks=self._callbacks,
                 slot=slot,
-                clock=self._clock,
                 lease=self._lease,
                 asked=asked,
             )
@@ -185,8 +186,6 @@ class Runner:
             self._changes.remove(run)
             del self._runs[task.task_ref]
             run.lease.end()
-            if run.task.terminal:
-                self._settled(run.task)
         if run.task.status is TaskStatus.PENDING and run.stop_reason == "shutdown" and self._returned is not None:
             await self._returned(run.task)
         return True

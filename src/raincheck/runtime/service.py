@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from raincheck.callbacks.tokens import CompletionTokens
 from raincheck.config.program import Program, claim_store
 from raincheck.domain.logs import guard_logs
-from raincheck.domain.task import Task, TaskStatus
+from raincheck.domain.task import TaskStatus
 from raincheck.encryption.cipher import check_keys
 from raincheck.engines.local import local_engine
 from raincheck.errors import StoreError
@@ -39,15 +39,15 @@ from raincheck.runtime.process_identity import Kernel, own_identity, worker_id
 from raincheck.runtime.runner import Runner
 from raincheck.runtime.sweeper import Sweeper
 from raincheck.runtime.upstream_cleanup import UpstreamCleanup
-from raincheck.stores.shared.announcing import TellingStore
 from raincheck.stores.shared.turn_taking import TurnTakingStore
 from raincheck.tasks import task_log
 from raincheck.tasks.registry import Registry
 from raincheck.tasks.results import Results
 from raincheck.tasks.watch import ChangeNotifier
+from raincheck.tasks.writer import TaskEnded, TaskWriter
 from raincheck.timing.clock import StoreClock, monotonic
+from raincheck.webhooks.delivery import first_record
 from raincheck.webhooks.dispatcher import WebhookDispatcher
-from raincheck.webhooks.outbox import Outbox
 from raincheck.webhooks.policy import WebhookRules
 
 DEFAULT_PENDING_OF_PRINCIPAL = 1000
@@ -137,15 +137,13 @@ class Service:
         own = own_identity(kernel)
         self.worker_id = worker_id(socket.gethostname(), secrets.token_hex(4), os.getpid(), own)
         processes = WorkerProcesses(own if local else None, kernel)
-        # Whatever ends a task in this process writes into the outbox, by writing the end.
-        store = Outbox(store, written=lambda: self._deliverer.wake())
-        store = TellingStore(store, self._ended)
         self._store = store = TurnTakingStore(store, Turns(store, lambda: self._limiter.held_back()))
         self._operations = operations
         self._names = names
         self._changes = ChangeNotifier(store)
         self._store_clock = StoreClock(store)
         self.clock = clock = clock or self._store_clock
+        writer = TaskWriter(store, clock, delivery_of=first_record, ended=self._ended)
         self.history = HistoryStore(store, clock=clock)
         self.patience = PatienceStore(store, clock=clock)
         lease = self.settings.lease_seconds
@@ -164,12 +162,13 @@ class Service:
             store,
             operations,
             self.results,
+            writer,
             public_url=self.settings.public_url,
             secret=self.settings.callback_secret,
-            clock=clock,
         )
         self._runner = Runner(
             store,
+            writer,
             operations,
             self._changes,
             self.callbacks,
@@ -177,7 +176,6 @@ class Service:
             worker_id=self.worker_id,
             lease_seconds=lease,
             clock=clock,
-            settled=self._settled,
             returned=self._engine.deliver,
             limiter=self._limiter,
         )
@@ -191,6 +189,7 @@ class Service:
         )
         self._sweeper = Sweeper(
             store,
+            writer,
             clock=clock,
             sweep_seconds=min(1.0, lease / 4),
             lease_seconds=lease,
@@ -206,6 +205,7 @@ class Service:
             store,
             operations,
             names=names,
+            writer=writer,
             engine=self._engine,
             changes=self._changes,
             max_parameters_bytes=self.settings.max_parameters_bytes,
@@ -339,13 +339,14 @@ class Service:
         record = Record(kind=_READINESS, key=self.worker_id, value=None, version=version, expires_at=expires_at)
         await self._store.put_record(record)
 
-    def _ended(self, task: Task) -> None:
+    def _ended(self, ended: TaskEnded) -> None:
+        task = ended.task
         task_log.ended(task)
         self.history.settled(task)
         self._limiter.settled(task)
-
-    def _settled(self, task: Task) -> None:
         self._failures.settled(task.operation_type, failed=task.status is TaskStatus.FAILED)
+        if ended.delivery:
+            self._deliverer.wake()
 
     async def _close_executors(self) -> None:
         async with AsyncExitStack() as executors:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
 from raincheck.domain.task import Task, TaskStatus
-from raincheck.domain.transitions import DeadlinePassed, LeaseExpired, Refused, transition
+from raincheck.domain.transitions import DeadlinePassed, LeaseExpired, Refused
 from raincheck.errors import StoreError
 from raincheck.ports.task_store import TaskStore
 from raincheck.runtime.attempt import log_deadline
 from raincheck.runtime.lost_workers import LostWorkers
-from raincheck.tasks.upstream_records import cleanup_record_for
+from raincheck.tasks.writer import TaskWriter
+from raincheck.timing.background import BackgroundLoop
 from raincheck.timing.clock import StoreClock, monotonic
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ class Sweeper:
     """Sweeps a store. Every process on a store runs one; compare-and-set decides between them.
 
     Args:
+        writer: Writes what the sweep settles or returns.
         sweep_seconds: How often to look for overdue and orphaned tasks.
         purge_seconds: How often to remove expired ones.
         purge_others: Removes up to so many of what else has expired; how many.
@@ -45,6 +46,7 @@ class Sweeper:
     def __init__(
         self,
         store: TaskStore,
+        writer: TaskWriter,
         *,
         clock: Callable[[], datetime],
         sweep_seconds: float,
@@ -58,8 +60,8 @@ class Sweeper:
     ) -> None:
         self._lost_workers = lost_workers
         self._store = store
+        self._writer = writer
         self._clock = clock
-        self._sweep_seconds = sweep_seconds
         self._purge_seconds = purge_seconds
         self._purge_others = purge_others
         self._lease_seconds = lease_seconds
@@ -69,18 +71,16 @@ class Sweeper:
         self._blind = store.capabilities.remote
         self._saw_again_at = float("-inf")
         self._held = held
-        self._loop_task: asyncio.Task[None] | None = None
+        self._purge_at = float("-inf")
+        self._loop = BackgroundLoop("raincheck-sweeper", self._round, pause=lambda: sweep_seconds, doing="sweep")
 
     def start(self) -> None:
         """Begin to sweep, at once and then for ever."""
-        self._loop_task = asyncio.create_task(self._sweep_loop(), name="raincheck-sweeper")
+        self._loop.start()
 
     async def stop(self) -> None:
         """Stop sweeping."""
-        if self._loop_task is not None:
-            self._loop_task.cancel()
-            await asyncio.gather(self._loop_task, return_exceptions=True)
-            self._loop_task = None
+        await self._loop.stop()
 
     async def sweep(self) -> int:
         """Settle or return every overdue and orphaned task there is; how many were changed."""
@@ -122,14 +122,12 @@ class Sweeper:
         return DeadlinePassed() if task.deadline_at <= self._clock() else LeaseExpired(gone=task.worker_id)
 
     async def _settle(self, task: Task, event: DeadlinePassed | LeaseExpired) -> bool:
-        now = self._clock()
+        seen_lease = task.lease_until if isinstance(event, LeaseExpired) else None
         try:
-            swept = transition(task, event, now)
+            swept = await self._writer.write(task, event, seen_lease=seen_lease)
         except Refused:
             return False
-        seen_lease = task.lease_until if isinstance(event, LeaseExpired) else None
-        record = await cleanup_record_for(self._store, task, swept, now)
-        if not await self._store.replace(swept, seen_lease=seen_lease, record=record):
+        if swept is None:
             return False
         if isinstance(event, DeadlinePassed):
             log_deadline(task)
@@ -148,24 +146,17 @@ class Sweeper:
         jumped_at = self._store_clock.jumped_at if self._store_clock is not None else float("-inf")
         return monotonic() - max(self._saw_again_at, jumped_at) < self._lease_seconds
 
-    async def _sweep_loop(self) -> None:
-        loop = asyncio.get_running_loop()
-        purge_at = loop.time()
-        while True:
-            try:
-                await self.sweep()
-                await self._take_over_if_possible()
-                if loop.time() >= purge_at:
-                    await self.purge()
-                    purge_at = loop.time() + self._purge_seconds
-                self.failing = False
-            except StoreError as error:
-                self._blind = self.failing = True
-                logger.warning("cannot sweep: %s", error.message)
-            except Exception:  # the loop must outlive a bug: without it overdue tasks are never settled
-                logger.exception("a sweep failed")
-            # Processes on one store that were started together need not sweep in step.
-            await asyncio.sleep(self._sweep_seconds * random.uniform(0.8, 1.2))  # noqa: S311  no secret
+    async def _round(self) -> None:
+        try:
+            await self.sweep()
+            await self._take_over_if_possible()
+            if monotonic() >= self._purge_at:
+                await self.purge()
+                self._purge_at = monotonic() + self._purge_seconds
+        except StoreError:
+            self._blind = self.failing = True
+            raise
+        self.failing = False
 
     async def _take_over_if_possible(self) -> None:
         try:

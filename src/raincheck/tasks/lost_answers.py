@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
 from contextvars import Context
-from datetime import datetime
 
 from raincheck.domain.task import Task
-from raincheck.domain.transitions import Cancel, Refused, transition
+from raincheck.domain.transitions import Cancel, Refused
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.ports.task_store import TaskStore
-from raincheck.tasks.upstream_records import cleanup_record_for
+from raincheck.tasks.writer import TaskWriter
 from raincheck.timing.clock import monotonic
 
 logger = logging.getLogger(__name__)
@@ -39,9 +37,9 @@ class LostAnswers:
         clock: What time it is for the tasks.
     """
 
-    def __init__(self, store: TaskStore, clock: Callable[[], datetime]) -> None:
+    def __init__(self, store: TaskStore, writer: TaskWriter) -> None:
         self._store = store
-        self._clock = clock
+        self._writer = writer
         # Since when the store answers again, and does not have it.
         self._unwanted: dict[str, float | None] = {}
         self._canceller: asyncio.Task[None] | None = None
@@ -122,17 +120,14 @@ class LostAnswers:
                     del self._unwanted[task_ref]
 
     async def _cancel(self, task_ref: str) -> None:
-        while (task := await self._store.get(task_ref)) is not None:
-            if task_ref not in self._unwanted:
-                return
-            now = self._clock()
-            try:
-                cancelled = transition(task, Cancel(), now)
-            except Refused:
-                return
-            if await self._store.replace(cancelled, record=await cleanup_record_for(self._store, task, cancelled, now)):
+        async def read() -> Task | None:
+            task = await self._store.get(task_ref)
+            return task if task_ref in self._unwanted else None
+
+        with contextlib.suppress(Refused):
+            task = await read()
+            if task is not None and await self._writer.apply(task, Cancel(), read) is not None:
                 logger.info("cancelled: its caller was told that the store failed", extra={"task_ref": task_ref})
-                return
 
 
 def told(error: StoreUnavailable, doubt: str) -> StoreUnavailable:

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from raincheck.domain.caller import Caller
 from raincheck.domain.redaction import wrapped
 from raincheck.domain.task import PRINCIPAL, InputRequest, Task, TaskStatus, inflight_key, new_task_ref
-from raincheck.domain.transitions import Cancel, Event, ProvideInput, Refused, shown_when_lost, transition
+from raincheck.domain.transitions import Cancel, Event, ProvideInput, Refused, shown_when_lost
 from raincheck.domain.webhook_targets import joined
 from raincheck.errors import (
     CircuitOpen,
@@ -39,8 +39,8 @@ from raincheck.ports.engine import Engine
 from raincheck.ports.task_store import Cursor, Inserted, Room, TaskStore, TaskSummary
 from raincheck.tasks import task_log
 from raincheck.tasks.lost_answers import LostAnswers, told
-from raincheck.tasks.upstream_records import cleanup_record_for
 from raincheck.tasks.watch import ChangeNotifier
+from raincheck.tasks.writer import TaskWriter
 from raincheck.timing.clock import utc_now
 
 ANY_SCOPE: Final = "*"
@@ -88,6 +88,7 @@ class Registry:
         store: The open store.
         operations: Looks up an operation by name.
         names: Every operation's name, for messages.
+        writer: Writes cancels and answers; None: one that tells nobody.
         engine: Told of each new task; None where this process only looks after tasks.
         changes: Where waits hear of changes; None where nobody waits.
         max_parameters_bytes: The largest parameters, as JSON.
@@ -104,6 +105,7 @@ class Registry:
         operations: Callable[[str], Operation | None],
         *,
         names: Callable[[], Collection[str]] = tuple,
+        writer: TaskWriter | None = None,
         engine: Engine | None = None,
         changes: ChangeNotifier | None = None,
         max_parameters_bytes: int = 1024 * 1024,
@@ -123,7 +125,8 @@ class Registry:
         self._changes = changes
         self._checks = ParameterChecks(max_parameters_bytes)
         self._limiter = limiter
-        self._lost_answers = LostAnswers(store, clock)
+        self._writer = writer or TaskWriter(store, clock)
+        self._lost_answers = LostAnswers(store, self._writer)
         self._room = None if room == _ANY_NUMBER else room
         self._room_of_principal = self._room if room_of_principal is None else room_of_principal
         self._callbacks = callbacks
@@ -478,19 +481,16 @@ class Registry:
             return self._shown(task)
 
     async def _apply(self, task_ref: str, scope: str, event: Event) -> Task:
-        while True:
-            task = await self._stored(task_ref, scope)
-            now = self._clock()
-            try:
-                changed = transition(task, event, now)
-            except Refused:
-                return task
-            record = await cleanup_record_for(self._store, task, changed, now)
-            try:
-                if changed is task or await self._store.replace(changed, record=record):
-                    return changed
-            except StoreUnavailable as error:
-                raise told(error, "It may have been done all the same: the call may be repeated.") from error
+        async def read() -> Task:
+            return await self._stored(task_ref, scope)
+
+        task = await read()
+        try:
+            return await self._writer.apply(task, event, read) or task
+        except Refused as refused:
+            return refused.task
+        except StoreUnavailable as error:
+            raise told(error, "It may have been done all the same: the call may be repeated.") from error
 
 
 def _stopped() -> StoreUnavailable:

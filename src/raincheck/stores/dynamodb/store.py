@@ -58,7 +58,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from raincheck.domain.task import Task, TaskStatus
-from raincheck.ports.records import Record
+from raincheck.ports.records import Record, check_records
 from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
 from raincheck.ports.tls import Tls
 from raincheck.stores.dynamodb.client import BlockingCalls, Calls, Connection, begun, together
@@ -212,15 +212,15 @@ class DynamoDBStore:
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        record: Record | None = None,
+        records: Sequence[Record] = (),
     ) -> bool:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again: arguments,
         deadline, retention, key, priority, where to call back."""
 
         async def write() -> bool:
-            names = [f"task#{task.task_ref}", *(() if record is None else (record_name(record),))]
+            names = [f"task#{task.task_ref}", *map(record_name, check_records(records))]
             async with self._turns.alone(*names):
-                return await self._writes.replace(task, seen_lease, lease_seconds, record)
+                return await self._writes.replace(task, seen_lease, lease_seconds, records)
 
         return await self._carried_out(write(), lambda replaced: replaced, task)
 

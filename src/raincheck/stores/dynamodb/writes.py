@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -42,7 +42,7 @@ from raincheck.stores.dynamodb.local_locks import Turns
 from raincheck.stores.dynamodb.payload_chunks import Parts
 from raincheck.stores.dynamodb.pending_limit import Move, Rooms
 from raincheck.stores.dynamodb.reads import Apart, Reads, Seen, SeenTasks
-from raincheck.stores.dynamodb.records import written_over
+from raincheck.stores.dynamodb.records import record_name, written_over
 from raincheck.stores.dynamodb.transactions import Parts as Transaction
 from raincheck.stores.dynamodb.transactions import transact
 from raincheck.stores.shared.payload_codec import (
@@ -178,7 +178,7 @@ class Writes:
     # The next version.
 
     async def replace(
-        self, task: Task, seen_lease: datetime | None, lease_seconds: float | None, record: Record | None
+        self, task: Task, seen_lease: datetime | None, lease_seconds: float | None, records: Sequence[Record]
     ) -> bool:
         """See `TaskStore.replace`."""
         if task.lease_until is not None:
@@ -194,7 +194,7 @@ class Writes:
         lease = None if seen_lease is None else to_micros(seen_lease)
         now = {payload.apart for payload in payloads.values() if payload.apart is not None}
         old = {apart.pointer for apart in before.values()}
-        if not await self._replace(task, changes, written, seen, lease, record):
+        if not await self._replace(task, changes, written, seen, lease, records):
             self._parts.remove(sorted(now - old))
             return False
         self._parts.remove(sorted(old - now))
@@ -208,11 +208,11 @@ class Writes:
         written: str,
         seen: Seen | None,
         lease: int | None,
-        record: Record | None,
+        records: Sequence[Record],
     ) -> bool:
         before = seen.status if seen is not None else _likely_before(task)
         roomed = seen.roomed if seen is not None else self._rooms.on and before is TaskStatus.PENDING
-        recorded: Transaction = {} if record is None else {"record": await written_over(self._table, record)}
+        recorded: Transaction = {record_name(each): await written_over(self._table, each) for each in records}
         while True:
             moves = [] if before is task.status else [Move(task.task_ref, task.scope, before, task.status, roomed)]
             stays = [self._rooms.is_roomed(move) for move in moves]

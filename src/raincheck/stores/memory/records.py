@@ -42,13 +42,14 @@ class MemoryRecords:
         kept = self._kept.get((record.kind, record.key))
         if record.version != (1 if kept is None else kept.record.version + 1):
             return False
-        self._write(record)
+        self._write(record, encode_value(record.value))
         return True
 
-    def write(self, record: Record) -> None:
-        """Write it over whatever is there."""
-        kept = self._kept.get((record.kind, record.key))
-        self._write(replace(record, version=1 if kept is None else kept.record.version + 1))
+    def write(self, records: Sequence[Record]) -> None:
+        """Write them over whatever is there: all, or none where one has no JSON value."""
+        for record, value in [(each, encode_value(each.value)) for each in records]:
+            kept = self._kept.get((record.kind, record.key))
+            self._write(replace(record, version=1 if kept is None else kept.record.version + 1), value)
 
     def remove(self, record: Record) -> bool:
         """Remove that version."""
@@ -74,9 +75,8 @@ class MemoryRecords:
         for _, (kind, key) in self._expiring.first(limit, now):
             self._forget(kind, key)
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: Record, value: str | None) -> None:
         place = (record.kind, record.key)
-        value = encode_value(record.value)
         if place not in self._kept:
             insort(self._keys.setdefault(record.kind, []), record.key)
         self._kept[place] = _Kept(record, value)

@@ -12,7 +12,7 @@ from itertools import islice
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.ports.records import Record
+from raincheck.ports.records import Record, check_records
 from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
 from raincheck.stores.memory.records import MemoryRecords
 from raincheck.stores.memory.timer_heap import Agenda
@@ -153,7 +153,7 @@ class MemoryStore:
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        record: Record | None = None,
+        records: Sequence[Record] = (),
     ) -> bool:
         """See `TaskStore.replace`."""
         kept = self._kept_of(task)
@@ -163,8 +163,7 @@ class MemoryStore:
                 return False
             if seen_lease is not None and old.task.lease_until != seen_lease:
                 return False
-            if record is not None:
-                self._records.write(record)
+            self._records.write(check_records(records))
             kept.arguments = old.arguments
             self._counts[old.task.status] -= 1
             self._write(kept)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from raincheck.domain.task import Task, TaskStatus
@@ -110,21 +111,26 @@ def insert_row(task: Task, digest: str | None) -> str:
 
 
 def replace_row(
-    task: Task, change_id: int, seen_lease: int | None, record: Record | None = None, *, lease_length: int | None = None
+    task: Task,
+    change_id: int,
+    seen_lease: int | None,
+    records: Sequence[Record] = (),
+    *,
+    lease_length: int | None = None,
 ) -> str:
-    """The next version of a task and the record beside it, for the statement `replace`; the lease that was seen, and
+    """The next version of a task and the records beside it, for the statement `replace`; the lease that was seen, and
     the length of the one to come, in microseconds.
 
     Raises:
-        TypeError: Its outcome, a question, its checkpoint or the record's value is not a JSON value.
+        TypeError: Its outcome, a question, its checkpoint or a record's value is not a JSON value.
     """
     row = _changing(task)
     row["change_id"] = change_id
     row["seen_lease"] = seen_lease
     if task.lease_until is not None:
         row["lease_length"] = lease_length
-    if record is not None:
-        row["record"] = record_members(record, change_id)
+    if records:
+        row["records"] = [record_members(each, change_id) for each in records]
     return row_text(row)
 
 

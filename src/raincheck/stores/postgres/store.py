@@ -151,12 +151,12 @@ class PostgresStore:
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        record: Record | None = None,
+        records: Sequence[Record] = (),
     ) -> bool:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again."""
         running = self._opened()
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        change = Replace(task, done, micros_or_none(seen_lease), record, lease_length=length_in_micros(lease_seconds))
+        change = Replace(task, done, micros_or_none(seen_lease), records, lease_length=length_in_micros(lease_seconds))
         running.replaces.put(change)
         return await done
 

@@ -15,7 +15,7 @@ from psycopg import AsyncCursor
 
 from raincheck.domain.task import Task
 from raincheck.errors import RaincheckError, StoreError, StoreUnavailable
-from raincheck.ports.records import Record
+from raincheck.ports.records import Record, check_records
 from raincheck.ports.task_store import Companion, Inserted, Room
 from raincheck.stores.postgres.batches import Request
 from raincheck.stores.postgres.connections import Address, Connection
@@ -163,7 +163,7 @@ class InsertMany:
 class Replace(Request):
     """`TaskStore.replace`."""
 
-    __slots__ = ("change_id", "place", "ref", "row", "seen_lease", "task")
+    __slots__ = ("change_id", "places", "ref", "row", "seen_lease", "task")
 
     writes = True
 
@@ -172,16 +172,16 @@ class Replace(Request):
         task: Task,
         done: asyncio.Future[bool],
         seen_lease: int | None,
-        record: Record | None,
+        records: Sequence[Record],
         *,
         lease_length: int | None = None,
     ) -> None:
         self.task = task
         self.ref = storable(task.task_ref)
-        self.place = None if record is None else (record.kind, record.key)
+        self.places = {(each.kind, each.key) for each in check_records(records)}
         self.change_id = random.getrandbits(62)
         self.seen_lease = seen_lease
-        self.row = replace_row(task, self.change_id, seen_lease, record, lease_length=lease_length)
+        self.row = replace_row(task, self.change_id, seen_lease, records, lease_length=lease_length)
         super().__init__(done, len(self.row))
 
 
@@ -200,7 +200,7 @@ class ReplaceMany:
     async def __call__(self, connection: Connection, replacements: Sequence[Replace], seconds: float) -> None:
         """Answer them; a second version of a task, or of a record, is left without an answer, for its turn."""
         first = _first(replacements)
-        recorded = any(each.place is not None for each in first.values())
+        recorded = any(each.places for each in first.values())
         statement = self._sql["replace_with_records" if recorded else "replace"]
         cursor = await connection.execute(statement, _parameters(first.values(), seconds))
         changed = {row[0] for row in await cursor.fetchall()}
@@ -240,14 +240,13 @@ class ReplaceMany:
 
 
 def _first(replacements: Sequence[Replace]) -> dict[str, Replace]:
-    """Those that can go in one statement, by their refs: of each task the first, if its record is not in it already."""
+    """Those that can go in one statement, by their refs: of each task the first, unless a record of it is in it."""
     first: dict[str, Replace | None] = {}
     places: set[tuple[str, str]] = set()
     for each in replacements:
         if each.ref not in first:
-            first[each.ref] = None if each.place in places else each
-            if each.place is not None:
-                places.add(each.place)
+            first[each.ref] = None if each.places & places else each
+            places |= each.places
     return {ref: each for ref, each in first.items() if each is not None}
 
 

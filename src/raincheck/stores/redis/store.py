@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.ports.records import Record
+from raincheck.ports.records import Record, check_records
 from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
 from raincheck.ports.tls import Tls
 from raincheck.stores.redis.commands import Call, ScriptCall, ServerClock, Write
@@ -25,7 +25,6 @@ from raincheck.stores.redis.lease_renewal import Leases
 from raincheck.stores.redis.notifications import Pushes
 from raincheck.stores.redis.pipeline import Pipeline
 from raincheck.stores.redis.records import (
-    NO_NOTE,
     get_command,
     put_row,
     record_from,
@@ -178,12 +177,12 @@ class RedisStore:
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        record: Record | None = None,
+        records: Sequence[Record] = (),
     ) -> bool:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again."""
         row = replace_row(task, seen_lease, lease_seconds)
         *head, fields = row
-        recorded = NO_NOTE if record is None else written_row(record)
+        recorded = [b"%d" % len(records), *(part for each in check_records(records) for part in written_row(each))]
 
         def replaced(answer: int) -> bool:
             if answer == 1:

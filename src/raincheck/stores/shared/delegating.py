@@ -47,10 +47,10 @@ class StoreWrapper:
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        record: Record | None = None,
+        records: Sequence[Record] = (),
     ) -> bool:
         """See `TaskStore.replace`."""
-        return await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, record=record)
+        return await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, records=records)
 
     def renew(
         self,

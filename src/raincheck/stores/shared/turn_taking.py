@@ -39,10 +39,10 @@ class TurnTakingStore(StoreWrapper):
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        record: Record | None = None,
+        records: Sequence[Record] = (),
     ) -> bool:
         """See `TaskStore.replace`."""
-        written = await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, record=record)
+        written = await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, records=records)
         if written and task.status is TaskStatus.PROCESSING:
             self._turns.claimed(task)
         return written

@@ -131,12 +131,12 @@ class SqliteStore:
         *,
         seen_lease: datetime | None = None,
         lease_seconds: float | None = None,
-        record: Record | None = None,
+        records: Sequence[Record] = (),
     ) -> bool:
         """See `TaskStore.replace`. Of the record, what an insert fixes for good is not written again: arguments,
         deadline, retention, keys."""
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._put(Replace(task, done, None if seen_lease is None else to_micros(seen_lease), record))
+        self._put(Replace(task, done, None if seen_lease is None else to_micros(seen_lease), records))
         return await done
 
     def renew(

@@ -6,12 +6,12 @@ import asyncio
 import concurrent.futures
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from raincheck.domain.task import TERMINAL, Task, TaskStatus
 from raincheck.errors import QueueFull
-from raincheck.ports.records import Record
+from raincheck.ports.records import Record, check_records
 from raincheck.ports.task_store import Inserted, Room
 from raincheck.stores.shared.pending_limit import check_room
 from raincheck.stores.sqlite.records import record_row
@@ -161,13 +161,13 @@ class Insert:
 class Replace:
     """`TaskStore.replace`."""
 
-    __slots__ = ("_next", "_record", "_seen_lease", "_task", "done")
+    __slots__ = ("_next", "_records", "_seen_lease", "_task", "done")
 
     def __init__(
-        self, task: Task, done: asyncio.Future[bool], seen_lease: int | None, record: Record | None = None
+        self, task: Task, done: asyncio.Future[bool], seen_lease: int | None, records: Sequence[Record] = ()
     ) -> None:
         self.done = done
-        self._record = None if record is None else record_row(record)
+        self._records = [record_row(each) for each in check_records(records)]
         self._task = task
         self._seen_lease = seen_lease
         self._next = replacement(task)
@@ -195,8 +195,8 @@ class Replace:
         for part in (INPUTS, OUTCOME, CHECKPOINT):
             if apart_before & ~apart & part:
                 transaction.execute(SQL["delete_payload_part"], (task_id, part))
-        if self._record is not None:
-            transaction.put_record(self._record)
+        for record in self._records:
+            transaction.put_record(record)
         return True
 
     def changed(self, result: bool) -> Task | None:

@@ -100,7 +100,7 @@ next AS MATERIALIZED (
         task_ref text, status text, version bigint, change_id bigint, updated_at bigint, settled_at bigint,
         expires_at bigint, attempt integer, fence bigint, worker_id text, lease_until bigint, started_at bigint,
         due_at bigint, error_code text, progress text, inputs text, outcome text, checkpoint text, seen_lease bigint,
-        lease_length bigint, record json
+        lease_length bigint, records json
     )
 ), held AS MATERIALIZED (
     SELECT next.*, task.status AS before, next.lease_length + {now} AS counted_lease
@@ -122,7 +122,7 @@ next AS MATERIALIZED (
         checkpoint = CASE WHEN task.checkpoint = held.checkpoint THEN task.checkpoint ELSE held.checkpoint END,
         outcome = held.outcome
     FROM held WHERE task.task_ref = held.task_ref AND task.version = held.version - 1
-    RETURNING task.task_ref, task.status, held.before, held.record
+    RETURNING task.task_ref, task.status, held.before, held.records
 );
 
 -- name: replace
@@ -137,10 +137,10 @@ SELECT task_ref FROM changed;
 WITH {replacing}, recorded AS (
     INSERT INTO raincheck.record AS kept (kind, key, value, version, change_id, due_at, expires_at)
     SELECT sent.kind, sent.key, sent.value, 1, sent.change_id, sent.due_at, sent.expires_at
-    FROM changed CROSS JOIN LATERAL json_to_record(changed.record) AS sent (
+    FROM changed CROSS JOIN LATERAL json_to_recordset(changed.records) AS sent (
         kind text, key text, value text, change_id bigint, due_at bigint, expires_at bigint
     )
-    WHERE changed.record IS NOT NULL ORDER BY sent.kind, sent.key
+    WHERE changed.records IS NOT NULL ORDER BY sent.kind, sent.key
     ON CONFLICT (kind, key) DO UPDATE SET
         value = excluded.value, version = kept.version + 1, change_id = excluded.change_id, due_at = excluded.due_at,
         expires_at = excluded.expires_at

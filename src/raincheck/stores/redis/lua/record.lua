@@ -1,6 +1,6 @@
 -- Records, for scripts that name it.
 
-local NOTE_NONCES = 32
+local RECORD_NONCES = 32
 local NEVER, MARGIN = 3153600000000, 86400000
 -- A removed record stays as its nonces, of version 0, until no write of it can be sent again.
 local GONE = 120000
@@ -16,7 +16,7 @@ local function with_nonce(record, nonce)
   end
   local nonces = record.nonces .. ',' .. nonce
   local _, number = string.gsub(nonces, ',', ',')
-  return number >= NOTE_NONCES and string.gsub(nonces, '^[^,]*,', '', 1) or nonces
+  return number >= RECORD_NONCES and string.gsub(nonces, '^[^,]*,', '', 1) or nonces
 end
 
 -- How long it outlives its moment where nobody purges. The moment may be by another clock than the server's.

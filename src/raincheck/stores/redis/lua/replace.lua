@@ -1,12 +1,12 @@
 -- with: record
 -- Write the next version of a task. 1: it is written; 0: the stored one is another version, has another lease, or is gone.
-local late_at, news, nonce, ttl, ref, before, seen_lease, length, status, due, expires, state, gone, kind =
+local late_at, news, nonce, ttl, ref, before, seen_lease, length, status, due, expires, state, gone, records =
   ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11],
-  ARGV[12], ARGV[13], ARGV[14]
+  ARGV[12], ARGV[13], tonumber(ARGV[14])
 -- length: of the lease, counted from the server's now; "": it ends as the state says.
--- gone: the large parts that there are no more, a letter each. kind: of the record that is written with it, "" for none;
--- then key, due, expires and value of the record. Then fields of the hash, each with its value.
-local first = kind == '' and 15 or 19
+-- gone: the large parts that there are no more, a letter each. records: how many are written with it; then kind, key,
+-- due, expires and value of each. Then fields of the hash, each with its value.
+local first = 15 + 5 * records
 
 tell(news)
 local task = root .. 'task:' .. ref
@@ -42,11 +42,11 @@ redis.call('HSET', task, 's', table.concat({state, fixed, nonces}, ' '), unpack(
 if gone ~= '' then
   redis.call('HDEL', task, string.match(gone, '(.)(.?)'))
 end
-if kind ~= '' then
-  local place = root .. 'record:' .. kind .. ':' .. ARGV[15]
+for at = 15, first - 1, 5 do
+  local place = root .. 'record:' .. ARGV[at] .. ':' .. ARGV[at + 1]
   local record = read_record(place)
   record.version = string.format('%.0f', record.version + 1)
-  write_record(place, record, kind, ARGV[15], ARGV[16], ARGV[17], ARGV[18], nonce)
+  write_record(place, record, ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], nonce)
 end
 redis.call('PEXPIRE', task, ARGV[4])
 keep_layout(ttl)
