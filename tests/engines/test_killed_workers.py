@@ -153,7 +153,8 @@ async def test_tasks_run_once_each_in_the_midst_of_killed_workers(
         children = [await spawn(), await spawn()]
         refs = await submit(server, "fail", 100, seconds=0.02)
         for _ in range(3):
-            wanted = min(100, len(starts(history)) + 10)
+            # Four places each of the killed may have claimed and not begun: those tasks never start.
+            wanted = min(100 - 12, len(starts(history)) + 10)
             await until(lambda wanted=wanted: len(starts(history)) >= wanted, 60)
             await asyncio.to_thread(children.pop(0).kill)
             children.append(await spawn())
