@@ -44,7 +44,7 @@ CORE = {room for layer in LAYERS[:8] for room in layer} - {
 }
 
 SDK = {"mcp", "mcp_types"}
-HOMES_OF_THE_SDK = {"mcp", "demo"}
+HOMES_OF_THE_SDK = {"mcp"}
 # The client works beside mcp 1.x and without any SDK; these are loaded on use only.
 CLIENT_OF_THE_SDK = {f"client/{name}.py" for name in ("transports", "http", "tasks_extension", "tasks_wire")}
 FORBIDDEN_IN_THE_CORE = {"click", "httpx", "httpx2", "pydantic", "rich", "sqlite3", "starlette", "uvicorn"}
@@ -105,7 +105,7 @@ def _allowed(upper: str, lower: str) -> bool:
     if upper == lower or (upper, lower) in WITHIN_A_LAYER:
         return True
     if "client" in (upper, lower):
-        return upper == "testing" or (upper == "client" and lower in CLIENT_IMPORTS)
+        return upper in {"testing", "demo"} or (upper == "client" and lower in CLIENT_IMPORTS)
     return LEVEL[lower] < LEVEL[upper]
 
 

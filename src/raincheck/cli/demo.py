@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from raincheck.demo.checks import DemoFailed
+from raincheck.demo.processes import DemoFailed
 from raincheck.demo.scenario import DemoSettings, tell
 from raincheck.demo.timeline import Timeline
 

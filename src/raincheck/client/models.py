@@ -61,6 +61,7 @@ class TaskView:
         result: What it returned, where it is completed.
         error: Why it failed, where it did.
         requests: What it asks its caller and has no answer to.
+        updated_at: When it last changed, as the server writes it (ISO 8601); None where it does not say.
     """
 
     handle: TaskHandle
@@ -71,6 +72,7 @@ class TaskView:
     result: Any = None
     error: TaskError | None = None
     requests: tuple[InputRequest, ...] = ()
+    updated_at: str | None = None
 
     @property
     def terminal(self) -> bool:

@@ -150,6 +150,7 @@ def read_view(payload: Mapping[str, Any], handle: TaskHandle) -> TaskView:
         result=payload.get("result"),
         error=None if error is None else _error(error),
         requests=read_requests(payload.get("input_requests")),
+        updated_at=updated_at if isinstance(updated_at := payload.get("updated_at"), str) else None,
     )
 
 

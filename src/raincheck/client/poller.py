@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from raincheck.client.callbacks import settled
 from raincheck.client.handle_calls import HandleCalls, NotHeld
 from raincheck.client.models import (
     InputCallback,
@@ -19,7 +18,7 @@ from raincheck.client.models import (
 from raincheck.client.parsing import Answer, Session, inline_result, is_ticket, read_answer, read_ticket
 from raincheck.client.policy import PollingPolicy
 from raincheck.client.result_download import large_answer
-from raincheck.client.wait import Wait
+from raincheck.client.wait import Wait, settled
 from raincheck.errors import TaskNotFound
 
 __all__ = ["TaskPoller", "new_idempotency_key"]

@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from raincheck.client.callbacks import settled
 from raincheck.client.models import (
     InputCallback,
     ProgressCallback,
@@ -28,6 +27,7 @@ from raincheck.client.policy import PollingPolicy
 from raincheck.client.poller import TaskPoller
 from raincheck.client.reconnecting import ReconnectingSession
 from raincheck.client.transports import Server, connector
+from raincheck.client.wait import settled
 
 __all__ = ["SyncClient", "connect"]
 

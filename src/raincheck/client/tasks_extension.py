@@ -15,7 +15,6 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolResult, ErrorData, Request, Result
 from pydantic import ValidationError
 
-from raincheck.client.callbacks import settled
 from raincheck.client.errors import BadAnswer, ConnectionLost, TaskWasCancelled, WaitTimedOut
 from raincheck.client.models import InputCallback, ProgressCallback, SubmittedCallback, TaskHandle, TaskView
 from raincheck.client.policy import Pace, PollingPolicy
@@ -36,7 +35,7 @@ from raincheck.client.tasks_wire import (
     request_of,
     view_of,
 )
-from raincheck.client.wait import Changes, Questions, left_running
+from raincheck.client.wait import Changes, Questions, left_running, settled
 from raincheck.domain.task import InputRequest, TaskStatus
 from raincheck.errors import TaskNotFound
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import math
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Mapping
+from typing import Any, TypeVar
 
-from raincheck.client.callbacks import settled
 from raincheck.client.errors import InputNeeded, TaskWasCancelled, WaitTimedOut, error_from
 from raincheck.client.handle_calls import HandleCalls, NotHeld
 from raincheck.client.models import InputCallback, ProgressCallback, TaskHandle, TaskResult, TaskView
@@ -17,7 +17,7 @@ from raincheck.client.policy import LONGEST_HOLD, Pace, PollingPolicy
 from raincheck.domain.task import InputRequest, TaskStatus
 from raincheck.errors import TaskNotFound
 
-__all__ = ["Changes", "Questions", "Wait", "left_running"]
+__all__ = ["Changes", "Questions", "Wait", "left_running", "settled"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,15 @@ _HELD_SHARE = 0.8
 # Progress does not end a held answer. Where it is watched it is looked for so often.
 _WATCHED_SECONDS = 2.0
 _GRACE = 5.0
+
+_T = TypeVar("_T")
+
+
+async def settled(given: Awaitable[_T] | _T) -> _T:
+    """What a callback gave, awaited where it is awaitable."""
+    if inspect.isawaitable(given):
+        return await given
+    return given
 
 
 class Changes:

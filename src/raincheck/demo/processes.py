@@ -6,15 +6,35 @@ import asyncio
 import contextlib
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-
-from raincheck.demo.checks import DemoFailed
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _ADDRESS = re.compile(r"http://\S+")
+
+
+class DemoFailed(Exception):
+    """A promise did not hold.
+
+    Attributes:
+        log: The last lines of the process that it concerns.
+    """
+
+    def __init__(self, message: str, *, log: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.log = tuple(log)
+
+
+def demand(holds: bool, otherwise: str) -> None:
+    """Raise unless it holds.
+
+    Raises:
+        DemoFailed: It does not.
+    """
+    if not holds:
+        raise DemoFailed(otherwise)
 
 
 class Child:

@@ -1,4 +1,4 @@
-"""The story that the demo tells, with every promise in it checked."""
+"""The scenario of the demo, with every promise in it checked."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
-from raincheck.demo.checks import DemoFailed, demand
-from raincheck.demo.handle_client import CallRefused, HandleCaller, connected
-from raincheck.demo.processes import Child, child
+from raincheck.client import ReconnectingSession, TaskHandle, TaskPoller, TaskView, connect
+from raincheck.demo.processes import Child, DemoFailed, child, demand
 from raincheck.demo.timeline import Mark, Timeline
+from raincheck.domain.task import TaskError, TaskStatus
+from raincheck.errors import CallError, RaincheckError
 
 _POLL_SECONDS = 0.2
 _NEWS_SECONDS = 2.0
@@ -52,23 +53,31 @@ class _Errand:
     what: str
     key: str | None = None
     max_wait_seconds: float | None = None
-    ticket: dict[str, Any] = field(default_factory=dict[str, Any])
-    status: dict[str, Any] = field(default_factory=dict[str, Any])
-    updated_before_the_kill: str = ""
+    handle: TaskHandle = field(default_factory=lambda: TaskHandle(task_ref=""))
+    view: TaskView | None = None
+    updated_before_the_kill: str | None = None
 
     @property
-    def task_ref(self) -> str:
-        return self.ticket["task_ref"]
+    def status(self) -> TaskStatus:
+        return TaskStatus.PENDING if self.view is None else self.view.status
 
     @property
-    def error(self) -> dict[str, Any]:
-        return self.status.get("error") or {"code": None, "details": {}}
+    def ended(self) -> bool:
+        return self.view is not None and self.view.terminal
+
+    @property
+    def error(self) -> TaskError | None:
+        return None if self.view is None else self.view.error
+
+    @property
+    def result(self) -> Any:
+        return None if self.view is None else self.view.result
 
     @property
     def news(self) -> str:
-        progress: dict[str, Any] = self.status.get("progress") or {}
-        percent = f" {progress['fraction']:.0%}" if progress.get("fraction") else ""
-        return f"{self.lane} {self.status['status']}{percent}"
+        progress = None if self.view is None else self.view.progress
+        percent = f" {progress.fraction:.0%}" if progress is not None and progress.fraction else ""
+        return f"{self.lane} {self.status}{percent}"
 
 
 async def tell(show: Timeline, folder: Path, settings: DemoSettings) -> None:
@@ -95,6 +104,7 @@ class _Story:
         self._api_url = ""
         self._server: Child | None = None
         self._slowest_ticket = 0.0
+        self._poller = TaskPoller()
         self._report = _Errand(
             lane="report",
             operation="report",
@@ -144,8 +154,7 @@ class _Story:
         show = self._show
         self._server = await stack.enter_async_context(self._serving(port=0))
         async with self._connected() as agent:
-            tools = await agent.tools()
-            show.say("agent", f"connected, as any MCP client does; the server has {len(tools)} tools")
+            show.say("agent", "connected, as any MCP client does")
             show.line()
             for errand in self._errands:
                 await self._submit(agent, errand)
@@ -154,7 +163,7 @@ class _Story:
             )
             show.line()
             await self._same_key_again(agent)
-            await self._until(agent, "the deadline to pass", lambda: self._hurried.status["terminal"])
+            await self._until(agent, "the deadline to pass", lambda: self._hurried.ended)
             self._tell_end(self._hurried)
             await self._until(agent, "all work to be under way", self._all_at_work)
         await self._kill()
@@ -173,10 +182,10 @@ class _Story:
 
             def all_done() -> bool:
                 for errand in self._errands:
-                    if errand.status["terminal"] and errand.lane not in told:
+                    if errand.ended and errand.lane not in told:
                         told.add(errand.lane)
                         self._tell_end(errand)
-                return all(errand.status["terminal"] for errand in self._errands)
+                return all(errand.ended for errand in self._errands)
 
             await self._until(agent, "all tasks to end", all_done, news=True)
 
@@ -192,9 +201,9 @@ class _Story:
     def _all_at_work(self) -> bool:
         at_work = (self._report, self._video, self._summary, self._payment)
         for errand in at_work:
-            if errand.status["terminal"]:
-                raise self._failed(f"{errand.lane} ended before the kill: {errand.error['code']}")
-        return all(errand.status["status"] == "processing" for errand in at_work)
+            if errand.ended:
+                raise self._failed(f"{errand.lane} ended before the kill: {errand.error and errand.error.code}")
+        return all(errand.status is TaskStatus.PROCESSING for errand in at_work)
 
     # What they are made of.
 
@@ -219,18 +228,19 @@ class _Story:
                 self._show.mark("server", " ")
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncGenerator[HandleCaller]:
+    async def _connected(self) -> AsyncGenerator[ReconnectingSession]:
         assert self._server is not None
         try:
-            async with connected(self._server.url) as agent:
+            async with connect(self._server.url) as agent:
                 yield agent
-        except (CallRefused, OSError, ExceptionGroup) as error:
+        except (RaincheckError, OSError, ExceptionGroup) as error:
             cause = _leaf(error)
             raise cause if isinstance(cause, DemoFailed) else self._failed(f"a call failed: {cause!r}") from error
 
-    async def _submit(self, agent: HandleCaller, errand: _Errand) -> None:
+    async def _submit(self, agent: ReconnectingSession, errand: _Errand) -> None:
         began = time.monotonic()
-        errand.ticket = await agent.start(
+        errand.handle = await self._poller.submit(
+            agent,
             errand.operation,
             errand.parameters,
             max_wait_seconds=errand.max_wait_seconds,
@@ -238,15 +248,14 @@ class _Story:
         )
         took = (time.monotonic() - began) * 1000
         self._slowest_ticket = max(self._slowest_ticket, took)
-        errand.status = {"status": "pending", "terminal": False}
         self._show.mark(errand.lane, ".")
-        ticket = f"ticket {errand.task_ref[:8]}.. in {took:.0f} ms"
+        ticket = f"ticket {errand.handle.task_ref[:8]}.. in {took:.0f} ms"
         self._show.say("agent", f"{errand.lane:<8} {ticket:<28} ({errand.what})")
 
-    async def _same_key_again(self, agent: HandleCaller) -> None:
-        again = await agent.start(self._report.operation, self._report.parameters, idempotency_key=_REPORT_KEY)
-        same = again["task_ref"] == self._report.task_ref and again["deduplicated"]
-        if not same:
+    async def _same_key_again(self, agent: ReconnectingSession) -> None:
+        report = self._report
+        again = await self._poller.submit(agent, report.operation, report.parameters, idempotency_key=_REPORT_KEY)
+        if again.task_ref != report.handle.task_ref:
             raise self._failed("the same idempotency_key made a second task")
         self._show.say(
             "agent", "asks for the report again with the same idempotency_key: the same ticket, no second task"
@@ -256,8 +265,8 @@ class _Story:
         assert self._server is not None
         self._show.line()
         for errand in self._errands:
-            if not errand.status["terminal"]:
-                errand.updated_before_the_kill = errand.status["updated_at"]
+            if errand.view is not None and not errand.ended:
+                errand.updated_before_the_kill = errand.view.updated_at
                 self._show.mark(errand.lane, " ")
         self._show.mark("server", " ")
         self._show.sign("server", "X")
@@ -267,25 +276,27 @@ class _Story:
         )
         self._show.line()
 
-    async def _look(self, agent: HandleCaller) -> None:
+    async def _look(self, agent: ReconnectingSession) -> None:
         for errand in self._errands:
-            if errand.status["terminal"]:
+            if errand.ended:
                 continue
             try:
-                errand.status = await agent.status(errand.task_ref)
-            except CallRefused as refused:
-                raise self._failed(f"the ticket of {errand.lane} does not resolve any more: {refused}") from refused
+                errand.view = await self._poller.status(agent, errand.handle)
+            except CallError as refused:
+                told = f"{refused.code}: {refused.message}"
+                raise self._failed(f"the ticket of {errand.lane} does not resolve any more: {told}") from refused
             self._draw(errand)
 
     def _draw(self, errand: _Errand) -> None:
         marks: dict[str, Mark] = {"pending": ".", "processing": "="}
         # The record of a dead worker's task still says processing; nobody works on it.
-        orphaned = errand.status["updated_at"] == errand.updated_before_the_kill
-        self._show.mark(errand.lane, "." if orphaned else marks.get(errand.status["status"], " "))
-        if errand.status["terminal"]:
-            self._show.sign(errand.lane, "v" if errand.status["status"] == "completed" else "!")
+        updated_at = None if errand.view is None else errand.view.updated_at
+        orphaned = updated_at is not None and updated_at == errand.updated_before_the_kill
+        self._show.mark(errand.lane, "." if orphaned else marks.get(errand.status, " "))
+        if errand.ended:
+            self._show.sign(errand.lane, "v" if errand.status is TaskStatus.COMPLETED else "!")
 
-    async def _until(self, agent: HandleCaller, what: str, reached: Any, *, news: bool = False) -> None:
+    async def _until(self, agent: ReconnectingSession, what: str, reached: Any, *, news: bool = False) -> None:
         give_up = time.monotonic() + self._settings.patience_seconds
         next_news = time.monotonic() + _NEWS_SECONDS
         while True:
@@ -293,18 +304,18 @@ class _Story:
             if reached():
                 return
             if time.monotonic() >= give_up:
-                waiting = ", ".join(each.news for each in self._errands if not each.status["terminal"])
+                waiting = ", ".join(each.news for each in self._errands if not each.ended)
                 raise self._failed(f"waited {self._settings.patience_seconds:g} s for {what}: {waiting}")
             if news and time.monotonic() >= next_news:
                 next_news += _NEWS_SECONDS
-                open_ones = [each.news for each in self._errands if not each.status["terminal"]]
+                open_ones = [each.news for each in self._errands if not each.ended]
                 self._show.say("agent", "asks: " + ", ".join(open_ones), tone="quiet")
             await asyncio.sleep(_POLL_SECONDS)
 
     def _tell_end(self, errand: _Errand) -> None:
-        status, error = errand.status["status"], errand.status["error"]
-        what = f"{error['code']}: {error['message']}" if error else json.dumps(errand.status["result"])
-        self._show.say("agent", f"{errand.lane} {status}: {what}", tone="good" if status == "completed" else "loud")
+        error, completed = errand.error, errand.status is TaskStatus.COMPLETED
+        what = f"{error.code}: {error.message}" if error else json.dumps(errand.result)
+        self._show.say("agent", f"{errand.lane} {errand.status}: {what}", tone="good" if completed else "loud")
 
     def _failed(self, message: str) -> DemoFailed:
         return DemoFailed(message, log=self._server.log if self._server else ())
@@ -313,17 +324,16 @@ class _Story:
 
     def _results_arrived(self) -> str:
         for errand in (self._report, self._video, self._summary):
-            status = errand.status
-            demand(status["status"] == "completed", f"{errand.lane} ended {status['status']}: {status['error']}")
-        demand(self._report.status["result"]["topic"] == "rain", "the report is not the one that was ordered")
-        demand(self._video.status["result"]["frames"] == 216, "the video is not what the command printed")
-        demand(self._summary.status["result"]["started"] == 2, "the summary was not run again after the kill")
+            demand(errand.status is TaskStatus.COMPLETED, f"{errand.lane} ended {errand.status}: {errand.error}")
+        demand(self._report.result["topic"] == "rain", "the report is not the one that was ordered")
+        demand(self._video.result["frames"] == 216, "the video is not what the command printed")
+        demand(self._summary.result["started"] == 2, "the summary was not run again after the kill")
         return 'the results of all three operations with on_worker_lost = "retry" arrived, in spite of the kill'
 
     def _not_repeated(self) -> str:
         demand(
-            self._payment.error["code"] == "worker_lost",
-            f"the payment did not end in worker_lost: {self._payment.status}",
+            self._payment.error is not None and self._payment.error.code == "worker_lost",
+            f"the payment did not end in worker_lost: {self._payment.view}",
         )
         charged = (self._folder / "ledger.txt").read_text().splitlines()
         demand(len(charged) == 1, f"the payment was started {len(charged)} times")
@@ -341,13 +351,13 @@ class _Story:
 
     def _deadline_held(self) -> str:
         error = self._hurried.error
-        details: dict[str, Any] = error["details"]
-        as_promised = (error["code"], details.get("limit"), details.get("phase")) == (
+        details = {} if error is None else dict(error.details)
+        as_promised = (error and error.code, details.get("limit"), details.get("phase")) == (
             "timeout",
             "deadline",
             "processing",
         )
-        demand(as_promised, f"the deadline did not end the task: {self._hurried.status}")
+        demand(as_promised, f"the deadline did not end the task: {self._hurried.view}")
         return f"the deadline ended in a structured error: timeout {json.dumps(details)}"
 
 
