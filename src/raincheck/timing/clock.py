@@ -7,6 +7,7 @@ the wall clock is everybody's.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from itertools import chain, repeat
 from typing import Protocol
 
 from raincheck.errors import StoreError
-from raincheck.timing.background import BackgroundLoop
 
 logger = logging.getLogger(__name__)
 
@@ -70,15 +70,7 @@ class StoreClock:
         self._anchor: tuple[datetime, float] | None = None
         self._doubt = 0.0
         self._offset: float | None = None
-        pauses = chain(_SYNC_SECONDS, repeat(_SYNC_SECONDS[-1]))
-        self._loop = BackgroundLoop(
-            "raincheck-clock",
-            self._synchronise,
-            pause=lambda: next(pauses),
-            doing="read the store's clock",
-            level=logging.DEBUG,
-            at_once=False,
-        )
+        self._loop_task: asyncio.Task[None] | None = None
 
     def __call__(self) -> datetime:
         """The time, aware and in UTC."""
@@ -104,11 +96,14 @@ class StoreClock:
             logger.warning("cannot read the store's clock: %s", error.message)
             known = True
         if known:
-            self._loop.start()
+            self._loop_task = asyncio.create_task(self._synchronise_loop(), name="raincheck-clock")
 
     async def stop(self) -> None:
         """Read the store's clock no more."""
-        await self._loop.stop()
+        if self._loop_task is not None:
+            self._loop_task.cancel()
+            await asyncio.gather(self._loop_task, return_exceptions=True)
+            self._loop_task = None
 
     async def synchronise(self) -> bool:
         """Read the store's clock once; whether there is one.
@@ -139,12 +134,19 @@ class StoreClock:
         Raises:
             StoreError: The store does not answer.
         """
-        if self._loop.running:
+        if self._loop_task is not None:
             await self.synchronise()
 
     def _jumped(self, seconds: float) -> None:
         logger.warning("the clock jumped by %+.1f s; leases are given time to be renewed", seconds)
         self.jumped_at = monotonic()
 
-    async def _synchronise(self) -> None:
-        await self.synchronise()
+    async def _synchronise_loop(self) -> None:
+        for pause in chain(_SYNC_SECONDS, repeat(_SYNC_SECONDS[-1])):
+            await asyncio.sleep(pause)
+            try:
+                await self.synchronise()
+            except StoreError as error:
+                logger.debug("cannot read the store's clock: %s", error.message)
+            except Exception:  # the loop must outlive a bug: the clock would drift
+                logger.exception("reading the store's clock failed")

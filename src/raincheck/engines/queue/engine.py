@@ -22,13 +22,12 @@ from raincheck.engines.slots import SlotPool
 from raincheck.errors import ConfigurationError, StoreError
 from raincheck.ports.engine import RunTask
 from raincheck.ports.task_store import TaskStore
-from raincheck.timing.background import BackgroundLoop
 
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 5.0
 _FLUSH_SECONDS = 1.0
-_MAINTENANCE_SECONDS = 2.0
+_TEND_SECONDS = 2.0
 _LONGEST_PAUSE = 3.0
 # Tasks of several processes reach a queue a little out of order.
 _OUT_OF_ORDER = timedelta(seconds=1)
@@ -224,13 +223,7 @@ class QueuedEngine:
         self._jobs: Jobs | None = None
         self._stopping = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
-        self._maintenance = BackgroundLoop(
-            "raincheck-queue-maintenance",
-            self._maintain,
-            pause=lambda: _MAINTENANCE_SECONDS,
-            doing="clear up the queue",
-            at_once=False,
-        )
+        self._tending: asyncio.Task[None] | None = None
 
     @property
     def running(self) -> int:
@@ -250,7 +243,7 @@ class QueuedEngine:
             await self._queue.close()
             raise
         self._sender.start()
-        self._maintenance.start()
+        self._tending = asyncio.create_task(self._maintain_loop(), name="raincheck-tending")
         if self._size:
             self._jobs = Jobs(
                 self._store,
@@ -291,7 +284,9 @@ class QueuedEngine:
             # Before the ends of those that may wait for an answer.
             await self._queue.close()
             await self._sender.stop()
-            await self._maintenance.stop()
+            if self._tending is not None:
+                await _end(self._tending)
+                self._tending = None
 
     def _lost_before(self) -> datetime:
         limit = self._clock() - timedelta(seconds=self._reconcile_seconds)
@@ -320,14 +315,21 @@ class QueuedEngine:
             await _pause(self._stopping, pause * random.uniform(0.8, 1.2))  # noqa: S311  no secret
         jobs.end()
 
-    async def _maintain(self) -> None:
-        try:
-            await self._queue.open()
-            await self._queue.maintain(self._pending)
-        except (QueueUnavailable, ConfigurationError) as error:
-            self._outage.failed(error)
-        else:
-            self._outage.answered()
+    async def _maintain_loop(self) -> None:
+        while True:
+            # Processes on one queue that were started together need not tend it in step.
+            await asyncio.sleep(_TEND_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311  no secret
+            try:
+                await self._queue.open()
+                await self._queue.maintain(self._pending)
+            except (QueueUnavailable, ConfigurationError) as error:
+                self._outage.failed(error)
+            except StoreError as error:
+                logger.warning("cannot clear up the queue: %s", error.message)
+            except Exception:  # the loop must outlive a bug; without it the queue keeps what dead workers left
+                logger.exception("cannot tend %s", self._queue.name)
+            else:
+                self._outage.answered()
 
     async def _pending(self, task_ref: str) -> bool:
         task = await self._store.get(task_ref)
