@@ -1,10 +1,8 @@
-"""Room, priorities and records in a DynamoDB table: what is counted, from when on, and beside the release before."""
+"""Room, priorities and records in a DynamoDB table: what is counted, and from when on."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -12,57 +10,20 @@ from typing import Any
 
 import pytest
 from stores.dynamodb_items import client, items, kinds, leftovers, miscounted
-from stores.records import NOW, after, apply, claimed, new_task, settled, stored
+from stores.records import NOW, after, apply, new_task, settled, stored
 
 from raincheck.domain.task import Outcome, Progress, Task, TaskStatus
 from raincheck.domain.transitions import Cancel, Claim, Release, ReportProgress, SaveCheckpoint, Settle, transition
 from raincheck.errors import QueueFull
 from raincheck.ports.records import LARGEST_RECORD, Record
 from raincheck.ports.task_store import Inserted, Room
-from raincheck.stores.dynamodb.items import count_key, count_shard
+from raincheck.stores.dynamodb.items import count_key
 from raincheck.stores.dynamodb.store import DynamoDBStore
-from raincheck.stores.shared.timestamps import to_micros
 from support.waiting import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("_no_leaked_task")
 
 CLAIM = Claim(worker_id="w", lease_until=after(30))
-
-# What the release before this one wrote: a pending task with a key, a claimed one, and what stands beside them.
-BEFORE = """
-{"processing": {"N": "1"}, "pending": {"N": "0"}, "raincheck_item": {"S": "count#27"}}
-{"raincheck_item": {"S": "key#46a37575079eda25f1a26b06f2042b9855561dba"}, "task_ref": {"S": "pending-before"}}
-{"layout": {"N": "1"}, "raincheck_item": {"S": "meta#layout"}}
-{"names": {"SS": ["\\"report\\""]}, "raincheck_item": {"S": "meta#operations"}}
-{"pending": {"N": "1"}, "raincheck_item": {"S": "count#1"}}
-{"written_1": {"S": "b5usdvbAEg-t"}, "of_both": {"S": "3ae0f96466c85780eaf6afc3534ed799fab7b221#pending"},
- "deadline_at": {"N": "1795345200123456"}, "agenda_at": {"N": "1795345200123456"}, "version": {"N": "1"},
- "agenda": {"S": "due#1"}, "of_scope": {"S": "dca2c718d281af511b514de1a49b6998d14202fa#pending"},
- "fixed": {"S": "[\\"ada\\",\\"report\\",1795341600123456,60.0,3,false,\\"k\\",\\"\\"]"},
- "arguments": {"S": "{\\"quarter\\":\\"Q3\\"}"}, "place": {"S": "00001795341600123456#pending-before"},
- "state": {"S": "[1795341600123456,null,null,0,null,null,null]"}, "fence": {"N": "0"},
- "of_operation": {"S": "100f6e0f366c04e0aa9cc63bb5617c1ca199f9e4#pending"},
- "raincheck_item": {"S": "task#pending-before"}, "status": {"S": "pending"}}
-{"written_1": {"S": "NTN6sd0hOOZW"}, "written_2": {"S": "TGqxasle_ZB5"},
- "of_both": {"S": "3ae0f96466c85780eaf6afc3534ed799fab7b221#processing"}, "deadline_at": {"N": "1795345200123456"},
- "agenda_at": {"N": "1795341630123456"}, "agenda": {"S": "due#3"}, "version": {"N": "2"},
- "of_scope": {"S": "dca2c718d281af511b514de1a49b6998d14202fa#processing"},
- "lease_until": {"N": "1795341630123456"}, "arguments": {"S": "{\\"quarter\\":\\"Q3\\"}"},
- "fixed": {"S": "[\\"ada\\",\\"report\\",1795341600123456,60.0,3,false,null,\\"\\"]"},
- "place": {"S": "00001795341600123456#running-before"},
- "state": {"S": "[1795341600123456,null,null,1,1795341600123456,null,null]"}, "worker": {"S": "\\"worker-1\\""},
- "fence": {"N": "1"}, "of_operation": {"S": "100f6e0f366c04e0aa9cc63bb5617c1ca199f9e4#processing"},
- "raincheck_item": {"S": "task#running-before"}, "status": {"S": "processing"}}
-"""
-
-
-RECORDED = 1795341600123456
-
-
-def _of_today(text: str) -> str:
-    """The same, written today: DynamoDB Local removes by its own clock."""
-    later = to_micros(NOW) - RECORDED
-    return re.sub(r"17953\d{11}", lambda found: str(int(found[0]) + later), text)
 
 
 @pytest.fixture
@@ -95,56 +56,10 @@ async def _update(endpoint: str, table: str, name: str, expression: str, **value
         )
 
 
-async def _claimed_by_the_release_before(endpoint: str, table: str, task: Task) -> Task:
-    """What a process of that release makes of the table when it claims a task: it knows nothing of room."""
-    shard = count_key(count_shard(task.task_ref))["raincheck_item"]["S"]
-    running = claimed(task)
-    await _update(
-        endpoint,
-        table,
-        f"task#{task.task_ref}",
-        "SET #status = :status , #version = :version , #fence = :one , #worker = :worker , #lease_until = :lease",
-        status={"S": "processing"},
-        version={"N": "2"},
-        one={"N": "1"},
-        worker={"S": '"worker-1"'},
-        lease={"N": str(to_micros(after(30)))},
-    )
-    await _update(endpoint, table, shard, "ADD #pending :minus , #processing :one", minus={"N": "-1"}, one={"N": "1"})
-    return running
-
-
 async def _found(store: DynamoDBStore, task: Task) -> Task:
     found = await store.get(task.task_ref)
     assert found is not None
     return found
-
-
-async def test_what_the_release_before_wrote_is_read_claimed_counted_and_removed(endpoint: str, table: str) -> None:
-    store = DynamoDBStore(table, endpoint=endpoint)
-    await store.open()
-    async with client(endpoint) as dynamodb:
-        for text in _of_today(BEFORE).strip().replace("\n ", " ").split("\n"):
-            item = json.loads(text)
-            if item["raincheck_item"]["S"].startswith(("task#", "key#")):
-                item["remove_at"] = {"N": "4102444800"}
-            await dynamodb.put_item(TableName=table, Item=item)
-    pending = new_task(task_ref="pending-before", idempotency_key="k")
-    running = claimed(new_task(task_ref="running-before"))
-    assert await store.get("pending-before") == pending
-    assert await store.get("running-before") == running
-    assert list(await store.claimable(["report"], 5)) == [pending]
-    assert await store.insert(new_task(idempotency_key="k"), room=Room(1, 1)) == Inserted(pending, created=False)
-    with pytest.raises(QueueFull):
-        await store.insert(new_task(), room=Room(of_scope=1))
-    urgent = await stored(store, priority=1)
-    assert list(await store.claimable(["report"], 5)) == [urgent, pending]
-    await apply(store, urgent, Cancel())
-    await apply(store, pending, CLAIM, SaveCheckpoint(fence=1, checkpoint={"job": 1}), Release(fence=1), Cancel())
-    assert await store.replace(settled(running))
-    assert await store.purge(after(60), 10) == 3
-    await store.close()
-    assert await leftovers(endpoint, table) == []
 
 
 async def test_what_was_pending_before_room_was_asked_for_takes_room(stores: list[DynamoDBStore]) -> None:
@@ -216,40 +131,6 @@ async def test_a_start_that_broke_off_is_completed_by_whoever_comes_next(
     with pytest.raises(QueueFull):
         await third.insert(new_task(), room=Room(of_scope=45))
     assert (await third.insert(new_task(), room=Room(46, 46))).created
-
-
-async def test_what_the_release_before_does_meanwhile_is_made_good(
-    stores: list[DynamoDBStore], endpoint: str, table: str
-) -> None:
-    first, second, _ = stores
-    one, two, three = [(await first.insert(new_task(), room=Room(3, 3))).task for _ in range(3)]
-    running = [await _claimed_by_the_release_before(endpoint, table, task) for task in (one, two)]
-    # In all it counts at once.
-    assert (await second.insert(new_task(scope="bob"), room=Room(in_all=2))).created
-    with pytest.raises(QueueFull):
-        await first.insert(new_task(), room=Room(of_scope=3))
-    ended = transition(await _found(second, running[0]), Settle(fence=1, outcome=Outcome(value=1)), NOW)
-    assert await second.replace(ended)
-    assert (await first.insert(new_task(), room=Room(of_scope=3))).created
-    # One that it settled, too, is taken off when it is removed.
-    await _update(
-        endpoint,
-        table,
-        f"task#{two.task_ref}",
-        "SET #status = :status , #version = :version , #state = :state , #agenda = :agenda",
-        status={"S": "completed"},
-        version={"N": "3"},
-        state=kinds(await items(endpoint, table), "task")[f"task#{one.task_ref}"]["state"],
-        agenda={"S": f"expiring#{count_shard(two.task_ref) % 4}"},
-    )
-    shard = count_key(count_shard(two.task_ref))["raincheck_item"]["S"]
-    await _update(endpoint, table, shard, "ADD #completed :one , #processing :minus", one={"N": "1"}, minus={"N": "-1"})
-    assert await second.purge(after(4000), 10) == 2
-    assert miscounted(await items(endpoint, table)) == []
-    assert (await first.insert(new_task(), room=Room(of_scope=3))).created
-    with pytest.raises(QueueFull):
-        await first.insert(new_task(), room=Room(of_scope=3))
-    await apply(first, three, Cancel())
 
 
 async def test_no_scope_is_counted_for_ever(store: DynamoDBStore, endpoint: str, table: str) -> None:

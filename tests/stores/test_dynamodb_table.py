@@ -34,6 +34,8 @@ from raincheck.errors import QueueFull, StoreUnavailable, StoreUnusable
 from raincheck.ports.records import Record
 from raincheck.ports.task_store import Room
 from raincheck.ports.tls import Tls
+from raincheck.stores.dynamodb import table as dynamodb_table
+from raincheck.stores.dynamodb.client import Calls
 from raincheck.stores.dynamodb.store import DynamoDBStore
 from support.servers.dynamodb import DynamoDBServer
 from support.servers.server import needed
@@ -161,6 +163,39 @@ async def test_a_table_of_a_newer_raincheck_is_refused(endpoint: str, table: str
         assert await _refused(endpoint, table, migrate=migrate) == (
             "is of a newer raincheck (layout 2, this one knows 1): upgrade raincheck."
         )
+
+
+async def test_a_step_to_the_next_layout_is_taken_where_that_is_asked_for_by_any_number_of_processes(
+    endpoint: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = DynamoDBStore(table, endpoint=endpoint)
+    await store.open()
+    task = await stored(store)
+    await store.close()
+    taken: list[str] = []
+
+    async def step(calls: Calls) -> None:
+        taken.append(calls.table)
+        if len(taken) == 1:
+            raise StoreUnavailable("The process is killed half-way.")
+        await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(dynamodb_table, "STEPS", (step,))
+    monkeypatch.setattr(dynamodb_table, "LAYOUT", 2)
+    assert await _refused(endpoint, table, migrate=False) == (
+        "has layout 1, this raincheck needs 2: run `raincheck store migrate`."
+    )
+    with pytest.raises(StoreUnavailable, match="half-way"):
+        await _opens(endpoint, table)
+    await asyncio.gather(*(_opens(endpoint, table) for _ in range(3)))
+    steps = len(taken)
+    await _opens(endpoint, table, migrate=False)
+    assert len(taken) == steps > 1
+    monkeypatch.undo()
+    assert await _refused(endpoint, table) == "is of a newer raincheck (layout 2, this one knows 1): upgrade raincheck."
+    async with client(endpoint) as dynamodb:
+        key = {"raincheck_item": {"S": f"task#{task.task_ref}"}}
+        assert "Item" in await dynamodb.get_item(TableName=table, Key=key)
 
 
 async def test_a_table_that_is_deleted_is_an_error_that_names_the_command(

@@ -24,13 +24,12 @@ from stores.records import after, claimed, new_task, settled, stored
 from raincheck.domain.task import Task
 from raincheck.errors import ConfigurationError, StoreError, StoreUnavailable, StoreUnusable
 from raincheck.ports.records import Record
-from raincheck.ports.task_store import Room, TaskStore, TaskSummary
+from raincheck.ports.task_store import Room, TaskStore
 from raincheck.ports.tls import Tls
 from raincheck.stores.postgres import connections
 from raincheck.stores.postgres.connections import Address
 from raincheck.stores.postgres.schema import Migration, check, migrate, packaged_migrations
 from raincheck.stores.postgres.store import PostgresStore
-from raincheck.stores.shared.timestamps import to_micros
 from support.servers.postgres import PostgresServer
 from support.servers.server import free_port, needed
 from support.waiting import PATIENCE
@@ -156,42 +155,6 @@ async def test_an_upgraded_schema_is_the_same_as_a_fresh_one_and_has_its_tasks(u
     assert _do(url, "SELECT task_ref, colour FROM old.task") == [(task.task_ref, "a; 100%")]
 
 
-# An insert of the release before the records.
-AS_BEFORE = """
-    INSERT INTO raincheck.task (
-        task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
-        fingerprint, status, version, change_id, updated_at, attempt, fence, due_at, arguments
-    )
-    SELECT 'task-' || %(number)s::int, 'ada', 'report', %(created_at)s, %(deadline_at)s, 60, 3, false,
-        '', 'pending', 1, 0, %(created_at)s, 0, 0, %(deadline_at)s, '{}'
-"""
-
-
-def _place(task: Task) -> tuple[datetime, str]:
-    return task.created_at, task.task_ref
-
-
-async def test_a_database_in_use_is_upgraded_and_the_release_before_goes_on(url: str) -> None:
-    await _upgrade(url, "raincheck", packaged_migrations()[:1])
-
-    def write(number: int) -> Task:
-        task = new_task(task_ref=f"task-{number}", created_at=after(number), arguments={})
-        with psycopg.connect(url) as connection:
-            created_at, deadline_at = to_micros(task.created_at), to_micros(task.deadline_at)
-            connection.execute(AS_BEFORE, {"number": number, "created_at": created_at, "deadline_at": deadline_at})
-        return task
-
-    before = write(1)
-    store = PostgresStore(url)
-    await store.open()
-    assert await store.get(before.task_ref) == before
-    since = write(0)
-    urgent = await stored(store, priority=1)
-    assert list(await store.claimable(["report"], 5)) == [urgent, since, before]
-    assert await store.list() == [TaskSummary.of(task) for task in (before, *sorted([since, urgent], key=_place)[::-1])]
-    await store.close()
-
-
 async def test_an_upgrade_that_fails_leaves_everything_as_it_was(url: str) -> None:
     store = PostgresStore(url)
     await store.open()
@@ -205,6 +168,14 @@ async def test_an_upgrade_that_fails_leaves_everything_as_it_was(url: str) -> No
     await store.open()
     assert await store.get(task.task_ref) == task
     await store.close()
+    await _upgrade(url, "raincheck", (*packaged_migrations(), *FURTHER))
+
+
+async def test_processes_that_upgrade_at_once_take_each_step_once(url: str) -> None:
+    await _upgrade(url, "old", packaged_migrations())
+    steps = (*packaged_migrations(), *FURTHER)
+    await asyncio.gather(*(_upgrade(url, "old", steps) for _ in range(4)))
+    assert _do(url, "SELECT version FROM old.raincheck_schema") == [(LATEST + 2,)]
 
 
 @pytest.mark.parametrize("name", ['Rain "check" 100% d\'or', "public", "ÿ" * 31])

@@ -279,7 +279,7 @@ async def test_tasks_of_a_newer_layout_are_left_alone(redis_server: RedisServer,
     await store.open()
     with contextlib.closing(redis_server.client()) as client:
         client.set("mcp_task:{rc}:layout", "3", ex=60)
-    said = "has layout '3', this raincheck knows layout 2: upgrade raincheck or set another key_prefix"
+    said = "has layout '3', this raincheck knows layout 1: upgrade raincheck or set another key_prefix"
     with pytest.raises(StoreUnusable, match=said):
         await store.insert(new_task())
     with pytest.raises(StoreUnusable, match=said):

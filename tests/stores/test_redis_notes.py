@@ -172,7 +172,7 @@ async def test_records_of_a_newer_layout_are_left_alone(store: RedisStore, serve
             store.put_record(record(version=2)),
             store.remove_record(record()),
         ):
-            with pytest.raises(StoreUnusable, match="has layout '3', this raincheck knows layout 2"):
+            with pytest.raises(StoreUnusable, match="has layout '3', this raincheck knows layout 1"):
                 await call
     assert await store.get_record("sketch", "k") == record()
 

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -15,8 +16,7 @@ from stores.records import after, apply, new_task, settled, stored
 
 from raincheck.domain.task import InputRequest, Outcome, Progress
 from raincheck.domain.transitions import AskInput, Cancel, Claim, ProvideInput, ReportProgress, Settle
-from raincheck.errors import QueueFull, StoreUnavailable, StoreUnusable
-from raincheck.ports.task_store import Room
+from raincheck.errors import StoreUnavailable, StoreUnusable
 from raincheck.stores.sqlite import store as sqlite_store
 from raincheck.stores.sqlite.file import create_file
 from raincheck.stores.sqlite.schema import (
@@ -226,28 +226,6 @@ async def test_an_upgraded_file_has_the_schema_of_a_fresh_one_and_its_tasks(path
     connection.close()
 
 
-async def test_tasks_of_a_file_without_notes_are_still_found(path: Path) -> None:
-    _upgrade(path, packaged_migrations()[:2])
-    connection = sqlite3.connect(path)
-    connection.execute(
-        "INSERT INTO task (task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts,"
-        " retry_when_lost, fingerprint, status, version, updated_at, attempt, fence, due_at, arguments, apart)"
-        " VALUES ('old', 'ada', 'report', 1, 2, 60, 3, 0, '', 'pending', 1, 1, 0, 0, 2, '{\"a\":1}', 0)"
-    )
-    connection.execute("UPDATE task_count SET number = 1 WHERE status = 'pending'")
-    connection.commit()
-    connection.close()
-    store = SqliteStore(path)
-    await store.open()
-    try:
-        (found,) = await store.claimable(["report"], 5)
-        assert (found.task_ref, found.priority, found.callback_url, found.checkpoint) == ("old", 0, None, None)
-        with pytest.raises(QueueFull):
-            await store.insert(new_task(), room=Room(in_all=1))
-    finally:
-        await store.close()
-
-
 async def test_an_upgrade_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
     store = SqliteStore(path)
     await store.open()
@@ -261,6 +239,15 @@ async def test_an_upgrade_that_fails_leaves_the_file_as_it_was(path: Path) -> No
     await store.open()
     assert await store.get(task.task_ref) == task
     await store.close()
+    _upgrade(path, (*packaged_migrations(), *FURTHER))
+
+
+async def test_processes_that_upgrade_at_once_take_each_step_once(path: Path) -> None:
+    _upgrade(path, packaged_migrations())
+    steps = (*packaged_migrations(), *FURTHER)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(_upgrade, [path] * 4, [steps] * 4))
+    assert ("user_version", f"[({LATEST + 2},)]") in _schema(path)
 
 
 async def test_a_file_upgraded_by_a_newer_release_is_refused(path: Path) -> None:

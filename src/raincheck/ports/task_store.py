@@ -213,7 +213,7 @@ class TaskStore(RecordStore, Protocol):
         Of each operation and priority the oldest tasks of up to `limit` scopes, as many of each scope as make `limit`,
         and at least one; the highest priority first, and no lower one once there are `limit`. The scopes are those that
         come behind `after` in an order of the store's own, which goes round; those in `leave_out` are passed over.
-        Read only where `claimable` does not show everything: it may lack what a release before wrote.
+        Read only where `claimable` does not show everything.
         """
         ...
 

@@ -211,7 +211,6 @@ def new_item(task: Task, payloads: Mapping[str, Payload], written: str) -> Item:
         "deadline_at": number(to_micros(task.deadline_at)),
         "place": text(place(Cursor(task.created_at, task.task_ref))),
         "turn": text(f"{turn_of(task.scope)}{place(Cursor(task.created_at, task.task_ref))}"),
-        # Beside what the release before wrote, whose members it goes on reading and keeping.
         "priority": number(task.priority) if task.priority else None,
         **replacement(task, payloads, written),
     }

@@ -39,8 +39,8 @@ class Operations:
         self._known.add((operation, priority))
 
     async def all(self) -> Mapping[str, list[int]]:
-        """All of them, each with the priorities that tasks of it ever had, the highest first; 0 is always among them:
-        tasks of the release before have none, and are found under that."""
+        """All of them, each with the priorities that tasks of it ever had, the highest first; 0 is always among
+        them."""
         answer = await self._calls.on_table("get_item", Key=_KEY, ConsistentRead=True)
         item = answer.get("Item", {})
         found: dict[str, list[int]] = {json.loads(name): [0] for name in item.get("names", {}).get("SS", [])}

@@ -12,9 +12,8 @@ then on such a transaction has two items more, and one in which a task ceases to
 - `room#…` counts a scope's pending tasks; its limit is a condition on that.
 
 A pending task whose scope counts it says so in its own item, so that exactly these are taken off again, whoever does
-it. What was pending before room was asked for, or was inserted by a process of the release before, is entered then;
-where the counters differ from the tasks entered, some are missing. (What such a process claims meanwhile is taken off
-when the task is next written, at the latest when it is removed.)
+it. What was pending before room was asked for is entered then; where the counters differ from the tasks entered, some
+are missing.
 """
 
 from __future__ import annotations

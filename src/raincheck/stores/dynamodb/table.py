@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from raincheck.errors import StoreUnavailable, StoreUnusable
@@ -15,7 +15,11 @@ from raincheck.stores.dynamodb.items import KEY, TTL, key, number
 
 logger = logging.getLogger(__name__)
 
-LAYOUT = 1
+STEPS: tuple[Callable[[Calls], Awaitable[None]], ...] = ()
+"""What brings a table from layout 1 to 2, from 2 to 3 …. Items are written one by one, so a step may run again after a
+crash, and in two processes at once."""
+
+LAYOUT = 1 + len(STEPS)
 """The layout of the items that this release writes; it stands in an item of its own."""
 
 AGENDA = Index("agenda", "agenda_at", "N")
@@ -176,10 +180,34 @@ async def _check_layout(calls: Calls, *, migrate: bool) -> None:
         except ConditionFailed:
             answer = await calls.on_table("get_item", Key=_LAYOUT_KEY, ConsistentRead=True)
     layout = int(answer["Item"]["layout"]["N"])
+    if layout < LAYOUT and not migrate:
+        raise StoreUnusable(
+            f"{place} has layout {layout}, this raincheck needs {LAYOUT}: run `raincheck store migrate`."
+        )
+    while layout < LAYOUT:
+        layout = await _upgrade(calls, layout)
     if layout > LAYOUT:
         raise StoreUnusable(
             f"{place} is of a newer raincheck (layout {layout}, this one knows {LAYOUT}): upgrade raincheck."
         )
+
+
+async def _upgrade(calls: Calls, before: int) -> int:
+    """Take a step and record it, unless another process has; the layout of the table after it."""
+    await STEPS[before - 1](calls)
+    try:
+        await calls.on_table(
+            "update_item",
+            Key=_LAYOUT_KEY,
+            UpdateExpression="SET #layout = :after",
+            ConditionExpression="#layout = :before",
+            ExpressionAttributeNames={"#layout": "layout"},
+            ExpressionAttributeValues={":before": number(before), ":after": number(before + 1)},
+        )
+    except ConditionFailed:
+        answer = await calls.on_table("get_item", Key=_LAYOUT_KEY, ConsistentRead=True)
+        return int(answer["Item"]["layout"]["N"])
+    return before + 1
 
 
 async def _check_expiry(calls: Calls, *, migrate: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -16,13 +17,12 @@ from redis.exceptions import RedisError, ResponseError
 
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
 from raincheck.ports.tls import Tls
+from raincheck.stores.redis import scripts
 from raincheck.stores.redis.errors import store_error
-from raincheck.stores.redis.scripts import SCRIPTS, encode_command
+from raincheck.stores.redis.scripts import encode_command
 
 logger = logging.getLogger(__name__)
 
-_LAYOUT = b"2"
-_LAYOUT_BEFORE = b"1"
 # The keys that a store of this layout has under fixed names.
 _KINDS = {
     b"layout": b"string",
@@ -165,7 +165,7 @@ class Address:
 
 
 async def prepare(wire: Wire, address: Address, *, migrate: bool) -> None:
-    """Refuse a server or keys that tasks must not be given to; upgrade the layout before to this one.
+    """Refuse a server or keys that tasks must not be given to; upgrade keys of an older layout.
 
     Args:
         wire: A connection that knows the scripts.
@@ -180,18 +180,19 @@ async def prepare(wire: Wire, address: Address, *, migrate: bool) -> None:
     place = address.place
     layout = [encode_command((b"GET", address.root + b"layout"))]
     layout += [encode_command((b"TYPE", address.root + key)) for key in _KINDS]
-    upgrade = encode_command(SCRIPTS["upgrade"].command(address.root, []))
     try:
         async with asyncio.timeout(address.timeout_seconds):
             info, save, sync, stored, *kinds = await _ask(wire, _INFO, _SAVE, _SYNC, *layout)
             older = _check_layout(stored, dict(zip(_KINDS, kinds, strict=True)), place, migrate=migrate)
             _check_server(info, save, sync, place)
-            if older:
-                answer = (await _ask(wire, upgrade))[0]
+            for before in range(older, scripts.LAYOUT):
+                script = scripts.upgrade(before, scripts.STEPS[before - 1])
+                (answer,) = await _ask(wire, encode_command(script.command(address.root, [], by_text=True)))
                 if isinstance(answer, Exception):
                     raise answer
-                if answer != 1:
-                    raise newer_layout(answer[1], place)
+                # Another process may have been there first, and may know more steps.
+                if (layout_number(answer) or 0) > scripts.LAYOUT:
+                    raise newer_layout(answer, place)
     except (RedisError, OSError, TimeoutError) as error:
         raise store_error(error, place) from error
 
@@ -293,16 +294,16 @@ def _evicting_policy(facts: Mapping[str, str]) -> str | None:
     return policy if policy.startswith("allkeys-") or (limited and policy != "noeviction") else None
 
 
-def _check_layout(layout: object, kinds: Mapping[bytes, object], place: str, *, migrate: bool) -> bool:
+def _check_layout(layout: object, kinds: Mapping[bytes, object], place: str, *, migrate: bool) -> int:
     """Refuse tasks of a layout that this release does not know, and keys of another program.
 
     Returns:
-        Whether the tasks are of the layout before, which is to be upgraded.
+        The layout of the keys; this release's where there are none.
 
     Args:
         layout: What is stored under `layout`.
         kinds: Of each key in `_KINDS`, the answer to TYPE.
-        migrate: Whether the layout before may be upgraded.
+        migrate: Whether an older layout may be upgraded.
 
     Raises:
         StoreUnusable: It is so, or an upgrade is needed and not allowed.
@@ -317,21 +318,29 @@ def _check_layout(layout: object, kinds: Mapping[bytes, object], place: str, *, 
             )
     if isinstance(layout, Exception):
         raise store_error(layout, place)
-    if layout not in (None, _LAYOUT, _LAYOUT_BEFORE):
+    if layout is None:
+        return scripts.LAYOUT
+    number = layout_number(layout)
+    if number is None or number > scripts.LAYOUT:
         raise newer_layout(cast("bytes", layout), place)
-    if layout == _LAYOUT_BEFORE and not migrate:
+    if number < scripts.LAYOUT and not migrate:
         raise StoreUnusable(
-            f"The task store {place} has layout {_LAYOUT_BEFORE.decode()!r}, this raincheck needs layout "
-            f'{_LAYOUT.decode()}: run "raincheck store migrate".'
+            f"The task store {place} has layout '{number}', this raincheck needs layout {scripts.LAYOUT}: "
+            'run "raincheck store migrate".'
         )
-    return layout == _LAYOUT_BEFORE
+    return number
+
+
+def layout_number(layout: object) -> int | None:
+    """What is stored under `layout`; None where it is no layout of any release."""
+    return int(layout) if isinstance(layout, bytes) and re.fullmatch(rb"[1-9]\d{0,3}", layout) else None
 
 
 def newer_layout(layout: bytes, place: str) -> StoreError:
     """The error for tasks of another layout than this release's."""
     shown = layout[:20].decode(errors="replace")
     return StoreUnusable(
-        f"The task store {place} has layout {shown!r}, this raincheck knows layout {_LAYOUT.decode()}: "
+        f"The task store {place} has layout {shown!r}, this raincheck knows layout {scripts.LAYOUT}: "
         "upgrade raincheck or set another key_prefix."
     )
 

@@ -160,10 +160,10 @@ def insert_row(task: Task) -> InsertRow:
         task.retry_when_lost,
         task.idempotency_key,
         task.fingerprint,
+        task.priority,
+        task.callback_url,
+        encode_caller(task.caller),
     ]
-    # A task that has none of them is as those of the release before.
-    if task.priority or task.callback_url is not None or task.caller is not None:
-        fixed += [task.priority, task.callback_url, encode_caller(task.caller)]
     arguments = encode_arguments(task.arguments)
     fields = changing.fields
     if len(arguments) > _INLINE:
@@ -282,11 +282,8 @@ def task_from(task_ref: str, fields: Fields) -> Task:
     assert changing is not None
     version, status, fence, lease, expires, _, deadline, created, rest = state.split(b" ", 8)
     head, _, arguments = fixed.decode().partition("\n")
-    scope, operation_type, ttl_seconds, max_attempts, retry_when_lost, idempotency_key, fingerprint, *more = _decode(
-        head
-    )
-    priority, callback_url, caller = more or (0, None, None)
-    # What the release before wrote has no checkpoint.
+    scope, operation_type, ttl_seconds, max_attempts, retry_when_lost, key, fingerprint, priority, *told = _decode(head)
+    callback_url, caller = told
     row, progress, inputs, outcome, *saved = changing.decode().split("\n")
     updated, settled, attempt, started, worker_id, _ = _decode(row)
     return Task(
@@ -310,7 +307,7 @@ def task_from(task_ref: str, fields: Fields) -> Task:
         lease_until=_moment_or_none(lease),
         started_at=None if started is None else moment(started),
         # It may have gone over to another task since.
-        idempotency_key=idempotency_key and (None if rest.split(b" ", 3)[2] == _NONE else idempotency_key),
+        idempotency_key=key and (None if rest.split(b" ", 3)[2] == _NONE else key),
         fingerprint=fingerprint,
         priority=priority,
         callback_url=callback_url,

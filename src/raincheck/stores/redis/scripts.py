@@ -1,4 +1,4 @@
-"""The scripts of the Redis store, from their files in raincheck/stores/lua, and commands as the server reads them."""
+"""The scripts of the Redis store, from their files in `lua`, and commands as the server reads them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,27 @@ _NAMES = (
     "remove_record",
     "renew",
     "replace",
-    "upgrade",
     "versions",
     "waiting",
 )
+
+
+STEPS: tuple[str, ...] = ()
+"""What brings the keys from layout 1 to 2, from 2 to 3 …, in Lua; each runs as one script, which sets the layout. Redis
+does not roll a failed script back, so a step may run again."""
+
+LAYOUT = 1 + len(STEPS)
+"""The layout of the keys that this release reads and writes."""
+
+_UPGRADE = """
+local stored = redis.call('GET', root .. 'layout')
+if stored ~= '{before}' then
+  return stored
+end
+{step}
+redis.call('SET', root .. 'layout', '{after}', 'KEEPTTL')
+return '{after}'
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,10 +63,20 @@ class Script:
         return [*how, b"1", root, *arguments]
 
 
-def _load(name: str) -> Script:
-    own = _read(name)
+def load(layout: int) -> dict[str, Script]:
+    """Every script by its name, for keys of that layout."""
+    return {name: _script(_read(name), layout) for name in _NAMES}
+
+
+def upgrade(before: int, step: str) -> Script:
+    """The script that takes a step from layout `before`; it answers with the layout of the keys after it."""
+    return _script(_UPGRADE.format(before=before, after=before + 1, step=step), before + 1)
+
+
+def _script(own: str, layout: int) -> Script:
     parts = ["common", *_WITH.findall(own)]
-    text = _COMMENT.sub("", "".join([*map(_read, parts), own])).encode()
+    whole = "".join([*map(_read, parts), own]).replace("{layout}", str(layout))
+    text = _COMMENT.sub("", whole).encode()
     return Script(text=text, sha=hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
 
 
@@ -57,7 +84,7 @@ def _read(name: str) -> str:
     return (files("raincheck.stores.redis") / "lua" / f"{name}.lua").read_text(encoding="utf-8")
 
 
-SCRIPTS = {name: _load(name) for name in _NAMES}
+SCRIPTS = load(LAYOUT)
 """Every script by its name."""
 
 

@@ -76,7 +76,7 @@ class RedisStore:
             their order; beside these there is one to hear of other processes, and one for `renew`.
         timeout_seconds: How long a call may take, connecting included, before `StoreUnavailable`.
         tls: Certificates beyond those of the machine; where given, TLS is required.
-        migrate: Whether tasks of an older release's layout are upgraded; else `open` refuses them. There is nothing to
+        migrate: Whether keys of an older layout are upgraded; else `open` refuses them. There is nothing to
             make beforehand: the layout comes with the first task.
         poll_interval: Within how many seconds listeners hear of a change whose message was lost.
     """

@@ -33,7 +33,12 @@ CREATE TABLE raincheck.task (
     -- JSON as text, ASCII only: jsonb could not hold every string.
     arguments        text NOT NULL,
     inputs           text,
-    outcome          text
+    outcome          text,
+    -- The negative of the priority: all of task_by_turn is in ascending order.
+    turn             smallint NOT NULL,
+    callback_url     text,
+    caller           text,
+    checkpoint       text
 ) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
 CREATE UNIQUE INDEX task_by_key ON raincheck.task (key_digest) WHERE key_digest IS NOT NULL;
@@ -42,8 +47,15 @@ CREATE INDEX task_by_due ON raincheck.task (due_at) WHERE due_at IS NOT NULL;
 
 CREATE INDEX task_by_expiry ON raincheck.task (expires_at) WHERE expires_at IS NOT NULL;
 
--- Listings and claims read one range of these for each status and operation there is, and merge.
-CREATE INDEX task_by_status ON raincheck.task (status, operation_type, created_at, task_ref);
+-- Claims and listings of what is pending read one range of task_by_turn for each operation and priority there is, listings
+-- of every other status one of task_by_status for each operation.
+CREATE INDEX task_by_turn ON raincheck.task (operation_type, turn, created_at, task_ref) WHERE status = 'pending';
+
+CREATE INDEX task_by_status ON raincheck.task (status, operation_type, created_at, task_ref) WHERE status <> 'pending';
+
+-- By scope, so that however many tasks one scope has, those of the others are found.
+CREATE INDEX task_by_scope_turn ON raincheck.task (operation_type, turn, scope, created_at, task_ref)
+WHERE status = 'pending';
 
 CREATE INDEX task_by_scope ON raincheck.task (scope, status, operation_type, created_at, task_ref);
 
@@ -60,3 +72,32 @@ CREATE TABLE raincheck.task_count (
 ) WITH (fillfactor = 10);
 
 INSERT INTO raincheck.task_count (shard) SELECT generate_series(0, 63);
+
+CREATE TABLE raincheck.record (
+    kind        text COLLATE "C" NOT NULL,
+    key         text COLLATE "C" NOT NULL,
+    -- JSON as text, ASCII only.
+    value       text,
+    version     bigint NOT NULL,
+    -- Names the last change, as that of a task does.
+    change_id   bigint NOT NULL,
+    due_at      bigint,
+    expires_at  bigint,
+    PRIMARY KEY (kind, key)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+
+CREATE INDEX record_by_due ON raincheck.record (kind, due_at, key) WHERE due_at IS NOT NULL;
+
+CREATE INDEX record_by_expiry ON raincheck.record (expires_at) WHERE expires_at IS NOT NULL;
+
+-- The bodies of large results, in parts. Keys begin with the hour after which they may go.
+
+CREATE TABLE raincheck.blob (
+    key     text COLLATE "C" NOT NULL,
+    part    integer NOT NULL,
+    body    bytea NOT NULL,
+    PRIMARY KEY (key, part)
+);
+
+-- Neither tried to be compressed nor in the way of the rows' own pages.
+ALTER TABLE raincheck.blob ALTER COLUMN body SET STORAGE EXTERNAL;

@@ -26,8 +26,7 @@
 -- are microseconds and stay text: a Lua number has no room for every one of them.
 
 local root = KEYS[1]
-local LAYOUT = '2'
-local LAYOUT_BEFORE = '1'
+local LAYOUT = '{layout}'
 local SLACK = 86400000
 local NONCES = 6
 local STATUSES = {'pending', 'processing', 'input_required', 'completed', 'failed', 'cancelled'}
@@ -56,11 +55,7 @@ end
 
 local function foreign()
   local layout = redis.call('GET', root .. 'layout')
-  if layout == LAYOUT_BEFORE then
-    -- All that the release before wrote is of this layout as well. It cannot read all of this one: from now on it
-    -- refuses to write.
-    redis.call('SET', root .. 'layout', LAYOUT, 'KEEPTTL')
-  elseif layout and layout ~= LAYOUT then
+  if layout and layout ~= LAYOUT then
     return {'layout', layout}
   end
 end

@@ -30,8 +30,12 @@ CREATE TABLE task (
     arguments        TEXT,
     inputs           TEXT,
     outcome          TEXT,
-    -- Which of the three are in payload: 1 arguments, 2 inputs, 4 outcome.
-    apart            INTEGER NOT NULL
+    -- Which of these are in payload: 1 arguments, 2 inputs, 4 outcome, 8 checkpoint, 16 caller.
+    apart            INTEGER NOT NULL,
+    priority         INTEGER NOT NULL,
+    callback_url     TEXT,
+    caller           TEXT,
+    checkpoint       TEXT
 );
 
 CREATE TABLE payload (
@@ -60,3 +64,34 @@ CREATE INDEX task_by_expiry ON task (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX task_by_status ON task (status, operation_type, created_at);
 
 CREATE INDEX task_by_scope ON task (scope, status, operation_type, created_at);
+
+-- Claims read one range of it for each operation, and merge.
+CREATE INDEX task_by_priority ON task (operation_type, priority DESC, created_at, task_ref) WHERE status = 'pending';
+
+-- The same by scope, so that however many tasks one scope has, those of the others are found.
+CREATE INDEX task_by_turn ON task (operation_type, priority, scope, created_at, task_ref) WHERE status = 'pending';
+
+CREATE TABLE record (
+    id          INTEGER PRIMARY KEY,
+    kind        TEXT NOT NULL,
+    key         TEXT NOT NULL,
+    version     INTEGER NOT NULL,
+    due_at      INTEGER,
+    expires_at  INTEGER,
+    value       TEXT
+);
+
+CREATE UNIQUE INDEX record_by_key ON record (kind, key);
+
+CREATE INDEX record_by_due ON record (kind, due_at) WHERE due_at IS NOT NULL;
+
+CREATE INDEX record_by_expiry ON record (expires_at) WHERE expires_at IS NOT NULL;
+
+-- The one clock of all processes on the file: what to add to the machine's uptime, in microseconds, and since which start
+-- of the machine. One row at most.
+
+CREATE TABLE clock (
+    id      INTEGER PRIMARY KEY CHECK (id = 1),
+    boot    TEXT NOT NULL,
+    offset  INTEGER NOT NULL
+);
