@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
@@ -15,6 +14,7 @@ from raincheck.ports.task_store import TaskStore
 from raincheck.runtime.attempt import log_deadline
 from raincheck.runtime.lost_workers import LostWorkers
 from raincheck.tasks.upstream_records import cleanup_record_for
+from raincheck.timing.background import BackgroundLoop
 from raincheck.timing.clock import StoreClock, monotonic
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,6 @@ class Sweeper:
         self._lost_workers = lost_workers
         self._store = store
         self._clock = clock
-        self._sweep_seconds = sweep_seconds
         self._purge_seconds = purge_seconds
         self._purge_others = purge_others
         self._lease_seconds = lease_seconds
@@ -69,18 +68,16 @@ class Sweeper:
         self._blind = store.capabilities.remote
         self._saw_again_at = float("-inf")
         self._held = held
-        self._loop_task: asyncio.Task[None] | None = None
+        self._purge_at = float("-inf")
+        self._loop = BackgroundLoop("sweeper", self._sweep_and_purge, purpose="sweep", seconds=sweep_seconds)
 
     def start(self) -> None:
         """Begin to sweep, at once and then for ever."""
-        self._loop_task = asyncio.create_task(self._sweep_loop(), name="raincheck-sweeper")
+        self._loop.start()
 
     async def stop(self) -> None:
         """Stop sweeping."""
-        if self._loop_task is not None:
-            self._loop_task.cancel()
-            await asyncio.gather(self._loop_task, return_exceptions=True)
-            self._loop_task = None
+        await self._loop.stop()
 
     async def sweep(self) -> int:
         """Settle or return every overdue and orphaned task there is; how many were changed."""
@@ -148,24 +145,17 @@ class Sweeper:
         jumped_at = self._store_clock.jumped_at if self._store_clock is not None else float("-inf")
         return monotonic() - max(self._saw_again_at, jumped_at) < self._lease_seconds
 
-    async def _sweep_loop(self) -> None:
-        loop = asyncio.get_running_loop()
-        purge_at = loop.time()
-        while True:
-            try:
-                await self.sweep()
-                await self._take_over_if_possible()
-                if loop.time() >= purge_at:
-                    await self.purge()
-                    purge_at = loop.time() + self._purge_seconds
-                self.failing = False
-            except StoreError as error:
-                self._blind = self.failing = True
-                logger.warning("cannot sweep: %s", error.message)
-            except Exception:  # the loop must outlive a bug: without it overdue tasks are never settled
-                logger.exception("a sweep failed")
-            # Processes on one store that were started together need not sweep in step.
-            await asyncio.sleep(self._sweep_seconds * random.uniform(0.8, 1.2))  # noqa: S311  no secret
+    async def _sweep_and_purge(self) -> None:
+        try:
+            await self.sweep()
+            await self._take_over_if_possible()
+            if monotonic() >= self._purge_at:
+                await self.purge()
+                self._purge_at = monotonic() + self._purge_seconds
+            self.failing = False
+        except StoreError:
+            self._blind = self.failing = True
+            raise
 
     async def _take_over_if_possible(self) -> None:
         try:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from raincheck.domain.task import TaskStatus
-from raincheck.errors import StoreError, TaskFailure
+from raincheck.errors import TaskFailure
 from raincheck.operations.operation import CancelsUpstream, Operation
 from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
 from raincheck.tasks.upstream_records import AFTER_DEADLINE, KIND
+from raincheck.timing.background import BackgroundLoop
 
 logger = logging.getLogger(__name__)
 
@@ -52,35 +52,26 @@ class UpstreamCleanup:
         self._operations = operations
         self._names = names
         self._clock = clock
-        self._look_seconds = look_seconds
-        self._loop_task: asyncio.Task[None] | None = None
+        self._loop = BackgroundLoop(
+            "upstream-cleanup", self._look_if_needed, purpose="look for work left behind", seconds=look_seconds
+        )
 
     def start(self) -> None:
         """Begin to look."""
-        self._loop_task = asyncio.create_task(self._look_loop(), name="raincheck-leftovers")
+        self._loop.start()
 
     async def stop(self) -> None:
         """Stop looking; a call under way is broken off, and made again by another process or the next start."""
-        if self._loop_task is not None:
-            self._loop_task.cancel()
-            await asyncio.gather(self._loop_task, return_exceptions=True)
-            self._loop_task = None
+        await self._loop.stop()
 
     async def look(self) -> None:
         """See to everything that is due."""
         found = await self._store.records(KIND, due=self._clock(), limit=_BATCH)
         await asyncio.gather(*(self._see_to(record) for record in found))
 
-    async def _look_loop(self) -> None:
-        while True:
-            try:
-                if any(self._stopper(name) for name in tuple(self._names())):
-                    await self.look()
-            except StoreError as error:
-                logger.warning("cannot look for work left behind: %s", error.message)
-            except Exception:  # the loop must outlive a bug: without it upstream jobs run on for nothing
-                logger.exception("looking for work left behind failed")
-            await asyncio.sleep(self._look_seconds * random.uniform(0.8, 1.2))  # noqa: S311  no secret
+    async def _look_if_needed(self) -> None:
+        if any(self._stopper(name) for name in tuple(self._names())):
+            await self.look()
 
     def _stopper(self, operation_type: str) -> CancelsUpstream | None:
         operation = self._operations(operation_type)

@@ -21,6 +21,7 @@ from raincheck.egress.retry_after import retry_after
 from raincheck.errors import StoreError
 from raincheck.operations.operation import Operation
 from raincheck.ports.records import Record, RecordStore
+from raincheck.timing.background import BackgroundLoop
 from raincheck.webhooks.delivery import PENDING, Delivery
 from raincheck.webhooks.payload import body_of, message_id
 from raincheck.webhooks.policy import WebhookRules
@@ -86,8 +87,13 @@ class WebhookDispatcher:
         self._names = names
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311  no secret
-        self._news = asyncio.Event()
-        self._loop_task: asyncio.Task[None] | None = None
+        self._loop = BackgroundLoop(
+            "webhooks",
+            self._look,
+            purpose="look for deliveries",
+            seconds=_LOOK_SECONDS,
+            random_between=self._rng.uniform,
+        )
         self._running: dict[str, asyncio.Task[None]] = {}
         self._leased: dict[str, Record] = {}
         self._busy: Counter[str] = Counter()
@@ -98,20 +104,16 @@ class WebhookDispatcher:
 
     def start(self) -> None:
         """Begin, with what is due already."""
-        self._loop_task = asyncio.create_task(self._deliver_loop(), name="raincheck-webhooks")
+        self._loop.start()
 
     def wake(self) -> None:
         """There is something new to deliver."""
         self._written = True
-        self._news.set()
+        self._loop.wake()
 
     async def stop(self, grace_seconds: float) -> None:
         """Stop: attempts under way have `grace_seconds`; what they leave is given back, to others or the next start."""
-        if self._loop_task is None:
-            return
-        self._loop_task.cancel()
-        await asyncio.gather(self._loop_task, return_exceptions=True)
-        self._loop_task = None
+        await self._loop.stop()
         under_way = list(self._running.values())
         if under_way:
             await asyncio.wait(under_way, timeout=grace_seconds)
@@ -126,23 +128,11 @@ class WebhookDispatcher:
                 logger.warning("a delivery is not given back, its lease will run out: %s", error.message)
         self._leased.clear()
 
-    async def _deliver_loop(self) -> None:
-        while True:
-            self._news.clear()
-            try:
-                if self._wanted():
-                    # Reading the machine's certificates takes some 50 ms: not on the event loop.
-                    await asyncio.to_thread(trusted_certificates)
-                    await self.deliver_due()
-            except StoreError as error:
-                logger.warning("cannot look for deliveries: %s", error.message)
-            except Exception:  # the loop must outlive a bug: without it nothing is delivered
-                logger.exception("looking for deliveries failed")
-            try:
-                async with asyncio.timeout(_LOOK_SECONDS * self._rng.uniform(0.8, 1.2)):
-                    await self._news.wait()
-            except TimeoutError:
-                pass
+    async def _look(self) -> None:
+        if self._wanted():
+            # Reading the machine's certificates takes some 50 ms: not on the event loop.
+            await asyncio.to_thread(trusted_certificates)
+            await self.deliver_due()
 
     async def deliver_due(self) -> None:
         """Begin every delivery that is due and has a place; the others of the listing wait for one."""
@@ -199,17 +189,17 @@ class WebhookDispatcher:
             self._busy[host] -= 1
             if not self._busy[host]:
                 del self._busy[host]
-            if self._loop_task is not None:
+            if self._loop.running:
                 self._begin_waiting()
                 if self._more and not self._waiting:
-                    self._news.set()
+                    self._loop.wake()
 
         task.add_done_callback(ended)
 
     def _is_slow(self, host: str) -> None:
         if len(self._troubled) < _MOST_HOSTS:
             self._troubled.add(host)
-        self._news.set()
+        self._loop.wake()
 
     def _host(self, record: Record) -> str:
         """Whose places it takes."""
@@ -338,7 +328,7 @@ class WebhookDispatcher:
         later = delivery.pending(record.key, version=record.version + 1, due_at=min(now + timedelta(seconds=wait), end))
         await self._patiently(self._store.put_record, later)
         if wait < _LOOK_SECONDS:
-            asyncio.get_running_loop().call_later(wait, self._news.set)
+            asyncio.get_running_loop().call_later(wait, self._loop.wake)
         log = logger.warning if delivery.attempts == 1 else logger.info
         log("webhook not delivered, again in %.0f s: %s", wait, failure.error, extra=_extra(delivery))
 
