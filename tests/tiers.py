@@ -21,7 +21,7 @@ TESTS = Path(__file__).parent
 
 QUICK = {
     *("agents", "auth", "cli", "config", "core", "demo", "docs", "domain", "front", "hints", "limits", "mcp"),
-    *("operations", "polling", "results", "sealing", "spec", "stores", "support", "upstream", "webhooks"),
+    *("operations", "polling", "results", "sealing", "spec", "stores", "support", "timing", "upstream", "webhooks"),
 }
 """Folders whose tests are quick where nothing below says otherwise."""
 

@@ -6,7 +6,6 @@ It is why an engine may lose a delivery, and a queue everything: what is pending
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection
 from datetime import datetime
 
@@ -14,10 +13,9 @@ from raincheck.engines.slots import SlotPool
 from raincheck.errors import StoreError
 from raincheck.ports.engine import RunTask
 from raincheck.ports.task_store import TaskStore
+from raincheck.timing.background import BackgroundLoop
 
-logger = logging.getLogger(__name__)
-
-_NUDGE_SECONDS = 0.01
+_SOON_SECONDS = 0.01
 
 
 class Scanner:
@@ -43,30 +41,25 @@ class Scanner:
         self._store = store
         self._operation_types = operation_types
         self._pool = pool
-        self._scan_seconds = scan_seconds
         self._lost_before = lost_before
         self._run: RunTask | None = None
         self._more_pending = True
         self._backlog = False
         self._given_up: set[str] = set()
-        self._wake = asyncio.Event()
-        self._nudge: asyncio.TimerHandle | None = None
-        self._loop_task: asyncio.Task[None] | None = None
+        self._soon: asyncio.TimerHandle | None = None
+        self._loop = BackgroundLoop("engine", self._pass, purpose="look for pending tasks", seconds=scan_seconds)
 
     def start(self, run: RunTask) -> None:
         """Begin to scan, at once and then for ever."""
         self._run = run
-        self._loop_task = asyncio.create_task(self._scan_loop(), name="raincheck-engine")
+        self._loop.start()
 
     async def stop(self) -> None:
         """Stop scanning. Idempotent."""
-        if self._nudge is not None:
-            self._nudge.cancel()
-            self._nudge = None
-        if self._loop_task is not None:
-            self._loop_task.cancel()
-            await asyncio.gather(self._loop_task, return_exceptions=True)
-            self._loop_task = None
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        await self._loop.stop()
 
     @property
     def behind(self) -> bool:
@@ -77,48 +70,40 @@ class Scanner:
         """There is something pending: look as soon as a place is free."""
         self._more_pending = self._backlog = True
         if self._pool.free > 0:
-            self._wake.set()
+            self._loop.wake()
 
     def wake(self) -> None:
         """Something changed in the store, and may be pending: look soon, once for all that changes until then."""
-        if self._pool.free > 0 and self._nudge is None and self._loop_task is not None:
-            self._nudge = asyncio.get_running_loop().call_later(_NUDGE_SECONDS, self._look)
+        if self._pool.free > 0 and self._soon is None and self._loop.running:
+            self._soon = asyncio.get_running_loop().call_later(_SOON_SECONDS, self._look)
 
     def look_for(self, operation_type: str) -> None:
         """Tasks of this operation may start that could not before: look for them soon, lost or not."""
         self._given_up.add(operation_type)
         self._more_pending = True
         if self._pool.free > 0:
-            self._wake.set()
+            self._loop.wake()
 
     def _look(self) -> None:
-        self._nudge = None
+        self._soon = None
         self._more_pending = True
-        self._wake.set()
+        self._loop.wake()
 
     def place_is_free(self) -> None:
         """Look at once if something is known to be pending."""
         if self._more_pending:
-            self._wake.set()
+            self._loop.wake()
 
-    async def _scan_loop(self) -> None:
-        while True:
-            try:
-                await self._scan()
-            except StoreError as error:
-                logger.warning("cannot look for pending tasks: %s", error.message)
-                self._more_pending = True
-            except Exception:  # the loop must outlive a bug; nothing else would start pending tasks
-                logger.exception("the scan for pending tasks failed")
-            self._wake.clear()
-            if self._more_pending and self._pool.free > 0:
-                await asyncio.sleep(0.05)
-                continue
-            try:
-                async with asyncio.timeout(self._scan_seconds):
-                    await self._wake.wait()
-            except TimeoutError:
-                self._more_pending = True
+    async def _pass(self) -> None:
+        if not self._loop.woken:
+            self._more_pending = True
+        try:
+            await self._scan()
+        except StoreError:
+            self._more_pending = True
+            if self._pool.free > 0:
+                self._loop.wake()
+            raise
 
     async def _scan(self) -> None:
         run = self._run

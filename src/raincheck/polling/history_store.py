@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncGenerator, Callable, Iterable
 from datetime import datetime, timedelta
 
@@ -17,6 +16,7 @@ from raincheck.domain.task import Task, scope_key
 from raincheck.errors import StoreError
 from raincheck.polling.history import End, History
 from raincheck.ports.records import Record, RecordStore, record_key
+from raincheck.timing.background import BackgroundLoop
 
 logger = logging.getLogger(__name__)
 
@@ -62,16 +62,17 @@ class HistoryStore:
     ) -> None:
         self._store = store
         self._clock = clock
-        self._flush_seconds = flush_seconds
         self._fresh_seconds = fresh_seconds
         self._known: dict[str, _Known] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._flushing: asyncio.Task[None] | None = None
+        self._loop = BackgroundLoop(
+            "history", self.flush, purpose="store histories", seconds=flush_seconds, at_once=False
+        )
         self._stopped = True
 
     def start(self, names: Iterable[str]) -> None:
         """Begin; read what is known of these operations, so that already their first hints are learned ones."""
         self._stopped = False
+        self._loop.start()
         for name in names:
             self.known(name)
 
@@ -80,19 +81,13 @@ class HistoryStore:
         if self._stopped:
             return
         self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         reading = [known.refreshing for known in self._known.values() if known.refreshing is not None]
         for each in reading:
             each.cancel()
         await asyncio.gather(*reading, return_exceptions=True)
-        try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                if self._flushing is not None:
-                    await asyncio.gather(self._flushing, return_exceptions=True)
-                await self.flush()
-        except TimeoutError:
+        drained = await self._loop.drain(_STOP_SECONDS)
+        await self._loop.stop()
+        if not drained:
             logger.warning("the last durations were not stored: the store did not take them in time")
 
     def settled(self, task: Task) -> None:
@@ -102,8 +97,6 @@ class HistoryStore:
             known.fresh = History(operation_type=task.operation_type)
         known.fresh.add(End.of(task), scope_key(task.scope))
         known.whole = None
-        if self._timer is None and self._flushing is None and not self._stopped:
-            self._flush_later()
 
     def known(self, operation_type: str) -> History | None:
         """What is known of the operation, by the store as it was lately and by this process; None while nothing is.
@@ -131,24 +124,6 @@ class HistoryStore:
         if known is None:
             known = self._known[operation_type] = _Known(operation_type)
         return known
-
-    def _flush_later(self) -> None:
-        # Processes that were started together need not write in step.
-        seconds = self._flush_seconds * random.uniform(0.8, 1.2)  # noqa: S311  no secret
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._flush_now)
-
-    def _flush_now(self) -> None:
-        self._timer = None
-        self._flushing = asyncio.create_task(self._flush_and_go_on(), name="raincheck-history")
-
-    async def _flush_and_go_on(self) -> None:
-        try:
-            await self.flush()
-        except Exception:  # a bug in the histories must not end what they are about
-            logger.exception("histories were not stored")
-        self._flushing = None
-        if not self._stopped and any(known.fresh is not None for known in self._known.values()):
-            self._flush_later()
 
     async def _refresh(self, known: _Known) -> None:
         name = known.stored.operation_type

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
@@ -20,6 +19,7 @@ from raincheck.errors import StoreError
 from raincheck.polling.known_clients import Client
 from raincheck.polling.patience_rules import HangUp, HangUps, ScopeHangUps
 from raincheck.ports.records import Record, RecordStore, record_key
+from raincheck.timing.background import BackgroundLoop
 
 logger = logging.getLogger(__name__)
 
@@ -73,36 +73,34 @@ class PatienceStore:
     ) -> None:
         self._store = store
         self._clock = clock
-        self._flush_seconds = flush_seconds
         self._fresh_seconds = fresh_seconds
         self._first_read_seconds = first_read_seconds
         self._scopes: OrderedDict[str, _Scope] = OrderedDict()
         # A flood of made-up names pushes a client out of its scope's record, not out of its own session.
         self._sessions: WeakKeyDictionary[object, HangUps] = WeakKeyDictionary()
-        self._timer: asyncio.TimerHandle | None = None
+        self._loop = BackgroundLoop(
+            "patience-flush", self._flush_or_wait, purpose="store hang-ups", seconds=flush_seconds, at_once=False
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = True
 
     def start(self) -> None:
         """Begin; the store is open."""
         self._stopped = False
+        self._loop.start()
 
     async def stop(self) -> None:
         """Write what is new, for a moment at most, and end."""
         if self._stopped:
             return
         self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         for each in self._scopes.values():
             if each.reading is not None:
                 each.reading.cancel()
-        try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                await asyncio.gather(*self._tasks, return_exceptions=True)
-                await self.flush()
-        except TimeoutError:
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        drained = await self._loop.drain(_STOP_SECONDS)
+        await self._loop.stop()
+        if not drained:
             logger.warning("the last hang-ups were not stored: the store did not take them in time")
 
     async def seconds(self, client: Client, scope: str) -> float | None:
@@ -148,8 +146,6 @@ class PatienceStore:
         if not known.hang_ups.add(client.name, client.version, seen):
             return False
         known.pending.append((client.name, client.version, seen))
-        if self._timer is None:
-            self._flush_after(self._flush_seconds)
         return True
 
     async def flush(self) -> bool:
@@ -173,23 +169,8 @@ class PatienceStore:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _flush_after(self, seconds: float) -> None:
-        # Processes that saw the same hang-ups need not write in step.
-        seconds *= random.uniform(0.8, 1.2)  # noqa: S311  no secret
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._flush_now)
-
-    def _flush_now(self) -> None:
-        self._spawn(self._flush_and_go_on())
-
-    async def _flush_and_go_on(self) -> None:
-        taken = False
-        try:
-            taken = await self.flush()
-        except Exception:  # a bug in what is learned must not end what it is about
-            logger.exception("hang-ups were not stored")
-        self._timer = None
-        if not self._stopped and any(known.pending for known in self._scopes.values()):
-            self._flush_after(self._flush_seconds if taken else _AFTER_TROUBLE_SECONDS)
+    async def _flush_or_wait(self) -> float | None:
+        return None if await self.flush() else _AFTER_TROUBLE_SECONDS
 
     async def _refresh(self, known: _Scope) -> None:
         try:

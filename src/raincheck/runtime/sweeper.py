@@ -72,7 +72,7 @@ class Sweeper:
         self._saw_again_at = float("-inf")
         self._held = held
         self._purge_at = float("-inf")
-        self._loop = BackgroundLoop("raincheck-sweeper", self._round, pause=lambda: sweep_seconds, doing="sweep")
+        self._loop = BackgroundLoop("sweeper", self._sweep_and_purge, purpose="sweep", seconds=sweep_seconds)
 
     def start(self) -> None:
         """Begin to sweep, at once and then for ever."""
@@ -146,17 +146,17 @@ class Sweeper:
         jumped_at = self._store_clock.jumped_at if self._store_clock is not None else float("-inf")
         return monotonic() - max(self._saw_again_at, jumped_at) < self._lease_seconds
 
-    async def _round(self) -> None:
+    async def _sweep_and_purge(self) -> None:
         try:
             await self.sweep()
             await self._take_over_if_possible()
             if monotonic() >= self._purge_at:
                 await self.purge()
                 self._purge_at = monotonic() + self._purge_seconds
+            self.failing = False
         except StoreError:
             self._blind = self.failing = True
             raise
-        self.failing = False
 
     async def _take_over_if_possible(self) -> None:
         try:

@@ -53,7 +53,7 @@ class UpstreamCleanup:
         self._names = names
         self._clock = clock
         self._loop = BackgroundLoop(
-            "raincheck-upstream-cleanup", self._round, pause=lambda: look_seconds, doing="look for work left behind"
+            "upstream-cleanup", self._look_if_needed, purpose="look for work left behind", seconds=look_seconds
         )
 
     def start(self) -> None:
@@ -69,7 +69,7 @@ class UpstreamCleanup:
         found = await self._store.records(KIND, due=self._clock(), limit=_BATCH)
         await asyncio.gather(*(self._see_to(record) for record in found))
 
-    async def _round(self) -> None:
+    async def _look_if_needed(self) -> None:
         if any(self._stopper(name) for name in tuple(self._names())):
             await self.look()
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from contextvars import Context
 
 from raincheck.domain.task import Task
 from raincheck.domain.transitions import Cancel, Refused
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.ports.task_store import TaskStore
 from raincheck.tasks.writer import TaskWriter
+from raincheck.timing.background import BackgroundLoop
 from raincheck.timing.clock import monotonic
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,10 @@ class LostAnswers:
         self._writer = writer
         # Since when the store answers again, and does not have it.
         self._unwanted: dict[str, float | None] = {}
-        self._canceller: asyncio.Task[None] | None = None
+        self._looks = 0
+        self._loop = BackgroundLoop(
+            "lost-answers", self._look_again, purpose="look for lost answers", seconds=_PAUSES[-1]
+        )
 
     async def task_or_refusal(self, task: Task, error: StoreUnavailable, *, keyed: bool) -> Task:
         """The task as it is stored, if the store says so at once.
@@ -79,28 +82,23 @@ class LostAnswers:
         if len(self._unwanted) >= _MOST:
             logger.warning("a task that may have been accepted is not looked for", extra={"task_ref": task.task_ref})
             return
+        self._loop.start()
+        if not self._unwanted:
+            self._loop.wake()
         self._unwanted[task.task_ref] = None
-        if self._canceller is None or self._canceller.done():
-            self._canceller = asyncio.create_task(self._cancel_all(), name="raincheck-lost-answers", context=Context())
 
     async def stop(self) -> None:
         """Look no more."""
-        if self._canceller is not None:
-            self._canceller.cancel()
-            await asyncio.gather(self._canceller, return_exceptions=True)
-            self._canceller = None
+        await self._loop.stop()
 
-    async def _cancel_all(self) -> None:
-        tries = 0
-        while self._unwanted:
-            await asyncio.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])
-            tries += 1
-            try:
+    async def _look_again(self) -> float | None:
+        try:
+            if self._looks:
                 await self._look()
-            except StoreError as error:
-                logger.debug("cannot look for tasks whose answers were lost: %s", error.message)
-            except Exception:  # the loop must outlive a bug: what it looks for would run for nobody
-                logger.exception("looking for tasks whose answers were lost failed")
+        except StoreError as error:
+            logger.debug("cannot look for tasks whose answers were lost: %s", error.message)
+        self._looks = self._looks + 1 if self._unwanted else 0
+        return _PAUSES[min(self._looks, len(_PAUSES)) - 1] if self._unwanted else None
 
     async def _look(self) -> None:
         waiting = list(self._unwanted)

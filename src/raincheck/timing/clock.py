@@ -7,15 +7,15 @@ the wall clock is everybody's.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
 from typing import Protocol
 
 from raincheck.errors import StoreError
+from raincheck.timing.background import BackgroundLoop
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,10 @@ class StoreClock:
         self._anchor: tuple[datetime, float] | None = None
         self._doubt = 0.0
         self._offset: float | None = None
-        self._loop_task: asyncio.Task[None] | None = None
+        self._pauses: Iterator[float] = chain(_SYNC_SECONDS[1:], repeat(_SYNC_SECONDS[-1]))
+        self._loop = BackgroundLoop(
+            "clock", self._synchronise, purpose="read the store's clock", seconds=_SYNC_SECONDS[0], at_once=False
+        )
 
     def __call__(self) -> datetime:
         """The time, aware and in UTC."""
@@ -96,14 +99,11 @@ class StoreClock:
             logger.warning("cannot read the store's clock: %s", error.message)
             known = True
         if known:
-            self._loop_task = asyncio.create_task(self._synchronise_loop(), name="raincheck-clock")
+            self._loop.start()
 
     async def stop(self) -> None:
         """Read the store's clock no more."""
-        if self._loop_task is not None:
-            self._loop_task.cancel()
-            await asyncio.gather(self._loop_task, return_exceptions=True)
-            self._loop_task = None
+        await self._loop.stop()
 
     async def synchronise(self) -> bool:
         """Read the store's clock once; whether there is one.
@@ -134,19 +134,16 @@ class StoreClock:
         Raises:
             StoreError: The store does not answer.
         """
-        if self._loop_task is not None:
+        if self._loop.running:
             await self.synchronise()
 
     def _jumped(self, seconds: float) -> None:
         logger.warning("the clock jumped by %+.1f s; leases are given time to be renewed", seconds)
         self.jumped_at = monotonic()
 
-    async def _synchronise_loop(self) -> None:
-        for pause in chain(_SYNC_SECONDS, repeat(_SYNC_SECONDS[-1])):
-            await asyncio.sleep(pause)
-            try:
-                await self.synchronise()
-            except StoreError as error:
-                logger.debug("cannot read the store's clock: %s", error.message)
-            except Exception:  # the loop must outlive a bug: the clock would drift
-                logger.exception("reading the store's clock failed")
+    async def _synchronise(self) -> float:
+        try:
+            await self.synchronise()
+        except StoreError as error:
+            logger.debug("cannot read the store's clock: %s", error.message)
+        return next(self._pauses)

@@ -88,7 +88,11 @@ class WebhookDispatcher:
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311  no secret
         self._loop = BackgroundLoop(
-            "raincheck-webhooks", self._round, pause=lambda: _LOOK_SECONDS, doing="look for deliveries"
+            "webhooks",
+            self._look,
+            purpose="look for deliveries",
+            seconds=_LOOK_SECONDS,
+            random_between=self._rng.uniform,
         )
         self._running: dict[str, asyncio.Task[None]] = {}
         self._leased: dict[str, Record] = {}
@@ -109,8 +113,6 @@ class WebhookDispatcher:
 
     async def stop(self, grace_seconds: float) -> None:
         """Stop: attempts under way have `grace_seconds`; what they leave is given back, to others or the next start."""
-        if not self._loop.running:
-            return
         await self._loop.stop()
         under_way = list(self._running.values())
         if under_way:
@@ -126,7 +128,7 @@ class WebhookDispatcher:
                 logger.warning("a delivery is not given back, its lease will run out: %s", error.message)
         self._leased.clear()
 
-    async def _round(self) -> None:
+    async def _look(self) -> None:
         if self._wanted():
             # Reading the machine's certificates takes some 50 ms: not on the event loop.
             await asyncio.to_thread(trusted_certificates)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
@@ -22,12 +21,14 @@ from raincheck.engines.slots import SlotPool
 from raincheck.errors import ConfigurationError, StoreError
 from raincheck.ports.engine import RunTask
 from raincheck.ports.task_store import TaskStore
+from raincheck.timing.background import BackgroundLoop
 
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 5.0
 _FLUSH_SECONDS = 1.0
-_TEND_SECONDS = 2.0
+_MAINTAIN_SECONDS = 2.0
+_FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 3.0
 # Tasks of several processes reach a queue a little out of order.
 _OUT_OF_ORDER = timedelta(seconds=1)
@@ -222,8 +223,15 @@ class QueuedEngine:
         self._sender = QueuePublisher(queue.send, self._outage)
         self._jobs: Jobs | None = None
         self._stopping = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
-        self._tending: asyncio.Task[None] | None = None
+        self._work_pause = _FIRST_PAUSE
+        self._worker = BackgroundLoop("queue", self._work, purpose=f"work off {queue.name}", seconds=_FIRST_PAUSE)
+        self._maintenance = BackgroundLoop(
+            "queue-maintenance",
+            self._maintain,
+            purpose=f"maintain {queue.name}",
+            seconds=_MAINTAIN_SECONDS,
+            at_once=False,
+        )
 
     @property
     def running(self) -> int:
@@ -243,7 +251,7 @@ class QueuedEngine:
             await self._queue.close()
             raise
         self._sender.start()
-        self._tending = asyncio.create_task(self._maintain_loop(), name="raincheck-tending")
+        self._maintenance.start()
         if self._size:
             self._jobs = Jobs(
                 self._store,
@@ -253,7 +261,7 @@ class QueuedEngine:
                 now=self._clock,
                 again=self._sender.put,
             )
-            self._worker = asyncio.create_task(self._work_loop(self._jobs), name="raincheck-queue")
+            self._worker.start()
             self._scanner.start(run)
 
     async def deliver(self, task: Task) -> None:
@@ -268,10 +276,10 @@ class QueuedEngine:
         """See `Engine.stop`."""
         self._stopping.set()
         await self._scanner.stop()
-        if self._worker is not None:
-            await asyncio.wait({self._worker}, timeout=_STOP_SECONDS)
-            await _end(self._worker)
-            self._worker = None
+        await self._worker.drain(_STOP_SECONDS)
+        await self._worker.stop()
+        if self._jobs is not None:
+            self._jobs.end()
         await self._pool.drain(drain_seconds)
 
     async def join(self) -> None:
@@ -284,9 +292,7 @@ class QueuedEngine:
             # Before the ends of those that may wait for an answer.
             await self._queue.close()
             await self._sender.stop()
-            if self._tending is not None:
-                await _end(self._tending)
-                self._tending = None
+            await self._maintenance.stop()
 
     def _lost_before(self) -> datetime:
         limit = self._clock() - timedelta(seconds=self._reconcile_seconds)
@@ -298,54 +304,31 @@ class QueuedEngine:
         # The queue is being worked off, oldest first: in a long one nothing is lost that its head has not passed.
         return min(limit, jobs.head - _OUT_OF_ORDER)
 
-    async def _work_loop(self, jobs: Jobs) -> None:
-        pause = 0.1
-        while not self._stopping.is_set():
-            began = time.monotonic()
-            try:
-                await self._queue.open()
-                await self._queue.work(jobs, self._stopping)
-            except (QueueUnavailable, ConfigurationError) as error:
-                self._outage.failed(error)
-            except Exception:  # the loop must outlive a bug of the queue's; tasks are found in the store meanwhile
-                logger.exception("the worker of %s failed", self._queue.name)
-            finally:
-                jobs.let_go()
-            pause = 0.1 if time.monotonic() - began > 2 * _LONGEST_PAUSE else min(2 * pause, _LONGEST_PAUSE)
-            await _pause(self._stopping, pause * random.uniform(0.8, 1.2))  # noqa: S311  no secret
-        jobs.end()
+    async def _work(self) -> float | None:
+        jobs = self._jobs
+        if jobs is None or self._stopping.is_set():
+            return None
+        began = time.monotonic()
+        try:
+            await self._queue.open()
+            await self._queue.work(jobs, self._stopping)
+        except (QueueUnavailable, ConfigurationError) as error:
+            self._outage.failed(error)
+        finally:
+            jobs.let_go()
+        worked = time.monotonic() - began > 2 * _LONGEST_PAUSE
+        self._work_pause = _FIRST_PAUSE if worked else min(2 * self._work_pause, _LONGEST_PAUSE)
+        return self._work_pause
 
-    async def _maintain_loop(self) -> None:
-        while True:
-            # Processes on one queue that were started together need not tend it in step.
-            await asyncio.sleep(_TEND_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311  no secret
-            try:
-                await self._queue.open()
-                await self._queue.maintain(self._pending)
-            except (QueueUnavailable, ConfigurationError) as error:
-                self._outage.failed(error)
-            except StoreError as error:
-                logger.warning("cannot clear up the queue: %s", error.message)
-            except Exception:  # the loop must outlive a bug; without it the queue keeps what dead workers left
-                logger.exception("cannot tend %s", self._queue.name)
-            else:
-                self._outage.answered()
+    async def _maintain(self) -> None:
+        try:
+            await self._queue.open()
+            await self._queue.maintain(self._pending)
+        except (QueueUnavailable, ConfigurationError) as error:
+            self._outage.failed(error)
+        else:
+            self._outage.answered()
 
     async def _pending(self, task_ref: str) -> bool:
         task = await self._store.get(task_ref)
         return task is not None and task.status is TaskStatus.PENDING
-
-
-async def _pause(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel a task of ours, again where a library swallowed it."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=1.0)

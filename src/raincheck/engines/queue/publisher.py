@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from raincheck.domain.task import Task
+from raincheck.timing.background import BackgroundLoop
 
 logger = logging.getLogger(__name__)
 
@@ -66,42 +67,33 @@ class QueuePublisher:
         self._send = send
         self._outage = outage
         self._buffer: deque[Task] = deque()
-        self._arrived = asyncio.Event()
         self._ended = False
-        self._loop_task: asyncio.Task[None] | None = None
+        self._loop = BackgroundLoop("sender", self._send_all, purpose="hand tasks to the queue")
 
     def start(self) -> None:
         """Begin to send."""
-        self._loop_task = asyncio.create_task(self._send_loop(), name="raincheck-sender")
+        self._loop.start()
 
     def put(self, task: Task) -> None:
         """Send this task soon. Never waits, never fails."""
         if self._ended or len(self._buffer) >= _LONGEST_BUFFER:
             return
         self._buffer.append(task)
-        self._arrived.set()
+        self._loop.wake()
 
     async def flush(self, seconds: float) -> None:
         """Take no more, and send what is left, for up to `seconds`."""
-        if self._loop_task is not None and not self._ended:
+        if not self._ended:
             self._ended = True
-            self._arrived.set()
-            await asyncio.wait({self._loop_task}, timeout=seconds)
+            await self._loop.drain(seconds)
 
     async def stop(self) -> None:
         """End. Idempotent."""
-        loop_task, self._loop_task = self._loop_task, None
-        if loop_task is not None:
-            loop_task.cancel()
-            await asyncio.gather(loop_task, return_exceptions=True)
+        await self._loop.stop()
 
-    async def _send_loop(self) -> None:
-        while self._buffer or not self._ended:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while self._buffer:
-                batch = [self._buffer.popleft() for _ in range(min(_BATCH, len(self._buffer)))]
-                await self._send_batch(batch)
+    async def _send_all(self) -> None:
+        while self._buffer:
+            await self._send_batch([self._buffer.popleft() for _ in range(min(_BATCH, len(self._buffer)))])
 
     async def _send_batch(self, batch: Sequence[Task]) -> None:
         try:

@@ -20,6 +20,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from raincheck.runtime.listening import Acceptor, address_key
+from raincheck.timing.background import BackgroundLoop
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +159,10 @@ class BoundedServer(uvicorn.Server):
         self._of_address: Counter[str] = Counter()
         self._opening: set[asyncio.Task[None]] = set()
         self._ended: Counter[str] = Counter()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._told_at = float("-inf")
+        self._sweeper = BackgroundLoop(
+            "connections", self._sweep, purpose="end overdue connections", seconds=_SWEEP_SECONDS, at_once=False
+        )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -168,15 +172,14 @@ class BoundedServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See `uvicorn.Server`."""
         await super().startup(sockets=[])
-        self._sweeper = asyncio.create_task(self._sweep(), name="raincheck-connections")
+        self._sweeper.start()
         self._acceptor.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See `uvicorn.Server`."""
         self._acceptor.stop()
         await super().shutdown(sockets=[self._listener])
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        await self._sweeper.stop()
 
     def closed(self, connection: _Connection) -> None:
         """It is gone."""
@@ -233,19 +236,15 @@ class BoundedServer(uvicorn.Server):
         return True
 
     async def _sweep(self) -> None:
-        now = asyncio.get_running_loop().time
-        told_at = now() - _TELL_SECONDS
-        while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
-            at = now()
-            for connection in list(self._open):
-                if (overdue := connection.overdue(at, self._bounds)) is not None:
-                    if connection.begun or overdue != "head":  # One that never said anything is no news.
-                        self._ended[overdue] += 1
-                    connection.end(overdue)
-            if at - told_at >= _TELL_SECONDS and self._ended:
-                told_at = at
-                self._tell()
+        at = asyncio.get_running_loop().time()
+        for connection in list(self._open):
+            if (overdue := connection.overdue(at, self._bounds)) is not None:
+                if connection.begun or overdue != "head":  # One that never said anything is no news.
+                    self._ended[overdue] += 1
+                connection.end(overdue)
+        if at - self._told_at >= _TELL_SECONDS and self._ended:
+            self._told_at = at
+            self._tell()
 
     def _tell(self) -> None:
         told = ", ".join(f"{_REASONS[reason]}: {number}" for reason, number in sorted(self._ended.items()))
