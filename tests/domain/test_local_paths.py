@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from raincheck.domain.local_paths import without_folders
-from raincheck.domain.redaction import WITHHELD, secret_texts, without
+from raincheck.domain.redaction import REDACTED, secret_texts, without
 from raincheck.errors import StoreUnavailable
 from raincheck.mcp.wire.store_errors import for_callers
 from raincheck.operations.context import TaskContext
@@ -96,4 +96,4 @@ async def test_a_secret_is_withheld_before_a_message_is_cut(tmp_path: Path) -> N
 def test_where_too_much_is_secret_nothing_is_told() -> None:
     many = secret_texts({"keys": [f"a{number:04}" for number in range(100_000)]}, {"keys"})
     assert len(many) < 5000
-    assert without("a4711 is no key", many) == WITHHELD
+    assert without("a4711 is no key", many) == REDACTED

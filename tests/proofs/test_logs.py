@@ -16,7 +16,7 @@ from mcp.client import Client
 from mcp.server.mcpserver import MCPServer
 
 from raincheck.domain.logs import guard_logs, on_one_line, traceback_lines
-from raincheck.domain.redaction import withholding
+from raincheck.domain.redaction import redacting
 from raincheck.mcp.sdk_host import Raincheck
 from raincheck.operations.operation import Policy
 from support.serving import Refused, Workplace
@@ -166,7 +166,7 @@ def test_any_text_is_one_bounded_printable_line(text: str) -> None:
 
 
 def test_what_is_withheld_is_in_no_line_and_a_deep_traceback_is_short() -> None:
-    with withholding({SECRET}):
+    with redacting({SECRET}):
         assert SECRET not in on_one_line(f"the key {SECRET} is wrong")
     assert on_one_line(SECRET) == SECRET
 

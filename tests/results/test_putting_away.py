@@ -140,7 +140,7 @@ async def test_the_sweeper_purges_blobs(tmp_path: Path) -> None:
     )  # fmt: skip
     from raincheck.domain.task import Outcome
 
-    await results.put_away(Outcome(value=BIG), task, lab.operations["big"].policy)
+    await results.offload(Outcome(value=BIG), task, lab.operations["big"].policy)
     assert len(files(tmp_path / "blobs")) == 1
     async with lab.service(blobs=blobs):
         async with asyncio.timeout(PATIENCE):

@@ -292,7 +292,7 @@ async def test_the_page_of_another_scopes_call_without_a_task_does_not_exist() -
     store = MemoryStore()
     await store.open()
     results = Results(store, RecordBlobStore(store), clock=utc_now)
-    await results.put_away_of_request(Outcome(value="x" * 70_000), "ref", "me", Policy())
+    await results.offload_of_request(Outcome(value="x" * 70_000), "ref", "me", Policy())
     pages = ResultPages(results)
     own = await pages.of_request("ref", "me", PageRequest(69_999, 8))
     assert own is not None

@@ -110,7 +110,7 @@ async def test_the_result_of_a_call_without_a_task_is_its_own_scopes_alone() -> 
     store = MemoryStore()
     await store.open()
     results = Results(store, RecordBlobStore(store), clock=utc_now)
-    await results.put_away_of_request(Outcome(value="x" * 70_000), "ref", "me", Policy())
+    await results.offload_of_request(Outcome(value="x" * 70_000), "ref", "me", Policy())
     assert (await (await results.of_request("ref", "me")).read()) == b"x" * 70_000
     for ref, scope in (("ref", "you"), ("other", "me"), ("", "me"), ("rëf", "me"), ("x" * 300, "me"), ("a\0", "me")):
         with pytest.raises(TaskNotFound):
@@ -135,7 +135,7 @@ async def test_the_answer_on_the_page_has_the_members_of_a_real_one() -> None:
     from raincheck.operations.operation import Policy
 
     rows = [{"id": each, "name": "Ada"} for each in range(10_000)]
-    outcome = await Results(MemoryStore(), None, clock=utc_now).put_away(Outcome(value={"rows": rows}), task, Policy())
+    outcome = await Results(MemoryStore(), None, clock=utc_now).offload(Outcome(value={"rows": rows}), task, Policy())
     assert outcome.large is not None
     from dataclasses import replace
 

@@ -18,7 +18,7 @@ from stores.records import NOW, after, claimed, new_task, settled
 from raincheck.domain.caller import Caller, Credentials
 from raincheck.domain.task import InputRequest, Outcome, Progress, TaskError, inflight_key
 from raincheck.domain.transitions import AskInput, ProvideInput, ReportProgress, SaveCheckpoint, transition
-from raincheck.encryption.cipher import KEY_BYTES, CannotOpen, PayloadCipher, key_id, keys_in_use, new_key, read_key
+from raincheck.encryption.cipher import KEY_BYTES, CannotDecrypt, PayloadCipher, key_id, keys_in_use, new_key, read_key
 from raincheck.encryption.task_store import EncryptedTaskStore
 from raincheck.errors import StoreUnusable
 from raincheck.operations.context import TaskContext
@@ -45,36 +45,36 @@ def path(tmp_path: Path) -> Path:
 
 @given(text=st.text(st.characters(codec=None, exclude_categories=[])), place=st.text())
 def test_what_is_sealed_opens_in_its_place_only(text: str, place: str) -> None:
-    sealer = PayloadCipher([NEW])
-    token = sealer.seal(text, place)
+    cipher = PayloadCipher([NEW])
+    token = cipher.encrypt(text, place)
     assert token.isascii()
-    assert sealer.open(token, place) == text
-    with pytest.raises(CannotOpen):
-        sealer.open(token, place + "x")
+    assert cipher.decrypt(token, place) == text
+    with pytest.raises(CannotDecrypt):
+        cipher.decrypt(token, place + "x")
 
 
 def test_a_changed_text_does_not_open() -> None:
-    sealer = PayloadCipher([NEW])
-    name, _, body = sealer.seal(WORD, "p").partition(":")
+    cipher = PayloadCipher([NEW])
+    name, _, body = cipher.encrypt(WORD, "p").partition(":")
     raw = bytearray(base64.b64decode(body))
     for position in (0, 20, len(raw) - 1):
         changed = bytearray(raw)
         changed[position] ^= 1
-        with pytest.raises(CannotOpen, match="was changed"):
-            sealer.open(f"{name}:{base64.b64encode(changed).decode()}", "p")
+        with pytest.raises(CannotDecrypt, match="was changed"):
+            cipher.decrypt(f"{name}:{base64.b64encode(changed).decode()}", "p")
     for broken in (f"{name}:", f"{name}:!", f"{name}:AAAA", "", ":"):
-        with pytest.raises(CannotOpen):
-            sealer.open(broken, "p")
+        with pytest.raises(CannotDecrypt):
+            cipher.decrypt(broken, "p")
 
 
 def test_the_first_key_seals_and_all_open() -> None:
-    old = PayloadCipher([OLD]).seal(WORD, "p")
+    old = PayloadCipher([OLD]).encrypt(WORD, "p")
     both = PayloadCipher([NEW, OLD])
-    assert both.open(old, "p") == WORD
-    assert PayloadCipher([NEW]).open(both.seal(WORD, "p"), "p") == WORD
-    with pytest.raises(CannotOpen, match=key_id(OLD)):
-        PayloadCipher([NEW]).open(old, "p")
-    assert both.seal(WORD, "p") != both.seal(WORD, "p")
+    assert both.decrypt(old, "p") == WORD
+    assert PayloadCipher([NEW]).decrypt(both.encrypt(WORD, "p"), "p") == WORD
+    with pytest.raises(CannotDecrypt, match=key_id(OLD)):
+        PayloadCipher([NEW]).decrypt(old, "p")
+    assert both.encrypt(WORD, "p") != both.encrypt(WORD, "p")
 
 
 def test_a_new_key_is_read_and_anything_else_is_refused_without_being_repeated() -> None:
@@ -200,7 +200,7 @@ async def test_a_task_that_cannot_be_opened_holds_up_no_other(path: Path, caplog
     assert "is sealed with the key" in caplog.text
     assert list(await behind.overdue(after(10_000), 5)) == [ours]
     assert list(await ahead.claimable(["report"], 5)) == [theirs, ours]
-    with pytest.raises(CannotOpen):
+    with pytest.raises(CannotDecrypt):
         await behind.get(theirs.task_ref)
     await ahead.close()
     await behind.close()
@@ -220,7 +220,7 @@ async def test_a_payload_moved_to_another_task_does_not_open(path: Path) -> None
     connection.commit()
     connection.close()
     await store.open()
-    with pytest.raises(CannotOpen, match="moved"):
+    with pytest.raises(CannotDecrypt, match="moved"):
         await store.get(one.task_ref)
     assert await store.get(two.task_ref) == two
     await store.close()

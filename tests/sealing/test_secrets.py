@@ -18,16 +18,16 @@ from pydantic import SecretStr
 
 from raincheck.cli.task_views import print_task, task_json
 from raincheck.domain.redaction import (
-    WITHHELD,
-    hidden,
-    marked,
-    opened,
-    outcome_hidden,
-    scrubbed,
+    REDACTED,
+    mark_secret_members,
+    redact_arguments,
+    redact_error,
+    redact_outcome,
+    redacting,
     secret_properties,
     texts_of,
-    withholding,
-    wrapped,
+    unwrap_secrets,
+    wrap_secrets,
 )
 from raincheck.domain.task import Outcome, Task, TaskError
 from raincheck.domain.task_json import status_of
@@ -60,11 +60,11 @@ json_values = st.recursive(
     secret=st.sets(st.sampled_from(["a", "b", "z"])),
 )
 def test_what_was_put_into_envelopes_comes_out_as_it_was(arguments: dict[str, Any], secret: set[str]) -> None:
-    stored = wrapped(arguments, secret)
-    assert opened(stored) == arguments
-    shown = hidden(stored)
+    stored = wrap_secrets(arguments, secret)
+    assert unwrap_secrets(stored) == arguments
+    shown = redact_arguments(stored)
     assert shown.keys() == arguments.keys()
-    assert all(shown[name] == WITHHELD for name in secret & arguments.keys())
+    assert all(shown[name] == REDACTED for name in secret & arguments.keys())
 
 
 def test_what_a_schema_marks_is_secret_wherever_the_mark_stands() -> None:
@@ -84,36 +84,38 @@ def test_what_a_schema_marks_is_secret_wherever_the_mark_stands() -> None:
 
 
 def test_an_error_is_told_without_the_secrets_in_whatever_form() -> None:
-    stored = wrapped({"key": KEY, "pin": 123456, "quote": 'a"b\\cd', "short": "ab"}, {"key", "pin", "quote", "short"})
+    stored = wrap_secrets(
+        {"key": KEY, "pin": 123456, "quote": 'a"b\\cd', "short": "ab"}, {"key", "pin", "quote", "short"}
+    )
     error = TaskError(
         code="operation_failed",
         message=f"bad key {KEY!r}, about 123456",
         details={"url": f"https://x/?k={KEY}", "pins": [123456, 7], "text": json.dumps({"q": 'a"b\\cd'}), KEY: "ab"},
     )
-    told = scrubbed(error, texts_of(stored))
-    assert told.message == f"bad key '{WITHHELD}', about {WITHHELD}"
-    assert told.details["pins"] == [WITHHELD, 7]
+    told = redact_error(error, texts_of(stored))
+    assert told.message == f"bad key '{REDACTED}', about {REDACTED}"
+    assert told.details["pins"] == [REDACTED, 7]
     assert KEY not in json.dumps(told.details)
     assert 'a\\"b' not in told.details["text"]
     # A text of two letters stands in every other word.
-    assert told.details[WITHHELD] == "ab"
+    assert told.details[REDACTED] == "ab"
 
 
 def test_a_secret_member_of_a_result_is_hidden_in_either_form() -> None:
-    value = marked(Outcome(value={"user": "ada", "password": PASSWORD}), {"password", "other"})
+    value = mark_secret_members(Outcome(value={"user": "ada", "password": PASSWORD}), {"password", "other"})
     assert value.secret == ("password",)
-    assert outcome_hidden(value).value == {"user": "ada", "password": WITHHELD}
+    assert redact_outcome(value).value == {"user": "ada", "password": REDACTED}
     structured = {"password": PASSWORD, "user": "ada"}
-    tool = marked(
+    tool = mark_secret_members(
         Outcome(
             mcp_result={"content": [{"type": "text", "text": json.dumps(structured)}], "structuredContent": structured}
         ),
         {"password"},
     )
-    assert PASSWORD not in json.dumps(outcome_hidden(tool).mcp_result)
+    assert PASSWORD not in json.dumps(redact_outcome(tool).mcp_result)
     plain = Outcome(value=[PASSWORD])
-    assert marked(plain, {"password"}) is plain
-    assert outcome_hidden(plain) is plain
+    assert mark_secret_members(plain, {"password"}) is plain
+    assert redact_outcome(plain) is plain
 
 
 # In a running service.
@@ -158,7 +160,7 @@ async def test_lists_and_webhooks_show_neither(registry: Registry, capsys: pytes
     shown = capsys.readouterr().out + json.dumps([task_json(task), message_of(task)])
     assert KEY not in shown
     assert PASSWORD not in shown
-    assert shown.count(WITHHELD) >= 4
+    assert shown.count(REDACTED) >= 4
     assert '"user": "ada"' in shown
 
 
@@ -167,7 +169,7 @@ async def test_a_failure_tells_and_logs_no_secret(registry: Registry, caplog: py
         task = await ended(registry, {"api_key": KEY, "user": "nobody"})
     assert task.outcome is not None
     assert task.outcome.error is not None
-    assert task.outcome.error.message == f"the key {WITHHELD} is not good for nobody"
+    assert task.outcome.error.message == f"the key {REDACTED} is not good for nobody"
     formatted = logging.Formatter()
     assert KEY not in "\n".join(formatted.format(record) for record in caplog.records)
     assert any("operation failed" in record.getMessage() for record in caplog.records)
@@ -203,7 +205,7 @@ async def test_no_cut_of_a_json_rpc_errors_data_leaves_a_part_of_a_secret(lab: L
 
 
 def test_no_tail_begins_within_a_secret() -> None:
-    with withholding({KEY}):
+    with redacting({KEY}):
         lines = StderrLines(None, command="c")
         for line in (b"w" * 4000 + b"\n", b"key: " + KEY.encode() + b"\n", b"x" * 4090 + b"\n"):
             lines.feed(line)
@@ -238,7 +240,7 @@ async def test_a_secret_that_comes_by_a_callback_is_hidden_too(tmp_path: Path) -
     async with lab.service() as service, asyncio.timeout(PATIENCE):
         ref = (await service.registry.submit("sign_up", {}, scope="ada")).task.task_ref
         ended = await service.callbacks.settle(await tokens.get(), Outcome(value={"password": PASSWORD}))
-        assert ended == "taken"
+        assert ended == "accepted"
         task = await service.registry.wait(ref, scope="ada", seconds=PATIENCE)
     assert task.outcome is not None
     assert task.outcome.value == {"password": PASSWORD}

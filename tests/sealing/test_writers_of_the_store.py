@@ -15,7 +15,7 @@ from stores.records import NOW, after, claimed, new_task, settled
 from raincheck.domain.caller import Caller
 from raincheck.domain.task import InputRequest, Outcome, Progress, Task, inflight_key
 from raincheck.domain.transitions import AskInput, ProvideInput, ReportProgress, SaveCheckpoint, transition
-from raincheck.encryption.cipher import KEY_BYTES, CannotOpen, PayloadCipher, close_to_plain
+from raincheck.encryption.cipher import KEY_BYTES, CannotDecrypt, PayloadCipher, close_to_plain
 from raincheck.encryption.task_store import EncryptedTaskStore
 from raincheck.errors import StoreUnusable
 from raincheck.operations.context import TaskContext
@@ -108,7 +108,7 @@ async def test_what_is_put_there_in_plain_is_not_run(place: Place) -> None:
     for each in (task, other):
         await place.store.insert(each)
     place.sql("UPDATE raincheck.task SET arguments = ? WHERE task_ref = ?", '{"pay":"mallory"}', task.task_ref)
-    with pytest.raises(CannotOpen, match="is not sealed"):
+    with pytest.raises(CannotDecrypt, match="is not sealed"):
         await place.store.get(task.task_ref)
     assert list(await place.store.claimable(["report"], 5)) == [other]
     assert list(await place.store.overdue(after(10_000), 5)) == [other]
@@ -125,7 +125,7 @@ async def test_a_row_that_says_otherwise_of_whom_and_what_does_not_open(place: P
     assert await place.store.replace(held)
     assert await place.store.replace(settled(held, Outcome(value="ada's")))
     place.sql(f"UPDATE raincheck.task SET {column} = ?", value)
-    with pytest.raises(CannotOpen, match="moved"):
+    with pytest.raises(CannotDecrypt, match="moved"):
         await place.store.get(stored.task_ref)
 
 
@@ -143,7 +143,7 @@ async def test_no_part_of_a_task_moves_to_another_or_is_put_there_in_plain(place
     }
     for text, told in ((theirs, "moved"), (plain[column], "is not sealed")):
         place.sql(f"UPDATE raincheck.task SET {column} = ? WHERE task_ref = ?", text, one.task_ref)
-        with pytest.raises(CannotOpen, match=told):
+        with pytest.raises(CannotDecrypt, match=told):
             await place.store.get(one.task_ref)
     # One that does not open hides no other, in no listing.
     assert {each.task_ref for each in await place.store.list(scope="ada")} == {one.task_ref, two.task_ref}
@@ -157,7 +157,7 @@ async def test_an_end_is_neither_made_up_nor_taken_for_another(place: Place) -> 
     assert await place.store.replace(settled(held, Outcome(value=1)))
     for change in ("status = 'failed'", "outcome = NULL", """outcome = '{"value":"mallory"}'"""):
         place.sql(f"UPDATE raincheck.task SET {change}")
-        with pytest.raises(CannotOpen):
+        with pytest.raises(CannotDecrypt):
             await place.store.get(task.task_ref)
 
 
@@ -170,11 +170,11 @@ async def test_records_stay_where_they_are_and_none_is_made_up(place: Place) -> 
         ((theirs,),) = place.sql("SELECT value FROM raincheck.record WHERE kind = ? AND key = 'b'", kind)
         for text in (theirs, '{"task_ref":"mallory"}', None):
             place.sql("UPDATE raincheck.record SET value = ? WHERE kind = ? AND key = 'a'", text, kind)
-            with pytest.raises(CannotOpen):
+            with pytest.raises(CannotDecrypt):
                 await place.store.get_record(kind, "a")
         assert [record.key for record in await place.store.records(kind, due=NOW)] == ["b"]
     place.sql("UPDATE raincheck.record SET kind = 'webhook-dead' WHERE kind = 'webhook' AND key = 'b'")
-    with pytest.raises(CannotOpen):
+    with pytest.raises(CannotDecrypt):
         await place.store.get_record("webhook-dead", "b")
 
 
@@ -209,7 +209,7 @@ async def test_a_store_from_before_the_key_is_read_where_that_is_set_and_until_i
     await close_to_plain(accepting.inner, SEALER)
     await accepting.close()
     await accepting.open()
-    with pytest.raises(CannotOpen, match="is not sealed"):
+    with pytest.raises(CannotDecrypt, match="is not sealed"):
         await accepting.get(task.task_ref)
     await accepting.close()
 
@@ -234,7 +234,7 @@ async def test_a_running_service_runs_nothing_that_was_put_there(tmp_path: Path,
         async with lab.service(store=EncryptedTaskStore(plain(), SEALER)) as service:
             task = await service.registry.wait(good.task_ref, scope="ada", seconds=PATIENCE)
             assert task.outcome == Outcome(value="done")
-            with pytest.raises(CannotOpen):
+            with pytest.raises(CannotDecrypt):
                 await service.registry.get(forged.task_ref, scope="ada")
     assert [ran.get_nowait() for _ in range(ran.qsize())] == [{"pay": "bob"}]
 
@@ -245,5 +245,5 @@ async def test_nobody_is_made_nobody(place: Place) -> None:
         await place.store.insert(task)
         assert await place.store.get(task.task_ref) == task
         place.sql("UPDATE raincheck.task SET caller = NULL WHERE task_ref = ?", task.task_ref)
-        with pytest.raises(CannotOpen, match="is not sealed"):
+        with pytest.raises(CannotDecrypt, match="is not sealed"):
             await place.store.get(task.task_ref)

@@ -92,9 +92,9 @@ async def fill(path: str, _: str) -> None:
     say("ready")
     wait()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    room = os.stat(f"{path}-wal").st_size
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    tasks = [new_task(arguments={"a": "x" * (5000 + room)}) for _ in range(5)]
+    pending_limit = os.stat(f"{path}-wal").st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (pending_limit, hard))
+    tasks = [new_task(arguments={"a": "x" * (5000 + pending_limit)}) for _ in range(5)]
     answers = await asyncio.gather(*(store.insert(task) for task in tasks), return_exceptions=True)
     for answer in answers:
         say(f"{type(answer).__name__}: {answer.message}" if isinstance(answer, StoreError) else repr(answer))

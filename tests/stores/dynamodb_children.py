@@ -15,7 +15,7 @@ from stores.records import after, apply, claimed, new_task, settled, stored
 from raincheck.domain.task import Outcome, new_task_ref
 from raincheck.domain.transitions import Cancel, Claim, Release
 from raincheck.errors import QueueFull
-from raincheck.ports.task_store import Inserted, Room
+from raincheck.ports.task_store import Inserted, PendingLimit
 from raincheck.stores.dynamodb.store import DynamoDBStore
 
 
@@ -77,8 +77,10 @@ async def fill_room(store: DynamoDBStore, name: str) -> None:
     await store.open()
     say("ready")
     wait()
-    room = Room(in_all=25, of_scope=15)
-    calls = [store.insert(new_task(scope=("ada", "bob")[number % 2]), room=room) for number in range(20)]
+    pending_limit = PendingLimit(total=25, per_scope=15)
+    calls = [
+        store.insert(new_task(scope=("ada", "bob")[number % 2]), pending_limit=pending_limit) for number in range(20)
+    ]
     answers = await asyncio.gather(*calls, return_exceptions=True)
     refused = [answer for answer in answers if not isinstance(answer, Inserted)]
     assert all(isinstance(answer, QueueFull) for answer in refused), refused
@@ -96,7 +98,9 @@ async def come_and_go(store: DynamoDBStore, _: str) -> None:
         while True:
             try:
                 task = (
-                    await store.insert(new_task(scope=f"s{number % 3}", retry_when_lost=True), room=Room(50, 20))
+                    await store.insert(
+                        new_task(scope=f"s{number % 3}", retry_when_lost=True), pending_limit=PendingLimit(50, 20)
+                    )
                 ).task
             except QueueFull:
                 continue

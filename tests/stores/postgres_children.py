@@ -15,7 +15,7 @@ from stores.records import after, claimed, new_task, settled, stored
 from raincheck.domain.task import inflight_key
 from raincheck.errors import QueueFull
 from raincheck.ports.records import Record
-from raincheck.ports.task_store import Inserted, Room
+from raincheck.ports.task_store import Inserted, PendingLimit
 from raincheck.stores.postgres.store import PostgresStore
 
 
@@ -47,7 +47,7 @@ async def insert_for_ever(url: str, _: str) -> None:
     async def caller(number: int) -> None:
         while True:
             task = new_task(arguments={"a": "x" * (3000 if number % 3 else 10)})
-            await store.insert(task, room=Room(10**6, 10**6) if number % 2 else None)
+            await store.insert(task, pending_limit=PendingLimit(10**6, 10**6) if number % 2 else None)
             task = claimed(task)
             say(task.task_ref)
             await store.replace(task)
@@ -81,7 +81,7 @@ async def fill(url: str, scope: str) -> None:
     await store.open()
     say("ready")
     wait()
-    calls = [store.insert(new_task(scope=scope), room=Room(in_all=40, of_scope=25)) for _ in range(30)]
+    calls = [store.insert(new_task(scope=scope), pending_limit=PendingLimit(total=40, per_scope=25)) for _ in range(30)]
     answers = await asyncio.gather(*calls, return_exceptions=True)
     await store.close()
     assert all(isinstance(answer, Inserted | QueueFull) for answer in answers)

@@ -14,7 +14,7 @@ from stores.records import after, claimed, new_task
 from raincheck.domain.task import Task
 from raincheck.errors import StoreUnavailable
 from raincheck.ports.records import Record
-from raincheck.ports.task_store import Room
+from raincheck.ports.task_store import PendingLimit
 from raincheck.stores.postgres.store import PostgresStore
 from support.proxy import Listener
 from support.servers.postgres import PostgresServer
@@ -61,7 +61,7 @@ async def refused(calls: list[Awaitable[object]]) -> list[str]:
 def all_verbs(store: PostgresStore, task: Task) -> list[Awaitable[object]]:
     return [
         *(store.insert(new_task(idempotency_key="k")) for _ in range(5)),
-        store.insert(new_task(), room=Room(in_all=1000, of_scope=1000)),
+        store.insert(new_task(), pending_limit=PendingLimit(total=1000, per_scope=1000)),
         store.replace(claimed(task)),
         store.get(task.task_ref),
         store.claimable(["report"], 5),

@@ -20,7 +20,7 @@ from raincheck.domain.task import InputRequest, Outcome, Progress, Task, infligh
 from raincheck.domain.transitions import AskInput, Claim, ReportProgress, transition
 from raincheck.errors import QueueFull, StoreUnavailable
 from raincheck.ports.records import Record
-from raincheck.ports.task_store import Inserted, Room
+from raincheck.ports.task_store import Inserted, PendingLimit
 from raincheck.stores.dynamodb.store import DynamoDBStore
 from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
 from support.servers.server import free_port, needed
@@ -290,11 +290,14 @@ async def test_an_insert_into_the_last_room_whose_answer_is_lost_is_an_insert(
     task = new_task(idempotency_key=inflight_key("f"))
     # The first finds the key taken.
     way.meet("TransactWriteItems", Pass(), *(Lose() for _ in range(times)))
-    assert await far.insert(task, room=Room(1, 1)) == (task, True)
+    assert await far.insert(task, pending_limit=PendingLimit(1, 1)) == (task, True)
     assert way.met
     with pytest.raises(QueueFull):
-        await far.insert(new_task(), room=Room(1, 1))
-    assert await far.insert(new_task(idempotency_key=inflight_key("f")), room=Room(1, 1)) == (task, False)
+        await far.insert(new_task(), pending_limit=PendingLimit(1, 1))
+    assert await far.insert(new_task(idempotency_key=inflight_key("f")), pending_limit=PendingLimit(1, 1)) == (
+        task,
+        False,
+    )
     assert miscounted(await items(server.url, table)) == []
 
 
@@ -305,7 +308,7 @@ async def test_what_passes_is_waited_for_where_room_is_asked_for(
     await stored(far)
     for operation in ("UpdateItem", "TransactWriteItems", "BatchGetItem", "GetItem"):
         way.meet(operation, *[refusal] * 2)
-    assert (await far.insert(new_task(), room=Room(2, 2))).created
+    assert (await far.insert(new_task(), pending_limit=PendingLimit(2, 2))).created
     assert way.met
     assert miscounted(await items(server.url, table)) == []
 
@@ -378,7 +381,7 @@ def _all_verbs(store: DynamoDBStore, task: Task) -> list[Awaitable[object]]:
         store.list(),
         store.count(),
         store.versions([task.task_ref]),
-        store.insert(new_task(), room=Room(5, 5)),
+        store.insert(new_task(), pending_limit=PendingLimit(5, 5)),
         store.get_record("webhook", "k"),
         store.put_record(_record()),
         store.remove_record(_record()),

@@ -12,7 +12,7 @@ from stores.processes import Child, child
 from stores.records import new_task, stored
 
 from raincheck.domain.task import TaskStatus
-from raincheck.ports.task_store import Room
+from raincheck.ports.task_store import PendingLimit
 from raincheck.stores.dynamodb.store import DynamoDBStore
 
 
@@ -121,7 +121,7 @@ async def test_what_is_counted_for_room_stays_true_when_processes_are_killed(
                 assert each.line()
         for each in killed:
             each.kill()
-    assert (await store.insert(new_task(), room=Room(in_all=1000))).created
+    assert (await store.insert(new_task(), pending_limit=PendingLimit(total=1000))).created
     found = await items(endpoint, table)
     tasks, kept = counted(found)
     assert tasks == kept

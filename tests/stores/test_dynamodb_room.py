@@ -16,7 +16,7 @@ from raincheck.domain.task import Outcome, Progress, Task, TaskStatus
 from raincheck.domain.transitions import Cancel, Claim, Release, ReportProgress, SaveCheckpoint, Settle, transition
 from raincheck.errors import QueueFull
 from raincheck.ports.records import LARGEST_RECORD, Record
-from raincheck.ports.task_store import Inserted, Room
+from raincheck.ports.task_store import Inserted, PendingLimit
 from raincheck.stores.dynamodb.items import count_key
 from raincheck.stores.dynamodb.store import DynamoDBStore
 from support.waiting import PATIENCE
@@ -72,11 +72,12 @@ async def test_what_was_pending_before_room_was_asked_for_takes_room(stores: lis
     ]
     running = await apply(store, await stored(store), CLAIM)
     answers = await asyncio.gather(
-        *(store.insert(new_task(scope="ada"), room=Room(of_scope=5)) for store in stores), return_exceptions=True
+        *(store.insert(new_task(scope="ada"), pending_limit=PendingLimit(per_scope=5)) for store in stores),
+        return_exceptions=True,
     )
     assert sum(isinstance(answer, Inserted) for answer in answers) == 1
     with pytest.raises(QueueFull) as full:
-        await stores[1].insert(new_task(scope="bob"), room=Room(in_all=9))
+        await stores[1].insert(new_task(scope="bob"), pending_limit=PendingLimit(total=9))
     assert full.value.details["limit"] == "in_all"
     await apply(stores[2], running, Cancel())
     # Whoever never asked for room counts too, from now on.
@@ -84,8 +85,8 @@ async def test_what_was_pending_before_room_was_asked_for_takes_room(stores: lis
         await apply(stores[2], await _found(stores[2], task), CLAIM)
     await stored(stores[2], scope="bob")
     with pytest.raises(QueueFull):
-        await store.insert(new_task(scope="bob"), room=Room(of_scope=1))
-    assert (await store.insert(new_task(scope="bob"), room=Room(of_scope=2))).created
+        await store.insert(new_task(scope="bob"), pending_limit=PendingLimit(per_scope=1))
+    assert (await store.insert(new_task(scope="bob"), pending_limit=PendingLimit(per_scope=2))).created
 
 
 async def test_nothing_is_overlooked_while_others_insert_and_claim_without_room(
@@ -104,12 +105,12 @@ async def test_nothing_is_overlooked_while_others_insert_and_claim_without_room(
             for scope in ("ada", "bob"):
                 group.create_task(come_and_go(store, scope))
         for number in range(5):
-            assert (await stores[0].insert(new_task(scope=f"s{number}"), room=Room(10_000, 1))).created
+            assert (await stores[0].insert(new_task(scope=f"s{number}"), pending_limit=PendingLimit(10_000, 1))).created
         stopping = True
     # Those that began with what they believed are found at the next look.
     late = DynamoDBStore(table, endpoint=endpoint)
     await late.open()
-    assert (await late.insert(new_task(), room=Room(10_000, 10_000))).created
+    assert (await late.insert(new_task(), pending_limit=PendingLimit(10_000, 10_000))).created
     await late.close()
     assert miscounted(await items(endpoint, table)) == []
 
@@ -129,15 +130,15 @@ async def test_a_start_that_broke_off_is_completed_by_whoever_comes_next(
     for _ in range(20):
         await apply(first, await stored(first, retry_when_lost=True), CLAIM, Release(fence=1))
     with pytest.raises(QueueFull):
-        await third.insert(new_task(), room=Room(of_scope=45))
-    assert (await third.insert(new_task(), room=Room(46, 46))).created
+        await third.insert(new_task(), pending_limit=PendingLimit(per_scope=45))
+    assert (await third.insert(new_task(), pending_limit=PendingLimit(46, 46))).created
 
 
 async def test_no_scope_is_counted_for_ever(store: DynamoDBStore, endpoint: str, table: str) -> None:
     for number in range(5):
-        task = (await store.insert(new_task(scope=f"s{number}"), room=Room(of_scope=1))).task
+        task = (await store.insert(new_task(scope=f"s{number}"), pending_limit=PendingLimit(per_scope=1))).task
         await apply(store, task, Cancel())
-    kept = (await store.insert(new_task(scope="s0"), room=Room(of_scope=1))).task
+    kept = (await store.insert(new_task(scope="s0"), pending_limit=PendingLimit(per_scope=1))).task
     assert await store.purge(after(100), 10) == 5
     found = await items(endpoint, table)
     assert [item["pending"]["N"] for item in kinds(found, "room").values()] == ["1"]
@@ -147,17 +148,18 @@ async def test_no_scope_is_counted_for_ever(store: DynamoDBStore, endpoint: str,
 async def test_limits_may_differ_and_change(stores: list[DynamoDBStore]) -> None:
     first, second, _ = stores
     for _ in range(3):
-        assert (await first.insert(new_task(), room=Room(in_all=3))).created
+        assert (await first.insert(new_task(), pending_limit=PendingLimit(total=3))).created
     for limit in (1, 2, 3):
         with pytest.raises(QueueFull):
-            await second.insert(new_task(), room=Room(in_all=limit))
-    assert (await second.insert(new_task(), room=Room(in_all=4))).created
+            await second.insert(new_task(), pending_limit=PendingLimit(total=limit))
+    assert (await second.insert(new_task(), pending_limit=PendingLimit(total=4))).created
     with pytest.raises(QueueFull):
-        await first.insert(new_task(), room=Room(in_all=4))
+        await first.insert(new_task(), pending_limit=PendingLimit(total=4))
     for task in await second.claimable(["report"], 4):
         await apply(second, task, CLAIM)
     answers = await asyncio.gather(
-        *(store.insert(new_task(), room=Room(in_all=3)) for store in stores for _ in range(5)), return_exceptions=True
+        *(store.insert(new_task(), pending_limit=PendingLimit(total=3)) for store in stores for _ in range(5)),
+        return_exceptions=True,
     )
     assert sum(isinstance(answer, Inserted) for answer in answers) == 3
 
@@ -166,9 +168,9 @@ async def test_a_terminal_task_and_a_room_without_limits_ask_for_none(
     store: DynamoDBStore, endpoint: str, table: str
 ) -> None:
     await stored(store)
-    assert (await store.insert(new_task(), room=Room())).created
+    assert (await store.insert(new_task(), pending_limit=PendingLimit())).created
     ended = transition(new_task(), Cancel(), NOW)
-    assert (await store.insert(ended, room=Room(0, 0))).created
+    assert (await store.insert(ended, pending_limit=PendingLimit(0, 0))).created
     assert miscounted(await items(endpoint, table)) == []
     assert kinds(await items(endpoint, table), "room") == {}
 

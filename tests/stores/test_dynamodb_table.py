@@ -32,7 +32,7 @@ from raincheck.domain.transitions import (
 )
 from raincheck.errors import QueueFull, StoreUnavailable, StoreUnusable
 from raincheck.ports.records import Record
-from raincheck.ports.task_store import Room
+from raincheck.ports.task_store import PendingLimit
 from raincheck.ports.tls import Tls
 from raincheck.stores.dynamodb import table as dynamodb_table
 from raincheck.stores.dynamodb.client import Calls
@@ -490,14 +490,14 @@ async def test_every_verb_makes_the_requests_that_the_module_says(endpoint: str,
         progress = transition(task, ReportProgress(fence=1, progress=Progress(fraction=0.3)), after(1))
         assert await made(store.replace(progress, records=(first,))) == write
         assert await made(store.remove_record(replace(first, version=3))) == write
-        assert await made(store.insert(new_task(), room=Room())) == write
+        assert await made(store.insert(new_task(), pending_limit=PendingLimit())) == write
         # Room: the first call enters what is pending; from then on a transaction does.
-        await store.insert(new_task(), room=Room(100, 100))
-        assert await made(store.insert(new_task(idempotency_key="m"), room=Room(100, 100))) == write
-        assert await made(store.insert(new_task(), room=Room(of_scope=100))) == write
+        await store.insert(new_task(), pending_limit=PendingLimit(100, 100))
+        assert await made(store.insert(new_task(idempotency_key="m"), pending_limit=PendingLimit(100, 100))) == write
+        assert await made(store.insert(new_task(), pending_limit=PendingLimit(per_scope=100))) == write
         pending = await stored(store)
         assert await made(store.replace(claimed(pending))) == write
         with pytest.raises(QueueFull):
-            await store.insert(new_task(), room=Room(of_scope=1))
-        assert await made(store.insert(new_task(), room=Room(in_all=100))) == write
+            await store.insert(new_task(), pending_limit=PendingLimit(per_scope=1))
+        assert await made(store.insert(new_task(), pending_limit=PendingLimit(total=100))) == write
         await store.close()

@@ -14,7 +14,7 @@ from stores.processes import Child, child
 from stores.records import cancelled, new_task, stored
 
 from raincheck.domain.task import TaskStatus, inflight_key
-from raincheck.ports.task_store import Room
+from raincheck.ports.task_store import PendingLimit
 from raincheck.stores.postgres.store import PostgresStore
 from support.servers.postgres import PostgresServer
 from support.servers.server import needed
@@ -109,7 +109,7 @@ async def test_every_acknowledged_task_survives_kill_9_of_its_writer(
     assert len(await store.versions(refs)) == len(refs)
     # The key, the row, the counter and the room that the dead one held are free again.
     await stored(store)
-    assert (await store.insert(new_task(), room=Room(10**6, 10**6))).created
+    assert (await store.insert(new_task(), pending_limit=PendingLimit(10**6, 10**6))).created
     with psycopg.connect(url) as connection:
         ended = "SELECT task_ref FROM raincheck.task WHERE status = 'completed'"
         for kind in ("webhook", "upstream"):

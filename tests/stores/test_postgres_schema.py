@@ -24,7 +24,7 @@ from stores.records import after, claimed, new_task, settled, stored
 from raincheck.domain.task import Task
 from raincheck.errors import ConfigurationError, StoreError, StoreUnavailable, StoreUnusable
 from raincheck.ports.records import Record
-from raincheck.ports.task_store import Room, TaskStore
+from raincheck.ports.task_store import PendingLimit, TaskStore
 from raincheck.ports.tls import Tls
 from raincheck.stores.postgres import connections
 from raincheck.stores.postgres.connections import Address
@@ -97,8 +97,8 @@ async def _works(store: TaskStore) -> Task:
     assert await store.records("webhook", due=after(0)) == [replace(record, version=2, due_at=after(0))]
     assert await store.remove_record(replace(record, version=2))
     assert await store.purge(after(60), 5) == 1
-    room = Room(in_all=10, of_scope=10)
-    assert (await store.insert(new_task(), room=room)).created
+    pending_limit = PendingLimit(total=10, per_scope=10)
+    assert (await store.insert(new_task(), pending_limit=pending_limit)).created
     return await stored(store)
 
 

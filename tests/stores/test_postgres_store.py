@@ -20,7 +20,7 @@ from raincheck.domain.task import InputRequest, Progress, Task, TaskStatus
 from raincheck.domain.transitions import AskInput, Claim, ProvideInput, ReportProgress, SaveCheckpoint, transition
 from raincheck.errors import QueueFull, StoreError, StoreUnusable
 from raincheck.ports.records import Record
-from raincheck.ports.task_store import Cursor, Room
+from raincheck.ports.task_store import Cursor, PendingLimit
 from raincheck.stores.postgres.rows import storable, text_from
 from raincheck.stores.postgres.store import PostgresStore
 from support.servers.postgres import PgBouncer, PostgresServer
@@ -172,11 +172,11 @@ async def test_writes_of_one_record_that_go_together_are_as_if_one_came_after_th
 
 async def test_calls_of_one_key_that_go_together_need_room_for_one(store: PostgresStore) -> None:
     tasks = [new_task(idempotency_key="k") for _ in range(3)]
-    answers = await asyncio.gather(*(store.insert(task, room=Room(1, 1)) for task in tasks))
+    answers = await asyncio.gather(*(store.insert(task, pending_limit=PendingLimit(1, 1)) for task in tasks))
     assert answers == [(tasks[0], True), (tasks[0], False), (tasks[0], False)]
     others = [new_task(idempotency_key="other", scope=scope) for scope in ("ada", "bob", "eve")]
-    rooms = [Room(in_all=3, of_scope=1), Room(in_all=2), Room(in_all=2)]
-    calls = (store.insert(task, room=room) for task, room in zip(others, rooms, strict=True))
+    rooms = [PendingLimit(total=3, per_scope=1), PendingLimit(total=2), PendingLimit(total=2)]
+    calls = (store.insert(task, pending_limit=pending_limit) for task, pending_limit in zip(others, rooms, strict=True))
     refused, written, too_many = await asyncio.gather(*calls, return_exceptions=True)
     assert written == (others[1], True)
     limits = [error.details["limit"] for error in (refused, too_many) if isinstance(error, QueueFull)]
@@ -188,7 +188,7 @@ async def test_room_is_counted_right_whatever_the_isolation_of_the_database_is(s
     stores = [PostgresStore(strict) for _ in range(3)]
     for each in stores:
         await each.open()
-    calls = [stores[number % 3].insert(new_task(), room=Room(in_all=5)) for number in range(15)]
+    calls = [stores[number % 3].insert(new_task(), pending_limit=PendingLimit(total=5)) for number in range(15)]
     answers = await asyncio.gather(*calls, return_exceptions=True)
     assert sum(isinstance(answer, QueueFull) for answer in answers) == 10
     assert (await store.count())[TaskStatus.PENDING] == 5
@@ -271,12 +271,12 @@ async def test_a_companion_goes_with_each_task_that_was_made_and_with_no_other(q
 
 async def test_a_companion_goes_with_a_task_that_there_is_room_for(queued: PostgresStore, url: str) -> None:
     tasks = [new_task() for _ in range(5)]
-    calls = (queued.insert(task, room=Room(in_all=3)) for task in tasks)
+    calls = (queued.insert(task, pending_limit=PendingLimit(total=3)) for task in tasks)
     answers = await asyncio.gather(*calls, return_exceptions=True)
     assert [isinstance(answer, QueueFull) for answer in answers] == [False] * 3 + [True] * 2
     assert _jobs(url) == sorted(task.task_ref for task in tasks[:3])
     with pytest.raises(StoreError):
-        await queued.insert(new_task(scope="bob"), room=Room(in_all=9))
+        await queued.insert(new_task(scope="bob"), pending_limit=PendingLimit(total=9))
     assert (await queued.count())[TaskStatus.PENDING] == 3
 
 
@@ -327,7 +327,7 @@ async def test_through_a_pooler_everything_is_answered_right_and_listeners_look(
     async def life(number: int) -> Task:
         store, other = stores[number % 2], stores[(number + 1) % 2]
         task = new_task()
-        assert (await store.insert(task, room=Room(100, 100) if number % 3 else None)).created
+        assert (await store.insert(task, pending_limit=PendingLimit(100, 100) if number % 3 else None)).created
         assert not await other.replace(settled(claimed(task)))
         assert await other.replace(claimed(task))
         assert await asyncio.to_thread(store.renew, "worker-1", {task.task_ref: 1}, after(90)) == set()

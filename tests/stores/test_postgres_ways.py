@@ -14,7 +14,7 @@ from stores.records import after, claimed, new_task, settled, stored
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import QueueFull, StoreUnavailable
 from raincheck.ports.records import Record
-from raincheck.ports.task_store import Inserted, Room
+from raincheck.ports.task_store import Inserted, PendingLimit
 from raincheck.stores.postgres.store import PostgresStore
 from support.proxy import TcpProxy
 from support.servers.postgres import PostgresServer
@@ -94,7 +94,7 @@ async def test_room_and_records_whose_answers_are_lost_are_told_as_they_were(
     record = Record(kind="webhook", key="k", value="of the task")
     only, second = new_task(), new_task()
     with locked(running) as until:
-        insert = asyncio.ensure_future(far.insert(only, room=Room(1, 1)))
+        insert = asyncio.ensure_future(far.insert(only, pending_limit=PendingLimit(1, 1)))
         settle = asyncio.ensure_future(far.replace(settled(task), records=(record,)))
         await asyncio.to_thread(until, 2)
         way.reset()
@@ -103,7 +103,7 @@ async def test_room_and_records_whose_answers_are_lost_are_told_as_they_were(
     assert await settle
     assert await far.get_record("webhook", "k") == record
     with pytest.raises(QueueFull):
-        await far.insert(second, room=Room(1, 1))
+        await far.insert(second, pending_limit=PendingLimit(1, 1))
     assert await far.versions([only.task_ref, second.task_ref]) == {only.task_ref: 1}
 
 
@@ -135,12 +135,14 @@ async def test_a_process_that_is_cut_off_between_count_and_insert_keeps_nobody_o
         far = PostgresStore(by(way, running), timeout_seconds=SECONDS)
         await far.open()
         with locked(running, "LOCK TABLE raincheck.task_count IN ACCESS EXCLUSIVE MODE") as until:
-            lost = asyncio.ensure_future(far.insert(new_task(), room=Room(1, 1)))
+            lost = asyncio.ensure_future(far.insert(new_task(), pending_limit=PendingLimit(1, 1)))
             await asyncio.to_thread(until, 1)
             # It has the lock; the server will never hear from this connection again.
             way.forget()
         only = new_task()
-        answers = await asyncio.gather(lost, store.insert(only, room=Room(1, 1)), return_exceptions=True)
+        answers = await asyncio.gather(
+            lost, store.insert(only, pending_limit=PendingLimit(1, 1)), return_exceptions=True
+        )
         assert sum(isinstance(answer, Inserted) for answer in answers) == 1
         assert sum(isinstance(answer, QueueFull) for answer in answers) == 1
         assert (await store.count())[TaskStatus.PENDING] == 1

@@ -16,7 +16,7 @@ from stores.redis_keys import keys, leftovers
 from raincheck.domain.task import inflight_key
 from raincheck.errors import QueueFull, StoreUnavailable, StoreUnusable
 from raincheck.ports.records import Record
-from raincheck.ports.task_store import Room
+from raincheck.ports.task_store import PendingLimit
 from raincheck.stores.redis.store import RedisStore
 from raincheck.timing.clock import utc_now
 from support.servers.redis import RedisServer
@@ -201,9 +201,9 @@ async def _reads(server: RedisServer, call: Any) -> int:
 
 async def test_room_and_priorities_cost_no_more_with_many_tasks(store: RedisStore, server: RedisServer) -> None:
     async def costs() -> list[int]:
-        room = Room(in_all=3, of_scope=3)
+        pending_limit = PendingLimit(total=3, per_scope=3)
         return [
-            await _reads(server, store.insert(new_task(), room=room)),
+            await _reads(server, store.insert(new_task(), pending_limit=pending_limit)),
             await _reads(server, store.claimable(["report"], 4)),
         ]
 
@@ -223,7 +223,7 @@ async def test_an_operation_of_many_priorities_is_listed_and_counted_as_one(stor
     assert [each.task_ref for each in await store.list(operation_type="report!7")] == [done.task_ref]
     assert sum((await store.count()).values()) == 6
     with pytest.raises(QueueFull):
-        await store.insert(new_task(), room=Room(of_scope=5))
+        await store.insert(new_task(), pending_limit=PendingLimit(per_scope=5))
     assert list(await store.claimable(["report"], 9)) == list(reversed(tasks))
 
 
@@ -235,7 +235,7 @@ async def test_a_task_of_a_priority_that_expired_by_itself_leaves_its_lists(
         client.delete(_key(f"task:{task.task_ref}"))
     assert list(await store.overdue(after(10**5), 5)) == []
     assert await keys(url, PREFIX) == {}
-    assert (await store.insert(new_task(), room=Room(1, 1))).created
+    assert (await store.insert(new_task(), pending_limit=PendingLimit(1, 1))).created
 
 
 async def test_a_key_of_a_call_under_way_goes_with_the_task_that_has_it(store: RedisStore, url: str) -> None:

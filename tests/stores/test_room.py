@@ -12,39 +12,42 @@ from stores.records import NOW, after, apply, cancelled, claimed, new_task, sett
 from raincheck.domain.task import Outcome, inflight_key
 from raincheck.domain.transitions import Cancel, Claim, CompleteExternally, LeaseExpired, Release, SaveCheckpoint
 from raincheck.errors import QueueFull
-from raincheck.ports.task_store import Inserted, Room, TaskStore
+from raincheck.ports.task_store import Inserted, PendingLimit, TaskStore
 
 KEY = inflight_key("f" * 64)
 
 
 @pytest.mark.parametrize(
-    ("room", "limit"), [(Room(in_all=2), "in_all"), (Room(of_scope=2), "of_scope"), (Room(2, 2), "in_all")]
+    ("room", "limit"),
+    [(PendingLimit(total=2), "in_all"), (PendingLimit(per_scope=2), "of_scope"), (PendingLimit(2, 2), "in_all")],
 )
-async def test_a_task_too_many_is_refused(store: TaskStore, room: Room, limit: str) -> None:
+async def test_a_task_too_many_is_refused(store: TaskStore, pending_limit: PendingLimit, limit: str) -> None:
     first = await stored(store)
-    assert (await store.insert(new_task(), room=room)).created
+    assert (await store.insert(new_task(), pending_limit=pending_limit)).created
     refused = new_task(idempotency_key="k")
     with pytest.raises(QueueFull) as caught:
-        await store.insert(refused, room=room)
+        await store.insert(refused, pending_limit=pending_limit)
     assert caught.value.details["limit"] == limit
     assert await store.get(refused.task_ref) is None
     assert len(await store.list()) == 2
     await apply(store, first, Claim(worker_id="w", lease_until=after(30)))
-    assert (await store.insert(refused, room=room)).created
+    assert (await store.insert(refused, pending_limit=pending_limit)).created
 
 
 async def test_the_room_of_a_scope_is_its_own(store: TaskStore) -> None:
     await stored(store, scope="ada")
-    assert (await store.insert(new_task(scope="bob"), room=Room(of_scope=1))).created
+    assert (await store.insert(new_task(scope="bob"), pending_limit=PendingLimit(per_scope=1))).created
     with pytest.raises(QueueFull):
-        await store.insert(new_task(scope="bob"), room=Room(of_scope=1))
+        await store.insert(new_task(scope="bob"), pending_limit=PendingLimit(per_scope=1))
     assert (await store.insert(new_task(scope="bob"))).created
-    assert (await store.insert(new_task(scope="eve"), room=Room(in_all=4, of_scope=1))).created
+    assert (await store.insert(new_task(scope="eve"), pending_limit=PendingLimit(total=4, per_scope=1))).created
 
 
 async def test_a_key_that_is_taken_needs_no_room(store: TaskStore) -> None:
     task = await stored(store, idempotency_key="k")
-    assert await store.insert(new_task(idempotency_key="k"), room=Room(1, 1)) == Inserted(task, created=False)
+    assert await store.insert(new_task(idempotency_key="k"), pending_limit=PendingLimit(1, 1)) == Inserted(
+        task, created=False
+    )
 
 
 async def test_what_comes_back_pending_takes_room_again(store: TaskStore) -> None:
@@ -52,21 +55,21 @@ async def test_what_comes_back_pending_takes_room_again(store: TaskStore) -> Non
     claim = Claim(worker_id="w", lease_until=after(30))
     back = await apply(store, task, claim, Release(fence=1))
     with pytest.raises(QueueFull):
-        await store.insert(new_task(), room=Room(of_scope=1))
+        await store.insert(new_task(), pending_limit=PendingLimit(per_scope=1))
     await apply(store, back, Cancel())
-    ended = await store.insert(new_task(), room=Room(in_all=1, of_scope=1))
+    ended = await store.insert(new_task(), pending_limit=PendingLimit(total=1, per_scope=1))
     assert ended.created
     assert await store.purge(after(3600), 10) >= 1
     with pytest.raises(QueueFull):
-        await store.insert(new_task(), room=Room(in_all=1))
+        await store.insert(new_task(), pending_limit=PendingLimit(total=1))
 
 
-@pytest.mark.parametrize("room", [Room(in_all=5), Room(of_scope=5)])
+@pytest.mark.parametrize("room", [PendingLimit(total=5), PendingLimit(per_scope=5)])
 async def test_racing_processes_never_take_more_room_than_there_is(
-    open_store: OpenStore, backend: Backend, room: Room
+    open_store: OpenStore, backend: Backend, pending_limit: PendingLimit
 ) -> None:
     stores = [await open_store() for _ in range(3 if backend.shared else 1)]
-    calls = [stores[number % len(stores)].insert(new_task(), room=room) for number in range(30)]
+    calls = [stores[number % len(stores)].insert(new_task(), pending_limit=pending_limit) for number in range(30)]
     answers = await asyncio.gather(*calls, return_exceptions=True)
     assert sum(isinstance(answer, Inserted) for answer in answers) == 5
     assert sum(isinstance(answer, QueueFull) for answer in answers) == 25

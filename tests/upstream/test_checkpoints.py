@@ -120,12 +120,12 @@ async def test_a_task_that_waits_outside_gives_its_place_and_its_time_to_others(
         quick = (await service.registry.submit("quick", {}, scope="a")).task
         assert (await settled(service, quick.task_ref)).status is TaskStatus.COMPLETED
         assert (await service.registry.get(task.task_ref, scope="a")).status is TaskStatus.PROCESSING
-        assert await service.callbacks.report(tokens[0], Progress(fraction=0.5)) == "taken"
+        assert await service.callbacks.report(tokens[0], Progress(fraction=0.5)) == "accepted"
         assert (await service.registry.get(task.task_ref, scope="a")).progress == Progress(fraction=0.5)
-        assert await service.callbacks.settle(tokens[0], Outcome(value={"approved": True})) == "taken"
+        assert await service.callbacks.settle(tokens[0], Outcome(value={"approved": True})) == "accepted"
         assert (await settled(service, task.task_ref)).outcome == Outcome(value={"approved": True})
-        assert await service.callbacks.settle(tokens[0], Outcome(value={"approved": False})) == "over"
-        assert await service.callbacks.report(tokens[0], Progress(fraction=0.6)) == "over"
+        assert await service.callbacks.settle(tokens[0], Outcome(value={"approved": False})) == "settled"
+        assert await service.callbacks.report(tokens[0], Progress(fraction=0.6)) == "settled"
         assert await service.callbacks.settle(tokens[0][:-1], Outcome(value=1)) == "unknown"
         async with asyncio.timeout(PATIENCE):
             while service.running:
@@ -157,7 +157,7 @@ async def test_what_waits_outside_is_not_started_again_after_a_lost_worker_or_a_
             while (await service.registry.get(task.task_ref, scope="a")).status is TaskStatus.PENDING:
                 await asyncio.sleep(0.01)
         assert len(tokens) == 1
-        assert await service.callbacks.settle(tokens[0], Outcome(value="late")) == "taken"
+        assert await service.callbacks.settle(tokens[0], Outcome(value="late")) == "accepted"
         assert (await settled(service, task.task_ref)).outcome == Outcome(value="late")
 
 
@@ -176,7 +176,7 @@ async def test_a_callback_settles_a_task_that_no_worker_has(lab: Lab) -> None:
                 await asyncio.sleep(0.01)
     async with lab.service(max_concurrency=0) as replica:
         assert (await replica.registry.get(task.task_ref, scope="a")).status is TaskStatus.PENDING
-        assert await replica.callbacks.settle(tokens[0], Outcome(value=1)) == "taken"
+        assert await replica.callbacks.settle(tokens[0], Outcome(value=1)) == "accepted"
         assert (await replica.registry.get(task.task_ref, scope="a")).status is TaskStatus.COMPLETED
 
 

@@ -343,7 +343,7 @@ async def test_a_request_may_hand_the_work_over_and_wait_to_be_called_back(lab: 
         url = api.received[0].json["answer_to"]
         assert url.startswith("https://tools.example.com/callbacks/")
         assert api.received[0].json["topic"] == "x"
-        assert await service.callbacks.settle(url.rpartition("/")[2], Outcome(value="built")) == "taken"
+        assert await service.callbacks.settle(url.rpartition("/")[2], Outcome(value="built")) == "accepted"
         task = await settled(service, ref)
         assert task.outcome == Outcome(value="built")
     assert len(api.submits) == 1

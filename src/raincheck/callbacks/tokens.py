@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Callable
 from typing import Final, Literal
 
-from raincheck.domain.redaction import marked
+from raincheck.domain.redaction import mark_secret_members
 from raincheck.domain.task import Outcome, Progress, Task
 from raincheck.domain.transitions import CompleteExternally, Refused, ReportProgress
 from raincheck.errors import ResultTooLarge
@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 CALLBACK_PATH: Final = "/callbacks/"
 """Where the token stands behind in a callback's address."""
 
-CallbackEnd = Literal["taken", "over", "unknown"]
-"""What became of a call: it was taken; its task is settled already; there is no such token."""
+CallbackEnd = Literal["accepted", "settled", "unknown"]
+"""What became of a call: it was accepted; its task was settled already; there is no such token."""
 
 _KIND: Final = "callback"
 _BYTES = 32
@@ -81,7 +81,7 @@ class CompletionTokens:
         task = await self._task(token)
         if task is None:
             return await self._missing(token)
-        return "over" if task.terminal else "taken"
+        return "settled" if task.terminal else "accepted"
 
     async def settle(self, token: str, outcome: Outcome) -> CallbackEnd:
         """End the token's task so.
@@ -95,13 +95,13 @@ class CompletionTokens:
             self._check_size(task, outcome)
             if kept is None:
                 operation = self._operations(task.operation_type)
-                told = outcome if operation is None else marked(outcome, operation.secret_results)
-                kept = await self._results.put_away(told, task, Policy() if operation is None else operation.policy)
+                told = outcome if operation is None else mark_secret_members(outcome, operation.secret_results)
+                kept = await self._results.offload(told, task, Policy() if operation is None else operation.policy)
             if await self._writer.write(task, CompleteExternally(outcome=kept)) is not None:
                 logger.info("settled by a callback", extra=_extra(task))
-                return "taken"
+                return "accepted"
         await self._results.drop(kept)
-        return await self._missing(token) if task is None else "over"
+        return await self._missing(token) if task is None else "settled"
 
     async def report(self, token: str, progress: Progress) -> CallbackEnd:
         """Say how far the token's task is; the token stays good. A task that no worker has at the moment forgets it.
@@ -111,12 +111,12 @@ class CompletionTokens:
         """
         while (task := await self._task(token)) is not None:
             if task.terminal:
-                return "over"
+                return "settled"
             try:
                 if await self._writer.write(task, ReportProgress(fence=task.fence, progress=progress)) is not None:
-                    return "taken"
+                    return "accepted"
             except Refused:
-                return "taken"
+                return "accepted"
         return await self._missing(token)
 
     async def _task(self, token: str) -> Task | None:
@@ -128,7 +128,7 @@ class CompletionTokens:
     async def _missing(self, token: str) -> CallbackEnd:
         # The task may be gone (its retention is over) and its token not yet.
         known = 0 < len(token) <= _LONGEST_TOKEN and await self._store.get_record(_KIND, _hash(token)) is not None
-        return "over" if known else "unknown"
+        return "settled" if known else "unknown"
 
     def _check_size(self, task: Task, outcome: Outcome) -> None:
         operation = self._operations(task.operation_type)

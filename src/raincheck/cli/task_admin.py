@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from raincheck.domain.redaction import outcome_hidden
+from raincheck.domain.redaction import redact_outcome
 from raincheck.domain.result_body import plain_value, to_text
 from raincheck.domain.task import TERMINAL, Outcome, Task, TaskStatus, new_task_ref
 from raincheck.domain.unicode_text import well_formed
@@ -78,7 +78,7 @@ class TaskAdmin:
         if task.outcome is None or not task.outcome.secret:
             return data
         value = plain_value(stored.form, stored.shape, stored.media_type, data)
-        return well_formed(to_text(outcome_hidden(Outcome(value=value, secret=task.outcome.secret)).value)).encode()
+        return well_formed(to_text(redact_outcome(Outcome(value=value, secret=task.outcome.secret)).value)).encode()
 
     async def cancel(self, task_ref: str) -> tuple[Task, bool]:
         """The task after its cancellation, and whether that changed it.

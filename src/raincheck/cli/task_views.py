@@ -12,7 +12,7 @@ import click
 
 from raincheck.cli.output import clean, pretty, print_table, span, timestamp
 from raincheck.cli.stdout import check_reader
-from raincheck.domain.redaction import hidden, outcome_hidden
+from raincheck.domain.redaction import redact_arguments, redact_outcome
 from raincheck.domain.result_body import public_preview
 from raincheck.domain.task import Progress, Task
 from raincheck.ports.task_store import TaskSummary
@@ -64,7 +64,7 @@ def task_json(task: Task) -> dict[str, Any]:
         "inputs": [
             {"key": each.key, "method": each.method, "answered": each.response is not None} for each in task.inputs
         ],
-        "arguments": hidden(task.arguments),
+        "arguments": redact_arguments(task.arguments),
         "result": _result(task),
         "error": error.public() if error else None,
         "raised": error.raised._asdict() if error and error.raised else None,
@@ -135,7 +135,7 @@ def print_task(task: Task, *, full: bool) -> None:
         if value is not None:
             click.echo(f"{name.ljust(width)}  {clean(value)}")
     sections = {
-        "arguments": hidden(task.arguments),
+        "arguments": redact_arguments(task.arguments),
         "result": _result(task),
         "error": error.public() if error else None,
     }
@@ -185,7 +185,7 @@ def _result(task: Task) -> Any:
         return None
     if task.outcome.large is not None:
         return public_preview(task.outcome.large)
-    outcome = outcome_hidden(task.outcome)
+    outcome = redact_outcome(task.outcome)
     return outcome.value if outcome.mcp_result is None else dict(outcome.mcp_result)
 
 

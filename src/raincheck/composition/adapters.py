@@ -41,12 +41,12 @@ def sealing(settings: Settings, store: TaskStore) -> TaskStore:
         ConfigurationError: A key is missing, or is none.
         MissingDependency: The extra is not installed.
     """
-    sealer = _sealer(settings)
-    if sealer is None:
+    cipher = _cipher(settings)
+    if cipher is None:
         return store
     from raincheck.encryption.task_store import EncryptedTaskStore
 
-    return EncryptedTaskStore(store, sealer, accept_plain=settings.encryption.accept_plain)
+    return EncryptedTaskStore(store, cipher, accept_plain=settings.encryption.accept_plain)
 
 
 async def close_to_plain(store: TaskStore) -> PlainTasks:
@@ -58,7 +58,7 @@ async def close_to_plain(store: TaskStore) -> PlainTasks:
     return await closed(store)
 
 
-def _sealer(settings: Settings) -> PayloadCipher | None:
+def _cipher(settings: Settings) -> PayloadCipher | None:
     if not settings.encryption.keys:
         return None
     require_extra("cryptography", "encryption", "[encryption]")
@@ -144,12 +144,12 @@ def make_blobs(settings: Settings, store: TaskStore, *, given: bool = False) -> 
 
         # Its records are sealed where its tasks are.
         return RecordBlobStore(store)
-    plain, sealer = _plain_blobs(settings, blobs), _sealer(settings)
-    if sealer is None:
+    plain, cipher = _plain_blobs(settings, blobs), _cipher(settings)
+    if cipher is None:
         return plain
     from raincheck.encryption.blob_store import EncryptedBlobStore
 
-    return EncryptedBlobStore(plain, sealer)
+    return EncryptedBlobStore(plain, cipher)
 
 
 def _plain_blobs(settings: Settings, blobs: str) -> BlobStore:

@@ -71,7 +71,7 @@ def _make_operation(name: str, settings: Settings) -> Operation:
     table = settings.operations[name]
     with _in_table(name, settings):
         policy = policy_of(settings, name)
-        check_sealed(name, policy, seals=bool(settings.encryption.keys))
+        check_sealed(name, policy, encrypts=bool(settings.encryption.keys))
         if table.kind == "python":
             operation = _python(name, table, policy, settings)
         elif table.kind == "command":

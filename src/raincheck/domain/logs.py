@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from raincheck.domain.redaction import WITHHELD, withheld, without
+from raincheck.domain.redaction import REDACTED, redacted_texts, without
 from raincheck.domain.traces import stack_of
 from raincheck.domain.unicode_text import well_formed
 
@@ -59,17 +59,17 @@ def printable(text: str) -> str:
 def on_one_line(text: str, longest: int = LONGEST_LINE) -> str:
     """The text as it may stand in a log: on one line, at most `longest` characters of it, and without secrets."""
     # Cut first and last: what is cut away costs little, and escaping makes it longer. A cut secret is not known as one.
-    told = _cut(without(text, withheld()), longest)
+    told = _cut(without(text, redacted_texts()), longest)
     lower = told.lower()
     if any(mark in lower for mark in _MARKS_OF_SECRETS):
-        told = _SECRET.sub(WITHHELD, told)
+        told = _SECRET.sub(REDACTED, told)
     return _cut(printable(told), longest)
 
 
 def traceback_lines(error: BaseException, indent: str = _INDENT) -> str:
     """The traceback as it may stand below a line of the log; where something is secret, without the exceptions' texts:
     they may show it in a form that nobody foresaw."""
-    lines = stack_of(error, texts=not withheld()).split("\n")
+    lines = stack_of(error, texts=not redacted_texts()).split("\n")
     told = [indent + on_one_line(line) for line in lines]
     # What led to it stands at the beginning, what it was at the end.
     return _cut("\n".join(told), _LONGEST_TRACEBACK, between=f"\n{indent}")
@@ -188,7 +188,7 @@ def _fields(record: logging.LogRecord, names: Sequence[str] = _FIELDS) -> list[t
 
 
 def _is_word(value: Any) -> bool:
-    return isinstance(value, str) and _WORD.fullmatch(value) is not None and not withheld()
+    return isinstance(value, str) and _WORD.fullmatch(value) is not None and not redacted_texts()
 
 
 def _known(value: Any) -> str:

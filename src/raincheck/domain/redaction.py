@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, cast
 
 from raincheck.domain.task import Outcome, TaskError
 
-WITHHELD: Final = "(withheld)"
+REDACTED: Final = "(withheld)"
 """What is shown in a secret's place."""
 
 _withheld: ContextVar[frozenset[str]] = ContextVar("raincheck_withheld", default=frozenset())
@@ -42,7 +42,7 @@ def secret_properties(schema: Mapping[str, Any] | None) -> frozenset[str]:
     return frozenset(name for name, part in members.items() if _is_secret(part, definitions, 0))
 
 
-def wrapped(arguments: Mapping[str, Any], secret: Collection[str]) -> dict[str, Any]:
+def wrap_secrets(arguments: Mapping[str, Any], secret: Collection[str]) -> dict[str, Any]:
     """The arguments as they are stored, the secret ones each in its envelope."""
     return {
         name: {_ENVELOPE: value} if name in secret or _in_envelope(value) else value
@@ -50,25 +50,25 @@ def wrapped(arguments: Mapping[str, Any], secret: Collection[str]) -> dict[str, 
     }
 
 
-def opened(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+def unwrap_secrets(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     """The arguments as the operation gets them: `wrapped` undone."""
     if not any(_in_envelope(value) for value in arguments.values()):
         return arguments
     return {name: value[_ENVELOPE] if _in_envelope(value) else value for name, value in arguments.items()}
 
 
-def hidden(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def redact_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The stored arguments as they may be shown."""
-    return {name: WITHHELD if _in_envelope(value) else value for name, value in arguments.items()}
+    return {name: REDACTED if _in_envelope(value) else value for name, value in arguments.items()}
 
 
-def marked(outcome: Outcome, secret: Collection[str]) -> Outcome:
+def mark_secret_members(outcome: Outcome, secret: Collection[str]) -> Outcome:
     """The outcome, with the members of its result named that are secret."""
     present = tuple(sorted(set(secret) & set(_members(outcome))))
     return replace(outcome, secret=present) if present else outcome
 
 
-def outcome_hidden(outcome: Outcome) -> Outcome:
+def redact_outcome(outcome: Outcome) -> Outcome:
     """The outcome as it may be shown to others than its caller."""
     if not outcome.secret:
         return outcome
@@ -76,7 +76,7 @@ def outcome_hidden(outcome: Outcome) -> Outcome:
     if result is None:
         return replace(outcome, value=_members_hidden(outcome.value, outcome.secret))
     # The text of a tool result says the same once more, in a form that is the tool's own.
-    told = [{"type": "text", "text": f"{WITHHELD}: the result has secret members"}]
+    told = [{"type": "text", "text": f"{REDACTED}: the result has secret members"}]
     structured = _members_hidden(result.get("structuredContent"), outcome.secret)
     return replace(outcome, mcp_result={**result, "content": told, "structuredContent": structured})
 
@@ -96,7 +96,7 @@ def secret_texts(arguments: Mapping[str, Any], secret: Collection[str]) -> froze
 
 
 @contextmanager
-def withholding(texts: Collection[str]) -> Generator[None]:
+def redacting(texts: Collection[str]) -> Generator[None]:
     """Whatever is logged meanwhile, in this context and in tasks and threads that begin in it, is without these texts
     and without tracebacks (`raincheck.domain.logs`)."""
     if not texts:
@@ -109,12 +109,12 @@ def withholding(texts: Collection[str]) -> Generator[None]:
         _withheld.reset(token)
 
 
-def withheld() -> frozenset[str]:
+def redacted_texts() -> frozenset[str]:
     """What nothing that is logged in this context may repeat."""
     return _withheld.get()
 
 
-def without(text: str, secrets: Collection[str], mark: str = WITHHELD) -> str:
+def without(text: str, secrets: Collection[str], mark: str = REDACTED) -> str:
     """The text with each of these withheld; all of it where they are too many to look for."""
     if len(secrets) > _MOST_TEXTS:
         return mark
@@ -123,14 +123,14 @@ def without(text: str, secrets: Collection[str], mark: str = WITHHELD) -> str:
     return text
 
 
-def without_withheld(told: _Told) -> _Told:
+def redact(told: _Told) -> _Told:
     """The text, or JSON value, without what nothing in this context may repeat: what is cut is cut after that, as a
     part of a secret is found by nobody."""
-    secrets = withheld()
+    secrets = redacted_texts()
     return _scrub(told, secrets) if secrets else told
 
 
-def scrubbed(error: TaskError, secrets: Collection[str]) -> TaskError:
+def redact_error(error: TaskError, secrets: Collection[str]) -> TaskError:
     """The error without these texts in its message and details."""
     if not secrets:
         return error
@@ -138,11 +138,11 @@ def scrubbed(error: TaskError, secrets: Collection[str]) -> TaskError:
     return replace(error, message=message, details=cast("Mapping[str, Any]", _scrub(error.details, secrets)))
 
 
-def outcome_scrubbed(outcome: Outcome, secrets: Collection[str]) -> Outcome:
+def redact_texts(outcome: Outcome, secrets: Collection[str]) -> Outcome:
     """The failed outcome without these texts, in whatever form it tells of its error."""
     return replace(
         outcome,
-        error=outcome.error and scrubbed(outcome.error, secrets),
+        error=outcome.error and redact_error(outcome.error, secrets),
         mcp_result=_scrub(outcome.mcp_result, secrets),
         rpc_error=_scrub(outcome.rpc_error, secrets),
     )
@@ -175,7 +175,7 @@ def _members_hidden(value: Any, secret: Collection[str]) -> Any:
     if not isinstance(value, Mapping):
         return value
     members = cast("Mapping[str, Any]", value)
-    return {name: WITHHELD if name in secret else member for name, member in members.items()}
+    return {name: REDACTED if name in secret else member for name, member in members.items()}
 
 
 def _gather(value: Any, found: set[str]) -> None:
@@ -200,4 +200,4 @@ def _scrub(value: Any, secrets: Collection[str]) -> Any:
         return {without(name, secrets): _scrub(member, secrets) for name, member in cast("Any", value).items()}
     if isinstance(value, list):
         return [_scrub(item, secrets) for item in cast("list[Any]", value)]
-    return WITHHELD if isinstance(value, int | float) and str(value) in secrets else value
+    return REDACTED if isinstance(value, int | float) and str(value) in secrets else value

@@ -18,9 +18,9 @@ class EncryptedBlobStore:
         sealer: Seals with the first key, opens with any.
     """
 
-    def __init__(self, inner: BlobStore, sealer: PayloadCipher) -> None:
+    def __init__(self, inner: BlobStore, cipher: PayloadCipher) -> None:
         self._inner = inner
-        self._sealer = sealer
+        self._sealer = cipher
 
     async def open(self) -> None:
         """See `BlobStore.open`."""
@@ -35,7 +35,7 @@ class EncryptedBlobStore:
         checked_key(key)
         pieces = range(0, len(body), _PIECE)
         sealed = [
-            self._sealer.seal_bytes(body[start : start + _PIECE], _place(key, number))
+            self._sealer.encrypt_bytes(body[start : start + _PIECE], _place(key, number))
             for number, start in enumerate(pieces)
         ]
         await self._inner.put(key, b"".join(sealed))
@@ -48,7 +48,7 @@ class EncryptedBlobStore:
         if found is None:
             return None
         opened = [
-            self._sealer.open_bytes(found[start : start + sealed_piece], _place(key, number))
+            self._sealer.decrypt_bytes(found[start : start + sealed_piece], _place(key, number))
             for number, start in enumerate(range(0, len(found), sealed_piece), start=first)
         ]
         begin = offset - first * _PIECE

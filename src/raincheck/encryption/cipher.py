@@ -42,7 +42,7 @@ _INFO = b"raincheck sealing 1"
 _MARK = b"raincheck fingerprint 1"
 
 
-class CannotOpen(StoreUnusable):
+class CannotDecrypt(StoreUnusable):
     """A payload cannot be opened: its key is not among the keys, it was changed or moved, or it is not sealed."""
 
 
@@ -90,16 +90,16 @@ class PayloadCipher:
         self._keys = {key_id(key): key for key in keys}
         self.ids = tuple(self._keys)
 
-    def seal(self, text: str, place: str) -> str:
+    def encrypt(self, text: str, place: str) -> str:
         """The text for that place only, sealed: ASCII, about a third longer."""
         body = self._encrypted(text.encode(errors="surrogatepass"), place)
         return f"{self.ids[0]}:{base64.b64encode(body).decode()}"
 
-    def seal_bytes(self, data: bytes, place: str) -> bytes:
+    def encrypt_bytes(self, data: bytes, place: str) -> bytes:
         """The bytes for that place only, sealed: `SEALED_BYTES` longer."""
         return self.ids[0].encode() + self._encrypted(data, place)
 
-    def open_bytes(self, sealed: bytes, place: str) -> bytes:
+    def decrypt_bytes(self, sealed: bytes, place: str) -> bytes:
         """The bytes again.
 
         Raises:
@@ -107,7 +107,7 @@ class PayloadCipher:
         """
         return self._decrypted(sealed[:_ID].decode(errors="replace"), sealed[_ID:], place)
 
-    def open(self, sealed: str, place: str) -> str:
+    def decrypt(self, sealed: str, place: str) -> str:
         """The text again.
 
         Raises:
@@ -130,7 +130,7 @@ class PayloadCipher:
 
         key = self._keys.get(name)
         if key is None:
-            raise CannotOpen(
+            raise CannotDecrypt(
                 f"A payload in the task store is sealed with the key {name[:12]!r}, which is not among 'keys' in "
                 "[encryption]."
             )
@@ -138,7 +138,7 @@ class PayloadCipher:
             nonce, body = raw[_SALT : _SALT + _NONCE], raw[_SALT + _NONCE :]
             return _cipher(key, raw[:_SALT]).decrypt(nonce, body, place.encode(errors="surrogatepass"))
         except (InvalidTag, ValueError):
-            raise CannotOpen(
+            raise CannotDecrypt(
                 "A payload in the task store does not open: it was changed, or moved from another place."
             ) from None
 
@@ -167,20 +167,20 @@ async def check_keys(store: RecordStore, ids: Collection[str] = ()) -> None:
         )
 
 
-async def closed_to_plain(store: RecordStore, sealer: PayloadCipher) -> bool:
+async def closed_to_plain(store: RecordStore, cipher: PayloadCipher) -> bool:
     """Whether an open store was closed to plain payloads (`close_to_plain`) by somebody who has one of the keys."""
     record = await store.get_record(PLAIN_RECORDS, _PLAIN_REFUSED)
     if record is None or not isinstance(record.value, str):
         return False
     try:
-        return sealer.open(record.value, place_of(PLAIN_RECORDS)) == _PLAIN_REFUSED
-    except CannotOpen:
+        return cipher.decrypt(record.value, place_of(PLAIN_RECORDS)) == _PLAIN_REFUSED
+    except CannotDecrypt:
         return False
 
 
-async def close_to_plain(store: RecordStore, sealer: PayloadCipher) -> None:
+async def close_to_plain(store: RecordStore, cipher: PayloadCipher) -> None:
     """Write down in the open store that it holds no plain payload any more: they are refused from the next start on."""
-    value = sealer.seal(_PLAIN_REFUSED, place_of(PLAIN_RECORDS))
+    value = cipher.encrypt(_PLAIN_REFUSED, place_of(PLAIN_RECORDS))
     there = await store.get_record(PLAIN_RECORDS, _PLAIN_REFUSED)
     version = 1 if there is None else there.version + 1
     await store.put_record(Record(kind=PLAIN_RECORDS, key=_PLAIN_REFUSED, value=value, version=version))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from raincheck.encryption.cipher import CannotOpen, close_to_plain
+from raincheck.encryption.cipher import CannotDecrypt, close_to_plain
 from raincheck.encryption.task_store import EncryptedTaskStore
 from raincheck.ports.task_store import Cursor, TaskStore
 
@@ -34,14 +34,14 @@ async def closed(store: EncryptedTaskStore) -> PlainTasks:
         store: One that accepts plain payloads.
     """
     for kind in RECORD_KINDS:
-        await _seal_records(store, kind)
-    plain = await _plain_tasks(EncryptedTaskStore(store.inner, store.sealer))
+        await _encrypt_records(store, kind)
+    plain = await _plain_tasks(EncryptedTaskStore(store.inner, store.cipher))
     if not plain.number:
-        await close_to_plain(store.inner, store.sealer)
+        await close_to_plain(store.inner, store.cipher)
     return plain
 
 
-async def _seal_records(store: TaskStore, kind: str) -> None:
+async def _encrypt_records(store: TaskStore, kind: str) -> None:
     after = ""
     while page := await store.records(kind, after=after, limit=_PAGE):
         for record in page:
@@ -56,7 +56,7 @@ async def _plain_tasks(strict: TaskStore) -> PlainTasks:
         for summary in page:
             try:
                 await strict.get(summary.task_ref)
-            except CannotOpen:
+            except CannotDecrypt:
                 number += 1
                 ends = max(summary.deadline_at, summary.settled_at or summary.deadline_at)
                 until = ends if until is None else max(until, ends)

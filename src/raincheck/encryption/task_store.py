@@ -20,7 +20,7 @@ from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskErr
 from raincheck.encryption.cipher import (
     KEY_RECORDS,
     PLAIN_RECORDS,
-    CannotOpen,
+    CannotDecrypt,
     PayloadCipher,
     check_keys,
     closed_to_plain,
@@ -29,7 +29,7 @@ from raincheck.encryption.cipher import (
 )
 from raincheck.errors import StoreUnusable
 from raincheck.ports.records import CLEAR_KINDS, Record
-from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskStore, TaskSummary
+from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, PendingLimit, TaskStore, TaskSummary
 from raincheck.stores.shared.delegating import StoreWrapper
 from raincheck.stores.shared.payload_codec import (
     decode_caller,
@@ -61,16 +61,16 @@ class EncryptedTaskStore(StoreWrapper):
         sealer: The keys.
     """
 
-    def __init__(self, inner: TaskStore, sealer: PayloadCipher, *, accept_plain: bool = False) -> None:
+    def __init__(self, inner: TaskStore, cipher: PayloadCipher, *, accept_plain: bool = False) -> None:
         super().__init__(inner)
-        self.sealer = sealer
+        self.cipher = cipher
         self._accept_plain = accept_plain
         self._passed_over: set[str] = set()
 
     @property
     def capabilities(self) -> Capabilities:
         """See `TaskStore.capabilities`."""
-        return replace(self.inner.capabilities, seals=True)
+        return replace(self.inner.capabilities, encrypts=True)
 
     async def open(self) -> None:
         """See `TaskStore.open`.
@@ -80,29 +80,29 @@ class EncryptedTaskStore(StoreWrapper):
         """
         await self.inner.open()
         try:
-            await check_keys(self.inner, self.sealer.ids)
+            await check_keys(self.inner, self.cipher.ids)
             if self._accept_plain:
-                self._accept_plain = not await closed_to_plain(self.inner, self.sealer)
+                self._accept_plain = not await closed_to_plain(self.inner, self.cipher)
             elif not await keys_in_use(self.inner) and any((await self.inner.count()).values()):
                 raise StoreUnusable(
                     "The task store holds tasks from before there was a key: set 'accept_plain = true' in [encryption] "
                     "until they are gone (`raincheck store keys --close`)."
                 )
-            await self.inner.put_record(Record(kind=KEY_RECORDS, key=self.sealer.ids[0], value=None))
+            await self.inner.put_record(Record(kind=KEY_RECORDS, key=self.cipher.ids[0], value=None))
         except BaseException:
             await self.inner.close()
             raise
 
-    async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
+    async def insert(self, task: Task, *, pending_limit: PendingLimit | None = None) -> Inserted:
         """See `TaskStore.insert`. Fingerprints are stored as digests under the key."""
-        marks = self.sealer.marks(task.fingerprint) if task.fingerprint else ("",)
+        marks = self.cipher.marks(task.fingerprint) if task.fingerprint else ("",)
         known = replace(task, fingerprint=marks[0])
         if task.inflight and task.fingerprint:
             known = replace(known, idempotency_key=inflight_key(marks[0]))
-        stored, created = await self.inner.insert(self._sealed(known), room=room)
+        stored, created = await self.inner.insert(self._encrypted(known), pending_limit=pending_limit)
         if created:
             return Inserted(known, created=True)
-        held = self._opened(stored)
+        held = self._decrypted(stored)
         # Under an older key, or from before there was one, the same parameters have another digest.
         same = held.fingerprint in (*marks, task.fingerprint)
         return Inserted(replace(held, fingerprint=task.fingerprint) if same else held, created=False)
@@ -110,7 +110,7 @@ class EncryptedTaskStore(StoreWrapper):
     async def get(self, task_ref: str) -> Task | None:
         """See `TaskStore.get`."""
         task = await self.inner.get(task_ref)
-        return None if task is None else self._opened(task)
+        return None if task is None else self._decrypted(task)
 
     async def replace(
         self,
@@ -122,7 +122,7 @@ class EncryptedTaskStore(StoreWrapper):
     ) -> bool:
         """See `TaskStore.replace`."""
         return await self.inner.replace(
-            self._sealed(task),
+            self._encrypted(task),
             seen_lease=seen_lease,
             lease_seconds=lease_seconds,
             records=[self._encrypted_record(each) for each in records],
@@ -160,7 +160,7 @@ class EncryptedTaskStore(StoreWrapper):
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """See `TaskStore.subscribe`."""
         return self.inner.subscribe(
-            lambda change: listener(self._opened(change) if isinstance(change, Task) else change)
+            lambda change: listener(self._decrypted(change) if isinstance(change, Task) else change)
         )
 
     async def get_record(self, kind: str, key: str) -> Record | None:
@@ -186,105 +186,107 @@ class EncryptedTaskStore(StoreWrapper):
         for record in await self.inner.records(kind, due=due, after=after, limit=limit):
             try:
                 opened.append(self._decrypted_record(record))
-            except CannotOpen as error:
+            except CannotDecrypt as error:
                 self._pass_over(f"{kind} {record.key}", "a record is passed over: %s", error, {})
         return opened
 
     # Tasks.
 
-    def _sealed(self, task: Task) -> Task:
+    def _encrypted(self, task: Task) -> Task:
         place = _Place(task)
         url, progress = task.callback_url, task.progress
         return replace(
             task,
-            arguments=self._seal(task.arguments, place("arguments", task.fingerprint)),
-            checkpoint=None if task.checkpoint is None else self._seal(task.checkpoint, place("checkpoint")),
-            callback_url=None if url is None else self._seal_text(url, place("callback_url")),
-            caller=self._sealed_caller(task.called_by, place("caller")),
-            progress=progress and replace(progress, message=self._sealed_message(progress.message, task)),
-            inputs=tuple(self._sealed_input(each, place) for each in task.inputs),
-            outcome=None if task.outcome is None else self._sealed_outcome(task.outcome, place("outcome", task.status)),
+            arguments=self._encrypt(task.arguments, place("arguments", task.fingerprint)),
+            checkpoint=None if task.checkpoint is None else self._encrypt(task.checkpoint, place("checkpoint")),
+            callback_url=None if url is None else self._encrypt_text(url, place("callback_url")),
+            caller=self._encrypted_caller(task.called_by, place("caller")),
+            progress=progress and replace(progress, message=self._encrypted_message(progress.message, task)),
+            inputs=tuple(self._encrypted_input(each, place) for each in task.inputs),
+            outcome=None
+            if task.outcome is None
+            else self._encrypted_outcome(task.outcome, place("outcome", task.status)),
         )
 
-    def _opened(self, task: Task) -> Task:
+    def _decrypted(self, task: Task) -> Task:
         place = _Place(task)
         url, outcome = task.callback_url, task.outcome
         if task.terminal and outcome is None and not self._accept_plain:
             raise _plain()
         return replace(
             task,
-            arguments=self._open(task.arguments, place("arguments", task.fingerprint)),
-            checkpoint=None if task.checkpoint is None else self._open(task.checkpoint, place("checkpoint")),
-            callback_url=None if url is None else self._open_text(url, place("callback_url")),
-            caller=self._opened_caller(task, place("caller")),
-            progress=self._opened_progress(task),
-            inputs=tuple(self._opened_input(each, place) for each in task.inputs),
-            outcome=None if outcome is None else self._opened_outcome(outcome, place("outcome", task.status)),
+            arguments=self._decrypt(task.arguments, place("arguments", task.fingerprint)),
+            checkpoint=None if task.checkpoint is None else self._decrypt(task.checkpoint, place("checkpoint")),
+            callback_url=None if url is None else self._decrypt_text(url, place("callback_url")),
+            caller=self._decrypted_caller(task, place("caller")),
+            progress=self._decrypted_progress(task),
+            inputs=tuple(self._decrypted_input(each, place) for each in task.inputs),
+            outcome=None if outcome is None else self._decrypted_outcome(outcome, place("outcome", task.status)),
         )
 
     def _those_that_open(self, tasks: Sequence[Task]) -> list[Task]:
         opened: list[Task] = []
         for task in tasks:
             try:
-                opened.append(self._opened(task))
-            except CannotOpen as error:
+                opened.append(self._decrypted(task))
+            except CannotDecrypt as error:
                 self._pass_over(task.task_ref, "a task is passed over: %s", error, {"task_ref": task.task_ref})
         return opened
 
-    def _pass_over(self, what: str, told: str, error: CannotOpen, extra: dict[str, str]) -> None:
+    def _pass_over(self, what: str, told: str, error: CannotDecrypt, extra: dict[str, str]) -> None:
         # Every scan meets it again.
         if what not in self._passed_over and len(self._passed_over) < _MOST_TOLD:
             self._passed_over.add(what)
             logger.error(told, error.message, extra=extra)
 
-    def _sealed_input(self, request: InputRequest, place: _Place) -> InputRequest:
+    def _encrypted_input(self, request: InputRequest, place: _Place) -> InputRequest:
         asked, given = place.of_input(request)
-        response = None if request.response is None else self._seal(request.response, given)
-        return replace(request, params=self._seal(request.params, asked), response=response)
+        response = None if request.response is None else self._encrypt(request.response, given)
+        return replace(request, params=self._encrypt(request.params, asked), response=response)
 
-    def _opened_input(self, request: InputRequest, place: _Place) -> InputRequest:
+    def _decrypted_input(self, request: InputRequest, place: _Place) -> InputRequest:
         asked, given = place.of_input(request)
-        response = None if request.response is None else self._open(request.response, given)
-        return replace(request, params=self._open(request.params, asked), response=response)
+        response = None if request.response is None else self._decrypt(request.response, given)
+        return replace(request, params=self._decrypt(request.params, asked), response=response)
 
-    def _sealed_caller(self, caller: Caller, place: str) -> Caller:
-        return Caller(scope=caller.scope, claims={_SEALED: self.sealer.seal(encode_caller(caller) or "", place)})
+    def _encrypted_caller(self, caller: Caller, place: str) -> Caller:
+        return Caller(scope=caller.scope, claims={_SEALED: self.cipher.encrypt(encode_caller(caller) or "", place)})
 
-    def _opened_caller(self, task: Task, place: str) -> Caller | None:
+    def _decrypted_caller(self, task: Task, place: str) -> Caller | None:
         # Sealed where nothing is known too: nobody is to make a task somebody's, or nobody's.
-        sealed = _sealed_text(task.called_by.claims)
+        sealed = _encrypted_text(task.called_by.claims)
         if sealed is None:
             return self._accepted(task.caller)
-        opened = decode_caller(task.scope, self.sealer.open(sealed, place))
+        opened = decode_caller(task.scope, self.cipher.decrypt(sealed, place))
         return None if opened == Caller(scope=task.scope) else opened
 
-    def _sealed_outcome(self, outcome: Outcome, place: str) -> Outcome:
+    def _encrypted_outcome(self, outcome: Outcome, place: str) -> Outcome:
         # The code of an error stays: stores list by it.
         error = outcome.error and TaskError(code=outcome.error.code, message="", retryable=outcome.error.retryable)
-        return Outcome(value={_SEALED: self.sealer.seal(encode_outcome(outcome) or "", place)}, error=error)
+        return Outcome(value={_SEALED: self.cipher.encrypt(encode_outcome(outcome) or "", place)}, error=error)
 
-    def _opened_outcome(self, outcome: Outcome, place: str) -> Outcome:
-        sealed = _sealed_text(outcome.value)
+    def _decrypted_outcome(self, outcome: Outcome, place: str) -> Outcome:
+        sealed = _encrypted_text(outcome.value)
         if sealed is None:
             return self._accepted(outcome)
-        opened = decode_outcome(self.sealer.open(sealed, place))
+        opened = decode_outcome(self.cipher.decrypt(sealed, place))
         assert opened is not None
         return opened
 
-    def _sealed_message(self, message: str | None, task: Task) -> str | None:
-        return None if message is None else self._seal_text(message, _place_of_progress(task))
+    def _encrypted_message(self, message: str | None, task: Task) -> str | None:
+        return None if message is None else self._encrypt_text(message, _place_of_progress(task))
 
-    def _opened_progress(self, task: Task | TaskSummary) -> Progress | None:
+    def _decrypted_progress(self, task: Task | TaskSummary) -> Progress | None:
         progress = task.progress
         if progress is None or progress.message is None:
             return progress
-        return replace(progress, message=self._open_text(progress.message, _place_of_progress(task)))
+        return replace(progress, message=self._decrypt_text(progress.message, _place_of_progress(task)))
 
     def _shown_progress(self, task: TaskSummary) -> Progress | None:
         # One message that does not open must not hide the whole listing.
         try:
-            return self._opened_progress(task)
-        except CannotOpen as error:
+            return self._decrypted_progress(task)
+        except CannotDecrypt as error:
             self._pass_over(task.task_ref, "a progress message is left out: %s", error, {"task_ref": task.task_ref})
             return task.progress and replace(task.progress, message=None)
 
@@ -293,28 +295,28 @@ class EncryptedTaskStore(StoreWrapper):
     def _encrypted_record(self, record: Record) -> Record:
         if record.kind in CLEAR_KINDS:
             return record
-        return replace(record, value=self._seal(record.value, _place_of_record(record)))
+        return replace(record, value=self._encrypt(record.value, _place_of_record(record)))
 
     def _decrypted_record(self, record: Record) -> Record:
         if record.kind in CLEAR_KINDS:
             return record
-        return replace(record, value=self._open(record.value, _place_of_record(record)))
+        return replace(record, value=self._decrypt(record.value, _place_of_record(record)))
 
     # Values.
 
-    def _seal(self, value: Any, place: str) -> dict[str, str]:
-        return {_SEALED: self.sealer.seal(encode_value(value) or "null", place)}
+    def _encrypt(self, value: Any, place: str) -> dict[str, str]:
+        return {_SEALED: self.cipher.encrypt(encode_value(value) or "null", place)}
 
-    def _open(self, value: Any, place: str) -> Any:
-        sealed = _sealed_text(value)
-        return self._accepted(value) if sealed is None else json.loads(self.sealer.open(sealed, place))
+    def _decrypt(self, value: Any, place: str) -> Any:
+        sealed = _encrypted_text(value)
+        return self._accepted(value) if sealed is None else json.loads(self.cipher.decrypt(sealed, place))
 
-    def _seal_text(self, text: str, place: str) -> str:
-        return f"{_SEALED}:{self.sealer.seal(text, place)}"
+    def _encrypt_text(self, text: str, place: str) -> str:
+        return f"{_SEALED}:{self.cipher.encrypt(text, place)}"
 
-    def _open_text(self, text: str, place: str) -> str:
+    def _decrypt_text(self, text: str, place: str) -> str:
         sealed = text.removeprefix(f"{_SEALED}:")
-        return self._accepted(text) if sealed == text else self.sealer.open(sealed, place)
+        return self._accepted(text) if sealed == text else self.cipher.decrypt(sealed, place)
 
     def _accepted(self, plain: _Value) -> _Value:
         if not self._accept_plain:
@@ -349,14 +351,14 @@ def _place_of_record(record: Record) -> str:
     return place_of("record", record.kind, record.key)
 
 
-def _plain() -> CannotOpen:
-    return CannotOpen(
+def _plain() -> CannotDecrypt:
+    return CannotDecrypt(
         "A payload in the task store is not sealed: it was put there without the key, and is refused "
         "('accept_plain' in [encryption])."
     )
 
 
-def _sealed_text(value: Any) -> str | None:
+def _encrypted_text(value: Any) -> str | None:
     if isinstance(value, Mapping) and len(value) == 1:  # pyright: ignore[reportUnknownArgumentType]
         sealed: Any = value.get(_SEALED)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         return sealed if isinstance(sealed, str) else None

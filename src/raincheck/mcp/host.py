@@ -23,7 +23,7 @@ from raincheck.callbacks.tokens import CompletionTokens
 from raincheck.composition.adapters import make_blobs, make_engine, make_store, place_of, sealing, service_settings
 from raincheck.config.program import calling_file
 from raincheck.config.settings import Settings
-from raincheck.domain.redaction import secret_texts, withholding
+from raincheck.domain.redaction import redacting, secret_texts
 from raincheck.errors import ConfigurationError
 from raincheck.mcp.admission.admission import Admission, Lease
 from raincheck.mcp.auth.scopes import ANONYMOUS, caller_of, scope_of
@@ -154,7 +154,7 @@ class TaskHost(DeclaredOperations):
         call = self._admission.inline(ctx, make) if operation.policy.mode == "inline" else make()
         # A client of the core tasks waits for a task and has no use for a tool's result; everywhere else the model
         # reads why the call was refused, and when to try again.
-        with withholding(secret_texts(params.arguments or {}, operation.secret_parameters)):
+        with redacting(secret_texts(params.arguments or {}, operation.secret_parameters)):
             return await (answered(call) if surface_of(params, ctx) is Surface.CORE else answer_errors(call))
 
     async def answer_handle(

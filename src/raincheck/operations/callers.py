@@ -80,13 +80,13 @@ def needs_sealing(policy: Policy) -> str | None:
     return "caller_token" if policy.caller_token else "forward_headers" if policy.forward_headers else None
 
 
-def check_sealed(operation_type: str, policy: Policy, *, seals: bool) -> None:
+def check_sealed(operation_type: str, policy: Policy, *, encrypts: bool) -> None:
     """Check that callers' secrets are kept where payloads are encrypted only.
 
     Raises:
         ConfigurationError: They would be stored as they are.
     """
-    if (member := needs_sealing(policy)) is not None and not seals:
+    if (member := needs_sealing(policy)) is not None and not encrypts:
         raise ConfigurationError(
             f"operation {operation_type!r}: {member} keeps secrets of callers, which needs an encryption key: set "
             "'keys' in [encryption] (`raincheck store new-key` makes one)"

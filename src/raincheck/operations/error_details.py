@@ -10,7 +10,7 @@ from typing import Any, cast
 import pydantic_core
 
 from raincheck.domain.previews import json_preview
-from raincheck.domain.redaction import without_withheld
+from raincheck.domain.redaction import redact
 from raincheck.domain.unicode_text import well_formed
 
 LARGEST_DATA = 64 * 1024
@@ -32,11 +32,11 @@ def plain_details(details: Any, limit: int) -> dict[str, Any]:
 
 def plain_value(value: Any, limit: int) -> Any:
     """The value as JSON values; where it is more than `limit` bytes of JSON, what it looks like. Without what is
-    withheld in this context (`raincheck.domain.redaction.withholding`).
+    redacted in this context (`raincheck.domain.redaction.redacting`).
 
     NaN and the infinities become texts, and so does what is no JSON value and nothing that pydantic makes one of.
     """
-    plain = without_withheld(_Plain().of(value))
+    plain = redact(_Plain().of(value))
     return plain if len(json.dumps(plain, separators=(",", ":"))) <= limit else json_preview(plain)
 
 
@@ -93,6 +93,6 @@ class _Plain:
 
 def _named(value: Any) -> str:
     try:
-        return plain_text(without_withheld(str(value))[:_LONGEST_OF_AN_OBJECT])
+        return plain_text(redact(str(value))[:_LONGEST_OF_AN_OBJECT])
     except Exception:  # noqa: BLE001  as above
         return f"a {type(value).__name__}"

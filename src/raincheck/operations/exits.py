@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from types import CodeType, TracebackType
 from typing import Any
 
-from raincheck.domain.redaction import without_withheld
+from raincheck.domain.redaction import redact
 from raincheck.errors import OperationFailed
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def _attempt_of(error: BaseException) -> Exits | None:
 
 def _shown(code: Any) -> str:
     try:
-        return without_withheld(repr(code))[:_LONGEST_CODE]
+        return redact(repr(code))[:_LONGEST_CODE]
     except Exception:  # noqa: BLE001  an object of the operation's, and its end has to be told all the same
         return f"a value of type {type(code).__name__}"
 

@@ -25,14 +25,14 @@ class Capabilities:
         shared: Several processes may use it at once.
         pushes: Changes made by other processes reach listeners without polling.
         remote: It is reached over a network: a process may be cut off from it while the others are not.
-        seals: Payloads are encrypted before they are stored.
+        encrypts: Payloads are encrypted before they are stored.
     """
 
     durable: bool
     shared: bool
     pushes: bool
     remote: bool = False
-    seals: bool = False
+    encrypts: bool = False
 
 
 class Inserted(NamedTuple):
@@ -42,7 +42,7 @@ class Inserted(NamedTuple):
     created: bool
 
 
-class Room(NamedTuple):
+class PendingLimit(NamedTuple):
     """How many tasks may be pending, the new one among them; None: any number.
 
     Attributes:
@@ -50,8 +50,8 @@ class Room(NamedTuple):
         of_scope: In the new task's scope.
     """
 
-    in_all: int | None = None
-    of_scope: int | None = None
+    total: int | None = None
+    per_scope: int | None = None
 
 
 class Cursor(NamedTuple):
@@ -135,7 +135,7 @@ class TaskStore(RecordStore, Protocol):
         """Finish the writes under way and let go of every connection, thread and timer. Idempotent."""
         ...
 
-    async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
+    async def insert(self, task: Task, *, pending_limit: PendingLimit | None = None) -> Inserted:
         """Add a new task. Atomic on `(scope, idempotency_key)`, also between machines.
 
         Where the key is taken by a task whose retention is not over at `task.created_at`, nothing is written and that

@@ -14,15 +14,15 @@ from typing import Any
 
 from raincheck.domain.local_paths import without_folders
 from raincheck.domain.redaction import (
-    WITHHELD,
-    marked,
-    opened,
-    outcome_scrubbed,
+    REDACTED,
+    mark_secret_members,
+    redact,
+    redact_texts,
+    redacted_texts,
+    redacting,
     texts_of,
-    withheld,
-    withholding,
+    unwrap_secrets,
     without,
-    without_withheld,
 )
 from raincheck.domain.task import Outcome, Task, TaskError, TaskStatus
 from raincheck.domain.traces import alone, by_us_alone, raised_by, text_of
@@ -55,7 +55,7 @@ async def guarded(
 
     Args:
         operation: What is run.
-        arguments: As they are stored, secret ones in their envelopes (`raincheck.domain.redaction.wrapped`).
+        arguments: As they are stored, secret ones in their envelopes (`raincheck.domain.redaction.wrap_secrets`).
         context: What the operation knows and says.
         first: What comes before the operation's own code, within its guard.
         stop_requested: Whether a cancellation is an order from outside; else the operation cancelled itself.
@@ -64,11 +64,11 @@ async def guarded(
         CancelledError: It was told to stop, and has.
     """
     secret = texts_of(arguments) | context.caller.secret_texts
-    with withholding(secret):
+    with redacting(secret):
         outcome = await _ran(operation, arguments, context, first, stop_requested)
         if outcome.error is not None:
             outcome = _told(outcome, outcome.error, arguments, secret, operation.policy)
-    return marked(outcome, operation.secret_results) if operation.secret_results else outcome
+    return mark_secret_members(outcome, operation.secret_results) if operation.secret_results else outcome
 
 
 def failure(error: RaincheckError) -> Outcome:
@@ -125,7 +125,7 @@ async def _ran(
         try:
             await first()
             check_fresh(context.caller, checkpoint=context.checkpoint)
-            value = await operation.executor.run(opened(arguments), context)
+            value = await operation.executor.run(unwrap_secrets(arguments), context)
             outcome = outcome_of(value, operation.policy.max_result_bytes)
         except GeneratorExit:
             raise
@@ -167,7 +167,7 @@ def _failed(error: BaseException, max_result_bytes: int) -> Outcome:
 
 
 def _foreign(error: Exception) -> OperationFailed:
-    text = without_withheld(text_of(error))[:_LONGEST_MESSAGE]
+    text = redact(text_of(error))[:_LONGEST_MESSAGE]
     return OperationFailed(text, details={"type": type(error).__name__})
 
 
@@ -194,10 +194,10 @@ def _logged(
 
 def _in_the_log(error: TaskError) -> str:
     """What raincheck's own error says; where something is secret no text, as in a traceback."""
-    if not withheld():
+    if not redacted_texts():
         return error.message
     facts = [f"{name} {error.details[name]}" for name in ("exit_code", "signal", "status") if name in error.details]
-    return ", ".join(facts) or WITHHELD
+    return ", ".join(facts) or REDACTED
 
 
 def _told(
@@ -208,9 +208,9 @@ def _told(
     error = replace(error, message=plain_text(error.message), retryable=bool(error.retryable), details=details)
     outcome = replace(outcome, error=error)
     if secret:
-        outcome = outcome_scrubbed(outcome, secret)
+        outcome = redact_texts(outcome, secret)
         error = outcome.error or error
     if outcome.mcp_result is None:
         message = without(error.message, secret)[:_LONGEST_MESSAGE]
-        error = replace(error, message=without_folders(message, opened(arguments)))
+        error = replace(error, message=without_folders(message, unwrap_secrets(arguments)))
     return replace(outcome, error=error)

@@ -251,7 +251,7 @@ class Runner:
             event = self._event_of(run, interrupted)
         else:
             # A result is durable before anybody can learn of it.
-            kept = await self._results.put_away(
+            kept = await self._results.offload(
                 outcome, run.task, run.operation.policy, give_up=lambda: run.stop_reason is not None
             )
             event = Settle(fence=run.fence, outcome=kept)

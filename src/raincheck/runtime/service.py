@@ -31,7 +31,7 @@ from raincheck.polling.patience_store import PatienceStore
 from raincheck.ports.blob_store import BlobStore
 from raincheck.ports.engine import EngineFactory
 from raincheck.ports.records import Record
-from raincheck.ports.task_store import Room, TaskStore
+from raincheck.ports.task_store import PendingLimit, TaskStore
 from raincheck.runtime.failure_alerts import FailureRate
 from raincheck.runtime.heartbeat import Heartbeat
 from raincheck.runtime.lost_workers import LostWorkers, WorkerProcesses
@@ -200,7 +200,7 @@ class Service:
             lost_workers=LostWorkers(store, processes, guarded=guardian_at_work) if local and own else None,
         )
         self._leftovers = UpstreamCleanup(store, operations, names, clock=clock)
-        in_all, of_scope = self.settings.max_pending or None, self.settings.max_pending_per_scope
+        total, per_scope = self.settings.max_pending or None, self.settings.max_pending_per_scope
         self.registry = Registry(
             store,
             operations,
@@ -209,8 +209,8 @@ class Service:
             engine=self._engine,
             changes=self._changes,
             max_parameters_bytes=self.settings.max_parameters_bytes,
-            room=Room(in_all, of_scope or None),
-            room_of_principal=Room(in_all, DEFAULT_PENDING_OF_PRINCIPAL) if of_scope is None else None,
+            pending_limit=PendingLimit(total, per_scope or None),
+            pending_limit_of_principal=PendingLimit(total, DEFAULT_PENDING_OF_PRINCIPAL) if per_scope is None else None,
             callbacks=self.settings.webhooks.check_callback,
             limiter=self._limiter,
             clock=clock,
@@ -236,7 +236,7 @@ class Service:
         """
         for name in tuple(self._names()):
             if (operation := self._operations(name)) is not None:
-                check_sealed(name, operation.policy, seals=self._store.capabilities.seals)
+                check_sealed(name, operation.policy, encrypts=self._store.capabilities.encrypts)
         await self._store.open()
         try:
             await check_keys(self._store)

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 
 from raincheck.domain.caller import Caller
-from raincheck.domain.redaction import wrapped
+from raincheck.domain.redaction import wrap_secrets
 from raincheck.domain.task import PRINCIPAL, InputRequest, Task, TaskStatus, inflight_key, new_task_ref
 from raincheck.domain.transitions import Cancel, Event, ProvideInput, Refused, shown_when_lost
 from raincheck.domain.webhook_targets import joined
@@ -36,7 +36,7 @@ from raincheck.operations.callers import check_may_call, check_sealed, given, ma
 from raincheck.operations.operation import AnswerBy, Operation
 from raincheck.operations.validation import ParameterChecks
 from raincheck.ports.engine import Engine
-from raincheck.ports.task_store import Cursor, Inserted, Room, TaskStore, TaskSummary
+from raincheck.ports.task_store import Cursor, Inserted, PendingLimit, TaskStore, TaskSummary
 from raincheck.tasks import task_log
 from raincheck.tasks.lost_answers import LostAnswers, told
 from raincheck.tasks.watch import ChangeNotifier
@@ -46,7 +46,7 @@ from raincheck.timing.clock import utc_now
 ANY_SCOPE: Final = "*"
 """The scope of the person who runs the store (`raincheck tasks`): every task. No caller is ever given it."""
 
-_ANY_NUMBER = Room()
+_ANY_NUMBER = PendingLimit()
 _LONGEST_KEY = 255
 _LONGEST_REF = 128
 
@@ -109,8 +109,8 @@ class Registry:
         engine: Engine | None = None,
         changes: ChangeNotifier | None = None,
         max_parameters_bytes: int = 1024 * 1024,
-        room: Room = _ANY_NUMBER,
-        room_of_principal: Room | None = None,
+        pending_limit: PendingLimit = _ANY_NUMBER,
+        pending_limit_of_principal: PendingLimit | None = None,
         callbacks: Callable[[str], str] = refuse_callbacks,
         limiter: Limiter | None = None,
         clock: Callable[[], datetime] = utc_now,
@@ -127,8 +127,8 @@ class Registry:
         self._limiter = limiter
         self._writer = writer or TaskWriter(store, clock)
         self._lost_answers = LostAnswers(store, self._writer)
-        self._room = None if room == _ANY_NUMBER else room
-        self._room_of_principal = self._room if room_of_principal is None else room_of_principal
+        self._room = None if pending_limit == _ANY_NUMBER else pending_limit
+        self._room_of_principal = self._room if pending_limit_of_principal is None else pending_limit_of_principal
         self._callbacks = callbacks
         self._clock = clock
         self._new_ref = new_ref
@@ -210,7 +210,7 @@ class Registry:
             task_ref=self._new_ref(),
             scope=scope,
             operation_type=operation_type,
-            arguments=wrapped(checked, operation.secret_parameters),
+            arguments=wrap_secrets(checked, operation.secret_parameters),
             created_at=now,
             updated_at=now,
             deadline_at=now + timedelta(seconds=wait or policy.default_max_wait_seconds),
@@ -242,7 +242,7 @@ class Registry:
     def _kept(self, operation: Operation, caller: Caller) -> Caller:
         kept = given(operation.policy, caller)
         if kept.credentials is not None:
-            check_sealed(operation.operation_type, operation.policy, seals=self._store.capabilities.seals)
+            check_sealed(operation.operation_type, operation.policy, encrypts=self._store.capabilities.encrypts)
         return kept
 
     async def call_of(self, task_ref: str, operation_type: str, arguments: Mapping[str, Any], *, scope: str) -> Task:
@@ -253,7 +253,7 @@ class Registry:
             InvalidParameters: It is the task of another operation, or of other parameters.
         """
         operation, task = self.operation(operation_type), await self.get(task_ref, scope=scope)
-        if task.operation_type != operation_type or task.arguments != wrapped(
+        if task.operation_type != operation_type or task.arguments != wrap_secrets(
             await self.checked(operation, arguments, scope=scope), operation.secret_parameters
         ):
             raise InvalidParameters("The answers belong to another call: the operation or its parameters differ.")
@@ -282,9 +282,9 @@ class Registry:
         return inserted
 
     async def _insert(self, operation: Operation, task: Task) -> Inserted:
-        room = self._room_of_principal if task.scope.startswith(PRINCIPAL) else self._room
+        pending_limit = self._room_of_principal if task.scope.startswith(PRINCIPAL) else self._room
         if operation.policy.breaker is None or self._limiter is None:
-            return await self._store.insert(task, room=room)
+            return await self._store.insert(task, pending_limit=pending_limit)
         try:
             probe = await self._limiter.admit(operation, task)
         except StoreUnavailable as error:
@@ -294,7 +294,7 @@ class Registry:
         except CircuitOpen as refused:
             return await self._insert_without_room(task, refused)
         try:
-            inserted = await self._store.insert(task, room=room)
+            inserted = await self._store.insert(task, pending_limit=pending_limit)
         except BaseException:
             if probe:
                 self._limiter.withdraw(operation, task)
@@ -308,7 +308,7 @@ class Registry:
         if task.idempotency_key is None:
             raise refused
         try:
-            return await self._store.insert(task, room=Room(in_all=0))
+            return await self._store.insert(task, pending_limit=PendingLimit(total=0))
         except QueueFull:
             raise refused from None
 

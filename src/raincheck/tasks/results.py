@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from raincheck.domain.redaction import outcome_hidden
+from raincheck.domain.redaction import redact_outcome
 from raincheck.domain.result_body import ResultBody, body_of, to_text
 from raincheck.domain.task import LargeResult, Outcome, Task, TaskError
 from raincheck.domain.unicode_text import well_formed, well_formed_json
@@ -104,7 +104,7 @@ class Results:
         """Remove up to `limit` blobs whose time has come; how many."""
         return 0 if self._blobs is None else await self._blobs.purge(self._clock(), limit)
 
-    async def put_away(
+    async def offload(
         self, outcome: Outcome, task: Task, policy: Policy, *, give_up: Callable[[], bool] = lambda: False
     ) -> Outcome:
         """The outcome as it is to be stored: what is larger than `max_inline_bytes` is a durable blob by then.
@@ -120,7 +120,7 @@ class Results:
         body = _large_body(outcome, policy)
         if body is None:
             return outcome
-        if outcome.secret and (shown := body_of(outcome_hidden(outcome))) is not None:
+        if outcome.secret and (shown := body_of(redact_outcome(outcome))) is not None:
             # A preview goes into logs, webhooks and lists.
             body = replace(body, preview=shown.preview)
         # Settled it is by its deadline at the latest, and its retention begins then.
@@ -140,7 +140,7 @@ class Results:
         except StoreError as error:
             logger.info("a blob stays until it expires: %s", error.message)
 
-    async def put_away_of_request(self, outcome: Outcome, task_ref: str, scope: str, policy: Policy) -> Outcome:
+    async def offload_of_request(self, outcome: Outcome, task_ref: str, scope: str, policy: Policy) -> Outcome:
         """As `put_away`, for a call that was answered without a task; its result is found by a ref of its own.
 
         Raises:

@@ -10,7 +10,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from raincheck.domain.redaction import outcome_hidden
+from raincheck.domain.redaction import redact_outcome
 from raincheck.domain.result_body import body_of as result_body
 from raincheck.domain.result_body import public_preview
 from raincheck.domain.task import Task
@@ -34,7 +34,7 @@ def message_id(task_ref: str) -> str:
 
 def message_of(task: Task) -> dict[str, Any]:
     """The message about a terminal task: nothing of its parameters, and no secret member of its result."""
-    shown = task if task.outcome is None else replace(task, outcome=outcome_hidden(task.outcome))
+    shown = task if task.outcome is None else replace(task, outcome=redact_outcome(task.outcome))
     status = status_of(shown, poll_after_seconds=None)
     if shown.outcome is not None and len(body_of(status["result"])) > LARGEST_RESULT:
         # The settings may show more to callers (`max_inline_bytes`) than fits into a record.

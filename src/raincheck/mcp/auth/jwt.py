@@ -10,7 +10,7 @@ import jwt
 from mcp.server.auth.provider import AccessToken, TokenVerifier
 
 from raincheck.config.sections.auth import AuthSettings
-from raincheck.domain.redaction import WITHHELD
+from raincheck.domain.redaction import REDACTED
 from raincheck.mcp.auth.jwks import IssuerKeys
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class JwtTokens(TokenVerifier):
         if client is None:
             raise jwt.MissingRequiredClaimError("sub")
         return AccessToken(
-            token=WITHHELD,
+            token=REDACTED,
             client_id=client,
             scopes=_scopes(claims),
             expires_at=int(claims["exp"] + self._settings.leeway_seconds),

@@ -15,7 +15,7 @@ from pydantic_core import to_jsonable_python
 
 from raincheck.domain.caller import ANONYMOUS, LOCAL, Caller, Credentials
 from raincheck.domain.task import PRINCIPAL
-from raincheck.mcp.auth.verifiers import WITHHELD
+from raincheck.mcp.auth.verifiers import REDACTED
 from raincheck.mcp.wire.clients import client_of
 
 _LONGEST = 512
@@ -53,7 +53,7 @@ def caller_of(ctx: ServerRequestContext[Any, Any]) -> Caller:
         claims=claims,
         client_name=name,
         credentials=Credentials(
-            token=_bearer(headers) if token.token == WITHHELD else token.token,
+            token=_bearer(headers) if token.token == REDACTED else token.token,
             expires_at=token.expires_at,
             resource=token.resource,
             claims=claims,

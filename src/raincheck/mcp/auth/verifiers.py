@@ -14,7 +14,7 @@ from mcp.server.auth.settings import AuthSettings as SdkAuthSettings
 
 from raincheck.config.sections.auth import AuthSettings, is_loopback
 from raincheck.config.settings import Settings
-from raincheck.domain.redaction import WITHHELD
+from raincheck.domain.redaction import REDACTED
 from raincheck.errors import ConfigurationError
 
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
@@ -39,7 +39,7 @@ class NamedTokens(TokenVerifier):
         for name, digest in self._digests.items():
             if hmac.compare_digest(given, digest):
                 found = name
-        return None if found is None else AccessToken(token=WITHHELD, client_id=found, scopes=self._scopes)
+        return None if found is None else AccessToken(token=REDACTED, client_id=found, scopes=self._scopes)
 
 
 class _AnyOf(TokenVerifier):

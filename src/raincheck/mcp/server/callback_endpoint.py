@@ -40,8 +40,8 @@ _ERROR_KEYS = ("message", "code", "retryable", "details")
 
 
 _ANSWERS: Mapping[CallbackEnd, tuple[int, Mapping[str, Any]]] = {
-    "taken": (200, {"status": "taken"}),
-    "over": (410, {"status": "over", "message": "the task is settled already; this address is used up"}),
+    "accepted": (200, {"status": "taken"}),
+    "settled": (410, {"status": "over", "message": "the task is settled already; this address is used up"}),
     "unknown": (404, {"status": "unknown", "message": "there is no such callback"}),
 }
 _CLOSE = (b"connection", b"close")
@@ -138,7 +138,7 @@ class _Endpoint:
                 end = await callbacks.look_up(token)
             if end == "unknown":
                 self._strangers.count(address)
-        if end != "taken":
+        if end != "accepted":
             raise _Refused.as_told(end)
         return callbacks
 
@@ -223,7 +223,7 @@ async def _read(receive: Receive, limit: int) -> bytes:
 
 async def _take(callbacks: CompletionTokens, token: str, body: bytes) -> tuple[int, Mapping[str, Any]]:
     call = _parsed(body)
-    end: CallbackEnd = "taken"
+    end: CallbackEnd = "accepted"
     try:
         with _store_errors():
             if call.outcome is not None:

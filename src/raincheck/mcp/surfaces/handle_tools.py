@@ -12,7 +12,7 @@ from typing import Any
 from mcp.server.context import ServerRequestContext
 
 from raincheck.config.settings import PollingSettings
-from raincheck.domain.redaction import secret_texts, withholding
+from raincheck.domain.redaction import redacting, secret_texts
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import CallError, InternalError, InvalidParameters, StoreError, TaskNotFound, UnknownOperation
 from raincheck.mcp.auth.scopes import ANONYMOUS, caller_of, scope_of
@@ -115,7 +115,7 @@ class HandleTools:
 
     async def call(self, name: str, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
         """The result of a call; errors are results too."""
-        with withholding(self._secret_texts(name, arguments)):
+        with redacting(self._secret_texts(name, arguments)):
             return await answer_errors(self._checked_call(name, arguments, ctx))
 
     def _secret_texts(self, name: str, arguments: Mapping[str, Any]) -> Collection[str]:

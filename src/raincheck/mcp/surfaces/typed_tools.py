@@ -16,7 +16,7 @@ from mcp_types import INVALID_PARAMS, METHOD_NOT_FOUND, CallToolRequestParams, C
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from raincheck.domain.redaction import wrapped
+from raincheck.domain.redaction import wrap_secrets
 from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskStatus, new_task_ref
 from raincheck.domain.unicode_text import well_formed
 from raincheck.errors import OperationFailed, StoreError
@@ -196,12 +196,10 @@ class TypedTools:
         scope = scope_of(ctx)
         checked = await self._registry.checked(operation, arguments, scope=scope)
         async with self._registry.inline_slot(operation, scope=scope) as call:
-            outcome = await _run_within(operation, wrapped(checked, operation.secret_parameters), context)
+            outcome = await _run_within(operation, wrap_secrets(checked, operation.secret_parameters), context)
             call.ended(outcome)
         try:
-            outcome = await self._results.put_away_of_request(
-                outcome, context.task_ref, scope_of(ctx), operation.policy
-            )
+            outcome = await self._results.offload_of_request(outcome, context.task_ref, scope_of(ctx), operation.policy)
         except StoreError as failure:
             logger.warning("a large result is answered whole, it cannot be put away: %s", failure.message)
         return tool_results.outcome_result(outcome, raise_rpc_error=rpc_error)

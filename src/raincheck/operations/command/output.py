@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from raincheck.domain.redaction import without_withheld
+from raincheck.domain.redaction import redact
 from raincheck.errors import ConfigurationError
 from raincheck.operations.command.stdout_value import OutputForm
 from raincheck.operations.patterns import PatternRefused, matcher
@@ -110,7 +110,7 @@ class StderrLines:
     def tail(self) -> str:
         """The last 4 KiB of what is no progress, once all is read."""
         self._end_line()
-        told = without_withheld(self._tail.decode("utf-8", "replace")).encode()
+        told = redact(self._tail.decode("utf-8", "replace")).encode()
         first = _TAIL_BYTES if len(self._tail) >= _KEPT_BYTES else 0
         return told[max(first, len(told) - _TAIL_BYTES) :].decode("utf-8", "replace")
 

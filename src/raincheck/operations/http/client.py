@@ -17,7 +17,7 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, cast
 
 from raincheck._version import __version__
-from raincheck.domain.redaction import withheld, without
+from raincheck.domain.redaction import redacted_texts, without
 from raincheck.egress.retry_after import retry_after
 from raincheck.errors import ResultTooLarge, UpstreamError
 from raincheck.extras import missing_extra
@@ -106,7 +106,7 @@ class Reply:
     def refusal(self, secrets: Collection[str] = ()) -> UpstreamError:
         """The failure that its status is, without those texts and what else the task withholds."""
         # An upstream may echo its request; cut first, what is left of a secret would not be found.
-        hidden = {*secrets, *withheld()}
+        hidden = {*secrets, *redacted_texts()}
         tail = without(self.body.decode("utf-8", "replace"), hidden, "***")
         if len(self.body) > _ERROR_BODY_BYTES and hidden:
             # Read no further, it may end within one.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 from urllib.parse import quote, urldefrag, urljoin
 
-from raincheck.domain.redaction import withheld, without
+from raincheck.domain.redaction import redacted_texts, without
 from raincheck.errors import ConfigurationError, UpstreamError
 from raincheck.operations.http.client import Reply
 from raincheck.operations.http.json_path import JsonPath
@@ -326,4 +326,4 @@ def _text(told: Any) -> str:
 
 def _shown(state: str) -> str:
     # Cut first, what is left of a secret would not be found.
-    return capped(without(state, withheld()), 100)
+    return capped(without(state, redacted_texts()), 100)

@@ -11,7 +11,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from raincheck.domain.redaction import withheld, without
+from raincheck.domain.redaction import redacted_texts, without
 from raincheck.egress.client import EgressClient
 from raincheck.egress.errors import AnswerTooLarge, OutgoingError, RequestFailed, RequestRefused
 from raincheck.egress.policy import EgressPolicy, HostRule, Target
@@ -159,7 +159,7 @@ class JobFollower:
 
     def _reason(self, error: str) -> str:
         # Cut first, what is left of a secret would not be found.
-        return capped(without(error, {*self._request.secrets, *withheld()}, "***"), _LONGEST_REASON)
+        return capped(without(error, {*self._request.secrets, *redacted_texts()}, "***"), _LONGEST_REASON)
 
     def _check(self, reply: Reply) -> None:
         if reply.status in (404, 410):

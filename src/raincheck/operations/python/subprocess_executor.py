@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raincheck.domain.redaction import withheld
+from raincheck.domain.redaction import redacted_texts
 from raincheck.domain.task import Raised
 from raincheck.domain.traces import RaisedElsewhere
 from raincheck.errors import ConfigurationError, OperationFailed, ResultTooLarge, TaskFailure
@@ -99,7 +99,7 @@ class IsolatedExecutor:
                 "scope": context.caller.scope,
                 "caller": context.caller.whole(),
                 "max_result_bytes": self._max_result_bytes,
-                "withheld": sorted(withheld()),
+                "withheld": sorted(redacted_texts()),
             }
         )
         try:

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 import pydantic_core
 
 from raincheck.domain.caller import Caller
-from raincheck.domain.redaction import withheld, withholding, without_withheld
+from raincheck.domain.redaction import redact, redacted_texts, redacting
 from raincheck.domain.task import Progress
 from raincheck.domain.traces import alone, raised_by, stack_of, text_of
 from raincheck.errors import OperationFailed, TaskFailure
@@ -134,7 +134,7 @@ def _answered(answer: asyncio.Future[Any], message: Mapping[str, Any]) -> None:
 
 
 def _end_of(call: dict[str, Any], worker: _Worker) -> dict[str, Any]:
-    with withholding(call["withheld"]):
+    with redacting(call["withheld"]):
         try:
             function = _imported(call)
             value = _run(function, call, worker)
@@ -149,9 +149,7 @@ def _failed(error: BaseException) -> dict[str, Any]:
         case TaskFailure() as told:
             pass
         case Exception() as raised:
-            told = OperationFailed(
-                without_withheld(text_of(raised))[:_MESSAGE_CHARS], details={"type": type(raised).__name__}
-            )
+            told = OperationFailed(redact(text_of(raised))[:_MESSAGE_CHARS], details={"type": type(raised).__name__})
         case raised:
             told = stopped(raised)
     public = {
@@ -160,7 +158,7 @@ def _failed(error: BaseException) -> dict[str, Any]:
         "retryable": bool(told.retryable),
         "details": plain_details(told.details, LARGEST_DATA),
     }
-    stack = plain_text(stack_of(error, texts=not withheld())[-_STACK_CHARS:])
+    stack = plain_text(stack_of(error, texts=not redacted_texts())[-_STACK_CHARS:])
     return {"failed": {**public, "stack": stack, "raised": raised_by(error)}}
 
 

@@ -170,7 +170,7 @@ def entered(table: str, number_of_tasks: int, below: int | None) -> dict[str, An
 
 
 def in_room(
-    table: str, room: Item, change: int, *, remove_at: int | None = None, below: int | None = None
+    table: str, pending_limit: Item, change: int, *, remove_at: int | None = None, below: int | None = None
 ) -> dict[str, Any]:
     """So many more pending tasks of a scope, where there are fewer than that."""
     expression = _Expression()
@@ -180,7 +180,7 @@ def in_room(
     update = f"ADD {name} {expression.value(number(change))}"
     if remove_at is not None:
         update = f"SET {expression.equal(TTL, number(remove_at))} {update}"
-    return {"Update": expression.finish(table, Key=room, UpdateExpression=update, condition=condition)}
+    return {"Update": expression.finish(table, Key=pending_limit, UpdateExpression=update, condition=condition)}
 
 
 def update_record(table: str, record: Item, changes: Changes, *, version: int | None) -> dict[str, Any]:

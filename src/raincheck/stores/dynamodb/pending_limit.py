@@ -27,7 +27,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from raincheck.domain.task import TaskStatus
-from raincheck.ports.task_store import Room
+from raincheck.ports.task_store import PendingLimit
 from raincheck.stores.dynamodb.client import Calls, together
 from raincheck.stores.dynamodb.errors import ConditionFailed
 from raincheck.stores.dynamodb.expressions import ENTERED, counted, entered, in_room, roomed
@@ -114,7 +114,9 @@ class Rooms:
         """Whether the task's scope counts it after that."""
         return move.after is TaskStatus.PENDING and self.on
 
-    def parts(self, moves: Iterable[Move], deadline_at: datetime | None = None, room: Room | None = None) -> Parts:
+    def parts(
+        self, moves: Iterable[Move], deadline_at: datetime | None = None, pending_limit: PendingLimit | None = None
+    ) -> Parts:
         """What the counters add to a transaction with these moves; with the conditions of `room`, as far as this
         process has looked. What becomes pending has that deadline."""
         shards: dict[int, Counter[str]] = {}
@@ -141,13 +143,13 @@ class Rooms:
             if any(changes.values())
         }
         if entering:
-            below = None if room is None or room.in_all is None else self._ceiling(room.in_all)
+            below = None if pending_limit is None or pending_limit.total is None else self._ceiling(pending_limit.total)
             parts[_name(ENTERED)] = entered(self._table, entering, below)
         remove_at = None if deadline_at is None else _outlasting(to_micros(deadline_at))
         for scope, change in scopes.items():
             if change:
                 key = room_key(scope)
-                below = room.of_scope if room is not None and change > 0 else None
+                below = pending_limit.per_scope if pending_limit is not None and change > 0 else None
                 parts[_name(key)] = in_room(
                     self._table, key, change, remove_at=remove_at if change > 0 else None, below=below
                 )
@@ -306,13 +308,13 @@ class Rooms:
         return len(items)
 
     def _entry(self, scope: str, batch: list[Item]) -> Parts:
-        room = room_key(scope)
+        pending_limit = room_key(scope)
         remove_at = _outlasting(max(_number(item, "deadline_at") for item in batch))
         parts: Parts = {_name(item): roomed(self._table, ref_of(item)) for item in batch}
         for shard, number_of_tasks in Counter(count_shard(ref_of(item)) for item in batch).items():
             counters = count_key(shard)
             parts[_name(counters)] = counted(self._table, counters, {ROOMED: number_of_tasks}, with_room=True)
-        parts[_name(room)] = in_room(self._table, room, len(batch), remove_at=remove_at)
+        parts[_name(pending_limit)] = in_room(self._table, pending_limit, len(batch), remove_at=remove_at)
         return parts
 
 

@@ -59,7 +59,7 @@ from typing import Any, TypeVar
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.ports.records import Record, check_records
-from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
+from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, PendingLimit, TaskSummary
 from raincheck.ports.tls import Tls
 from raincheck.stores.dynamodb.client import BlockingCalls, Calls, Connection, begun, together
 from raincheck.stores.dynamodb.index_queries import Range
@@ -187,7 +187,7 @@ class DynamoDBStore:
             blocking.close()
         self._seen.clear()
 
-    async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
+    async def insert(self, task: Task, *, pending_limit: PendingLimit | None = None) -> Inserted:
         """See `TaskStore.insert`."""
         # Of one name each: whoever waits for a key holds no task that the key's owner may want.
         names = [f"task#{task.task_ref}"]
@@ -197,7 +197,7 @@ class DynamoDBStore:
         async def write() -> Inserted:
             await self._operations.add(task.operation_type, task.priority)
             async with self._turns.alone(*names):
-                return await self._writes.insert(task, room)
+                return await self._writes.insert(task, pending_limit)
 
         return await self._carried_out(write(), lambda inserted: inserted.created, task)
 

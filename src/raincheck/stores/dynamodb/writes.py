@@ -11,7 +11,7 @@ from typing import Any
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.ports.records import Record
-from raincheck.ports.task_store import Inserted, Room
+from raincheck.ports.task_store import Inserted, PendingLimit
 from raincheck.stores.dynamodb.client import Calls, together
 from raincheck.stores.dynamodb.errors import ConditionFailed
 from raincheck.stores.dynamodb.expressions import delete_task, hold, let_go, part_from_key, put_task, update_task
@@ -52,7 +52,7 @@ from raincheck.stores.shared.payload_codec import (
     encode_outcome,
     encode_value,
 )
-from raincheck.stores.shared.pending_limit import no_room
+from raincheck.stores.shared.pending_limit import pending_limit_reached
 
 # So often an insert meets a holder of its key that is gone a moment later, or room that another one takes.
 _RACES = 50
@@ -72,7 +72,7 @@ class Writes:
 
     # A new task.
 
-    async def insert(self, task: Task, room: Room | None) -> Inserted:
+    async def insert(self, task: Task, pending_limit: PendingLimit | None) -> Inserted:
         """See `TaskStore.insert`."""
         bodies = {
             "arguments": encode_arguments(task.arguments),
@@ -83,32 +83,36 @@ class Writes:
         if not storable(task.task_ref):
             raise StoreError(f"{self._calls.connection.place} cannot hold a task of that task_ref.")
         # What room there is concerns pending tasks only.
-        if room == Room() or task.status is not TaskStatus.PENDING:
-            room = None
-        if room is not None:
+        if pending_limit == PendingLimit() or task.status is not TaskStatus.PENDING:
+            pending_limit = None
+        if pending_limit is not None:
             await self._rooms.prepare()
         payloads = await self._put(bodies, expiry(task))
         written = secrets.token_urlsafe(9)
         item = new_item(task, payloads, written)
         # Where it raises, the task may have been stored for all that is known: its payloads are left to their expiry.
         try:
-            inserted = await self._insert(task, item, written, room)
+            inserted = await self._insert(task, item, written, pending_limit)
         except _NoRoom as full:
             self._parts.remove(pointers(item))
-            raise no_room(full.room, full.limit) from None
+            raise pending_limit_reached(full.pending_limit, full.limit) from None
         if inserted.created:
             self._saw(task, bodies, payloads)
         else:
             self._parts.remove(pointers(item))
         return inserted
 
-    async def _insert(self, task: Task, item: Item, written: str, room: Room | None) -> Inserted:
+    async def _insert(self, task: Task, item: Item, written: str, pending_limit: PendingLimit | None) -> Inserted:
         holder = None if task.idempotency_key is None else holder_key(task.scope, task.idempotency_key)
         held: Item | None = None
         held_by: str | None = None
         for _ in range(_RACES):
-            if room is not None and room.in_all is not None and self._rooms.is_spent(room.in_all):
-                await self._check_in_all(task, room, room.in_all)
+            if (
+                pending_limit is not None
+                and pending_limit.total is not None
+                and self._rooms.is_spent(pending_limit.total)
+            ):
+                await self._check_in_all(task, pending_limit, pending_limit.total)
             move = Move(task.task_ref, task.scope, None, task.status)
             marked = {**item, ROOMED: number(1)} if self._rooms.is_roomed(move) else item
             transaction: Transaction = {"task": put_task(self._table, marked)}
@@ -120,7 +124,7 @@ class Writes:
             elif held is not None:
                 transaction["held"] = delete_task(self._table, ref_of(held), version_of(held))
                 moves.append(_removal(held))
-            transaction |= self._rooms.parts(moves, task.deadline_at, room)
+            transaction |= self._rooms.parts(moves, task.deadline_at, pending_limit)
             try:
                 await transact(self._calls, self._turns, transaction)
             except ConditionFailed as failed:
@@ -136,8 +140,8 @@ class Writes:
                     held = await self._reads.item(held_by)
                     if (kept := await self._kept(held, task)) is not None:
                         return Inserted(kept, created=False)
-                if room is not None:
-                    await self._check_room(task, room, failed)
+                if pending_limit is not None:
+                    await self._check_room(task, pending_limit, failed)
             else:
                 if self._rooms.is_roomed(move):
                     self._rooms.succeeded()
@@ -152,25 +156,25 @@ class Writes:
             return None
         return await self._reads.whole(held)
 
-    async def _check_room(self, task: Task, room: Room, failed: ConditionFailed) -> None:
+    async def _check_room(self, task: Task, pending_limit: PendingLimit, failed: ConditionFailed) -> None:
         spent = self._rooms.heard(failed)
-        if spent and room.in_all is not None:
-            await self._check_in_all(task, room, room.in_all)
+        if spent and pending_limit.total is not None:
+            await self._check_in_all(task, pending_limit, pending_limit.total)
         if self._rooms.is_scope(failed, task.scope):
-            await self._refuse(task, room, "of_scope")
+            await self._refuse(task, pending_limit, "of_scope")
 
-    async def _check_in_all(self, task: Task, room: Room, limit: int) -> None:
+    async def _check_in_all(self, task: Task, pending_limit: PendingLimit, limit: int) -> None:
         if await self._rooms.is_full(limit):
-            await self._refuse(task, room, "in_all")
+            await self._refuse(task, pending_limit, "in_all")
 
-    async def _refuse(self, task: Task, room: Room, limit: str) -> None:
+    async def _refuse(self, task: Task, pending_limit: PendingLimit, limit: str) -> None:
         # A key that is taken needs no room: its holder is found by the next attempt.
         if task.idempotency_key is not None:
             key = holder_key(task.scope, task.idempotency_key)
             holding = (await self._calls.on_table("get_item", Key=key, ConsistentRead=True)).get("Item")
             if holding and await self._kept(await self._reads.item(holding["task_ref"]["S"]), task) is not None:
                 return
-        raise _NoRoom(room, limit)
+        raise _NoRoom(pending_limit, limit)
 
     def _stored_already(self) -> StoreError:
         return StoreError(f"{self._calls.connection.place} refuses a value: a task of that task_ref is stored already.")
@@ -302,9 +306,9 @@ class Writes:
 
 
 class _NoRoom(Exception):
-    def __init__(self, room: Room, limit: str) -> None:
+    def __init__(self, pending_limit: PendingLimit, limit: str) -> None:
         super().__init__(limit)
-        self.room = room
+        self.pending_limit = pending_limit
         self.limit = limit
 
 

@@ -13,7 +13,7 @@ from itertools import islice
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.ports.records import Record, check_records
-from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
+from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, PendingLimit, TaskSummary
 from raincheck.stores.memory.records import MemoryRecords
 from raincheck.stores.memory.timer_heap import Agenda
 from raincheck.stores.memory.waiting import Lines
@@ -30,7 +30,7 @@ from raincheck.stores.shared.payload_codec import (
     encode_outcome,
     encode_value,
 )
-from raincheck.stores.shared.pending_limit import check_room
+from raincheck.stores.shared.pending_limit import check_pending_limit
 
 
 class _Order:
@@ -120,7 +120,7 @@ class MemoryStore:
         self._open = False
         self._listeners.clear()
 
-    async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
+    async def insert(self, task: Task, *, pending_limit: PendingLimit | None = None) -> Inserted:
         """See `TaskStore.insert`."""
         kept = self._kept_of(task)
         with self._usable():
@@ -129,8 +129,8 @@ class MemoryStore:
             holder = self._holder(task)
             if holder is not None and _holds(holder.task, task):
                 return Inserted(holder.fresh(), created=False)
-            if room is not None:
-                self._check(room, task.scope)
+            if pending_limit is not None:
+                self._check(pending_limit, task.scope)
             if holder is not None:
                 self._part_from_key(holder)
             if task.idempotency_key is not None:
@@ -301,8 +301,8 @@ class MemoryStore:
         else:
             self._remove(old)
 
-    def _check(self, room: Room, scope: str) -> None:
-        check_room(room, self._counts[TaskStatus.PENDING], len(self._waiting.get(scope, ())))
+    def _check(self, pending_limit: PendingLimit, scope: str) -> None:
+        check_pending_limit(pending_limit, self._counts[TaskStatus.PENDING], len(self._waiting.get(scope, ())))
 
     def _kept_of(self, task: Task) -> _Kept:
         return _Kept(

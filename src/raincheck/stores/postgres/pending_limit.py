@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from raincheck.errors import QueueFull
-from raincheck.ports.task_store import Room
+from raincheck.ports.task_store import PendingLimit
 from raincheck.stores.postgres.connections import Connection
 from raincheck.stores.postgres.rows import storable
 from raincheck.stores.postgres.writes import Cursor, Insert, InsertMany, patience, refs, refuse
-from raincheck.stores.shared.pending_limit import check_room
+from raincheck.stores.shared.pending_limit import check_pending_limit
 
 # Scopes share locks, so that a transaction needs few.
 _LOCKS_OF_SCOPES = 64
@@ -66,10 +66,10 @@ class InsertWithRoom(InsertMany):
 
     def _locks(self, inserts: Collection[Insert]) -> Iterable[int]:
         for insert in inserts:
-            in_all, of_scope = insert.room or Room()
-            if in_all is not None:
+            total, per_scope = insert.pending_limit or PendingLimit()
+            if total is not None:
                 yield _lock_of(self.schema, "all")
-            if of_scope is not None:
+            if per_scope is not None:
                 scope = hashlib.sha256(insert.task.scope.encode(errors="surrogatepass")).digest()[0] % _LOCKS_OF_SCOPES
                 yield _lock_of(self.schema, str(scope))
 
@@ -101,7 +101,7 @@ class _Decision:
     def _admit(self, insert: Insert) -> None:
         scope = storable(insert.task.scope)
         try:
-            check_room(insert.room or Room(), self._in_all, self._of_scope[scope])
+            check_pending_limit(insert.pending_limit or PendingLimit(), self._in_all, self._of_scope[scope])
         except QueueFull as error:
             self.full.append((insert, error))
             return
@@ -116,9 +116,9 @@ def _limits_of_scopes(inserts: Collection[Insert]) -> dict[str, int]:
     """How far to count: the largest limit of each scope that has one."""
     most: dict[str, int] = {}
     for insert in inserts:
-        if insert.room is not None and insert.room.of_scope is not None:
+        if insert.pending_limit is not None and insert.pending_limit.per_scope is not None:
             scope = storable(insert.task.scope)
-            most[scope] = max(most.get(scope, 0), insert.room.of_scope)
+            most[scope] = max(most.get(scope, 0), insert.pending_limit.per_scope)
     return most
 
 

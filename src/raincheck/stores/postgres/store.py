@@ -17,7 +17,7 @@ import psycopg
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreUnavailable
 from raincheck.ports.records import Record
-from raincheck.ports.task_store import Capabilities, Companion, Cursor, Inserted, Listener, Room, TaskSummary
+from raincheck.ports.task_store import Capabilities, Companion, Cursor, Inserted, Listener, PendingLimit, TaskSummary
 from raincheck.ports.tls import Tls
 from raincheck.stores.postgres.batches import Request, StatementBatcher
 from raincheck.stores.postgres.connections import Address, Connection, Connections, cut_off_at, statements
@@ -132,11 +132,11 @@ class PostgresStore:
             await running.close()
         self._listeners.clear()
 
-    async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
+    async def insert(self, task: Task, *, pending_limit: PendingLimit | None = None) -> Inserted:
         """See `TaskStore.insert`."""
         running = self._opened()
         done: asyncio.Future[Inserted] = asyncio.get_running_loop().create_future()
-        running.insert(Insert(task, self._companion, done, room))
+        running.insert(Insert(task, self._companion, done, pending_limit))
         return await done
 
     async def get(self, task_ref: str) -> Task | None:
@@ -358,7 +358,7 @@ class _Running:
         """Have it inserted."""
         self._inserting.add(insert.ref)
         insert.done.add_done_callback(lambda _: self._inserted(insert.ref))
-        (self.inserts if insert.room in (None, Room()) else self.inserts_with_room).put(insert)
+        (self.inserts if insert.pending_limit in (None, PendingLimit()) else self.inserts_with_room).put(insert)
 
     async def close(self) -> None:
         """Serve what waits, then let go of everything."""

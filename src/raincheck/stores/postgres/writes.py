@@ -16,7 +16,7 @@ from psycopg import AsyncCursor
 from raincheck.domain.task import Task
 from raincheck.errors import RaincheckError, StoreError, StoreUnavailable
 from raincheck.ports.records import Record, check_records
-from raincheck.ports.task_store import Companion, Inserted, Room
+from raincheck.ports.task_store import Companion, Inserted, PendingLimit
 from raincheck.stores.postgres.batches import Request
 from raincheck.stores.postgres.connections import Address, Connection
 from raincheck.stores.postgres.rows import insert_row, key_digest, replace_row, storable, task_from
@@ -40,18 +40,22 @@ def shard() -> int:
 class Insert(Request):
     """`TaskStore.insert`."""
 
-    __slots__ = ("companion", "digest", "ref", "room", "row", "task")
+    __slots__ = ("companion", "digest", "pending_limit", "ref", "row", "task")
 
     writes = True
 
     def __init__(
-        self, task: Task, companion: Companion | None, done: asyncio.Future[Inserted], room: Room | None = None
+        self,
+        task: Task,
+        companion: Companion | None,
+        done: asyncio.Future[Inserted],
+        pending_limit: PendingLimit | None = None,
     ) -> None:
         self.task = task
         self.ref = storable(task.task_ref)
         self.digest = key_digest(task)
         self.row = insert_row(task, self.digest)
-        self.room = room
+        self.pending_limit = pending_limit
         self.companion = companion(task) if companion is not None else None
         super().__init__(done, len(self.row))
 

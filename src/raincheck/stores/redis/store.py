@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.ports.records import Record, check_records
-from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
+from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, PendingLimit, TaskSummary
 from raincheck.ports.tls import Tls
 from raincheck.stores.redis.commands import Call, ScriptCall, ServerClock, Write
 from raincheck.stores.redis.connections import Address, Evictions, prepare, server_seconds
@@ -45,7 +45,7 @@ from raincheck.stores.redis.rows import (
 )
 from raincheck.stores.redis.scripts import SCRIPTS, encode_command
 from raincheck.stores.shared.listeners import Listeners
-from raincheck.stores.shared.pending_limit import no_room
+from raincheck.stores.shared.pending_limit import pending_limit_reached
 from raincheck.stores.shared.timestamps import to_micros
 
 _T = TypeVar("_T")
@@ -147,14 +147,16 @@ class RedisStore:
             leases.close()
         self._listeners.clear()
 
-    async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
+    async def insert(self, task: Task, *, pending_limit: PendingLimit | None = None) -> Inserted:
         """See `TaskStore.insert`."""
         row = insert_row(task)
         *head, fields = row
-        limits = [b"" if most is None else b"%d" % most for most in room or Room()]
+        limits = [b"" if most is None else b"%d" % most for most in pending_limit or PendingLimit()]
         arguments = [self._nonce(), *head, *limits, *fields]
         while True:
-            answer = await self._write("insert", arguments, self._inserted(task, room or Room()), row.task_ref)
+            answer = await self._write(
+                "insert", arguments, self._inserted(task, pending_limit or PendingLimit()), row.task_ref
+            )
             if isinstance(answer, Inserted):
                 return answer
             # The holder of the key has large parts; if it goes before they are read, the key is free.
@@ -339,13 +341,13 @@ class RedisStore:
     def _nonce(self) -> bytes:
         return f"{self._token}{next(self._numbers):x}".encode()
 
-    def _inserted(self, task: Task, room: Room) -> Callable[[Any], Inserted | str]:
+    def _inserted(self, task: Task, pending_limit: PendingLimit) -> Callable[[Any], Inserted | str]:
         def inserted(answer: Any) -> Inserted | str:
             if answer == 1:
                 self._listeners.tell(task)
                 return Inserted(task, created=True)
             if answer[0] == b"full":
-                raise no_room(room, answer[1].decode())
+                raise pending_limit_reached(pending_limit, answer[1].decode())
             if answer[0] == b"taken":
                 raise StoreError(
                     f"The task store {self._address.place} refuses a value: a task of that task_ref is stored already."

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.ports.records import Record
-from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskStore, TaskSummary
+from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, PendingLimit, TaskStore, TaskSummary
 
 
 class StoreWrapper:
@@ -33,9 +33,9 @@ class StoreWrapper:
         """See `TaskStore.close`."""
         await self.inner.close()
 
-    async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
+    async def insert(self, task: Task, *, pending_limit: PendingLimit | None = None) -> Inserted:
         """See `TaskStore.insert`."""
-        return await self.inner.insert(task, room=room)
+        return await self.inner.insert(task, pending_limit=pending_limit)
 
     async def get(self, task_ref: str) -> Task | None:
         """See `TaskStore.get`."""

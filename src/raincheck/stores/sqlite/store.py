@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import QueueFull, StoreUnavailable
 from raincheck.ports.records import Record
-from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, Room, TaskSummary
+from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, PendingLimit, TaskSummary
 from raincheck.stores.shared.listeners import Listeners
 from raincheck.stores.shared.timestamps import from_micros, to_micros
 from raincheck.stores.shared.waiting import share
@@ -112,10 +112,10 @@ class SqliteStore:
             await writer.stop()
         self._listeners.clear()
 
-    async def insert(self, task: Task, *, room: Room | None = None) -> Inserted:
+    async def insert(self, task: Task, *, pending_limit: PendingLimit | None = None) -> Inserted:
         """See `TaskStore.insert`."""
         done: asyncio.Future[Inserted | QueueFull] = asyncio.get_running_loop().create_future()
-        self._put(Insert(task, done, room))
+        self._put(Insert(task, done, pending_limit))
         answer = await done
         if isinstance(answer, QueueFull):
             raise answer

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from raincheck.domain.task import TERMINAL, Task, TaskStatus
 from raincheck.errors import QueueFull
 from raincheck.ports.records import Record, check_records
-from raincheck.ports.task_store import Inserted, Room
-from raincheck.stores.shared.pending_limit import check_room
+from raincheck.ports.task_store import Inserted, PendingLimit
+from raincheck.stores.shared.pending_limit import check_pending_limit
 from raincheck.stores.sqlite.records import record_row
 from raincheck.stores.sqlite.rows import (
     ARGUMENTS,
@@ -62,20 +62,20 @@ class Transaction:
         kind, key, _, *rest = row
         self.execute(SQL["insert_record_over"], (kind, key, *rest))
 
-    def check_room(self, room: Room, scope: str | bytes) -> None:
+    def check_pending_limit(self, pending_limit: PendingLimit, scope: str | bytes) -> None:
         """See that one more task may be pending.
 
         Raises:
             QueueFull: It may not.
         """
-        in_all = of_scope = 0
-        if room.in_all is not None:
+        total = per_scope = 0
+        if pending_limit.total is not None:
             counts: dict[str, int] = dict(self.execute(SQL["count"]).fetchall())
             pending = str(TaskStatus.PENDING)
-            in_all = counts[pending] + self._counts.get(pending, 0)
-        if room.of_scope is not None:
-            of_scope = self.execute(SQL["pending_of_scope"], (scope, room.of_scope)).fetchall()[0][0]
-        check_room(room, in_all, of_scope)
+            total = counts[pending] + self._counts.get(pending, 0)
+        if pending_limit.per_scope is not None:
+            per_scope = self.execute(SQL["pending_of_scope"], (scope, pending_limit.per_scope)).fetchall()[0][0]
+        check_pending_limit(pending_limit, total, per_scope)
 
     def finish(self) -> None:
         """Bring the stored counters up to date."""
@@ -110,10 +110,12 @@ class Insert:
 
     __slots__ = ("_parts", "_room", "_row", "_task", "done")
 
-    def __init__(self, task: Task, done: asyncio.Future[Inserted | QueueFull], room: Room | None) -> None:
+    def __init__(
+        self, task: Task, done: asyncio.Future[Inserted | QueueFull], pending_limit: PendingLimit | None
+    ) -> None:
         self.done = done
         self._task = task
-        self._room = room
+        self._room = pending_limit
         self._row, self._parts = insert_row(task)
 
     def apply(self, transaction: Transaction) -> Inserted | QueueFull:
@@ -123,7 +125,7 @@ class Insert:
             if held is not None:
                 return Inserted(held, created=False)
             try:
-                transaction.check_room(self._room, self._row[1])
+                transaction.check_pending_limit(self._room, self._row[1])
             except QueueFull as refusal:
                 return refusal
         cursor = transaction.execute(_INSERT, self._row)
