@@ -173,7 +173,7 @@ def _held(scale: Scale, *, places: int) -> float:
         refs = load({**order, "do": "submit", "operation": "nap", "tasks": tasks, "spacing": 0.003})["refs"]
         for _ in range(scale.windows):
             at = time.time() + 5
-            parked = pool.submit(
+            suspended = pool.submit(
                 load, {**order, "do": "park", "refs": refs, "at": at, "wait_seconds": LONGEST_HOLD}, 120
             )
             time.sleep(at + SETTLING_SECONDS - time.time())
@@ -182,7 +182,7 @@ def _held(scale: Scale, *, places: int) -> float:
             used += child.cpu_seconds() - cpu
             ended = time.time()
             measured += ended - began
-            found = parked.result()
+            found = suspended.result()
             if not (found["sent"] < began and ended < found["first"]):
                 raise BenchmarkError(f"not every call was held from {began} to {ended}: {found}")
     return used / measured * 100

@@ -39,7 +39,7 @@ async def test_a_command_finds_what_its_table_or_the_default_says(
     by_default = await shown(written(tmp_path, head + COMMAND + HTTP))
     own = await shown(written(tmp_path, head + COMMAND + 'inherit = ["OWN"]\nenv = {TOKEN = "of ${SECRET}"}\n' + HTTP))
 
-    ours = {"RAINCHECK_TASK_REF", "RAINCHECK_IDEMPOTENCY_KEY", "RAINCHECK_GUARDIAN"}
+    ours = {"RAINCHECK_TASK_REF", "RAINCHECK_IDEMPOTENCY_KEY", "RAINCHECK_ORPHAN_REAPER"}
     fixed = {"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"}
     assert set(by_default) - fixed == ours | {"DEFAULT"}
     assert set(own) - fixed == ours | {"OWN", "TOKEN"}

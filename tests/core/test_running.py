@@ -242,14 +242,14 @@ async def test_a_parked_task_holds_no_slot_and_goes_on_with_the_answer(lab: Lab)
         return "done"
 
     async with lab.service(max_concurrency=1) as service:
-        parked = await run(service, "ask")
-        assert parked.status is TaskStatus.INPUT_REQUIRED
+        suspended = await run(service, "ask")
+        assert suspended.status is TaskStatus.INPUT_REQUIRED
         assert (await run(service, "quick")).status is TaskStatus.COMPLETED
-        await asyncio.sleep(0.6)  # longer than the timeout, which must stand still while the task is parked
-        (request,) = parked.outstanding
+        await asyncio.sleep(0.6)  # longer than the timeout, which must stand still while the task is suspended
+        (request,) = suspended.outstanding
         answer = {"action": "accept", "content": {"sure": True}}
-        await service.registry.provide_input(parked.task_ref, {"nonsense": {}, request.key: answer}, scope="a")
-        task = await service.registry.wait(parked.task_ref, scope="a", seconds=PATIENCE)
+        await service.registry.provide_input(suspended.task_ref, {"nonsense": {}, request.key: answer}, scope="a")
+        task = await service.registry.wait(suspended.task_ref, scope="a", seconds=PATIENCE)
         assert task.outcome is not None
         assert task.outcome.value == answer
 

@@ -20,7 +20,7 @@ import pytest
 from raincheck.domain.task import InputRequest, Progress, Task, TaskStatus
 from raincheck.domain.transitions import AskInput, Claim, ReportProgress, transition
 from raincheck.operations.context import TaskContext
-from raincheck.operations.orphan_reaper import OrphanReaper, guardian_at_work
+from raincheck.operations.orphan_reaper import OrphanReaper, reaper_running
 from raincheck.ports.task_store import Capabilities, Cursor, TaskSummary
 from raincheck.runtime import lost_workers
 from raincheck.runtime.lost_workers import LostWorkers, WorkerProcesses
@@ -109,7 +109,7 @@ async def claimed(
 
 
 class Rig:
-    """A sweeper that takes over, its searches counted and its guardians invented."""
+    """A sweeper that takes over, its searches counted and its reapers invented."""
 
     def __init__(self, store: SqliteStore) -> None:
         self.returned: list[Task] = []
@@ -132,13 +132,13 @@ class Rig:
             clock=now,
             sweep_seconds=1.0,
             returned=self.give_back,
-            lost_workers=LostWorkers(store, WorkerProcesses(me(), Kernel()), guarded=self.guardian),
+            lost_workers=LostWorkers(store, WorkerProcesses(me(), Kernel()), guarded=self.reaper),
         )
 
     async def give_back(self, task: Task) -> None:
         self.returned.append(task)
 
-    def guardian(self, pid: int) -> bool | None:
+    def reaper(self, pid: int) -> bool | None:
         self.asked.append(pid)
         return self.guarded.pop(0) if self.guarded else False
 
@@ -225,7 +225,7 @@ async def test_children_are_given_their_guardian_s_time(store: SqliteStore, dead
     rig = Rig(store)
     rig.guarded = [True, True]
     assert [await rig.sweeper.take_over() for _ in range(3)] == [0, 0, 2]
-    assert len(rig.asked) == 3, "a worker's guardian is looked for once a search"
+    assert len(rig.asked) == 3, "a worker's reaper is looked for once a search"
 
 
 async def test_a_guardian_that_cannot_be_seen_is_given_a_fixed_time(
@@ -313,17 +313,17 @@ async def started(lab: Lab, worker: str, **settings: Any) -> AsyncGenerator[Serv
 
 
 def test_the_guardian_of_a_process_is_seen_while_it_runs() -> None:
-    guardian = OrphanReaper()
-    guardian.mark()
+    reaper = OrphanReaper()
+    reaper.mark()
     try:
         # A program's arguments are there a moment after its start has been told of.
         until = time.monotonic() + 5
-        while not guardian_at_work(os.getpid()) and time.monotonic() < until:
+        while not reaper_running(os.getpid()) and time.monotonic() < until:
             time.sleep(0.01)
-        assert guardian_at_work(os.getpid()) is True
-        assert guardian_at_work(1) is False
+        assert reaper_running(os.getpid()) is True
+        assert reaper_running(1) is False
     finally:
-        guardian.close()
+        reaper.close()
 
 
 # What callers are shown.

@@ -156,6 +156,7 @@ SYNONYMS = {
 OF_VENDORS = {
     "src/raincheck/engines/": {"job", "jobs", "consumer"},
     "src/raincheck/stores/dynamodb": {"TTL"},
+    "src/raincheck/demo/": {"job", "jobs"},
     "src/raincheck/operations/http": {"job", "jobs"},
     "src/raincheck/config/sections/upstream_jobs": {"job", "jobs"},
     "src/raincheck/runtime/upstream_cleanup": {"job", "jobs"},
@@ -178,6 +179,7 @@ def _texts(source: Path) -> Iterator[tuple[int, str]]:
 
 
 def _synonyms_in(text: str, source: str = "") -> list[str]:
+    text = re.sub("orphan[- ]reaper|raincheck-reaper", "", text, flags=re.IGNORECASE)
     spoken = {word for place, words in OF_VENDORS.items() if source.startswith(place) for word in words}
     return [
         f"{word!r} (say {SYNONYMS[word]!r})"

@@ -88,7 +88,7 @@ async def test_no_more_tasks_run_than_there_are_places(lab: Lab, place: Place) -
 async def test_a_parked_task_gives_its_place_to_another_and_takes_one_again(lab: Lab, place: Place) -> None:
     order: list[str] = []
     running = most = 0
-    parked, first, last = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    suspended, first, last = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def hold(name: str, go: asyncio.Event) -> None:
         nonlocal running, most
@@ -100,7 +100,7 @@ async def test_a_parked_task_gives_its_place_to_another_and_takes_one_again(lab:
 
     @lab.operation("ask")
     async def _(arguments: Mapping[str, Any], context: TaskContext) -> Any:
-        parked.set()
+        suspended.set()
         await context.elicit("Well?", {"type": "object"})
         await hold("asked", last)
 
@@ -110,7 +110,7 @@ async def test_a_parked_task_gives_its_place_to_another_and_takes_one_again(lab:
 
     async with accepting(lab, place) as server, lab.service(engine=place.engine(), max_concurrency=1) as worker:
         refs = await submit(server, "ask")
-        await asyncio.wait_for(parked.wait(), PATIENCE)
+        await asyncio.wait_for(suspended.wait(), PATIENCE)
         refs += await submit(server, "wait", name="one")
         await until(lambda: order == ["one"])
         refs += await submit(server, "wait", name="two")

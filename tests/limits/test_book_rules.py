@@ -67,12 +67,12 @@ def test_a_permit_of_another_process_for_the_same_start_is_left_to_it() -> None:
 
 def test_a_parked_task_comes_before_every_start_and_leaves_the_line_when_it_gives_up() -> None:
     book, _ = take(take(PermitLedger(), "a")[0], "b")
-    book, refused = take(book, "parked", start=False)
+    book, refused = take(book, "suspended", start=False)
     assert refused is not None
     free = released(book, "a", "me", TWO, started=True)
     assert take(free, "new")[1] is not None
-    assert take(free, "parked", start=False)[1] is None
-    assert take(released(free, "parked", "me", TWO, started=True), "new")[1] is None
+    assert take(free, "suspended", start=False)[1] is None
+    assert take(released(free, "suspended", "me", TWO, started=True), "new")[1] is None
     assert take(free, "new", now=T + 6)[1] is None, "who waits says so again and again"
 
 

@@ -20,7 +20,7 @@ class Recorder:
     def __init__(self, answer: Mapping[str, Any] | None = None) -> None:
         self.reports: list[Progress] = []
         self.saved: list[tuple[Any, Any]] = []
-        self.parked = 0
+        self.suspended = 0
         self.asked: list[tuple[str, Mapping[str, Any]]] = []
         self.reported = asyncio.Event()
         self.was_asked = asyncio.Event()
@@ -38,17 +38,17 @@ class Recorder:
         assert self._answer is not None
         return self._answer
 
-    async def save(self, checkpoint: Any, leftover: Mapping[str, Any] | None) -> None:
-        self.saved.append((checkpoint, leftover))
+    async def save(self, checkpoint: Any, cleanup: Mapping[str, Any] | None) -> None:
+        self.saved.append((checkpoint, cleanup))
 
     async def external_completed(self) -> None:
         self.saved.append((None, None))
 
     async def suspend(self) -> None:
-        self.parked += 1
+        self.suspended += 1
 
     async def resume(self) -> None:
-        self.parked -= 1
+        self.suspended -= 1
 
     async def hand_over(self) -> None:
         return

@@ -400,7 +400,7 @@ async def test_of_the_servers_environment_a_command_finds_a_few_variables(monkey
         "TOKEN": "the SECRET!",
         "RAINCHECK_TASK_REF": "task-1",
         "RAINCHECK_IDEMPOTENCY_KEY": "key-1",
-        "RAINCHECK_GUARDIAN": shown["RAINCHECK_GUARDIAN"],
+        "RAINCHECK_ORPHAN_REAPER": shown["RAINCHECK_ORPHAN_REAPER"],
     }
     with pytest.raises(ConfigurationError, match="RAINCHECK_STATE__URL is one of the server's own settings"):
         command(["env"], inherit=["RAINCHECK_STATE__URL"])

@@ -52,7 +52,7 @@ async def test_of_the_servers_environment_the_process_finds_a_few_variables(monk
 
     found: dict[str, str] = await run(isolated(functions.variables, inherit=["DATABASE_URL"]))
 
-    assert set(found) <= {*INHERITED, *INTERPRETER, "DATABASE_URL", "RAINCHECK_GUARDIAN"}
+    assert set(found) <= {*INHERITED, *INTERPRETER, "DATABASE_URL", "RAINCHECK_ORPHAN_REAPER"}
     assert found["PATH"] == os.environ["PATH"]
     assert [name for name, value in found.items() if value == "hush"] == ["DATABASE_URL"]
     with pytest.raises(ConfigurationError, match="never inherited"):
@@ -203,8 +203,8 @@ async def test_the_process_notices_by_itself_that_its_server_is_gone(tmp_path: P
     try:
         await until((tmp_path / "pids").exists)
         pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
-        (guardian,) = [child for child in psutil.Process(server.pid).children() if child.pid != pids[0]]
-        guardian.kill()
+        (reaper,) = [child for child in psutil.Process(server.pid).children() if child.pid != pids[0]]
+        reaper.kill()
         server.send_signal(signal.SIGKILL)
         await until(lambda: not any(alive(pid) for pid in pids))
     finally:

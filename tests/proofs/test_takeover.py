@@ -143,7 +143,7 @@ def ticks(file: Path) -> dict[int, list[float]]:
 
 
 async def test_a_command_starts_again_only_when_the_guardian_has_ended_the_first_one(tmp_path: Path) -> None:
-    # A short lease makes for quick sweeps; it is over later than the guardian is done.
+    # A short lease makes for quick sweeps; it is over later than the reaper is done.
     place = Workplace(
         tmp_path,
         f"""

@@ -264,7 +264,7 @@ async def _some_of_everything(store: DynamoDBStore) -> list[Task]:
     claim = Claim(worker_id="w", lease_until=after(30))
     question = InputRequest(key="q", method="elicitation/create", params={"message": large})
     pending = await stored(store, idempotency_key="k", arguments={"a": large})
-    parked = await apply(store, await stored(store), claim, AskInput(fence=1, requests=(question,)))
+    suspended = await apply(store, await stored(store), claim, AskInput(fence=1, requests=(question,)))
     answered = await apply(
         store,
         await stored(store),
@@ -276,7 +276,7 @@ async def _some_of_everything(store: DynamoDBStore) -> list[Task]:
     back = await apply(store, await stored(store, retry_when_lost=True), claim, Release(fence=1))
     done = await apply(store, await stored(store), claim, Settle(fence=1, outcome=Outcome(value=large)))
     gone = await cancelled(store, idempotency_key="l", arguments={"a": large})
-    return [pending, parked, answered, back, done, gone]
+    return [pending, suspended, answered, back, done, gone]
 
 
 async def test_every_item_expires_by_itself_a_month_after_it_should_have_been_removed(

@@ -102,8 +102,8 @@ async def test_what_is_due_comes_earliest_first(store: TaskStore) -> None:
     assert list(await store.records("sketch", due=after(0.999999))) == []
     later = replace(written[1], version=2, due_at=after(100))
     assert await store.put_record(later)
-    parked = replace(written[2], version=2, due_at=None)
-    assert await store.put_record(parked)
+    suspended = replace(written[2], version=2, due_at=None)
+    assert await store.put_record(suspended)
     assert list(await store.records("sketch", due=after(100))) == [written[3], written[5], written[9], later]
 
 

@@ -138,7 +138,7 @@ async def test_an_insert_is_known_for_its_own_however_far_the_task_has_come(loss
     for number in range(20):
         task = await apply(lossy_store, task, ReportProgress(fence=1, progress=Progress(fraction=number / 20)))
     inner._nonce = lambda: b"this-one"
-    # As the lane does where the answer to the first was lost.
+    # As the pipeline does where the answer to the first was lost.
     assert await lossy_store.insert(first) == (first, True)
     inner._nonce = usual
     assert await lossy_store.get(task.task_ref) == task
@@ -190,7 +190,7 @@ async def test_a_record_is_known_for_its_own_whatever_others_did_to_it_since(
         finally:
             inner._nonce = usual
 
-    # Sent again, as the lane does where the answer to the first was lost.
+    # Sent again, as the pipeline does where the answer to the first was lost.
     record = Record(kind="permits", key="k", value=0)
     assert await sent(lambda: lossy_store.put_record(record))
     latest = record

@@ -364,15 +364,15 @@ async def test_a_task_is_not_taken_from_a_worker_that_renewed_meanwhile(store: T
 async def test_only_leases_that_are_held_are_renewed(store: TaskStore) -> None:
     claim = Claim(worker_id="w", lease_until=after(30))
     held = await apply(store, await stored(store), claim)
-    parked = await apply(store, await stored(store), claim, AskInput(fence=1, requests=(QUESTION,)))
+    suspended = await apply(store, await stored(store), claim, AskInput(fence=1, requests=(QUESTION,)))
     done = await apply(store, await stored(store), claim, Settle(fence=1, outcome=Outcome()))
     of_another = await apply(store, await stored(store), Claim(worker_id="v", lease_until=after(30)))
     again = await apply(store, await stored(store, retry_when_lost=True), claim, Release(fence=1), claim)
     returned = await apply(store, await stored(store, retry_when_lost=True), claim, Release(fence=1))
-    everything = (held, parked, done, of_another, again, returned)
+    everything = (held, suspended, done, of_another, again, returned)
     leases = {task.task_ref: 1 for task in everything} | {"gone": 1}
     lost = await asyncio.to_thread(store.renew, "w", leases, after(90))
-    assert lost == leases.keys() - {held.task_ref, parked.task_ref}
+    assert lost == leases.keys() - {held.task_ref, suspended.task_ref}
     for task in (done, of_another, again, returned):
         assert await store.get(task.task_ref) == task
 

@@ -214,8 +214,8 @@ async def test_many_deliveries_to_a_host_that_is_busy_make_room_for_others() -> 
 
 async def test_the_cleanup_and_the_delivery_are_written_in_the_step_that_ends_the_task() -> None:
     async with post(FINE) as (office, _):
-        leftover = Record(kind="upstream", key="ref", value=1, due_at=NOW + timedelta(hours=1))
-        assert await office.store.put_record(leftover)
+        cleanup = Record(kind="upstream", key="ref", value=1, due_at=NOW + timedelta(hours=1))
+        assert await office.store.put_record(cleanup)
         task = replace(task_of(office.url), checkpoint={"job": 1})
         await office.store.insert(task)
         written: list[Sequence[Record]] = []

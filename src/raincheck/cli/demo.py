@@ -53,9 +53,9 @@ def main(settings: DemoSettings | None = None) -> int:
 
 async def _interruptible(show: Timeline, folder: Path, settings: DemoSettings) -> None:
     """SIGTERM and a closed terminal end the demo as Ctrl-C does: with its processes."""
-    story = asyncio.current_task()
-    assert story is not None
+    scenario = asyncio.current_task()
+    assert scenario is not None
     with contextlib.suppress(NotImplementedError, AttributeError):
         for number in (signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, story.cancel)
+            asyncio.get_running_loop().add_signal_handler(number, scenario.cancel)
     await tell(show, folder, settings)

@@ -44,10 +44,10 @@ class DemoSettings:
 
 
 @dataclass(kw_only=True)
-class _Errand:
-    """One task of the story, as the agent knows it."""
+class _Job:
+    """One task of the scenario, as the agent knows it."""
 
-    lane: str
+    row: str
     operation: str
     parameters: Mapping[str, Any]
     what: str
@@ -77,26 +77,26 @@ class _Errand:
     def news(self) -> str:
         progress = None if self.view is None else self.view.progress
         percent = f" {progress.fraction:.0%}" if progress is not None and progress.fraction else ""
-        return f"{self.lane} {self.status}{percent}"
+        return f"{self.row} {self.status}{percent}"
 
 
 async def tell(show: Timeline, folder: Path, settings: DemoSettings) -> None:
-    """Play the whole story in `folder`; every process that it starts is gone when it returns or raises.
+    """Play the whole scenario in `folder`; every process that it starts is gone when it returns or raises.
 
     Raises:
         DemoFailed: A promise did not hold; the message says which.
     """
     async with AsyncExitStack() as stack:
-        story = _Story(show, folder, settings)
-        await story.open_api(stack)
-        await story.before_the_kill(stack)
-        await story.after_the_kill(stack)
-        story.check()
+        scenario = _Scenario(show, folder, settings)
+        await scenario.open_api(stack)
+        await scenario.before_the_kill(stack)
+        await scenario.after_the_kill(stack)
+        scenario.check()
     show.line()
     show.draw()
 
 
-class _Story:
+class _Scenario:
     def __init__(self, show: Timeline, folder: Path, settings: DemoSettings) -> None:
         self._show = show
         self._folder = folder
@@ -105,34 +105,34 @@ class _Story:
         self._server: Child | None = None
         self._slowest_ticket = 0.0
         self._poller = TaskPoller()
-        self._report = _Errand(
-            lane="report",
+        self._report = _Job(
+            row="report",
             operation="report",
             parameters={"topic": "rain"},
             what=f"an HTTP API, {settings.report_seconds:g} s",
             key=_REPORT_KEY,
         )
-        self._video = _Errand(lane="video", operation="video", parameters={"name": "rain"}, what="a command, 9 s")
-        self._summary = _Errand(
-            lane="summary",
+        self._video = _Job(row="video", operation="video", parameters={"name": "rain"}, what="a command, 9 s")
+        self._summary = _Job(
+            row="summary",
             operation="summary",
             parameters={"text": "a slow tool gets a rain check"},
             what="a Python function, 8 s",
         )
-        self._payment = _Errand(
-            lane="payment",
+        self._payment = _Job(
+            row="payment",
             operation="payment",
             parameters={"amount": 20},
             what="a Python function that must not run twice",
         )
-        self._hurried = _Errand(
-            lane="hurried",
+        self._hurried = _Job(
+            row="hurried",
             operation="report",
             parameters={"topic": "haste"},
             what=f"the HTTP API again, but within {settings.hurry_seconds:g} s",
             max_wait_seconds=settings.hurry_seconds,
         )
-        self._errands = (self._report, self._video, self._summary, self._payment, self._hurried)
+        self._jobs = (self._report, self._video, self._summary, self._payment, self._hurried)
 
     # The acts.
 
@@ -156,8 +156,8 @@ class _Story:
         async with self._connected() as agent:
             show.say("agent", "connected, as any MCP client does")
             show.line()
-            for errand in self._errands:
-                await self._submit(agent, errand)
+            for job in self._jobs:
+                await self._submit(agent, job)
             show.say(
                 "agent", f"five tickets, the slowest in {self._slowest_ticket:.0f} ms; the work goes on without me"
             )
@@ -175,17 +175,17 @@ class _Story:
         self._server = await stack.enter_async_context(self._serving(port=port))
         async with self._connected() as agent:
             await self._look(agent)
-            show.say("agent", "every ticket still resolves: " + ", ".join(each.news for each in self._errands))
+            show.say("agent", "every ticket still resolves: " + ", ".join(each.news for each in self._jobs))
             await self._same_key_again(agent)
             show.say("server", "waits out the dead worker's leases (2 s), then settles or runs again what it held")
-            told: set[str] = {self._hurried.lane}
+            told: set[str] = {self._hurried.row}
 
             def all_done() -> bool:
-                for errand in self._errands:
-                    if errand.ended and errand.lane not in told:
-                        told.add(errand.lane)
-                        self._tell_end(errand)
-                return all(errand.ended for errand in self._errands)
+                for job in self._jobs:
+                    if job.ended and job.row not in told:
+                        told.add(job.row)
+                        self._tell_end(job)
+                return all(job.ended for job in self._jobs)
 
             await self._until(agent, "all tasks to end", all_done, news=True)
 
@@ -200,10 +200,10 @@ class _Story:
 
     def _all_at_work(self) -> bool:
         at_work = (self._report, self._video, self._summary, self._payment)
-        for errand in at_work:
-            if errand.ended:
-                raise self._failed(f"{errand.lane} ended before the kill: {errand.error and errand.error.code}")
-        return all(errand.status is TaskStatus.PROCESSING for errand in at_work)
+        for job in at_work:
+            if job.ended:
+                raise self._failed(f"{job.row} ended before the kill: {job.error and job.error.code}")
+        return all(job.status is TaskStatus.PROCESSING for job in at_work)
 
     # What they are made of.
 
@@ -237,20 +237,20 @@ class _Story:
             cause = _leaf(error)
             raise cause if isinstance(cause, DemoFailed) else self._failed(f"a call failed: {cause!r}") from error
 
-    async def _submit(self, agent: ReconnectingSession, errand: _Errand) -> None:
+    async def _submit(self, agent: ReconnectingSession, job: _Job) -> None:
         began = time.monotonic()
-        errand.handle = await self._poller.submit(
+        job.handle = await self._poller.submit(
             agent,
-            errand.operation,
-            errand.parameters,
-            max_wait_seconds=errand.max_wait_seconds,
-            idempotency_key=errand.key,
+            job.operation,
+            job.parameters,
+            max_wait_seconds=job.max_wait_seconds,
+            idempotency_key=job.key,
         )
         took = (time.monotonic() - began) * 1000
         self._slowest_ticket = max(self._slowest_ticket, took)
-        self._show.mark(errand.lane, ".")
-        ticket = f"ticket {errand.handle.task_ref[:8]}.. in {took:.0f} ms"
-        self._show.say("agent", f"{errand.lane:<8} {ticket:<28} ({errand.what})")
+        self._show.mark(job.row, ".")
+        ticket = f"ticket {job.handle.task_ref[:8]}.. in {took:.0f} ms"
+        self._show.say("agent", f"{job.row:<8} {ticket:<28} ({job.what})")
 
     async def _same_key_again(self, agent: ReconnectingSession) -> None:
         report = self._report
@@ -264,10 +264,10 @@ class _Story:
     async def _kill(self) -> None:
         assert self._server is not None
         self._show.line()
-        for errand in self._errands:
-            if errand.view is not None and not errand.ended:
-                errand.updated_before_the_kill = errand.view.updated_at
-                self._show.mark(errand.lane, " ")
+        for job in self._jobs:
+            if job.view is not None and not job.ended:
+                job.updated_before_the_kill = job.view.updated_at
+                self._show.mark(job.row, " ")
         self._show.mark("server", " ")
         self._show.sign("server", "X")
         await self._server.kill()
@@ -277,24 +277,24 @@ class _Story:
         self._show.line()
 
     async def _look(self, agent: ReconnectingSession) -> None:
-        for errand in self._errands:
-            if errand.ended:
+        for job in self._jobs:
+            if job.ended:
                 continue
             try:
-                errand.view = await self._poller.status(agent, errand.handle)
+                job.view = await self._poller.status(agent, job.handle)
             except CallError as refused:
                 told = f"{refused.code}: {refused.message}"
-                raise self._failed(f"the ticket of {errand.lane} does not resolve any more: {told}") from refused
-            self._draw(errand)
+                raise self._failed(f"the ticket of {job.row} does not resolve any more: {told}") from refused
+            self._draw(job)
 
-    def _draw(self, errand: _Errand) -> None:
+    def _draw(self, job: _Job) -> None:
         marks: dict[str, Mark] = {"pending": ".", "processing": "="}
         # The record of a dead worker's task still says processing; nobody works on it.
-        updated_at = None if errand.view is None else errand.view.updated_at
-        orphaned = updated_at is not None and updated_at == errand.updated_before_the_kill
-        self._show.mark(errand.lane, "." if orphaned else marks.get(errand.status, " "))
-        if errand.ended:
-            self._show.sign(errand.lane, "v" if errand.status is TaskStatus.COMPLETED else "!")
+        updated_at = None if job.view is None else job.view.updated_at
+        orphaned = updated_at is not None and updated_at == job.updated_before_the_kill
+        self._show.mark(job.row, "." if orphaned else marks.get(job.status, " "))
+        if job.ended:
+            self._show.sign(job.row, "v" if job.status is TaskStatus.COMPLETED else "!")
 
     async def _until(self, agent: ReconnectingSession, what: str, reached: Any, *, news: bool = False) -> None:
         give_up = time.monotonic() + self._settings.patience_seconds
@@ -304,18 +304,18 @@ class _Story:
             if reached():
                 return
             if time.monotonic() >= give_up:
-                waiting = ", ".join(each.news for each in self._errands if not each.ended)
+                waiting = ", ".join(each.news for each in self._jobs if not each.ended)
                 raise self._failed(f"waited {self._settings.patience_seconds:g} s for {what}: {waiting}")
             if news and time.monotonic() >= next_news:
                 next_news += _NEWS_SECONDS
-                open_ones = [each.news for each in self._errands if not each.ended]
+                open_ones = [each.news for each in self._jobs if not each.ended]
                 self._show.say("agent", "asks: " + ", ".join(open_ones), tone="quiet")
             await asyncio.sleep(_POLL_SECONDS)
 
-    def _tell_end(self, errand: _Errand) -> None:
-        error, completed = errand.error, errand.status is TaskStatus.COMPLETED
-        what = f"{error.code}: {error.message}" if error else json.dumps(errand.result)
-        self._show.say("agent", f"{errand.lane} {errand.status}: {what}", tone="good" if completed else "loud")
+    def _tell_end(self, job: _Job) -> None:
+        error, completed = job.error, job.status is TaskStatus.COMPLETED
+        what = f"{error.code}: {error.message}" if error else json.dumps(job.result)
+        self._show.say("agent", f"{job.row} {job.status}: {what}", tone="good" if completed else "loud")
 
     def _failed(self, message: str) -> DemoFailed:
         return DemoFailed(message, log=self._server.log if self._server else ())
@@ -323,8 +323,8 @@ class _Story:
     # The promises.
 
     def _results_arrived(self) -> str:
-        for errand in (self._report, self._video, self._summary):
-            demand(errand.status is TaskStatus.COMPLETED, f"{errand.lane} ended {errand.status}: {errand.error}")
+        for job in (self._report, self._video, self._summary):
+            demand(job.status is TaskStatus.COMPLETED, f"{job.row} ended {job.status}: {job.error}")
         demand(self._report.result["topic"] == "rain", "the report is not the one that was ordered")
         demand(self._video.result["frames"] == 216, "the video is not what the command printed")
         demand(self._summary.result["started"] == 2, "the summary was not run again after the kill")

@@ -88,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the demo tells the story."""
+        """Nothing: the demo tells the scenario."""
 
 
 def main() -> int:

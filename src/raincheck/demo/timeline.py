@@ -34,7 +34,7 @@ class TimelineRow:
 
 
 class Timeline:
-    """Prints the story, with the time since its start.
+    """Prints the scenario, with the time since its start.
 
     Args:
         out: Where to.
@@ -45,7 +45,7 @@ class Timeline:
         self._out = out
         self._clock = clock
         self._start = clock()
-        self._lanes: dict[str, TimelineRow] = {}
+        self._rows: dict[str, TimelineRow] = {}
         self._coloured = out.isatty() and "NO_COLOR" not in os.environ
 
     @property
@@ -62,22 +62,22 @@ class Timeline:
         colour = _COLOURS[tone] if self._coloured else ""
         print(f"\x1b[{colour}m{text}\x1b[0m" if colour else text, file=self._out, flush=True)
 
-    def mark(self, lane: str, mark: Mark) -> None:
-        """From now on `lane` works, waits or is not there; saying it again changes nothing."""
-        changes = self._lanes.setdefault(lane, TimelineRow(name=lane)).changes
+    def mark(self, row: str, mark: Mark) -> None:
+        """From now on `row` works, waits or is not there; saying it again changes nothing."""
+        changes = self._rows.setdefault(row, TimelineRow(name=row)).changes
         if not changes or changes[-1][1] != mark:
             changes.append((self.now, mark))
 
-    def sign(self, lane: str, sign: str) -> None:
-        """One character on `lane` for what happened now."""
-        self._lanes.setdefault(lane, TimelineRow(name=lane)).signs.append((self.now, sign))
+    def sign(self, row: str, sign: str) -> None:
+        """One character on `row` for what happened now."""
+        self._rows.setdefault(row, TimelineRow(name=row)).signs.append((self.now, sign))
 
     def draw(self) -> None:
         """The bars."""
         end = max(self.now, 1.0)
         self.line("         " + _scale(end), tone="quiet")
-        for lane in self._lanes.values():
-            self.line(f"{lane.name:>8} {_bar(lane, end)}")
+        for row in self._rows.values():
+            self.line(f"{row.name:>8} {_bar(row, end)}")
         self.line("         = works   . waits   X killed   v done   ! failed, as it should", tone="quiet")
 
 
@@ -93,12 +93,12 @@ def _scale(end: float) -> str:
     return "".join(cells).rstrip()
 
 
-def _bar(lane: TimelineRow, end: float) -> str:
+def _bar(row: TimelineRow, end: float) -> str:
     cells = [" "] * _WIDTH
-    for index, (at, mark) in enumerate(lane.changes):
-        until = lane.changes[index + 1][0] if index + 1 < len(lane.changes) else end
+    for index, (at, mark) in enumerate(row.changes):
+        until = row.changes[index + 1][0] if index + 1 < len(row.changes) else end
         first, last = _column(at, end), _column(until, end)
         cells[first : last + 1] = [mark] * (last + 1 - first)
-    for at, sign in lane.signs:
+    for at, sign in row.signs:
         cells[_column(at, end)] = sign
     return "".join(cells).rstrip()

@@ -121,7 +121,7 @@ class Scanner:
                     found = [*await self._store.claimable(given_up, wanted), *found]
             for task in found:
                 if self._pool.free <= 0:
-                    # Parked tasks count as running, so `wanted` may be far above what had a place.
+                    # Suspended tasks count as running, so `wanted` may be far above what had a place.
                     self._more_pending = True
                     break
                 self._pool.spawn(run, task)

@@ -37,11 +37,11 @@ class _Slot:
 
 
 class SlotPool:
-    """At most `size` places, each for one running task; a parked task gives its place back.
+    """At most `size` places, each for one running task; a suspended task gives its place back.
 
     Args:
         size: How many tasks run at once.
-        freed: Called when a place became free that no parked task waits for.
+        freed: Called when a place became free that no suspended task waits for.
     """
 
     def __init__(self, size: int, freed: Callable[[], None] = lambda: None) -> None:
@@ -57,7 +57,7 @@ class SlotPool:
 
     @property
     def running(self) -> int:
-        """How many tasks are under way here, parked ones included."""
+        """How many tasks are under way here, suspended ones included."""
         return len(self._running)
 
     def runs(self, task_ref: str) -> bool:
@@ -68,7 +68,7 @@ class SlotPool:
         """Run the task in a free place; there must be one. False where it runs here already: nothing is done.
 
         Args:
-            released: Called when the task first gives its place back: it ended, or it parked.
+            released: Called when the task first gives its place back: it ended, or it suspended.
         """
         if task.task_ref in self._running:
             return False
@@ -77,7 +77,7 @@ class SlotPool:
         return True
 
     async def spawn_in_turn(self, run: RunTask, task: Task, released: Callable[[], None] | None = None) -> bool:
-        """As `spawn`, but wait for a place first: behind the parked tasks that go on."""
+        """As `spawn`, but wait for a place first: behind the suspended tasks that go on."""
         await self.take()
         if task.task_ref in self._running:
             self.give_back()
@@ -99,7 +99,7 @@ class SlotPool:
             slot.release()
 
     def give_back(self) -> None:
-        """A place became free: a parked task that goes on has it first, then what is pending."""
+        """A place became free: a suspended task that goes on has it first, then what is pending."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():

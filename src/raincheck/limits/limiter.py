@@ -31,7 +31,7 @@ _MOST_SCOPES = 1000
 
 
 class Permit:
-    """The right to run one task; around the engine's place for it, which is parked and taken again together with it.
+    """The right to run one task; around the engine's place for it, which is suspended and taken again together with it.
 
     It is a `raincheck.ports.engine.Slot`.
 

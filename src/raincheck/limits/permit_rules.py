@@ -61,7 +61,7 @@ class PermitLedger:
 
     Attributes:
         holders: By the ref of the task (or call).
-        resuming: Parked tasks that want theirs again, and until when that counts: they come before every start.
+        resuming: Suspended tasks that want theirs again, and until when that counts: they come before every start.
         next_start: When the next start is due at an even pace; a burst may be ahead of it.
     """
 
@@ -79,7 +79,7 @@ def taken(
     """Take a permit.
 
     Args:
-        start: A start, which counts for the rate; else a parked task goes on, or one sees that it still has its own.
+        start: A start, which counts for the rate; else a suspended task goes on, or one sees that it still has its own.
     """
     holders = _live(book.holders, now)
     had = holders.get(ref)

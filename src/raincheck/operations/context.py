@@ -47,12 +47,12 @@ class ContextBackend(Protocol):
         """Park the task until the caller has answered; the answer."""
         ...
 
-    async def save(self, checkpoint: Any, leftover: Mapping[str, Any] | None) -> None:
+    async def save(self, checkpoint: Any, cleanup: Mapping[str, Any] | None) -> None:
         """Make the checkpoint durable, and with it what is to be stopped outside where the task ends without it."""
         ...
 
     async def external_completed(self) -> None:
-        """What `save` was given as a leftover has ended: nothing is to be stopped any more."""
+        """What `save` was given as a cleanup has ended: nothing is to be stopped any more."""
         ...
 
     async def suspend(self) -> None:
@@ -173,7 +173,7 @@ class TaskContext:
         """Ask by any request that MCP lets a server put to its client; what `elicit` and `sample` do."""
         return await self._backend.ask(method, params)
 
-    async def save(self, checkpoint: Any, *, leftover: Mapping[str, Any] | None = None) -> None:
+    async def save(self, checkpoint: Any, *, cleanup: Mapping[str, Any] | None = None) -> None:
         """Save what the operation can go on from: durable when this returns, and then in `checkpoint`.
 
         From then on the task is started again when its worker is lost, whatever `on_worker_lost` says: the operation
@@ -181,7 +181,7 @@ class TaskContext:
 
         Args:
             checkpoint: Anything JSON-serialisable but null, at most `LARGEST_CHECKPOINT` bytes; replaces the last one.
-            leftover: For executors that start work on other servers: what `stop_outside` is given where the task ends
+            cleanup: For executors that start work on other servers: what `stop_outside` is given where the task ends
                 before `ContextBackend.external_completed` was called; kept in the same step.
 
         Raises:
@@ -195,7 +195,7 @@ class TaskContext:
             raise OperationFailed(
                 f"a checkpoint is {size} bytes as JSON; at most {LARGEST_CHECKPOINT} are allowed: save a reference"
             )
-        await self._backend.save(value, leftover)
+        await self._backend.save(value, cleanup)
         self.checkpoint = value
 
     @asynccontextmanager

@@ -7,7 +7,7 @@ every step. Under a lease that is over no step is taken: it waits until the leas
 What is not held: a step that has begun, plain callbacks (`call_soon`, `call_later`), threads, tasks made on a loop
 whose task factory was replaced meanwhile, and what an operation leaves behind when it ends. The process's own tasks
 that may first be needed in an operation's step are made with `context=Context()`. Processes are ended by the
-guardian, which is told of every renewal (`Lease.watch`).
+orphan reaper, which is told of every renewal (`Lease.watch`).
 """
 
 from __future__ import annotations

@@ -177,14 +177,14 @@ class FailedAs(Exception):
 
 @runtime_checkable
 class CancelsUpstream(Protocol):
-    """An executor whose tasks leave work outside that is to be stopped with them (`leftover` of `TaskContext.save`)."""
+    """An executor whose tasks leave work outside that is to be stopped with them (`cleanup` of `TaskContext.save`)."""
 
     @property
     def leaves_work(self) -> bool:
         """Whether this one's tasks ever do."""
         ...
 
-    async def stop_outside(self, leftover: Mapping[str, Any]) -> None:
+    async def stop_outside(self, cleanup: Mapping[str, Any]) -> None:
         """Stop that work; bounded in time. Called again after a failure, and may be called twice.
 
         Raises:

@@ -2,17 +2,17 @@
 
 One small process, started before the first child: it holds the reading end of a pipe whose writing end only this
 process has. The kernel closes that end when the process dies, however it dies (`kill -9`, a crash, out of memory),
-and the guardian then ends every group it was told of. A child that was started a moment before, too late to be told
-of, is found by a mark in its environment (where there is a /proc); so is one that left its group. Chosen over
+and the orphan reaper then ends every group that was reported to it. A child that was started a moment before, too late
+for that, is found by a mark in its environment (where there is a /proc); so is one that left its group. Chosen over
 PR_SET_PDEATHSIG, which reaches the direct child alone, is tied to the thread that started it, needs Python code
 between fork and exec, and exists on Linux only.
 
-A server may also live and yet have lost its right: frozen alone, or its event loop hung. The guardian is neither, and
-ends a group whose lease is over unless it was told of its renewal: SIGTERM a tenth of the lease before its end,
+A server may also live and yet have lost its right: frozen alone, or its event loop hung. The orphan reaper is
+neither, and ends a group whose lease is over unless it was told of its renewal: SIGTERM a tenth of the lease before its end,
 SIGKILL half of that later, so that the group is gone when another worker may start the task again.
 
-The guardian ends when its work is done, and its arguments name the process it guards: whoever takes over a dead
-process's tasks sees by it whether children of that process may still run (`guardian_at_work`).
+The orphan reaper ends when its work is done, and its arguments name the process it guards: whoever takes over a dead
+process's tasks sees by it whether children of that process may still run (`reaper_running`).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from raincheck.operations.environment import INHERITED, INTERPRETER, inherited
 _logger = logging.getLogger(__name__)
 
 _PROGRAM = Path(__file__).with_name("orphan_reaper_main.py")
-_MARK = "RAINCHECK_GUARDIAN"
-_NAME = "raincheck-guardian"
+_MARK = "RAINCHECK_ORPHAN_REAPER"
+_NAME = "raincheck-reaper"
 _NEVER = float("inf")
 
 
 class OrphanReaper:
-    """The guardian's process and what it watches. Thread-safe; not shared with forked copies of this process."""
+    """The orphan reaper's process and what it watches. Thread-safe; not shared with forked copies of this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -50,11 +50,11 @@ class OrphanReaper:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the guardian, None before the first group."""
+        """The process id of the orphan reaper, None before the first group."""
         return self._process.pid if self._process else None
 
     def mark(self) -> dict[str, str]:
-        """The variable that the environment of every child must have; starts the guardian if it does not run yet."""
+        """The variable that the environment of every child must have; starts the orphan reaper where it does not run."""
         with self._lock:
             self._tell("")
         return {_MARK: self._mark}
@@ -98,7 +98,7 @@ class OrphanReaper:
             return group in self._ended
 
     def close(self) -> None:
-        """End the guardian. What it watches is no longer guarded."""
+        """End the orphan reaper. What it watches is no longer guarded."""
         with self._lock:
             process, self._process = self._process, None
         if process is not None:
@@ -117,8 +117,10 @@ class OrphanReaper:
                 process.wait()
                 self._start()
         except OSError as error:
-            # The work itself is sound without a guardian; only a later crash of the server would leave it running.
-            _logger.warning("no guardian for child processes, which would outlive a crash of this server: %s", error)
+            # The work is sound without an orphan reaper; only a later crash of the server would leave it running.
+            _logger.warning(
+                "no orphan reaper for child processes, which would outlive a crash of this server: %s", error
+            )
 
     def _start(self) -> None:
         if self._process is not None:
@@ -138,7 +140,7 @@ class OrphanReaper:
         assert self._process.stdout is not None
         lines = [f"mark {_MARK}={self._mark}\n", *(_watch(group, *rights) for group, rights in self._groups.items())]
         self._process.stdin.write("".join(lines).encode())
-        # A guardian that stands still must not keep this process waiting.
+        # An orphan reaper that stands still must not keep this process waiting.
         for pipe in (self._process.stdin, self._process.stdout):
             os.set_blocking(pipe.fileno(), False)
 
@@ -153,8 +155,8 @@ def _close_pipes(process: subprocess.Popen[bytes]) -> None:
             pipe.close()
 
 
-def guardian_at_work(pid: int) -> bool | None:
-    """Whether the guardian of that process runs: after the process's death, until its children are ended.
+def reaper_running(pid: int) -> bool | None:
+    """Whether the orphan reaper of that process runs: after the process's death, until its children are ended.
 
     None where the platform does not tell: no /proc, or one that hides other users' processes (hidepid).
     """
@@ -174,16 +176,16 @@ def guardian_at_work(pid: int) -> bool | None:
     return False
 
 
-GUARDIAN = OrphanReaper()
-"""The guardian of this process."""
+REAPER = OrphanReaper()
+"""The orphan reaper of this process."""
 
-atexit.register(GUARDIAN.close)
+atexit.register(REAPER.close)
 
 
 def _forked() -> None:
-    # The copy must neither speak to its parent's guardian nor hold its pipe open.
-    process = GUARDIAN._process  # pyright: ignore[reportPrivateUsage]
-    GUARDIAN.__init__()
+    # The copy must neither speak to its parent's orphan reaper nor hold its pipe open.
+    process = REAPER._process  # pyright: ignore[reportPrivateUsage]
+    REAPER.__init__()
     if process is not None:
         _close_pipes(process)
         process.returncode = 0

@@ -1,4 +1,4 @@
-"""The guardian's own process: a program by itself, which imports nothing but the standard library.
+"""The orphan reaper's own process: a program by itself, which imports nothing but the standard library.
 
 It is told by lines on its stdin, of which only the guarded process has the writing end, and says on stdout which groups
 it ended because their lease was over. See `raincheck.operations.orphan_reaper`.

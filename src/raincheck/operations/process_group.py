@@ -1,7 +1,7 @@
 """A child process with a group of its own, that ends with everything it started.
 
 POSIX only: process groups are what makes "and all its children" possible. A descendant that moves to a session of its
-own (`setsid`, a daemon) has left the group and is out of reach, except for the guardian when the server dies.
+own (`setsid`, a daemon) has left the group and is out of reach, except for the orphan reaper when the server dies.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from raincheck.errors import ConfigurationError, OperationFailed, TaskFailure
 from raincheck.operations.environment import INHERITED, hide_environment, inherited
 from raincheck.operations.exhaustion import exhausted, what_is_exhausted
 from raincheck.operations.lease import current_lease
-from raincheck.operations.orphan_reaper import GUARDIAN
+from raincheck.operations.orphan_reaper import REAPER
 from raincheck.operations.validation_messages import capped
 
 _logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class ProcessGroup:
         self._closed = False
         self._resources = ExitStack()
         # Before anything else: from here on a dying server takes the group with it.
-        self._resources.enter_context(GUARDIAN.watching(process.pid))
+        self._resources.enter_context(REAPER.watching(process.pid))
         self._lease = lease = current_lease()
         if lease is not None:
             self._resources.enter_context(lease.watch(lambda until: self._may_run(until, lease.grace_seconds)))
@@ -90,7 +90,7 @@ class ProcessGroup:
         Where it is cancelled meanwhile, the program is ended with `grace_seconds`, as by `stop`.
 
         Args:
-            env: Its environment, beside the guardian's mark; by default `INHERITED`.
+            env: Its environment, beside the orphan reaper's mark; by default `INHERITED`.
 
         Raises:
             OSError: The program cannot be started.
@@ -101,7 +101,7 @@ class ProcessGroup:
         process = subprocess.Popen(  # noqa: S603, ASYNC220 - a declared program, no shell
             argv,
             cwd=cwd,
-            env={**(inherited(INHERITED) if env is None else env), **GUARDIAN.mark()},
+            env={**(inherited(INHERITED) if env is None else env), **REAPER.mark()},
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE if stdout else 2,
             stderr=subprocess.PIPE if stderr else None,
@@ -124,15 +124,15 @@ class ProcessGroup:
     async def check_lease(self) -> None:
         """Return where what the group did counts.
 
-        It does not where the guardian ended it because its lease was over, while this process stood still: then the run
-        is stopped as lost, and this never returns.
+        It does not where the orphan reaper ended it because its lease was over, while this process stood still: then the
+        run is stopped as lost, and this never returns.
         """
-        if self._lease is not None and GUARDIAN.ended(self.pid):
+        if self._lease is not None and REAPER.ended(self.pid):
             self._lease.lost()
             await asyncio.get_running_loop().create_future()
 
     def _may_run(self, until: float, grace_seconds: float) -> None:
-        GUARDIAN.allow(self.pid, until, grace_seconds)
+        REAPER.allow(self.pid, until, grace_seconds)
 
     async def stop(self, grace_seconds: float) -> None:
         """End the whole group: SIGTERM, after the grace SIGKILL; returns when nothing of it is left.

@@ -15,7 +15,7 @@ from raincheck.ports.task_store import TaskStore
 
 
 class Slot(Protocol):
-    """One of the engine's places for running tasks. A parked task gives it back and takes one again later."""
+    """One of the engine's places for running tasks. A suspended task gives it back and takes one again later."""
 
     def release(self) -> None:
         """Give the place back. Idempotent."""
@@ -36,7 +36,7 @@ class Engine(Protocol):
 
     @property
     def running(self) -> int:
-        """How many tasks are under way in this process, parked ones included."""
+        """How many tasks are under way in this process, suspended ones included."""
         ...
 
     async def start(self, run: RunTask) -> None:

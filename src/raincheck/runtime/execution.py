@@ -67,12 +67,12 @@ class Execution:
         "_changes",
         "_lease_length",
         "_news",
-        "_parked",
         "_remaining",
         "_saver",
         "_slot",
         "_stop",
         "_store",
+        "_suspended",
         "_timer",
         "_timer_since",
         "_unsaved",
@@ -140,7 +140,7 @@ class Execution:
         self._waiter: asyncio.Future[None] | None = None
         self._news: asyncio.Event | None = None
         self._asked = 0
-        self._parked = 0
+        self._suspended = 0
         self._unsaved: Progress | None = None
         self._saver: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -282,7 +282,7 @@ class Execution:
         self.notify(stored)
         return self.task
 
-    async def apply_patiently(self, event: Event, record: Record | None = None, *, tries: int | None = None) -> Task:
+    async def apply_with_retry(self, event: Event, record: Record | None = None, *, tries: int | None = None) -> Task:
         """`apply`, tried again while the store does not answer: an outcome must not be lost to a full disk.
 
         Raises:
@@ -349,7 +349,7 @@ class Execution:
         # With the attempt in it, a key that was withdrawn with a lost worker is never used again.
         key = input_key(self.task.attempt, name)
         self._news = self._news or asyncio.Event()
-        await self.apply_patiently(
+        await self.apply_with_retry(
             AskInput(fence=self.fence, requests=(InputRequest(key=key, method=method, params=dict(params)),))
         )
         await self.suspend()
@@ -360,10 +360,10 @@ class Execution:
         await self.resume()
         return response
 
-    async def save(self, checkpoint: Any, leftover: Mapping[str, Any] | None) -> None:
+    async def save(self, checkpoint: Any, cleanup: Mapping[str, Any] | None) -> None:
         """See `ContextBackend.save`."""
-        record = None if leftover is None else record_of(self.task, leftover)
-        await self.apply_patiently(SaveCheckpoint(fence=self.fence, checkpoint=checkpoint), record)
+        record = None if cleanup is None else record_of(self.task, cleanup)
+        await self.apply_with_retry(SaveCheckpoint(fence=self.fence, checkpoint=checkpoint), record)
 
     async def external_completed(self) -> None:
         """See `ContextBackend.external_completed`."""
@@ -375,7 +375,7 @@ class Execution:
 
     async def hand_over(self) -> None:
         """See `ContextBackend.hand_over`."""
-        await self.apply_patiently(SaveCheckpoint(fence=self.fence, checkpoint=_OUTSIDE))
+        await self.apply_with_retry(SaveCheckpoint(fence=self.fence, checkpoint=_OUTSIDE))
 
     async def await_external(self) -> NoReturn:
         """See `ContextBackend.await_external`."""
@@ -395,16 +395,16 @@ class Execution:
 
     async def suspend(self) -> None:
         """See `ContextBackend.suspend`."""
-        self._parked += 1
-        if self._parked == 1:
+        self._suspended += 1
+        if self._suspended == 1:
             self._pause_timer()
             self._slot.release()
 
     async def resume(self) -> None:
         """See `ContextBackend.resume`."""
         # Of several questions that wait side by side, the last one to be answered takes the place again.
-        self._parked -= 1
-        if self._parked == 0:
+        self._suspended -= 1
+        if self._suspended == 0:
             await self._slot.acquire()
             if self._stop is None:
                 self._resume_timer()

@@ -3,8 +3,8 @@
 A blocked event loop must not lose the leases of healthy tasks, so the renewal does not run on it. A hung one must not
 hold them for ever, so the renewal ends when the loop has not answered for `hang_seconds`. A worker that stood still,
 hung or was cut off for longer than a lease must not go on with what another one may have started: no step is taken
-under a lease that was not renewed (`raincheck.operations.lease`), and the guardian ends what runs in processes of its
-own. What is left for here is to find out soon, and to give up what a worker that is cut off will not be told of: see
+under a lease that was not renewed (`raincheck.operations.lease`), and the orphan reaper ends what runs in processes of
+its own. What is left for here is to find out soon, and to give up what a worker that is cut off will not be told of: see
 `_guard`.
 """
 

@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 _LEASED = (TaskStatus.PROCESSING, TaskStatus.INPUT_REQUIRED)
 _PAGE = 200
-# A guardian ends the children of a dead process within about a second; so long it is waited for where it is not seen.
-_UNSEEN_GUARDIAN_SECONDS = 3.0
+# An orphan reaper ends the children of a dead process within about a second: the wait for one that is not seen.
+_UNSEEN_REAPER_SECONDS = 3.0
 
 
 class WorkerProcesses:
@@ -56,7 +56,7 @@ class LostWorkers:
     Args:
         store: The open store.
         processes: Tells which workers are gone.
-        guarded: Whether the guardian of a process still ends its children; None where that is not to be known. Blocks.
+        guarded: Whether the orphan reaper of a process still ends its children; None where nothing tells. Blocks.
     """
 
     def __init__(self, store: TaskStore, processes: WorkerProcesses, *, guarded: Callable[[int], bool | None]) -> None:
@@ -105,7 +105,7 @@ class LostWorkers:
         assert process is not None, "it is known to be gone"
         since = self._gone_since.setdefault(worker, monotonic())
         guarded = await asyncio.to_thread(self._guarded, process.pid)
-        return not guarded if guarded is not None else monotonic() - since >= _UNSEEN_GUARDIAN_SECONDS
+        return not guarded if guarded is not None else monotonic() - since >= _UNSEEN_REAPER_SECONDS
 
     async def _tasks(self, task_refs: Sequence[str]) -> Sequence[Task]:
         found = await asyncio.gather(*(self._task(task_ref) for task_ref in task_refs))

@@ -238,7 +238,7 @@ class Runner:
         logger.exception("internal error %s", correlation, extra=extra)
         error = InternalError("Something went wrong in the worker.", details={"correlation_id": correlation})
         try:
-            await run.apply_patiently(Settle(fence=run.fence, outcome=failure(error)), tries=5)
+            await run.apply_with_retry(Settle(fence=run.fence, outcome=failure(error)), tries=5)
         except (Refused, StoreError) as refused:
             logger.warning("the task is left to the sweeper: %s", refused, extra=extra)
 
@@ -259,7 +259,7 @@ class Runner:
         if event is None:
             return
         try:
-            await run.apply_patiently(event, tries=5 if isinstance(event, Release) else None)
+            await run.apply_with_retry(event, tries=5 if isinstance(event, Release) else None)
         except Refused as refused:
             if isinstance(event, Settle):
                 # It may have been written, and the answer lost.
@@ -348,7 +348,7 @@ class Runner:
         if event is not None:
             await run.end_reports()
             try:
-                await run.apply_patiently(event)
+                await run.apply_with_retry(event)
             except Refused:
                 logger.info("already settled by another", extra={"task_ref": run.task_ref})
         await self._end(run, body)

@@ -25,7 +25,7 @@ from raincheck.operations.callers import check_sealed
 from raincheck.operations.exits import guard_loop, leave_loop
 from raincheck.operations.lease import hold_child_tasks, let_child_tasks_go
 from raincheck.operations.operation import Operation
-from raincheck.operations.orphan_reaper import guardian_at_work
+from raincheck.operations.orphan_reaper import reaper_running
 from raincheck.polling.history_store import HistoryStore
 from raincheck.polling.patience_store import PatienceStore
 from raincheck.ports.blob_store import BlobStore
@@ -197,9 +197,9 @@ class Service:
             purge_others=self.results.purge,
             returned=self._engine.deliver,
             held=lambda: self._runner.leases,
-            lost_workers=LostWorkers(store, processes, guarded=guardian_at_work) if local and own else None,
+            lost_workers=LostWorkers(store, processes, guarded=reaper_running) if local and own else None,
         )
-        self._leftovers = UpstreamCleanup(store, operations, names, clock=clock)
+        self._upstream_cleanup = UpstreamCleanup(store, operations, names, clock=clock)
         total, per_scope = self.settings.max_pending or None, self.settings.max_pending_per_scope
         self.registry = Registry(
             store,
@@ -254,7 +254,7 @@ class Service:
             self._changes.start()
             self._heartbeat.start()
             self._sweeper.start()
-            self._leftovers.start()
+            self._upstream_cleanup.start()
             self._deliverer.start()
             self.history.start(self._names())
             self.patience.start()
@@ -296,7 +296,7 @@ class Service:
             parts.push_async_callback(self._sweeper.stop)
             parts.push_async_callback(self._close_executors)
             parts.push_async_callback(self.registry.stop)
-            parts.push_async_callback(self._leftovers.stop)
+            parts.push_async_callback(self._upstream_cleanup.stop)
             await self._end_attempts(drain_seconds)
         logger.info("%s%s stopped", "worker " if self.settings.max_concurrency else "", self.worker_id)
 

@@ -100,7 +100,7 @@ class UpstreamCleanup:
         extra = {"task_ref": record.key, "operation": record.value["operation_type"]}
         try:
             async with asyncio.timeout(_CALL_SECONDS):
-                await stopper.stop_outside(record.value["leftover"])
+                await stopper.stop_outside(record.value["cleanup"])
         except (TaskFailure, TimeoutError) as error:
             told = error.message if isinstance(error, TaskFailure) else f"no answer within {_CALL_SECONDS:g} s"
             if tries < _MOST_TRIES and (isinstance(error, TimeoutError) or error.retryable):

@@ -16,12 +16,12 @@ AFTER_DEADLINE = timedelta(seconds=5)
 _KEPT = timedelta(days=1)
 
 
-def record_of(task: Task, leftover: Mapping[str, Any]) -> Record:
+def record_of(task: Task, cleanup: Mapping[str, Any]) -> Record:
     """The record of what the task leaves outside, to be written with its checkpoint."""
     return Record(
         kind=KIND,
         key=task.task_ref,
-        value={"operation_type": task.operation_type, "leftover": dict(leftover), "tries": 0},
+        value={"operation_type": task.operation_type, "cleanup": dict(cleanup), "tries": 0},
         # Who settles the task makes it due; this is for a store that was written to by other means.
         due_at=task.deadline_at + AFTER_DEADLINE,
         expires_at=task.deadline_at + _KEPT,

@@ -225,7 +225,7 @@ class WebhookDispatcher:
             delivery = Delivery.of(leased)
             order = self._order(delivery)
             if order is None:
-                await self._patiently(self._store.remove_record, leased)
+                await self._with_retry(self._store.remove_record, leased)
             elif isinstance(order, _Failure):
                 await self._failed(leased, delivery, order)
             else:
@@ -314,7 +314,7 @@ class WebhookDispatcher:
             await self._failed(record, replace(delivery, attempts=delivery.attempts + 1), failure)
             return
         self._troubled.discard(host)
-        await self._patiently(self._store.remove_record, record)
+        await self._with_retry(self._store.remove_record, record)
         logger.info("webhook delivered to %s", host, extra=_extra(delivery))
 
     async def _failed(self, record: Record, delivery: Delivery, failure: _Failure) -> None:
@@ -326,7 +326,7 @@ class WebhookDispatcher:
             return
         wait = max(self._backoff(delivery.attempts), failure.after or 0.0)
         later = delivery.pending(record.key, version=record.version + 1, due_at=min(now + timedelta(seconds=wait), end))
-        await self._patiently(self._store.put_record, later)
+        await self._with_retry(self._store.put_record, later)
         if wait < _LOOK_SECONDS:
             asyncio.get_running_loop().call_later(wait, self._loop.wake)
         log = logger.warning if delivery.attempts == 1 else logger.info
@@ -335,8 +335,8 @@ class WebhookDispatcher:
     async def _give_up(self, record: Record, delivery: Delivery) -> None:
         there = await self._store.get_record(delivery.dead(record.key, version=1).kind, record.key)
         dead = delivery.dead(record.key, version=1 if there is None else there.version + 1)
-        await self._patiently(self._store.put_record, dead)
-        await self._patiently(self._store.remove_record, record)
+        await self._with_retry(self._store.put_record, dead)
+        await self._with_retry(self._store.remove_record, record)
         logger.error(
             "webhook given up after %d attempts: %s", delivery.attempts, delivery.error, extra=_extra(delivery)
         )
@@ -347,7 +347,7 @@ class WebhookDispatcher:
         longest = min(_LONGEST_BACKOFF_SECONDS, first * 2 ** min(max(0, attempts - 1), 20))
         return max(first / 10, self._rng.uniform(0, longest))
 
-    async def _patiently(self, write: Callable[[Record], Awaitable[bool]], record: Record) -> None:
+    async def _with_retry(self, write: Callable[[Record], Awaitable[bool]], record: Record) -> None:
         """Write what became of an attempt, also where the store does not answer at once: else it is made again."""
         for pause in _STORE_RETRY_SECONDS:
             try:

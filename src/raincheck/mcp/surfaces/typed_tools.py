@@ -234,7 +234,7 @@ class _RequestBackend:
     async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         raise OperationFailed("An inline operation cannot ask its caller; use mode auto or task.")
 
-    async def save(self, checkpoint: Any, leftover: Mapping[str, Any] | None) -> None:
+    async def save(self, checkpoint: Any, cleanup: Mapping[str, Any] | None) -> None:
         raise OperationFailed("An inline operation has no task that could keep a checkpoint; use mode auto or task.")
 
     async def external_completed(self) -> None:

@@ -72,10 +72,10 @@ class KeepsProtocolErrors:
         """See `CancelsUpstream.leaves_work`."""
         return isinstance(self.inner, CancelsUpstream) and self.inner.leaves_work
 
-    async def stop_outside(self, leftover: Mapping[str, Any]) -> None:
+    async def stop_outside(self, cleanup: Mapping[str, Any]) -> None:
         """See `CancelsUpstream.stop_outside`."""
         if isinstance(self.inner, CancelsUpstream):
-            await self.inner.stop_outside(leftover)
+            await self.inner.stop_outside(cleanup)
 
     def check(self) -> list[str]:
         """What the inner one lacks on this machine, in words."""

@@ -231,10 +231,10 @@ class HttpExecutor:
         """Close the connections. The next request opens new ones."""
         await self._client.aclose()
 
-    async def stop_outside(self, leftover: Mapping[str, Any]) -> None:
+    async def stop_outside(self, cleanup: Mapping[str, Any]) -> None:
         """See `CancelsUpstream`."""
         if self._table is not None and self._table.cancel is not None:
-            await self._follower.stop(self._table.cancel, leftover)
+            await self._follower.stop(self._table.cancel, cleanup)
 
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Any:
         """See `Executor`."""
@@ -300,23 +300,23 @@ class HttpExecutor:
         return job
 
     async def _save(self, job: Mapping[str, Any], arguments: Mapping[str, Any], context: TaskContext) -> None:
-        leftover: dict[str, Any] | None = None
+        cleanup: dict[str, Any] | None = None
         if self._table is not None and self._table.cancel is not None:
             names = self._request.base_names | self._table.cancel.parameters
             kept = {name: arguments[name] for name in names if name in arguments}
-            leftover = {"values": job["values"], "arguments": kept}
+            cleanup = {"values": job["values"], "arguments": kept}
         try:
-            await context.save({"job": job}, leftover=leftover)
+            await context.save({"job": job}, cleanup=cleanup)
         except Refused as refused:
             # The task ended, or went to another worker, while its request was under way. Where the API dedupes, that
             # worker follows this very job.
-            if leftover is not None and (refused.task.terminal or not self._dedupes):
-                await self._stopped(leftover)
+            if cleanup is not None and (refused.task.terminal or not self._dedupes):
+                await self._stopped(cleanup)
             raise
 
-    async def _stopped(self, leftover: Mapping[str, Any]) -> None:
+    async def _stopped(self, cleanup: Mapping[str, Any]) -> None:
         try:
-            await self.stop_outside(leftover)
+            await self.stop_outside(cleanup)
         except TaskFailure as error:
             raise UpstreamError(f"an upstream job could not be cancelled: {error.message}") from None
 

@@ -88,14 +88,14 @@ class JobFollower:
             return verdict.result
         return await self._fetched(verdict.result_url, arguments, context)
 
-    async def stop(self, cancel: AddressTemplate, leftover: Mapping[str, Any]) -> None:
+    async def stop(self, cancel: AddressTemplate, cleanup: Mapping[str, Any]) -> None:
         """Make the cancel call; a job that is not there any more, or over, is stopped.
 
         Raises:
             UpstreamError: It was not taken.
         """
-        arguments: Mapping[str, Any] = leftover["arguments"]
-        url = cancel.address({**arguments, **leftover["values"]}, self._request.base_url(arguments))
+        arguments: Mapping[str, Any] = cleanup["arguments"]
+        url = cancel.address({**arguments, **cleanup["values"]}, self._request.base_url(arguments))
         reply = await self._ask(self._table.cancel_method, url, arguments)
         if reply.status >= 300 and reply.status not in (404, 409, 410):
             raise reply.refusal(self._request.secrets)

@@ -161,8 +161,8 @@ async def _serve(group: ProcessGroup, context: TaskContext, number: int, verb: s
         match verb, given:
             case "ask", [method, params]:
                 answer["value"] = dict(await backend.ask(method, params))
-            case "save", [checkpoint, leftover]:
-                await backend.save(checkpoint, leftover)
+            case "save", [checkpoint, cleanup]:
+                await backend.save(checkpoint, cleanup)
             case "external_completed", []:
                 await backend.external_completed()
             case "suspend", []:

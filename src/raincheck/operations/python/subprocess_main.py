@@ -86,8 +86,8 @@ class _Worker:
     async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         return await self._call("ask", method, params)
 
-    async def save(self, checkpoint: Any, leftover: Mapping[str, Any] | None) -> None:
-        await self._call("save", checkpoint, leftover)
+    async def save(self, checkpoint: Any, cleanup: Mapping[str, Any] | None) -> None:
+        await self._call("save", checkpoint, cleanup)
 
     async def external_completed(self) -> None:
         await self._call("external_completed")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from raincheck.ports.records import Record
-from raincheck.stores.memory.timer_heap import Agenda
+from raincheck.stores.memory.timer_heap import TimerHeap
 from raincheck.stores.shared.payload_codec import decode_value, encode_value
 
 
@@ -29,8 +29,8 @@ class MemoryRecords:
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str], _Kept] = {}
         self._keys: dict[str, list[str]] = {}
-        self._due: dict[str, Agenda[str, datetime]] = {}
-        self._expiring: Agenda[tuple[str, str], datetime] = Agenda()
+        self._due: dict[str, TimerHeap[str, datetime]] = {}
+        self._expiring: TimerHeap[tuple[str, str], datetime] = TimerHeap()
 
     def get(self, kind: str, key: str) -> Record | None:
         """One record."""
@@ -61,8 +61,8 @@ class MemoryRecords:
 
     def due(self, kind: str, until: datetime, limit: int) -> Sequence[Record]:
         """What has come due."""
-        agenda = self._due.get(kind)
-        return [] if agenda is None else [self._kept[kind, key].fresh() for _, key in agenda.first(limit, until)]
+        heap = self._due.get(kind)
+        return [] if heap is None else [self._kept[kind, key].fresh() for _, key in heap.first(limit, until)]
 
     def page(self, kind: str, after: str, limit: int) -> Sequence[Record]:
         """What comes after a key."""
@@ -80,7 +80,7 @@ class MemoryRecords:
         if place not in self._kept:
             insort(self._keys.setdefault(record.kind, []), record.key)
         self._kept[place] = _Kept(record, value)
-        due = self._due.setdefault(record.kind, Agenda())
+        due = self._due.setdefault(record.kind, TimerHeap())
         if record.due_at is None:
             due.discard(record.key)
         else:

@@ -15,7 +15,7 @@ from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.ports.records import Record, check_records
 from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, PendingLimit, TaskSummary
 from raincheck.stores.memory.records import MemoryRecords
-from raincheck.stores.memory.timer_heap import Agenda
+from raincheck.stores.memory.timer_heap import TimerHeap
 from raincheck.stores.memory.waiting import Lines
 from raincheck.stores.shared.listeners import Listeners
 from raincheck.stores.shared.payload_codec import (
@@ -96,11 +96,11 @@ class MemoryStore:
         self._kept: dict[str, _Kept] = {}
         self._keys: dict[tuple[str, str], str] = {}
         # By what claims are ordered by; who waits in which scope.
-        self._pending: dict[str, Agenda[str, tuple[int, datetime]]] = {}
+        self._pending: dict[str, TimerHeap[str, tuple[int, datetime]]] = {}
         self._lines = Lines()
         self._waiting: dict[str, set[str]] = {}
-        self._due: Agenda[str, datetime] = Agenda()
-        self._expiring: Agenda[str, datetime] = Agenda()
+        self._due: TimerHeap[str, datetime] = TimerHeap()
+        self._expiring: TimerHeap[str, datetime] = TimerHeap()
         self._records = MemoryRecords()
         self._order: dict[str | None, _Order] = {None: _Order()}
         self._counts = dict.fromkeys(TaskStatus, 0)
@@ -193,8 +193,8 @@ class MemoryStore:
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
         """See `TaskStore.claimable`."""
         with self._usable():
-            agendas = [self._pending[name] for name in set(operation_types) if name in self._pending]
-            entries = merge(*(agenda.first(limit) for agenda in agendas))
+            heaps = [self._pending[name] for name in set(operation_types) if name in self._pending]
+            entries = merge(*(heap.first(limit) for heap in heaps))
             return [self._kept[task_ref].fresh() for _, task_ref in islice(entries, limit)]
 
     async def waiting(
@@ -319,7 +319,7 @@ class MemoryStore:
         self._kept[task.task_ref] = kept
         self._counts[task.status] += 1
         if task.status is TaskStatus.PENDING:
-            pending = self._pending.setdefault(task.operation_type, Agenda())
+            pending = self._pending.setdefault(task.operation_type, TimerHeap())
             pending.put(task.task_ref, (-task.priority, task.created_at))
             self._lines.add(task)
             self._waiting.setdefault(task.scope, set()).add(task.task_ref)

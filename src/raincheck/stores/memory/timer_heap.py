@@ -12,7 +12,7 @@ _Place = TypeVar("_Place", bound=Any)
 _SLACK = 64
 
 
-class Agenda(Generic[_Name, _Place]):
+class TimerHeap(Generic[_Name, _Place]):
     """Names by a place each (a time, or a tuple that begins with one): a heap whose outdated entries are dropped when
     they come up."""
 

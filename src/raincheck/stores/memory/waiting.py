@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import datetime
 
 from raincheck.domain.task import Task
-from raincheck.stores.memory.timer_heap import Agenda
+from raincheck.stores.memory.timer_heap import TimerHeap
 from raincheck.stores.shared.waiting import behind, share
 
 
@@ -14,12 +14,12 @@ class Lines:
     """Pending tasks by scope."""
 
     def __init__(self) -> None:
-        self._lines: dict[tuple[int, str], dict[str, Agenda[str, datetime]]] = {}
+        self._lines: dict[tuple[int, str], dict[str, TimerHeap[str, datetime]]] = {}
 
     def add(self, task: Task) -> None:
         """It is pending."""
         lines = self._lines.setdefault((-task.priority, task.operation_type), {})
-        lines.setdefault(task.scope, Agenda()).put(task.task_ref, task.created_at)
+        lines.setdefault(task.scope, TimerHeap()).put(task.task_ref, task.created_at)
 
     def remove(self, task: Task) -> None:
         """It is not pending, whether it was or not."""

@@ -40,7 +40,7 @@ class Renewer:
         if not self._lock.acquire(timeout=self._address.timeout_seconds):
             raise StoreUnavailable(f"The task store {self._address.place} did not answer in time.")
         try:
-            held = self._patiently(parameters, give_up_at)
+            held = self._with_retry(parameters, give_up_at)
         finally:
             self._lock.release()
         return leases.keys() - {text_from(ref) for ref in held}
@@ -54,7 +54,7 @@ class Renewer:
         with self._lock:
             self._disconnect()
 
-    def _patiently(self, parameters: Mapping[str, Any], give_up_at: float) -> set[str]:
+    def _with_retry(self, parameters: Mapping[str, Any], give_up_at: float) -> set[str]:
         while True:
             try:
                 return self._attempt(parameters, give_up_at)

@@ -323,7 +323,7 @@ class PostgresStore:
 
 
 class _Running:
-    """What an open store has: its connections, and a lane for each kind of request."""
+    """What an open store has: its connections, and a batcher for each kind of request."""
 
     def __init__(
         self,
@@ -362,9 +362,9 @@ class _Running:
 
     async def close(self) -> None:
         """Serve what waits, then let go of everything."""
-        lanes = self.inserts, self.inserts_with_room, self.replaces, self.gets, self.record_gets, self.record_writes
-        for lane in (*lanes, self.asks):
-            await lane.drain()
+        batchers = self.inserts, self.inserts_with_room, self.replaces, self.gets, self.record_gets, self.record_writes
+        for batcher in (*batchers, self.asks):
+            await batcher.drain()
         await self.signals.close()
         await self._connections.close()
         await asyncio.to_thread(self.renewer.close)

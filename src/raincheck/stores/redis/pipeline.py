@@ -81,7 +81,7 @@ class Pipeline:
 
     def start(self) -> None:
         """Begin to send what is put."""
-        self._task = asyncio.create_task(self._run(), name="raincheck-redis-lane", context=Context())
+        self._task = asyncio.create_task(self._run(), name="raincheck-redis-pipeline", context=Context())
 
     async def close(self) -> None:
         """Wait for the answers to what was put, then disconnect. Idempotent."""
@@ -100,7 +100,7 @@ class Pipeline:
         """Send it with whatever else waits.
 
         Raises:
-            StoreUnavailable: The lane is closing.
+            StoreUnavailable: The pipeline is closing.
         """
         if self._closing:
             raise StoreUnavailable(f"The task store {self._address.place} is closed.")

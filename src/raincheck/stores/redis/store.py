@@ -101,7 +101,7 @@ class RedisStore:
         # What names a write: this store's own token, and a number.
         self._token = secrets.token_hex(5)
         self._numbers = itertools.count()
-        self._lanes: list[Pipeline] = []
+        self._pipelines: list[Pipeline] = []
         self._clock = ServerClock()
         self._pushes = Pushes(self._address, self._listeners, poll_interval=poll_interval)
         self._leases: Leases | None = None
@@ -122,27 +122,27 @@ class RedisStore:
                 `migrate`) of an older one.
             StoreUnavailable: The server cannot be reached, refuses the login, or takes no writes.
         """
-        lane = self._new_lane()
+        pipeline = self._new_pipeline()
         leases = Leases(self._address, self._clock)
         try:
-            await prepare(await lane.open(), self._address, migrate=self._migrate)
+            await prepare(await pipeline.open(), self._address, migrate=self._migrate)
         except BaseException:
-            await lane.close()
+            await pipeline.close()
             leases.close()
             raise
-        lane.start()
-        self._lanes = [lane]
+        pipeline.start()
+        self._pipelines = [pipeline]
         self._leases = leases
         self._pushes.open()
         self._watch()
 
     async def close(self) -> None:
         """See `TaskStore.close`."""
-        lanes, self._lanes = self._lanes, []
+        pipelines, self._pipelines = self._pipelines, []
         leases, self._leases = self._leases, None
         await self._pushes.close()
-        for lane in lanes:
-            await lane.close()
+        for pipeline in pipelines:
+            await pipeline.close()
         if leases is not None:
             leases.close()
         self._listeners.clear()
@@ -321,11 +321,11 @@ class RedisStore:
         def read(answer: object) -> datetime:
             return datetime.fromtimestamp(server_seconds(answer), UTC)
 
-        lane = self._reading_lane()
-        self._look_for_evictions(lane)
-        return await self._ask(lambda done: Call(_TIME, read, done), lane)
+        pipeline = self._reading_pipeline()
+        self._look_for_evictions(pipeline)
+        return await self._ask(lambda done: Call(_TIME, read, done), pipeline)
 
-    def _look_for_evictions(self, lane: Pipeline) -> None:
+    def _look_for_evictions(self, pipeline: Pipeline) -> None:
         """Nobody waits for the answer, which comes before that to what is asked next."""
         loop = asyncio.get_running_loop()
         if loop.time() - self._looked_at < _LOOK_SECONDS:
@@ -333,7 +333,7 @@ class RedisStore:
         self._looked_at = loop.time()
         done: asyncio.Future[None] = loop.create_future()
         done.add_done_callback(lambda answered: answered.exception())
-        lane.put(Call(Evictions.INFO, self._evictions.look, done))
+        pipeline.put(Call(Evictions.INFO, self._evictions.look, done))
 
     def _watch(self) -> None:
         self._pushes.watch(len(self._listeners) > 0)
@@ -374,33 +374,33 @@ class RedisStore:
     async def _write(
         self, name: str, arguments: list[bytes], finish: Callable[[Any], _T], task_ref: bytes | None
     ) -> _T:
-        if not self._lanes:
+        if not self._pipelines:
             raise self._not_open()
         done: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-        self._lanes[0].put(Write(SCRIPTS[name], self._root, arguments, finish, done, task_ref))
+        self._pipelines[0].put(Write(SCRIPTS[name], self._root, arguments, finish, done, task_ref))
         return await done
 
     async def _read(self, name: str, arguments: list[bytes], finish: Callable[[Any], _T]) -> _T:
         return await self._ask(lambda done: ScriptCall(SCRIPTS[name], self._root, arguments, finish, done))
 
-    async def _ask(self, make: Callable[[asyncio.Future[Any]], Call], lane: Pipeline | None = None) -> Any:
-        lane = lane or self._reading_lane()
+    async def _ask(self, make: Callable[[asyncio.Future[Any]], Call], pipeline: Pipeline | None = None) -> Any:
+        pipeline = pipeline or self._reading_pipeline()
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        lane.put(make(done))
+        pipeline.put(make(done))
         return await done
 
-    def _reading_lane(self) -> Pipeline:
-        if not self._lanes:
+    def _reading_pipeline(self) -> Pipeline:
+        if not self._pipelines:
             raise self._not_open()
-        lane = min(self._lanes[1:] or self._lanes, key=lambda each: each.load)
-        few = len(self._lanes) < min(self._pool_size, 2)
-        if few or (lane.load >= _BUSY and len(self._lanes) < self._pool_size):
-            lane = self._new_lane()
-            lane.start()
-            self._lanes.append(lane)
-        return lane
+        pipeline = min(self._pipelines[1:] or self._pipelines, key=lambda each: each.load)
+        few = len(self._pipelines) < min(self._pool_size, 2)
+        if few or (pipeline.load >= _BUSY and len(self._pipelines) < self._pool_size):
+            pipeline = self._new_pipeline()
+            pipeline.start()
+            self._pipelines.append(pipeline)
+        return pipeline
 
-    def _new_lane(self) -> Pipeline:
+    def _new_pipeline(self) -> Pipeline:
         return Pipeline(self._address, self._clock, self._pushes.message)
 
     def _not_open(self) -> StoreUnavailable:

@@ -61,7 +61,7 @@ def pause() -> None:
     time.sleep(random.uniform(0.0005, 0.003))  # noqa: S311 - not for secrets
 
 
-def patiently(action: Callable[[], _T], seconds: float) -> _T:
+def with_retry(action: Callable[[], _T], seconds: float) -> _T:
     """Do it, again and again while another process has it locked, for that long at most. Blocking."""
     give_up_at = time.monotonic() + seconds
     while True:
@@ -85,9 +85,9 @@ def connect_writer(
     give_up_at = time.monotonic() + busy_seconds
     connection = _connect(path)
     try:
-        patiently(lambda: _version(connection, path, latest), busy_seconds)
+        with_retry(lambda: _version(connection, path, latest), busy_seconds)
         left = give_up_at - time.monotonic()
-        mode = patiently(lambda: connection.execute("PRAGMA journal_mode = wal").fetchall(), left)
+        mode = with_retry(lambda: connection.execute("PRAGMA journal_mode = wal").fetchall(), left)
         if mode != [("wal",)]:
             raise StoreUnusable(f"The task store {path} cannot be used in WAL mode: put it on a local file system.")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
@@ -147,9 +147,9 @@ def migrate(connection: sqlite3.Connection, path: str, migrations: Sequence[Migr
         sqlite3.Error: As SQLite has it; the file is as it was.
     """
     latest = migrations[-1].version
-    if patiently(lambda: _version(connection, path, latest), busy_seconds) == latest:
+    if with_retry(lambda: _version(connection, path, latest), busy_seconds) == latest:
         return
-    patiently(lambda: connection.execute("BEGIN IMMEDIATE"), busy_seconds)
+    with_retry(lambda: connection.execute("BEGIN IMMEDIATE"), busy_seconds)
     try:
         present = _version(connection, path, latest)
         for migration in migrations[present:]:
@@ -165,7 +165,7 @@ def migrate(connection: sqlite3.Connection, path: str, migrations: Sequence[Migr
 
 
 def _connect(path: str) -> sqlite3.Connection:
-    # Waiting for locks is ours (`patiently`): SQLite's own waits grow to 100 ms.
+    # Waiting for locks is ours (`with_retry`): SQLite's own waits grow to 100 ms.
     # A file that went away is not made again here: it would have no owner's mode and no schema.
     uri = f"{Path(path).absolute().as_uri()}?mode=rw"
     return sqlite3.connect(

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.stores.sqlite.errors import is_damage, is_locked, needs_new_connection, store_error, was_read_only
 from raincheck.stores.sqlite.file import OpenFile, close_file, create_file
-from raincheck.stores.sqlite.schema import Migration, connect_writer, grow_wal, migrate, patiently
+from raincheck.stores.sqlite.schema import Migration, connect_writer, grow_wal, migrate, with_retry
 from raincheck.stores.sqlite.writes import Transaction, Write
 
 logger = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ class SqliteWriter:
     def _attempt(self, batch: list[Write], give_up_at: float) -> list[Done]:
         connection = self._connected(give_up_at - time.monotonic())
         self.file.check()
-        patiently(lambda: connection.execute("BEGIN IMMEDIATE"), give_up_at - time.monotonic())
+        with_retry(lambda: connection.execute("BEGIN IMMEDIATE"), give_up_at - time.monotonic())
         self.file.connected()
         if self.watching:
             self._look(connection)
