@@ -216,6 +216,18 @@ class Task:
         return self.status in TERMINAL
 
     @property
+    def due_at(self) -> datetime | None:
+        """When the sweeper must look at it: its deadline, or before that the end of its lease; None once terminal."""
+        if self.terminal:
+            return None
+        return self.deadline_at if self.lease_until is None else min(self.deadline_at, self.lease_until)
+
+    @property
+    def error_code(self) -> str | None:
+        """The code of the error with which it ended."""
+        return self.outcome.error.code if self.outcome is not None and self.outcome.error is not None else None
+
+    @property
     def inflight(self) -> bool:
         """Whether its key is one of `inflight_key`: it is kept only until the task is terminal."""
         return self.idempotency_key is not None and self.idempotency_key.startswith(_INFLIGHT)

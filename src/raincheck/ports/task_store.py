@@ -8,7 +8,7 @@ one place, and passes the contract suite in tests/stores/.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -81,21 +81,7 @@ class TaskSummary:
     @classmethod
     def of(cls, task: Task) -> TaskSummary:
         """The summary of a whole record."""
-        failed = task.outcome.error if task.outcome else None
-        return cls(
-            task_ref=task.task_ref,
-            scope=task.scope,
-            operation_type=task.operation_type,
-            status=task.status,
-            created_at=task.created_at,
-            updated_at=task.updated_at,
-            deadline_at=task.deadline_at,
-            settled_at=task.settled_at,
-            attempt=task.attempt,
-            worker_id=task.worker_id,
-            progress=task.progress,
-            error_code=failed.code if failed else None,
-        )
+        return cls(**{field.name: getattr(task, field.name) for field in fields(cls)})
 
 
 Listener = Callable[[Task | str | None], None]

@@ -16,16 +16,9 @@ from typing import Any, NamedTuple
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.ports.task_store import Cursor, TaskSummary
-from raincheck.stores.shared.payload_codec import (
-    decode_arguments,
-    decode_caller,
-    decode_inputs,
-    decode_outcome,
-    decode_progress,
-    decode_value,
-    encode_progress,
-)
-from raincheck.stores.shared.timestamps import from_micros, micros_or_none, moment_or_none, to_micros
+from raincheck.stores.shared.payload_codec import decode_value
+from raincheck.stores.shared.task_codec import SUMMARY_FIELDS, TaskCodec
+from raincheck.stores.shared.timestamps import moment_or_none, to_micros
 
 Item = Mapping[str, Mapping[str, Any]]
 """An item as DynamoDB's own JSON has it: `{"status": {"S": "pending"}, …}`."""
@@ -59,6 +52,20 @@ _LONGEST_REF = 900
 # DynamoDB's own expiry is the net under `purge`: it comes into play where nobody served the table for a month.
 MARGIN = timedelta(days=30)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+
+CODEC = TaskCodec()
+# What the attributes `fixed` and `state` hold.
+_FIXED = (
+    "scope",
+    "operation_type",
+    "created_at",
+    "ttl_seconds",
+    "max_attempts",
+    "retry_when_lost",
+    "idempotency_key",
+    "fingerprint",
+)
+_STATE = ("updated_at", "settled_at", "expires_at", "attempt", "started_at", "error_code", "progress")
 
 
 def text(value: str) -> Mapping[str, Any]:
@@ -193,53 +200,35 @@ def pointers(item: Item) -> list[str]:
     return [item[f"{name}_at"]["S"] for name in PAYLOADS if f"{name}_at" in item]
 
 
-def new_item(task: Task, payloads: Mapping[str, Payload], written: str) -> Item:
+def new_item(task: Task, members: Mapping[str, Any], payloads: Mapping[str, Payload], written: str) -> Item:
     """The whole item of a new task; `written` marks this write."""
-    fixed = [
-        task.scope,
-        task.operation_type,
-        to_micros(task.created_at),
-        task.ttl_seconds,
-        task.max_attempts,
-        task.retry_when_lost,
-        task.idempotency_key,
-        task.fingerprint,
-    ]
-    members = {
+    attributes = {
         **task_key(task.task_ref),
-        "fixed": text(_encode(fixed)),
-        "deadline_at": number(to_micros(task.deadline_at)),
+        "fixed": text(_encode([members[name] for name in _FIXED])),
+        "deadline_at": number(members["deadline_at"]),
         "place": text(place(Cursor(task.created_at, task.task_ref))),
         "turn": text(f"{turn_of(task.scope)}{place(Cursor(task.created_at, task.task_ref))}"),
         "priority": number(task.priority) if task.priority else None,
-        **replacement(task, payloads, written),
+        **replacement(task, members, payloads, written),
     }
-    return {name: value for name, value in members.items() if value is not None}
+    return {name: value for name, value in attributes.items() if value is not None}
 
 
-def replacement(task: Task, payloads: Mapping[str, Payload], written: str) -> Mapping[str, Mapping[str, Any] | None]:
+def replacement(
+    task: Task, members: Mapping[str, Any], payloads: Mapping[str, Payload], written: str
+) -> Mapping[str, Mapping[str, Any] | None]:
     """The attributes that the task's next version sets, and (None) those that it takes away."""
-    error = task.outcome.error if task.outcome is not None else None
-    state = [
-        to_micros(task.updated_at),
-        micros_or_none(task.settled_at),
-        micros_or_none(task.expires_at),
-        task.attempt,
-        micros_or_none(task.started_at),
-        None if error is None else error.code,
-        encode_progress(task.progress),
-    ]
-    agenda, agenda_at = ("expiring", task.expires_at) if task.terminal else ("due", due_at(task))
+    agenda, agenda_at = ("expiring" if task.terminal else "due"), members["expires_at" if task.terminal else "due_at"]
     shard = count_shard(task.task_ref) % AGENDA_SHARDS
     return {
         "status": text(str(task.status)),
         "version": number(task.version),
         "fence": number(task.fence),
         "worker": None if task.worker_id is None else text(worker_text(task.worker_id)),
-        "lease_until": None if task.lease_until is None else number(to_micros(task.lease_until)),
-        "state": text(_encode(state)),
+        "lease_until": None if task.lease_until is None else number(members["lease_until"]),
+        "state": text(_encode([members[name] for name in _STATE])),
         "agenda": None if agenda_at is None else text(f"{agenda}#{shard}"),
-        "agenda_at": None if agenda_at is None else number(to_micros(agenda_at)),
+        "agenda_at": None if agenda_at is None else number(agenda_at),
         "of_operation": text(partition(task.status, operation=task.operation_type, priority=task.priority)),
         "of_turn": text(line_of(task.operation_type, task.priority)) if task.status is TaskStatus.PENDING else None,
         "of_scope": text(partition(task.status, scope=task.scope)),
@@ -248,11 +237,6 @@ def replacement(task: Task, payloads: Mapping[str, Payload], written: str) -> Ma
         mark(task.version): text(written),
         **{name: value for each in payloads for name, value in payloads[each].attributes(each).items()},
     }
-
-
-def due_at(task: Task) -> datetime:
-    """When the sweeper is to look at a task that is not terminal."""
-    return task.deadline_at if task.lease_until is None else min(task.deadline_at, task.lease_until)
 
 
 def expiry(task: Task) -> int:
@@ -303,58 +287,31 @@ def _number_of(item: Item, name: str) -> int | None:
 
 def task_from(item: Item, bodies: Mapping[str, str | None]) -> Task:
     """The task of an item, and of its payloads by their names in `PAYLOADS`."""
-    fixed: list[Any] = json.loads(item["fixed"]["S"])
-    state: list[Any] = json.loads(item["state"]["S"])
-    scope, operation_type, created_at, ttl_seconds, max_attempts, retry_when_lost, idempotency_key, fingerprint = fixed
-    updated_at, settled_at, expires, attempt, started_at, _, progress = state
-    return Task(
-        task_ref=ref_of(item),
-        scope=scope,
-        operation_type=operation_type,
-        arguments=decode_arguments(bodies["arguments"] or "{}"),
-        created_at=from_micros(created_at),
-        updated_at=from_micros(updated_at),
-        deadline_at=from_micros(int(item["deadline_at"]["N"])),
-        ttl_seconds=ttl_seconds,
-        status=status_of(item),
-        version=version_of(item),
-        settled_at=moment_or_none(settled_at),
-        expires_at=moment_or_none(expires),
-        attempt=attempt,
-        max_attempts=max_attempts,
-        retry_when_lost=retry_when_lost,
-        fence=int(item["fence"]["N"]),
-        worker_id=json.loads(item["worker"]["S"]) if "worker" in item else None,
-        lease_until=moment_or_none(_number_of(item, "lease_until")),
-        started_at=moment_or_none(started_at),
-        idempotency_key=idempotency_key,
-        fingerprint=fingerprint,
-        priority=_number_of(item, "priority") or 0,
-        callback_url=decode_value(bodies["callback_url"]),
-        caller=decode_caller(scope, bodies["caller"]),
-        checkpoint=decode_value(bodies["checkpoint"]),
-        progress=decode_progress(progress),
-        inputs=decode_inputs(bodies["inputs"]),
-        outcome=decode_outcome(bodies["outcome"]),
-    )
+    stored = _stored(item)
+    del stored["error_code"]
+    stored |= {
+        **bodies,
+        "arguments": bodies["arguments"] or "{}",
+        "callback_url": decode_value(bodies["callback_url"]),
+        "version": version_of(item),
+        "fence": int(item["fence"]["N"]),
+        "lease_until": _number_of(item, "lease_until"),
+        "priority": _number_of(item, "priority") or 0,
+    }
+    return CODEC.task(stored)
 
 
 def summary_from(item: Item) -> TaskSummary:
     """The summary of a task's item; its payloads are not needed."""
-    state: list[Any] = json.loads(item["state"]["S"])
-    updated_at, settled_at, _, attempt, _, error_code, progress = state
-    scope, operation_type, created_at, *_ = json.loads(item["fixed"]["S"])
-    return TaskSummary(
-        task_ref=ref_of(item),
-        scope=scope,
-        operation_type=operation_type,
-        status=status_of(item),
-        created_at=from_micros(created_at),
-        updated_at=from_micros(updated_at),
-        deadline_at=from_micros(int(item["deadline_at"]["N"])),
-        settled_at=moment_or_none(settled_at),
-        attempt=attempt,
-        worker_id=json.loads(item["worker"]["S"]) if "worker" in item else None,
-        progress=decode_progress(progress),
-        error_code=error_code,
-    )
+    return CODEC.summary({name: value for name, value in _stored(item).items() if name in SUMMARY_FIELDS})
+
+
+def _stored(item: Item) -> dict[str, Any]:
+    values = json.loads(item["fixed"]["S"]) + json.loads(item["state"]["S"])
+    return {
+        **dict(zip(_FIXED + _STATE, values, strict=True)),
+        "task_ref": ref_of(item),
+        "status": item["status"]["S"],
+        "deadline_at": int(item["deadline_at"]["N"]),
+        "worker_id": json.loads(item["worker"]["S"]) if "worker" in item else None,
+    }

@@ -16,6 +16,7 @@ from raincheck.stores.dynamodb.client import Calls, together
 from raincheck.stores.dynamodb.errors import ConditionFailed
 from raincheck.stores.dynamodb.expressions import delete_task, hold, let_go, part_from_key, put_task, update_task
 from raincheck.stores.dynamodb.items import (
+    CODEC,
     MARKS,
     PAYLOADS,
     ROOMED,
@@ -45,13 +46,7 @@ from raincheck.stores.dynamodb.reads import Apart, Reads, Seen, SeenTasks
 from raincheck.stores.dynamodb.records import record_name, written_over
 from raincheck.stores.dynamodb.transactions import Parts as Transaction
 from raincheck.stores.dynamodb.transactions import transact
-from raincheck.stores.shared.payload_codec import (
-    encode_arguments,
-    encode_caller,
-    encode_inputs,
-    encode_outcome,
-    encode_value,
-)
+from raincheck.stores.shared.payload_codec import encode_value
 from raincheck.stores.shared.pending_limit import pending_limit_reached
 
 # So often an insert meets a holder of its key that is gone a moment later, or room that another one takes.
@@ -74,12 +69,8 @@ class Writes:
 
     async def insert(self, task: Task, pending_limit: PendingLimit | None) -> Inserted:
         """See `TaskStore.insert`."""
-        bodies = {
-            "arguments": encode_arguments(task.arguments),
-            "callback_url": encode_value(task.callback_url),
-            "caller": encode_caller(task.caller),
-            **_changing(task),
-        }
+        members = CODEC.fixed(task) | CODEC.changing(task)
+        bodies = _payloads(members)
         if not storable(task.task_ref):
             raise StoreError(f"{self._calls.connection.place} cannot hold a task of that task_ref.")
         # What room there is concerns pending tasks only.
@@ -89,7 +80,7 @@ class Writes:
             await self._rooms.prepare()
         payloads = await self._put(bodies, expiry(task))
         written = secrets.token_urlsafe(9)
-        item = new_item(task, payloads, written)
+        item = new_item(task, members, payloads, written)
         # Where it raises, the task may have been stored for all that is known: its payloads are left to their expiry.
         try:
             inserted = await self._insert(task, item, written, pending_limit)
@@ -189,12 +180,13 @@ class Writes:
             task = replace(task, lease_until=self._calls.clock.after(lease_seconds, task.lease_until))
         if not storable(task.task_ref):
             return False
-        bodies = _changing(task)
+        members = CODEC.changing(task)
+        bodies = _payloads(members)
         seen = self._seen.before(task)
         before: Mapping[str, Apart] = {} if seen is None else seen.apart
         payloads = await self._put(bodies, expiry(task), before)
         written = secrets.token_urlsafe(9)
-        changes = replacement(task, payloads, written)
+        changes = replacement(task, members, payloads, written)
         lease = None if seen_lease is None else to_micros(seen_lease)
         now = {payload.apart for payload in payloads.values() if payload.apart is not None}
         old = {apart.pointer for apart in before.values()}
@@ -312,12 +304,11 @@ class _NoRoom(Exception):
         self.limit = limit
 
 
-def _changing(task: Task) -> dict[str, str | None]:
-    return {
-        "inputs": encode_inputs(task.inputs),
-        "outcome": encode_outcome(task.outcome),
-        "checkpoint": encode_value(task.checkpoint),
-    }
+def _payloads(members: Mapping[str, Any]) -> dict[str, str | None]:
+    bodies = {name: members[name] for name in PAYLOADS if name in members}
+    if "callback_url" in bodies:
+        bodies["callback_url"] = encode_value(bodies["callback_url"])
+    return bodies
 
 
 def _removal(item: Item) -> Move:

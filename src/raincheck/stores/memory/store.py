@@ -332,13 +332,12 @@ class MemoryStore:
                 waiting.discard(task.task_ref)
                 if not waiting:
                     del self._waiting[task.scope]
-        if task.terminal:
+        if task.due_at is not None:
+            self._due.put(task.task_ref, task.due_at)
+        else:
             self._due.discard(task.task_ref)
             if task.expires_at is not None:
                 self._expiring.put(task.task_ref, task.expires_at)
-        else:
-            due = task.deadline_at if task.lease_until is None else min(task.deadline_at, task.lease_until)
-            self._due.put(task.task_ref, due)
 
     def _remove(self, task: Task) -> None:
         del self._kept[task.task_ref]

@@ -12,28 +12,18 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from raincheck.domain.task import Task, TaskStatus
+from raincheck.domain.task import Task
 from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskSummary
-from raincheck.stores.shared.payload_codec import (
-    decode_arguments,
-    decode_caller,
-    decode_inputs,
-    decode_outcome,
-    decode_progress,
-    decode_value,
-    encode_arguments,
-    encode_caller,
-    encode_inputs,
-    encode_outcome,
-    encode_progress,
-    encode_value,
-)
-from raincheck.stores.shared.timestamps import from_micros, micros_or_none, moment_or_none, to_micros
+from raincheck.stores.shared.payload_codec import decode_value, encode_value
+from raincheck.stores.shared.sql_files import load_statements
+from raincheck.stores.shared.task_codec import TaskCodec
+from raincheck.stores.shared.timestamps import micros_or_none, moment_or_none
 
 Row = tuple[Any, ...]
 
-_STATUS = {str(status): status for status in TaskStatus}
+_STATEMENTS = load_statements("postgres", "queries.sql")
+_COLUMNS, _SUMMARY = (re.findall(r"\w+", _STATEMENTS[name]) for name in ("columns", "summary"))
 row_text = json.JSONEncoder(separators=(",", ":")).encode
 """A row as its statement takes it."""
 
@@ -70,6 +60,9 @@ def _unescape(match: re.Match[str]) -> str:
     return "\ue000" if rest == "g" else chr(int(rest, 16))
 
 
+_CODEC = TaskCodec(storable, text_from)
+
+
 def key_digest(task: Task) -> str | None:
     """What stands for the key of the task's scope in the index; None where it has no key."""
     if task.idempotency_key is None:
@@ -88,25 +81,8 @@ def insert_row(task: Task, digest: str | None) -> str:
     Raises:
         TypeError: Its arguments or its outcome are not JSON values.
     """
-    key = task.idempotency_key
-    row = _changing(task)
-    row |= {
-        "scope": storable(task.scope),
-        "operation_type": storable(task.operation_type),
-        "created_at": to_micros(task.created_at),
-        "deadline_at": to_micros(task.deadline_at),
-        "ttl_seconds": task.ttl_seconds,
-        "max_attempts": task.max_attempts,
-        "retry_when_lost": task.retry_when_lost,
-        "idempotency_key": None if key is None else storable(key),
-        "key_digest": digest,
-        "fingerprint": storable(task.fingerprint),
-        "arguments": encode_arguments(task.arguments),
-        "change_id": 0,
-        "turn": -task.priority,
-        "callback_url": None if task.callback_url is None else storable(task.callback_url),
-        "caller": encode_caller(task.caller),
-    }
+    row = _CODEC.fixed(task) | _CODEC.changing(task)
+    row |= {"task_ref": storable(task.task_ref), "turn": -row.pop("priority"), "key_digest": digest, "change_id": 0}
     return row_text(row)
 
 
@@ -124,9 +100,8 @@ def replace_row(
     Raises:
         TypeError: Its outcome, a question, its checkpoint or a record's value is not a JSON value.
     """
-    row = _changing(task)
-    row["change_id"] = change_id
-    row["seen_lease"] = seen_lease
+    row = _CODEC.changing(task)
+    row |= {"task_ref": storable(task.task_ref), "change_id": change_id, "seen_lease": seen_lease}
     if task.lease_until is not None:
         row["lease_length"] = lease_length
     if records:
@@ -134,124 +109,19 @@ def replace_row(
     return row_text(row)
 
 
-def _changing(task: Task) -> dict[str, Any]:
-    deadline, lease = to_micros(task.deadline_at), micros_or_none(task.lease_until)
-    error = task.outcome.error if task.outcome is not None else None
-    return {
-        "task_ref": storable(task.task_ref),
-        "status": str(task.status),
-        "version": task.version,
-        "updated_at": to_micros(task.updated_at),
-        "settled_at": micros_or_none(task.settled_at),
-        "expires_at": micros_or_none(task.expires_at),
-        "attempt": task.attempt,
-        "fence": task.fence,
-        "worker_id": None if task.worker_id is None else storable(task.worker_id),
-        "lease_until": lease,
-        "started_at": micros_or_none(task.started_at),
-        "due_at": None if task.terminal else deadline if lease is None else min(deadline, lease),
-        "error_code": None if error is None else storable(error.code),
-        "progress": encode_progress(task.progress),
-        "inputs": encode_inputs(task.inputs),
-        "outcome": encode_outcome(task.outcome),
-        "checkpoint": encode_value(task.checkpoint),
-    }
-
-
 def task_from(row: Row) -> Task:
     """The task of a row of `columns`."""
-    (
-        task_ref,
-        scope,
-        operation_type,
-        created_at,
-        deadline_at,
-        ttl_seconds,
-        max_attempts,
-        retry_when_lost,
-        idempotency_key,
-        fingerprint,
-        status,
-        version,
-        updated_at,
-        settled_at,
-        expires_at,
-        attempt,
-        fence,
-        worker_id,
-        lease_until,
-        started_at,
-        progress,
-        arguments,
-        inputs,
-        outcome,
-        turn,
-        callback_url,
-        caller,
-        checkpoint,
-    ) = row
-    return Task(
-        task_ref=text_from(task_ref),
-        scope=text_from(scope),
-        operation_type=text_from(operation_type),
-        arguments=decode_arguments(arguments),
-        created_at=from_micros(created_at),
-        updated_at=from_micros(updated_at),
-        deadline_at=from_micros(deadline_at),
-        ttl_seconds=ttl_seconds,
-        status=_STATUS[status],
-        version=version,
-        settled_at=moment_or_none(settled_at),
-        expires_at=moment_or_none(expires_at),
-        attempt=attempt,
-        max_attempts=max_attempts,
-        retry_when_lost=retry_when_lost,
-        fence=fence,
-        worker_id=None if worker_id is None else text_from(worker_id),
-        lease_until=moment_or_none(lease_until),
-        started_at=moment_or_none(started_at),
-        idempotency_key=None if idempotency_key is None else text_from(idempotency_key),
-        fingerprint=text_from(fingerprint),
-        priority=-turn,
-        callback_url=None if callback_url is None else text_from(callback_url),
-        caller=decode_caller(text_from(scope), caller),
-        checkpoint=decode_value(checkpoint),
-        progress=decode_progress(progress),
-        inputs=decode_inputs(inputs),
-        outcome=decode_outcome(outcome),
-    )
+    stored = dict(zip(_COLUMNS, row, strict=True))
+    stored["task_ref"] = text_from(stored["task_ref"])
+    stored["priority"] = -stored.pop("turn")
+    return _CODEC.task(stored)
 
 
 def summary_from(row: Row) -> TaskSummary:
     """The summary of a row of `summary`."""
-    (
-        created_at,
-        task_ref,
-        scope,
-        operation_type,
-        status,
-        updated_at,
-        deadline_at,
-        settled_at,
-        attempt,
-        worker_id,
-        progress,
-        error_code,
-    ) = row
-    return TaskSummary(
-        task_ref=text_from(task_ref),
-        scope=text_from(scope),
-        operation_type=text_from(operation_type),
-        status=_STATUS[status],
-        created_at=from_micros(created_at),
-        updated_at=from_micros(updated_at),
-        deadline_at=from_micros(deadline_at),
-        settled_at=moment_or_none(settled_at),
-        attempt=attempt,
-        worker_id=None if worker_id is None else text_from(worker_id),
-        progress=decode_progress(progress),
-        error_code=None if error_code is None else text_from(error_code),
-    )
+    stored = dict(zip(_SUMMARY, row, strict=True))
+    stored["task_ref"] = text_from(stored["task_ref"])
+    return _CODEC.summary(stored)
 
 
 def record_members(record: Record, change_id: int) -> dict[str, Any]:

@@ -14,22 +14,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from raincheck.domain.task import Task, TaskStatus
+from raincheck.domain.task import Task
 from raincheck.ports.task_store import TaskSummary
-from raincheck.stores.shared.payload_codec import (
-    decode_arguments,
-    decode_caller,
-    decode_inputs,
-    decode_outcome,
-    decode_progress,
-    decode_value,
-    encode_arguments,
-    encode_caller,
-    encode_inputs,
-    encode_outcome,
-    encode_progress,
-    encode_value,
-)
+from raincheck.stores.shared.task_codec import TaskCodec
 from raincheck.stores.shared.timestamps import from_micros, to_micros
 
 FIELDS = (b"s", b"i", b"r", b"a", b"q", b"o")
@@ -47,12 +34,27 @@ _UNSETTLED_MARGIN = timedelta(days=7)
 _SETTLED_MARGIN = timedelta(days=1)
 _LONGEST = timedelta(days=100 * 365)
 
-_STATUS = {str(status).encode(): status for status in TaskStatus}
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 _NONE = b"-"
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _decode = json.JSONDecoder().decode
+
+_CODEC = TaskCodec()
+# What the first lines of the fields i and r hold.
+_FIXED = (
+    "scope",
+    "operation_type",
+    "ttl_seconds",
+    "max_attempts",
+    "retry_when_lost",
+    "idempotency_key",
+    "fingerprint",
+    "priority",
+    "callback_url",
+    "caller",
+)
+_CHANGING = ("updated_at", "settled_at", "attempt", "started_at", "worker_id", "error_code")
 
 
 def stored_text(text: str) -> bytes:
@@ -86,8 +88,8 @@ def moment(stored: bytes | int) -> datetime:
     return from_micros(int(stored))
 
 
-def _text_of(moment: datetime | None) -> bytes:
-    return _NONE if moment is None else b"%d" % to_micros(moment)
+def _text_of(micros: int | None) -> bytes:
+    return _NONE if micros is None else b"%d" % micros
 
 
 def length_of(seconds: float | None) -> bytes:
@@ -95,8 +97,8 @@ def length_of(seconds: float | None) -> bytes:
     return b"" if seconds is None else b"%d" % round(seconds * 1_000_000)
 
 
-def _moment_or_none(stored: bytes) -> datetime | None:
-    return None if stored == _NONE else moment(stored)
+def _micros_from(stored: bytes) -> int | None:
+    return None if stored == _NONE else int(stored)
 
 
 class _Changing(NamedTuple):
@@ -151,25 +153,14 @@ def insert_row(task: Task) -> InsertRow:
     if task.priority:
         operation += b"!%d" % task.priority
     key = key_digest(task.scope, task.idempotency_key, inflight=task.inflight)
-    created = b"%d" % to_micros(task.created_at)
-    fixed: list[Any] = [
-        task.scope,
-        task.operation_type,
-        task.ttl_seconds,
-        task.max_attempts,
-        task.retry_when_lost,
-        task.idempotency_key,
-        task.fingerprint,
-        task.priority,
-        task.callback_url,
-        encode_caller(task.caller),
-    ]
-    arguments = encode_arguments(task.arguments)
+    members = _CODEC.fixed(task)
+    created = b"%d" % members["created_at"]
+    arguments = members["arguments"]
     fields = changing.fields
     if len(arguments) > _INLINE:
         fields += [b"a", arguments.encode()]
         arguments = _APART
-    fields += [b"i", f"{_encode(fixed)}\n{arguments}".encode()]
+    fields += [b"i", f"{_encode([members[name] for name in _FIXED])}\n{arguments}".encode()]
     return InsertRow(
         ttl=changing.ttl,
         task_ref=stored_text(task.task_ref),
@@ -180,7 +171,7 @@ def insert_row(task: Task) -> InsertRow:
         created=created,
         due=changing.due,
         expires=changing.expires,
-        state=b" ".join((changing.state, b"%d" % to_micros(task.deadline_at), created, scope, operation, key)),
+        state=b" ".join((changing.state, b"%d" % members["deadline_at"], created, scope, operation, key)),
         fields=fields,
     )
 
@@ -196,7 +187,7 @@ def replace_row(task: Task, seen_lease: datetime | None, lease_seconds: float | 
         ttl=changing.ttl,
         task_ref=stored_text(task.task_ref),
         before=b"%d" % (task.version - 1),
-        seen_lease=b"" if seen_lease is None else _text_of(seen_lease),
+        seen_lease=b"" if seen_lease is None else _text_of(to_micros(seen_lease)),
         lease_length=b"" if task.lease_until is None else length_of(lease_seconds),
         status=str(task.status).encode(),
         due=changing.due,
@@ -208,26 +199,15 @@ def replace_row(task: Task, seen_lease: datetime | None, lease_seconds: float | 
 
 
 def _changing(task: Task) -> _Changing:
-    due = None
-    if not task.terminal:
-        due = task.deadline_at if task.lease_until is None else min(task.deadline_at, task.lease_until)
-    expires = _text_of(task.expires_at)
+    members = _CODEC.changing(task)
+    expires = _text_of(members["expires_at"])
     worker = _NONE if task.worker_id is None else name_of(task.worker_id)
-    error = task.outcome.error if task.outcome is not None else None
-    changing = [
-        to_micros(task.updated_at),
-        None if task.settled_at is None else to_micros(task.settled_at),
-        task.attempt,
-        None if task.started_at is None else to_micros(task.started_at),
-        task.worker_id,
-        None if error is None else error.code,
-    ]
     fields: list[bytes] = []
     gone = b""
     inline: list[str] = []
-    parts = [encode_inputs(task.inputs), encode_outcome(task.outcome)]
+    parts = [members["inputs"], members["outcome"]]
     if task.checkpoint is not None:
-        parts.append(encode_value(task.checkpoint))
+        parts.append(members["checkpoint"])
     large = [""] * 3
     for index, part in enumerate(parts):
         if part is not None and len(part) > _INLINE:
@@ -243,11 +223,11 @@ def _changing(task: Task) -> _Changing:
             fields += [name, part.encode()]
         else:
             gone += name
-    row = "\n".join((_encode(changing), encode_progress(task.progress) or "", *inline))
+    row = "\n".join((_encode([members[name] for name in _CHANGING]), members["progress"] or "", *inline))
     return _Changing(
         state=b"%d %b %d %b %b %b"
-        % (task.version, str(task.status).encode(), task.fence, _text_of(task.lease_until), expires, worker),
-        due=_text_of(due),
+        % (task.version, str(task.status).encode(), task.fence, _text_of(members["lease_until"]), expires, worker),
+        due=_text_of(members["due_at"]),
         expires=expires,
         ttl=_ttl(task),
         fields=[*fields, b"r", row.encode()],
@@ -282,41 +262,28 @@ def task_from(task_ref: str, fields: Fields) -> Task:
     assert changing is not None
     version, status, fence, lease, expires, _, deadline, created, rest = state.split(b" ", 8)
     head, _, arguments = fixed.decode().partition("\n")
-    scope, operation_type, ttl_seconds, max_attempts, retry_when_lost, key, fingerprint, priority, *told = _decode(head)
-    callback_url, caller = told
     row, progress, inputs, outcome, *saved = changing.decode().split("\n")
-    updated, settled, attempt, started, worker_id, _ = _decode(row)
-    return Task(
-        task_ref=task_ref,
-        scope=scope,
-        operation_type=operation_type,
-        arguments=decode_arguments(_part(arguments, large_arguments)),
-        created_at=moment(created),
-        updated_at=moment(updated),
-        deadline_at=moment(deadline),
-        ttl_seconds=ttl_seconds,
-        status=_STATUS[status],
-        version=int(version),
-        settled_at=None if settled is None else moment(settled),
-        expires_at=_moment_or_none(expires),
-        attempt=attempt,
-        max_attempts=max_attempts,
-        retry_when_lost=retry_when_lost,
-        fence=int(fence),
-        worker_id=worker_id,
-        lease_until=_moment_or_none(lease),
-        started_at=None if started is None else moment(started),
-        # It may have gone over to another task since.
-        idempotency_key=key and (None if rest.split(b" ", 3)[2] == _NONE else key),
-        fingerprint=fingerprint,
-        priority=priority,
-        callback_url=callback_url,
-        caller=decode_caller(scope, caller),
-        checkpoint=_saved(saved[0], large_questions) if saved else None,
-        progress=decode_progress(progress or None),
-        inputs=decode_inputs(_part(inputs, large_questions).partition("\n")[0] or None),
-        outcome=decode_outcome(_part(outcome, large_outcome) or None),
-    )
+    stored: dict[str, Any] = dict(zip(_FIXED + _CHANGING, _decode(head) + _decode(row), strict=True))
+    del stored["error_code"]
+    # It may have gone over to another task since.
+    if rest.split(b" ", 3)[2] == _NONE:
+        stored["idempotency_key"] = None
+    stored |= {
+        "task_ref": task_ref,
+        "arguments": _part(arguments, large_arguments),
+        "created_at": int(created),
+        "deadline_at": int(deadline),
+        "status": status.decode(),
+        "version": int(version),
+        "expires_at": _micros_from(expires),
+        "fence": int(fence),
+        "lease_until": _micros_from(lease),
+        "checkpoint": _saved(saved[0], large_questions) if saved else None,
+        "progress": progress or None,
+        "inputs": _part(inputs, large_questions).partition("\n")[0] or None,
+        "outcome": _part(outcome, large_outcome) or None,
+    }
+    return _CODEC.task(stored)
 
 
 def _part(inline: str, stored: bytes | None) -> str:
@@ -326,27 +293,23 @@ def _part(inline: str, stored: bytes | None) -> str:
     return stored.decode()
 
 
-def _saved(inline: str, stored: bytes | None) -> Any:
+def _saved(inline: str, stored: bytes | None) -> str:
     text = _part(inline, stored)
-    return decode_value(text if inline != _APART else text.partition("\n")[2])
+    return text if inline != _APART else text.partition("\n")[2]
 
 
 def summary_from(task_ref: str, state: bytes, fixed: bytes, changing: bytes) -> TaskSummary:
     """The summary of a task's state, and of the beginnings of its fields i and r."""
     _, status, _, _, _, _, deadline, created, _ = state.split(b" ", 8)
-    scope, operation_type, *_ = _decode(fixed.decode())
     row, progress = changing.decode().split("\n")
-    updated, settled, attempt, _, worker_id, error_code = _decode(row)
-    found: dict[str, Any] = {"scope": scope, "operation_type": operation_type, "worker_id": worker_id}
-    return TaskSummary(
-        task_ref=task_ref,
-        status=_STATUS[status],
-        created_at=moment(created),
-        updated_at=moment(updated),
-        deadline_at=moment(deadline),
-        settled_at=None if settled is None else moment(settled),
-        attempt=attempt,
-        progress=decode_progress(progress or None),
-        error_code=error_code,
-        **found,
-    )
+    stored: dict[str, Any] = dict(zip(_CHANGING, _decode(row), strict=True))
+    del stored["started_at"]
+    stored["scope"], stored["operation_type"], *_ = _decode(fixed.decode())
+    stored |= {
+        "task_ref": task_ref,
+        "status": status.decode(),
+        "created_at": int(created),
+        "deadline_at": int(deadline),
+        "progress": progress or None,
+    }
+    return _CODEC.summary(stored)

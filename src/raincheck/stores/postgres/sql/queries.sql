@@ -1,6 +1,5 @@
 -- The statements of the PostgreSQL store, by name (raincheck.stores.shared.sql_files reads them).
 -- The schema's name stands here as raincheck and is replaced by the one that is set.
--- The columns of a whole task stand in the order of raincheck.stores.postgres.rows.
 
 -- name: counted
 counted AS (

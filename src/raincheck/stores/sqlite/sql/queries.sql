@@ -1,12 +1,12 @@
 -- The statements of the SQLite store, by name (raincheck.stores.shared.sql_files reads them).
--- The columns of a whole task stand in the order of raincheck.stores.sqlite.rows.
+-- The columns that `insert` and `replace` write stand in the order of raincheck.stores.shared.task_codec.
 
 -- name: insert
 INSERT INTO task (
     task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
-    idempotency_key, fingerprint, status, version, updated_at, settled_at, expires_at, attempt, fence, worker_id,
-    lease_until, started_at, due_at, error_code, progress, arguments, inputs, outcome, checkpoint, apart, priority,
-    callback_url, caller
+    idempotency_key, fingerprint, priority, callback_url, caller, arguments, status, version, updated_at, settled_at,
+    expires_at, attempt, fence, worker_id, lease_until, started_at, due_at, error_code, progress, inputs, outcome,
+    checkpoint, apart
 ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (scope, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
 
