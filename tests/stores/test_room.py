@@ -18,7 +18,7 @@ KEY = inflight_key("f" * 64)
 
 
 @pytest.mark.parametrize(
-    ("room", "limit"),
+    ("pending_limit", "limit"),
     [(PendingLimit(total=2), "in_all"), (PendingLimit(per_scope=2), "of_scope"), (PendingLimit(2, 2), "in_all")],
 )
 async def test_a_task_too_many_is_refused(store: TaskStore, pending_limit: PendingLimit, limit: str) -> None:
@@ -64,7 +64,7 @@ async def test_what_comes_back_pending_takes_room_again(store: TaskStore) -> Non
         await store.insert(new_task(), pending_limit=PendingLimit(total=1))
 
 
-@pytest.mark.parametrize("room", [PendingLimit(total=5), PendingLimit(per_scope=5)])
+@pytest.mark.parametrize("pending_limit", [PendingLimit(total=5), PendingLimit(per_scope=5)])
 async def test_racing_processes_never_take_more_room_than_there_is(
     open_store: OpenStore, backend: Backend, pending_limit: PendingLimit
 ) -> None:
