@@ -8,8 +8,8 @@ PR_SET_PDEATHSIG, which reaches the direct child alone, is tied to the thread th
 between fork and exec, and exists on Linux only.
 
 A server may also live and yet have lost its right: frozen alone, or its event loop hung. The orphan reaper is
-neither, and ends a group whose lease is over unless it was told of its renewal: SIGTERM a tenth of the lease before its end,
-SIGKILL half of that later, so that the group is gone when another worker may start the task again.
+neither, and ends a group whose lease is over unless it was told of its renewal: SIGTERM a tenth of the lease before its
+end, SIGKILL half of that later, so that the group is gone when another worker may start the task again.
 
 The orphan reaper ends when its work is done, and its arguments name the process it guards: whoever takes over a dead
 process's tasks sees by it whether children of that process may still run (`reaper_running`).
@@ -54,7 +54,7 @@ class OrphanReaper:
         return self._process.pid if self._process else None
 
     def mark(self) -> dict[str, str]:
-        """The variable that the environment of every child must have; starts the orphan reaper where it does not run."""
+        """The variable that the environment of every child must have; starts the orphan reaper if need be."""
         with self._lock:
             self._tell("")
         return {_MARK: self._mark}

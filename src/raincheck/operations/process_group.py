@@ -124,7 +124,7 @@ class ProcessGroup:
     async def check_lease(self) -> None:
         """Return where what the group did counts.
 
-        It does not where the orphan reaper ended it because its lease was over, while this process stood still: then the
+        It does not where the orphan reaper ended it because its lease was over while this process stood still: then the
         run is stopped as lost, and this never returns.
         """
         if self._lease is not None and REAPER.ended(self.pid):

@@ -4,7 +4,7 @@ A blocked event loop must not lose the leases of healthy tasks, so the renewal d
 hold them for ever, so the renewal ends when the loop has not answered for `hang_seconds`. A worker that stood still,
 hung or was cut off for longer than a lease must not go on with what another one may have started: no step is taken
 under a lease that was not renewed (`raincheck.operations.lease`), and the orphan reaper ends what runs in processes of
-its own. What is left for here is to find out soon, and to give up what a worker that is cut off will not be told of: see
+its own. What is left for here is to find out soon, and to give up what a worker that is cut off will not hear of: see
 `_guard`.
 """
 
