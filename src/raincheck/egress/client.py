@@ -12,7 +12,7 @@ import logging
 import socket
 import ssl
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -344,14 +344,14 @@ def trusted_certificates() -> ssl.SSLContext:
         import httpx2
     except ModuleNotFoundError as error:
         raise missing_extra("requests to webhooks and APIs need httpx2", "server") from error
-    return _certificates(httpx2)
+    return _certificates(httpx2.create_ssl_context)
 
 
 @functools.cache
-def _certificates(library: Any) -> ssl.SSLContext:
+def _certificates(load: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
     # The library logs whole URLs, and those of raincheck may hold secrets and parameters.
     logging.getLogger("httpx2").addFilter(lambda _: not _own_request.get())
-    return library.create_ssl_context()
+    return load()
 
 
 def _encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
