@@ -1,1 +1,1 @@
-"""The guard on outgoing requests: where one that others had a say in may go, and how long and large it may get."""
+"""The policy on outgoing requests, and the client that holds them to it within bounds of time and size."""

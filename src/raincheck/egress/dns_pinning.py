@@ -65,7 +65,7 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
                 )
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = failure or error
-        raise failure or RequestFailed(f"{self._target.origin} cannot be found (DNS)")
+        raise failure or RequestFailed(f"{self._target.origin} cannot be found (DNS)", retryable=True)
 
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
@@ -86,9 +86,11 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
                 async with asyncio.timeout(timeout):
                     found = await self._resolver(host, port)
             except TimeoutError:
-                raise RequestFailed(f"{self._target.origin} cannot be found in time (DNS)", timed_out=True) from None
+                raise RequestFailed(
+                    f"{self._target.origin} cannot be found in time (DNS)", timed_out=True, retryable=True
+                ) from None
             except (OSError, UnicodeError):
-                raise RequestFailed(f"{self._target.origin} cannot be found (DNS)") from None
+                raise RequestFailed(f"{self._target.origin} cannot be found (DNS)", retryable=True) from None
         # One address out of bounds refuses them all: a name that has both is either a mistake or a trick.
         for address in found:
             self._rules.check_address(self._target, ipaddress.ip_address(address))

@@ -28,24 +28,30 @@ class RequestRefused(OutgoingError):
 
 
 class RequestFailed(OutgoingError):
-    """The host was not found, did not answer in time, has no valid certificate, hung up, or speaks no HTTP.
+    """The host was not found, did not answer in time, has no valid certificate, hung up, or sent no usable answer.
 
     Attributes:
         timed_out: Whether a time limit passed.
+        retryable: Whether the same request may succeed later.
+        status: The answer's status, where that is the reason.
     """
 
-    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+    def __init__(
+        self, message: str, *, timed_out: bool = False, retryable: bool = False, status: int | None = None
+    ) -> None:
         super().__init__(message)
         self.timed_out = timed_out
+        self.retryable = retryable
+        self.status = status
 
 
 class AnswerTooLarge(OutgoingError):
     """The body is larger than the client reads.
 
     Attributes:
-        status: The answer's status.
+        limit: How many bytes it reads.
     """
 
-    def __init__(self, message: str, *, status: int) -> None:
+    def __init__(self, message: str, *, limit: int) -> None:
         super().__init__(message)
-        self.status = status
+        self.limit = limit

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit, urlunsplit
 import jwt
 
 from raincheck.config.sections.auth import trusted_address
+from raincheck.egress.client import EgressClient, trusted_certificates
+from raincheck.egress.errors import AnswerTooLarge, OutgoingError, RequestFailed
 from raincheck.operations.untrusted_json import NotJson, read_json
 
 logger = logging.getLogger(__name__)
@@ -98,11 +100,9 @@ class IssuerKeys:
         return self._loading
 
     async def _load(self) -> bool:
-        import httpx2
-
         try:
             keys = _usable(await self._fetch(self._jwks_url or await self._discovered()))
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, RecursionError) as error:
+        except (OutgoingError, OSError, ValueError, RecursionError) as error:
             logger.warning("cannot get the keys of the issuer %s: %s", self._issuer, _reason(error))
             return False
         finally:
@@ -147,24 +147,25 @@ async def fetch_json(url: str) -> Any:
     """The JSON document at an address, within a few seconds and a megabyte; redirects are not followed.
 
     Raises:
-        httpx2.HTTPError: It cannot be reached.
-        TimeoutError: It took too long.
+        RequestFailed: It cannot be reached, or not in time.
         ValueError: The answer is not 200, too large, or no JSON.
     """
-    import httpx2
-
-    async with asyncio.timeout(_FETCH_SECONDS):
-        # Reading the certificates blocks for tens of milliseconds.
-        client = await asyncio.to_thread(lambda: httpx2.AsyncClient(timeout=_FETCH_SECONDS))
-        async with client, client.stream("GET", url, headers={"accept": "application/json"}) as response:
-            if response.status_code != 200:
-                raise ValueError(f"HTTP status {response.status_code}")
-            body = bytearray()
-            async for part in response.aiter_bytes():
-                body += part
-                if len(body) > _LARGEST_ANSWER:
-                    raise ValueError("the answer is too large")
-    return read_json(bytes(body))
+    # Reading the certificates blocks for tens of milliseconds.
+    await asyncio.to_thread(trusted_certificates)
+    client = EgressClient(
+        None, connect_seconds=_FETCH_SECONDS, total_seconds=_FETCH_SECONDS, max_body_bytes=_LARGEST_ANSWER
+    )
+    try:
+        answer = await client.request(
+            "GET", url, headers={"accept": "application/json"}, name=urlsplit(url).hostname or "the issuer"
+        )
+    except AnswerTooLarge:
+        raise ValueError("the answer is too large") from None
+    finally:
+        await client.aclose()
+    if answer.status != 200:
+        raise ValueError(f"HTTP status {answer.status}")
+    return read_json(answer.body)
 
 
 def _usable(document: Any) -> list[Mapping[str, Any]]:
@@ -189,7 +190,7 @@ def _metadata_addresses(issuer: str) -> tuple[str, str]:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
+    if isinstance(error, RequestFailed) and error.timed_out:
         return f"no answer within {_FETCH_SECONDS:g} s"
     if isinstance(error, NotJson):
         return f"the answer is no JSON: {error}"

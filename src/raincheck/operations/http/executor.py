@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from raincheck.domain.transitions import Refused
+from raincheck.egress.client import EgressClient
 from raincheck.errors import (
     ConfigurationError,
     OperationFailed,
@@ -17,7 +18,7 @@ from raincheck.errors import (
 from raincheck.operations.context import TaskContext
 from raincheck.operations.http.body import BodyDeclaration
 from raincheck.operations.http.caller_values import CallerValues
-from raincheck.operations.http.client import HttpClient, Reply
+from raincheck.operations.http.client import Reply, exchange
 from raincheck.operations.http.job_api import AcceptedJob, PollSettings, Table, UpstreamApi
 from raincheck.operations.http.job_follower import JobFollower
 from raincheck.operations.http.request import PreparedRequest, RequestTemplate
@@ -154,7 +155,7 @@ class HttpExecutor:
         idempotency_header: str | None = None,
         policy: Policy | None = None,
     ) -> None:
-        self._client = HttpClient()
+        self._client = EgressClient(None, total_seconds=None, max_body_bytes=max_response_bytes)
         if method.upper() not in _METHODS:
             raise ConfigurationError(
                 f"operation {operation_type!r}: method = {capped(method, 40)!r}; allowed: {', '.join(_METHODS)}"
@@ -191,7 +192,6 @@ class HttpExecutor:
                 "in url, headers or body: nobody could call back"
             )
         self._dedupes = idempotency_header is not None
-        self._max_response_bytes = max_response_bytes
         names = {**properties, **dict.fromkeys(self._caller.names)}
         self._table = None if poll is None else Table(poll, operation_type=operation_type, parameters=names)
         self._accepted = None if accepted == "result" else AcceptedJob(always=accepted == "follow")
@@ -275,9 +275,7 @@ class HttpExecutor:
         """Send the request: its answer, or what is known of the job that it began, once that is durable."""
         prepared, secrets = await self._prepared(arguments, context)
         arguments, host = self._with_caller(arguments, context), self._request.host
-        reply = await self._client.exchange(
-            host, prepared, max_body_bytes=self._max_response_bytes, redirects=not self._caller.secret
-        )
+        reply = await exchange(self._client, host, prepared, redirects=not self._caller.secret)
         if reply.status >= 400:
             raise reply.refusal(self._request.secrets | secrets)
         if self._caller.secret and reply.status >= 300:

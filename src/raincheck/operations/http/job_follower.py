@@ -13,11 +13,11 @@ from typing import Any
 
 from raincheck.domain.redaction import redacted_texts, without
 from raincheck.egress.client import EgressClient
-from raincheck.egress.errors import AnswerTooLarge, OutgoingError, RequestFailed, RequestRefused
+from raincheck.egress.errors import RequestRefused
 from raincheck.egress.policy import EgressPolicy, HostRule, Target
-from raincheck.errors import ConfigurationError, ResultTooLarge, UpstreamError
+from raincheck.errors import ConfigurationError, UpstreamError
 from raincheck.operations.context import TaskContext
-from raincheck.operations.http.client import HttpClient, Reply
+from raincheck.operations.http.client import Reply, exchange
 from raincheck.operations.http.job_api import AddressTemplate, JobStatus, PollSettings, UpstreamApi
 from raincheck.operations.http.request import PreparedRequest, RequestTemplate
 from raincheck.operations.validation_messages import capped
@@ -45,7 +45,7 @@ class JobFollower:
         self,
         operation_type: str,
         request: RequestTemplate,
-        client: HttpClient,
+        client: EgressClient,
         table: PollSettings,
         *,
         max_response_bytes: int,
@@ -53,7 +53,6 @@ class JobFollower:
         self._request = request
         self._client = client
         self._table = table
-        self._max_response_bytes = max_response_bytes
         try:
             allowed = [HostRule.parse(each) for each in table.allow]
         except ValueError as error:
@@ -193,26 +192,14 @@ class JobFollower:
         try:
             # A large result takes its time; the attempt's timer bounds it.
             async with asyncio.timeout(self._table.request_timeout_seconds if bounded else None):
-                return await self._client.exchange(
-                    host, prepared, max_body_bytes=self._max_response_bytes, redirects=False
-                )
+                return await exchange(self._client, host, prepared, redirects=False)
         except TimeoutError:
             seconds = self._table.request_timeout_seconds
             raise UpstreamError(f"{host} did not answer within {seconds:g} s", retryable=True) from None
 
     async def _ask_other(self, method: str, url: str, target: Target) -> Reply:
-        host = target.origin.partition("://")[2]
-        try:
-            answer = await self._guarded.request(method, url)
-        except AnswerTooLarge:
-            raise ResultTooLarge(f"the answer of {host} is larger than {self._max_response_bytes} bytes") from None
-        except RequestFailed as error:
-            raise UpstreamError(error.message, retryable=True) from None
-        except RequestRefused:
-            raise
-        except OutgoingError as error:
-            raise UpstreamError(error.message) from None
-        return Reply(host=host, status=answer.status, headers=answer.headers, body=answer.body)
+        prepared = PreparedRequest(method=method, url=url, headers=(), content=None)
+        return await exchange(self._guarded, target.origin.partition("://")[2], prepared, redirects=False)
 
     def _place(self) -> asyncio.Semaphore:
         loop = asyncio.get_running_loop()
