@@ -49,7 +49,7 @@ def remove_row(record: Record) -> list[bytes]:
 
 def get_command(root: bytes, kind: str, key: str) -> bytes:
     """What asks for one record; `record_from` reads the answer."""
-    return encode_command((b"HMGET", b"%bnote:%b:%b" % (root, kind.encode(), stored_text(key)), b"n", b"v"))
+    return encode_command((b"HMGET", b"%brecord:%b:%b" % (root, kind.encode(), stored_text(key)), b"n", b"v"))
 
 
 def record_from(kind: str, key: str, fields: Sequence[bytes | None]) -> Record | None:
