@@ -98,14 +98,16 @@ class SharedState(Generic[_T]):
             expires_at=self._clock() + lasts,
         )
         async with self._lock:
-            if not await self._store.put_record(record):
-                # A random pause avoids repeated conflicts between the same processes.
-                await asyncio.sleep(random.uniform(0, _CONFLICT_SECONDS))  # noqa: S311  no secret
-                await self._read()
+            if self._version != record.version - 1:
                 return False
-            self._value, self._version, self._expires_at = value, record.version, record.expires_at
-            self.asked_at = self.read_at = monotonic()
-            return True
+            if await self._store.put_record(record):
+                self._value, self._version, self._expires_at = value, record.version, record.expires_at
+                self.asked_at = self.read_at = monotonic()
+                return True
+        # A random pause avoids repeated conflicts between the same processes.
+        await asyncio.sleep(random.uniform(0, _CONFLICT_SECONDS))  # noqa: S311  no secret
+        await self.read()
+        return False
 
     async def update(self, change: Callable[[_T], _T], lasts: timedelta) -> bool:
         """Write what `change` makes of the stored state; False: other processes wrote at each of some twenty tries.
