@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from raincheck.domain.task import scope_key
 from raincheck.errors import CircuitOpen, StoreError
 from raincheck.limits.breaker_rules import BreakerState, Phase, Result, admit, count, failed, from_json, to_json
 from raincheck.operations.limit_policy import BreakerPolicy
-from raincheck.ports.records import Record, record_key
+from raincheck.ports.shared_state import SharedState, StateKind
 from raincheck.ports.task_store import TaskStore
 from raincheck.timing.clock import monotonic
 
@@ -27,7 +26,6 @@ logger = logging.getLogger(__name__)
 OUTSIDE = "inline:"
 """Begins the ref of a call that runs in its request: no task is to be found under it."""
 
-_KIND = "breaker"
 _KNOWN_SECONDS = 0.5
 _FAILURES_SECONDS = 0.2
 _SUCCESSES_SECONDS = 1.0
@@ -35,6 +33,13 @@ _RESOLVE_SECONDS = 1.0
 _UNWRITTEN_SECONDS = 10.0
 _MOST_RESULTS = 5000
 _KEPT = timedelta(days=1)
+_BREAKER = StateKind(
+    kind="breaker",
+    what="the state of a circuit breaker",
+    empty=lambda _: BreakerState(),
+    decode=from_json,
+    encode=to_json,
+)
 
 
 @dataclass(slots=True)
@@ -43,15 +48,16 @@ class _Breaker:
 
     name: str
     policy: BreakerPolicy
-    record: Record | None = None
-    state: BreakerState = field(default_factory=BreakerState)
-    read_at: float = float("-inf")
-    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    shared: SharedState[BreakerState]
     resolved_at: float = float("-inf")
     results: list[Result] = field(default_factory=list[Result])
     written_at: float = float("-inf")
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     writer: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> BreakerState:
+        return self.shared.value
 
 
 class Breakers:
@@ -75,9 +81,7 @@ class Breakers:
             StoreError: The breaker cannot be asked.
         """
         breaker = self._breaker(name, policy)
-        async with breaker.reading:
-            if monotonic() - breaker.read_at > _KNOWN_SECONDS:
-                await self._read(breaker)
+        await breaker.shared.read(known_seconds=_KNOWN_SECONDS)
         while breaker.state.phase is not Phase.CLOSED:
             state, wait = admit(breaker.state, policy, ref, lapses_at.timestamp(), self._now(), scope_key(scope))
             if wait is None:
@@ -121,38 +125,20 @@ class Breakers:
     def _breaker(self, name: str, policy: BreakerPolicy) -> _Breaker:
         breaker = self._breakers.get(name)
         if breaker is None:
-            breaker = self._breakers[name] = _Breaker(name, policy)
+            shared = SharedState(self._store, self._clock, _BREAKER, name)
+            breaker = self._breakers[name] = _Breaker(name, policy, shared)
         breaker.policy = policy
         return breaker
 
     def _now(self) -> float:
         return self._clock().timestamp()
 
-    async def _read(self, breaker: _Breaker) -> None:
-        asked = monotonic()
-        record = await self._store.get_record(_KIND, record_key(breaker.name))
-        fresh = record is not None and (record.expires_at is None or record.expires_at > self._clock())
-        breaker.record = record
-        breaker.state = from_json(record.value) if record is not None and fresh else BreakerState()
-        breaker.read_at = asked
-
     async def _write(self, breaker: _Breaker, state: BreakerState) -> bool:
-        """Write the next state, if nobody else did in between; else what they wrote is known then."""
-        before, record = breaker.state, breaker.record
+        """Write the next state, unless another process wrote in between; its state is known then."""
+        before = breaker.state
         lasts = timedelta(seconds=breaker.policy.window_seconds + breaker.policy.cool_down_seconds) + _KEPT
-        changed = Record(
-            kind=_KIND,
-            key=record_key(breaker.name),
-            value=to_json(state),
-            version=1 if record is None else record.version + 1,
-            expires_at=self._clock() + lasts,
-        )
-        if not await self._store.put_record(changed):
-            # Whoever writes at the same time is not to meet this process again and again.
-            await asyncio.sleep(random.uniform(0, 0.02))  # noqa: S311  no secret
-            await self._read(breaker)
+        if not await breaker.shared.write(state, lasts):
             return False
-        breaker.record, breaker.state, breaker.read_at = changed, state, monotonic()
         if state.phase is not before.phase:
             _tell(breaker, before.phase, state.phase)
         return True
@@ -162,7 +148,7 @@ class Breakers:
         if monotonic() - breaker.resolved_at < _RESOLVE_SECONDS:
             return False
         breaker.resolved_at = monotonic()
-        await self._read(breaker)
+        await breaker.shared.read()
         results: list[Result] = []
         for probe in breaker.state.probes:
             if probe.ref.startswith(OUTSIDE):
@@ -195,12 +181,11 @@ class Breakers:
             breaker.writer = None
 
     async def _count(self, breaker: _Breaker, results: list[Result]) -> None:
-        async with breaker.reading:
-            await self._read(breaker)
-            while True:
-                state = count(breaker.state, breaker.policy, results, self._now())
-                if state is breaker.state or await self._write(breaker, state):
-                    return
+        before = await breaker.shared.read()
+        while (state := count(before, breaker.policy, results, self._now())) is not before:
+            if await self._write(breaker, state):
+                return
+            before = breaker.state
 
 
 async def _until(event: asyncio.Event, at: float) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from raincheck.limits.permit_rules import (
 )
 from raincheck.limits.round_robin import Rota
 from raincheck.operations.operation import Policy
-from raincheck.ports.records import Record, record_key
+from raincheck.ports.shared_state import SharedState, StateKind
 from raincheck.ports.task_store import TaskStore
 from raincheck.timing.clock import monotonic
 
@@ -45,7 +44,6 @@ _LOOK_SECONDS = 1.0
 _MOST_LOOKED_AT = 50
 _RATE_ONLY_SECONDS = 5.0
 _RATE_ONLY_HOLDERS = 200
-_CONTENDED_SECONDS = 0.02
 
 
 def limit_of(policy: Policy) -> Limit:
@@ -103,7 +101,6 @@ class PermitAllocator:
         self._store = store
         self._clock = clock
         self.kind = kind
-        self._key = record_key(name)
         self._told = {"operation" if kind == OF_OPERATION else "scope": name}
         self._owner = owner
         self._freed = freed
@@ -112,7 +109,11 @@ class PermitAllocator:
         self._rota = Rota()
         self._line: list[_Taking | _Giving] = []
         self._server: asyncio.Task[None] | None = None
-        self._record: Record | None = None
+        ledger = StateKind(
+            kind=kind, what="a permit ledger", empty=lambda _: PermitLedger(), decode=from_json, encode=to_json
+        )
+        self._shared = SharedState(store, clock, ledger, name)
+        self._known = False
         self._looked_at = float("-inf")
         self._blocked: asyncio.TimerHandle | None = None
         self._gave = asyncio.Event()
@@ -193,11 +194,11 @@ class PermitAllocator:
             self._server = None
 
     async def _serve_these(self, line: Sequence[_Taking | _Giving]) -> None:
-        fresh = self._record is None
+        fresh = not self._known
         if fresh:
             await self._read()
         while True:
-            before = self._book()
+            before = self._shared.value
             book, answers = self._served(line, before)
             refused = [refusal for refusal in answers.values() if refusal is not None]
             if refused and not fresh:
@@ -258,7 +259,7 @@ class PermitAllocator:
 
     async def _turned_away(self, line: Sequence[_Taking | _Giving], error: StoreError) -> None:
         """Nobody gets a permit; what was to be given back is tried again."""
-        self._record = None
+        self._known = False
         for one in line:
             if isinstance(one, _Taking) and not one.answer.done():
                 one.answer.set_exception(error)
@@ -272,46 +273,20 @@ class PermitAllocator:
             self._line = [*givings, *self._line]
             await asyncio.sleep(_RETRY_SECONDS)
 
-    # The book in the store.
-
-    def _book(self) -> PermitLedger:
-        record = self._record
-        if (
-            record is None
-            or record.value is None
-            or (record.expires_at is not None and record.expires_at <= self._clock())
-        ):
-            return PermitLedger()
-        return from_json(record.value)
-
     async def _read(self) -> None:
-        found = await self._store.get_record(self.kind, self._key)
-        self._record = found or Record(kind=self.kind, key=self._key, value=None, version=0)
+        await self._shared.read()
+        self._known = True
 
     async def _written(self, book: PermitLedger) -> bool:
-        assert self._record is not None
-        # Longer than any task under it can last: the book of a busy one is never lost.
-        lasts = timedelta(seconds=self.lasts) + timedelta(hours=1)
-        changed = Record(
-            kind=self.kind,
-            key=self._key,
-            value=to_json(book),
-            version=self._record.version + 1,
-            expires_at=self._clock() + lasts,
-        )
-        if await self._store.put_record(changed):
-            self._record = changed
-            return True
-        await asyncio.sleep(random.uniform(0, _CONTENDED_SECONDS))  # noqa: S311  no secret
-        await self._read()
-        return False
+        # Longer than any task under it can last: the ledger of a busy operation is never lost.
+        return await self._shared.write(book, timedelta(seconds=self.lasts) + timedelta(hours=1))
 
     async def _bury(self, book: PermitLedger) -> bool:
         """Take the permits of the dead away, where some are; looked for once a second at most."""
         if monotonic() - self._looked_at < _LOOK_SECONDS:
             return False
         self._looked_at = monotonic()
-        known = self._book()
+        known = self._shared.value
         others = sorted(
             (holder.since, ref)
             for ref, holder in known.holders.items()

@@ -15,8 +15,10 @@ from datetime import datetime, timedelta
 from raincheck.domain.task import Task, scope_key
 from raincheck.errors import StoreError
 from raincheck.polling.history import End, History
-from raincheck.ports.records import Record, RecordStore, record_key
+from raincheck.ports.records import RecordStore
+from raincheck.ports.shared_state import SharedState, StateKind
 from raincheck.timing.background import BackgroundLoop
+from raincheck.timing.clock import monotonic
 
 logger = logging.getLogger(__name__)
 
@@ -26,21 +28,27 @@ KIND = "sketch"
 _FLUSH_SECONDS = 5.0
 _FRESH_SECONDS = 10.0
 _STOP_SECONDS = 3.0
-_TRIES = 20
 _KEPT = timedelta(days=180)
 _PAGE = 50
+_HISTORY = StateKind(
+    kind=KIND,
+    what="a history",
+    empty=lambda name: History(operation_type=name),
+    decode=History.from_json,
+    encode=History.to_json,
+)
 
 
 class _Known:
-    """What this process knows of one operation: the record as it was last seen, and what it does not have yet."""
+    """What this process knows of one operation: the stored history, and the ends that the store does not have yet."""
 
-    __slots__ = ("fresh", "read_at", "refreshing", "stored", "whole")
+    __slots__ = ("fresh", "operation_type", "refreshing", "state", "whole")
 
-    def __init__(self, operation_type: str) -> None:
-        self.stored = History(operation_type=operation_type)
+    def __init__(self, operation_type: str, state: SharedState[History]) -> None:
+        self.operation_type = operation_type
+        self.state = state
         self.fresh: History | None = None
         self.whole: History | None = None
-        self.read_at = float("-inf")
         self.refreshing: asyncio.Task[None] | None = None
 
 
@@ -104,12 +112,11 @@ class HistoryStore:
         Never waits: where the store was not asked for a while, it is asked now, and the answer is there next time.
         """
         known = self._of(operation_type)
-        if not self._stopped and known.refreshing is None:
-            loop = asyncio.get_running_loop()
-            if loop.time() - known.read_at >= self._fresh_seconds:
-                known.refreshing = loop.create_task(self._refresh(known), name="raincheck-history")
+        stale = monotonic() - known.state.asked_at >= self._fresh_seconds
+        if stale and not self._stopped and known.refreshing is None:
+            known.refreshing = asyncio.create_task(self._refresh(known), name="raincheck-history")
         if known.whole is None:
-            fresh, stored = known.fresh, known.stored
+            fresh, stored = known.fresh, known.state.value
             known.whole = stored if fresh is None else stored.merged(fresh, self._clock())
         return known.whole if known.whole.ends else None
 
@@ -122,62 +129,36 @@ class HistoryStore:
     def _of(self, operation_type: str) -> _Known:
         known = self._known.get(operation_type)
         if known is None:
-            known = self._known[operation_type] = _Known(operation_type)
+            state = SharedState(self._store, self._clock, _HISTORY, operation_type)
+            known = self._known[operation_type] = _Known(operation_type, state)
         return known
 
     async def _refresh(self, known: _Known) -> None:
-        name = known.stored.operation_type
+        extra = {"operation": known.operation_type}
         try:
-            known.stored, _ = await self._read(name)
+            await known.state.read()
             known.whole = None
         except StoreError as error:
-            logger.debug("cannot read a history: %s", error.message, extra={"operation": name})
-        except Exception:  # as above
-            logger.exception("a history was not read", extra={"operation": name})
+            logger.debug("cannot read a history: %s", error.message, extra=extra)
+        except Exception:  # a bug in the histories must not end what they are about
+            logger.exception("a history was not read", extra=extra)
         finally:
-            known.read_at = asyncio.get_running_loop().time()
             known.refreshing = None
-
-    async def _read(self, operation_type: str) -> tuple[History, int]:
-        """The stored history, and its version: 0 where there is none."""
-        record = await self._store.get_record(KIND, record_key(operation_type))
-        if record is None:
-            return History(operation_type=operation_type), 0
-        try:
-            return History.from_json(record.value), record.version
-        except (ValueError, TypeError) as error:
-            logger.warning("a history is not readable and begins anew: %s", error, extra={"operation": operation_type})
-            return History(operation_type=operation_type), record.version
 
     async def _write(self, known: _Known) -> None:
         taken, known.fresh = known.fresh, None
         assert taken is not None
-        name = taken.operation_type
+        written = False
         try:
-            for _ in range(_TRIES):
-                stored, version = await self._read(name)
-                now = self._clock()
-                merged = stored.merged(taken, now)
-                record = Record(
-                    kind=KIND,
-                    key=record_key(name),
-                    value=merged.to_json(),
-                    version=version + 1,
-                    expires_at=now + _KEPT,
-                )
-                if await self._store.put_record(record):
-                    taken = None
-                    known.stored, known.whole = merged, None
-                    known.read_at = asyncio.get_running_loop().time()
-                    return
+            written = await known.state.update(lambda stored: stored.merged(taken, self._clock()), _KEPT)
         except StoreError as error:
-            logger.info("durations are stored later: %s", error.message, extra={"operation": name})
+            logger.info("durations are stored later: %s", error.message, extra={"operation": known.operation_type})
         finally:
-            if taken is not None:
+            if not written:
                 # Not written: what came in the meantime is newer.
                 known.fresh = taken if known.fresh is None else taken.merged(known.fresh, self._clock())
                 known.fresh.at = None
-                known.whole = None
+            known.whole = None
 
 
 async def stored_histories(store: RecordStore) -> AsyncGenerator[History]:

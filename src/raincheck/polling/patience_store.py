@@ -11,6 +11,7 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
+from copy import deepcopy
 from datetime import datetime, timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,8 +19,10 @@ from weakref import WeakKeyDictionary
 from raincheck.errors import StoreError
 from raincheck.polling.known_clients import Client
 from raincheck.polling.patience_rules import HangUp, HangUps, ScopeHangUps
-from raincheck.ports.records import Record, RecordStore, record_key
+from raincheck.ports.records import RecordStore
+from raincheck.ports.shared_state import SharedState, StateKind
 from raincheck.timing.background import BackgroundLoop
+from raincheck.timing.clock import monotonic
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +37,6 @@ _AFTER_TROUBLE_SECONDS = 10.0
 _FRESH_SECONDS = 10.0
 _FIRST_READ_SECONDS = 0.5
 _STOP_SECONDS = 2.0
-_TRIES = 20
 _KEPT = timedelta(days=30)
 _MOST_SCOPES = 512
 _MOST_PENDING = 64
@@ -43,14 +45,13 @@ _MOST_PENDING = 64
 class _Scope:
     """What this process knows of one scope: its record as it was last seen with what is new, and what is new."""
 
-    __slots__ = ("asked", "hang_ups", "name", "pending", "read_at", "reading")
+    __slots__ = ("asked", "hang_ups", "pending", "reading", "state")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, state: SharedState[ScopeHangUps]) -> None:
+        self.state = state
         self.hang_ups = ScopeHangUps()
         self.pending: deque[tuple[str, str, HangUp]] = deque(maxlen=_MOST_PENDING)
         self.asked = False
-        self.read_at = float("-inf")
         self.reading: asyncio.Task[None] | None = None
 
 
@@ -75,6 +76,13 @@ class PatienceStore:
         self._clock = clock
         self._fresh_seconds = fresh_seconds
         self._first_read_seconds = first_read_seconds
+        self._kind = StateKind(
+            kind=KIND,
+            what="what is known of clients' patience",
+            empty=lambda _: ScopeHangUps(),
+            decode=ScopeHangUps.from_json,
+            encode=lambda hang_ups: hang_ups.to_json(clock().timestamp()),
+        )
         self._scopes: OrderedDict[str, _Scope] = OrderedDict()
         # A flood of made-up names pushes a client out of its scope's record, not out of its own session.
         self._sessions: WeakKeyDictionary[object, HangUps] = WeakKeyDictionary()
@@ -110,8 +118,7 @@ class PatienceStore:
         """
         known = self._of(scope)
         if not self._stopped:
-            loop = asyncio.get_running_loop()
-            if known.reading is None and loop.time() - known.read_at >= self._fresh_seconds:
+            if known.reading is None and monotonic() - known.state.asked_at >= self._fresh_seconds:
                 known.reading = self._spawn(self._refresh(known))
             if not known.asked and known.reading is not None:
                 await asyncio.wait({known.reading}, timeout=self._first_read_seconds)
@@ -155,7 +162,7 @@ class PatienceStore:
     def _of(self, scope: str) -> _Scope:
         known = self._scopes.get(scope)
         if known is None:
-            known = self._scopes[scope] = _Scope(scope)
+            known = self._scopes[scope] = _Scope(SharedState(self._store, self._clock, self._kind, scope))
             if len(self._scopes) > _MOST_SCOPES:
                 self._scopes.popitem(last=False)
         else:
@@ -174,54 +181,31 @@ class PatienceStore:
 
     async def _refresh(self, known: _Scope) -> None:
         try:
-            stored, _ = await self._read(known.name)
-            known.hang_ups = _with(stored, known.pending)
+            known.hang_ups = _with(await known.state.read(), known.pending)
         except StoreError as error:
             logger.debug("cannot read what is known of clients' patience: %s", error.message)
-        except Exception:  # as above
+        except Exception:  # a bug in what is learned must not end what it is about
             logger.exception("what is known of clients' patience was not read")
         finally:
-            known.read_at = asyncio.get_running_loop().time()
             known.reading = None
-
-    async def _read(self, scope: str) -> tuple[ScopeHangUps, int]:
-        """The stored hang-ups, and the record's version: 0 where there is none."""
-        record = await self._store.get_record(KIND, record_key(scope))
-        if record is None:
-            return ScopeHangUps(), 0
-        try:
-            return ScopeHangUps.from_json(record.value), record.version
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            logger.warning("what is known of clients' patience is not readable and begins anew: %s", error)
-            return ScopeHangUps(), record.version
 
     async def _write(self, known: _Scope) -> bool:
         taken = tuple(known.pending)
         try:
-            for _ in range(_TRIES):
-                stored, version = await self._read(known.name)
-                now = self._clock()
-                merged = _with(stored, taken)
-                record = Record(
-                    kind=KIND,
-                    key=record_key(known.name),
-                    value=merged.to_json(now.timestamp()),
-                    version=version + 1,
-                    expires_at=now + _KEPT,
-                )
-                if await self._store.put_record(record):
-                    rest = [each for each in known.pending if not any(each is one for one in taken)]
-                    known.pending.clear()
-                    known.pending.extend(rest)
-                    known.hang_ups = _with(merged, rest)
-                    known.read_at = asyncio.get_running_loop().time()
-                    return True
+            if not await known.state.update(lambda stored: _with(stored, taken), _KEPT):
+                return False
         except StoreError as error:
             logger.info("hang-ups are stored later: %s", error.message)
-        return False
+            return False
+        rest = [each for each in known.pending if not any(each is one for one in taken)]
+        known.pending.clear()
+        known.pending.extend(rest)
+        known.hang_ups = _with(known.state.value, rest)
+        return True
 
 
 def _with(stored: ScopeHangUps, seen: Iterable[tuple[str, str, HangUp]]) -> ScopeHangUps:
+    known = deepcopy(stored)
     for name, version, hang_up in seen:
-        stored.add(name, version, hang_up)
-    return stored
+        known.add(name, version, hang_up)
+    return known
