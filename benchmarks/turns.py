@@ -25,7 +25,7 @@ async def measure(folder: Path, seconds: float, places: int, tasks: int) -> None
 
     operation = python_operation(work, operation_type="work", description="Work.")
     settings = ServiceSettings(max_concurrency=places, drain_seconds=0)
-    service = Service(SqliteStore(folder / "tasks.db"), {"work": operation}.get, lambda: ["work"], settings)
+    service = Service(SqliteStore(folder / "tasks.db"), {"work": operation}, settings)
     await service.start()
     try:
         registry, hints = service.registry, Hints(BackoffLadder(), service.history.known)

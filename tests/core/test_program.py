@@ -15,7 +15,6 @@ from raincheck.config.program import Program, claim_store
 from raincheck.encryption.cipher import PayloadCipher
 from raincheck.encryption.task_store import EncryptedTaskStore
 from raincheck.errors import ConfigurationError
-from raincheck.operations.operation import Operation
 from raincheck.runtime.service import Service, ServiceSettings
 from raincheck.stores.sqlite.store import SqliteStore
 
@@ -92,22 +91,18 @@ def test_configurations_of_one_folder_have_two_files_however_long_its_path(
     assert load_settings(Path("reports-a.toml"), environ={}).database == found["reports-a.toml"]
 
 
-def _none(operation_type: str) -> Operation | None:
-    return None
-
-
 async def test_a_file_with_the_mark_of_another_program_is_refused(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "tasks.db")
     await store.open()
     await claim_store(store, _OWN)
     await claim_store(store, _OWN)
     await store.close()
-    foreign = Service(SqliteStore(tmp_path / "tasks.db"), _none, tuple, ServiceSettings(program=_OTHER))
+    foreign = Service(SqliteStore(tmp_path / "tasks.db"), {}, ServiceSettings(program=_OTHER))
     with pytest.raises(
         ConfigurationError, match=r"tasks of another one \(/srv/own.py\): name a file .* Raincheck\(store=PATH\)"
     ):
         await foreign.start()
-    named = Service(SqliteStore(tmp_path / "tasks.db"), _none, tuple, ServiceSettings())
+    named = Service(SqliteStore(tmp_path / "tasks.db"), {}, ServiceSettings())
     await named.start()
     await named.stop()
 

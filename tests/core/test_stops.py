@@ -73,7 +73,7 @@ async def test_who_stops_a_service_once_more_waits_for_the_stop_under_way_and_no
 
 async def test_a_start_that_is_broken_off_leaves_nothing_behind(lab: Lab) -> None:
     store = Silent(lab.path)
-    service = Service(store, lab.operations.get, lab.operations.keys)
+    service = Service(store, lab.operations)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5):
             await service.start()
@@ -86,7 +86,7 @@ async def test_a_part_that_cannot_stop_keeps_none_of_the_others(lab: Lab) -> Non
     executor = Clinging(nothing)
     lab.operations["cling"] = Operation(operation_type="cling", description="cling", executor=executor)
     store = SqliteStore(lab.path)
-    service = Service(store, lab.operations.get, lab.operations.keys)
+    service = Service(store, lab.operations)
     await service.start()
     with pytest.raises(OSError, match="cannot let go"):
         await service.stop()

@@ -332,7 +332,7 @@ def test_the_guardian_of_a_process_is_seen_while_it_runs() -> None:
 def registry(store: SqliteStore, *, at: datetime | None = None, living: bool = True) -> Registry:
     return Registry(
         store,
-        lambda name: None,
+        {},
         clock=lambda: at or now(),
         worker_gone=lambda worker: not living and worker == "worker",
     )

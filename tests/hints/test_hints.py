@@ -214,7 +214,7 @@ def test_learn_false_learns_nothing() -> None:
 
     def told(*, learn: bool) -> tuple[float | None, float | None]:
         polling, unused = PollingSettings(learn=learn, initial_interval_ms=500), cast("Any", None)
-        registry = Registry(MemoryStore(), lambda name: None)
+        registry = Registry(MemoryStore(), {})
         tools = HandleTools(
             registry, polling, unused, unused, unused, unused, history=lambda name: history, clock=lambda: after(19.0)
         )

@@ -117,7 +117,7 @@ async def busy(seconds: float, context: TaskContext) -> None:
 operation = python_operation(busy)
 
 async def main():
-    service = Service(MemoryStore(), {"busy": operation}.get, lambda: ["busy"])
+    service = Service(MemoryStore(), {"busy": operation})
     await service.start()
     await service.registry.submit("busy", {"seconds": 60}, scope="local")
     await asyncio.sleep(60)

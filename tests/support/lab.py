@@ -64,8 +64,7 @@ class Lab:
         values: dict[str, Any] = {"lease_seconds": 1.0, "drain_seconds": 0.0, **settings}
         service = Service(
             store or SqliteStore(self.path),
-            self.operations.get,
-            self.operations.keys,
+            self.operations,
             ServiceSettings(**values),
             engine=engine,
             blobs=blobs,

@@ -79,8 +79,7 @@ class Site:
         values = {**{name: getattr(service_settings(settings), name) for name in ("lease_seconds", "drain_seconds")}}
         self.service = Service(
             make_store(settings),
-            operations.get,
-            operations.keys,
+            operations,
             ServiceSettings(max_concurrency=0, **values),
             engine=make_engine(settings),
         )

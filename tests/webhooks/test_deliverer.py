@@ -68,7 +68,7 @@ class Post:
         return WebhookDispatcher(
             self.store,
             WebhookRules(**{**usual, **values}),
-            lambda name: operation,
+            {} if operation is None else {"report": operation},
             clock=lambda: self.now,
             rng=random.Random(5),
         )

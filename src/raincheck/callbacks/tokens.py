@@ -12,15 +12,15 @@ import hmac
 import json
 import logging
 import secrets
-from collections.abc import Callable
 from typing import Final, Literal
 
 from raincheck.domain.redaction import mark_secret_members
 from raincheck.domain.task import Outcome, Progress, Task
 from raincheck.domain.transitions import CompleteExternally, Refused, ReportProgress
 from raincheck.errors import ResultTooLarge
+from raincheck.operations.catalog import OperationCatalog
 from raincheck.operations.context import CallbackAddress
-from raincheck.operations.operation import Operation, Policy
+from raincheck.operations.operation import Policy
 from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
 from raincheck.tasks.results import Results
@@ -44,7 +44,7 @@ class CompletionTokens:
 
     Args:
         store: The open store.
-        operations: Looks up an operation by name.
+        operations: The operations of this process.
         results: Puts large results away.
         writer: Writes the ends and the progress that the calls bring.
         public_url: Where this server is reached from outside; None: tokens have no address.
@@ -54,7 +54,7 @@ class CompletionTokens:
     def __init__(
         self,
         store: TaskStore,
-        operations: Callable[[str], Operation | None],
+        operations: OperationCatalog,
         results: Results,
         writer: TaskWriter,
         *,
@@ -94,7 +94,7 @@ class CompletionTokens:
         while (task := await self._task(token)) is not None and not task.terminal:
             self._check_size(task, outcome)
             if kept is None:
-                operation = self._operations(task.operation_type)
+                operation = self._operations.get(task.operation_type)
                 told = outcome if operation is None else mark_secret_members(outcome, operation.secret_results)
                 kept = await self._results.offload(told, task, Policy() if operation is None else operation.policy)
             if await self._writer.write(task, CompleteExternally(outcome=kept)) is not None:
@@ -131,7 +131,7 @@ class CompletionTokens:
         return "settled" if known else "unknown"
 
     def _check_size(self, task: Task, outcome: Outcome) -> None:
-        operation = self._operations(task.operation_type)
+        operation = self._operations.get(task.operation_type)
         if operation is None or outcome.value is None:
             return
         limit = operation.policy.max_result_bytes

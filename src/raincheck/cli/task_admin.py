@@ -31,7 +31,7 @@ class TaskAdmin:
     def __init__(self, store: TaskStore, results: Results) -> None:
         self._store = store
         # A task that an operator ends is told of as any other.
-        self._registry = Registry(store, lambda name: None, writer=TaskWriter(store, utc_now, delivery_of=first_record))
+        self._registry = Registry(store, {}, writer=TaskWriter(store, utc_now, delivery_of=first_record))
         self._results = results
 
     async def newest(

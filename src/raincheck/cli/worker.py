@@ -147,8 +147,7 @@ async def _running(settings: Settings, operations: Mapping[str, Operation]) -> A
 
     service = Service(
         make_store(settings),
-        operations.get,
-        operations.keys,
+        operations,
         service_settings(settings),
         engine=make_engine(settings),
     )

@@ -16,6 +16,7 @@ from raincheck.limits.breaker_rules import error_counts, failed
 from raincheck.limits.circuit_breakers import OUTSIDE, Breakers
 from raincheck.limits.permit_allocator import OF_OPERATION, OF_SCOPE, PermitAllocator, limit_of
 from raincheck.limits.permit_rules import UNCLAIMED_SECONDS, Limit, Refusal
+from raincheck.operations.catalog import OperationCatalog
 from raincheck.operations.operation import Operation, Policy
 from raincheck.ports.engine import Slot
 from raincheck.ports.task_store import TaskStore
@@ -128,7 +129,7 @@ class Limiter:
 
     Args:
         store: Where breakers and permits are kept.
-        operations: Looks up an operation by name.
+        operations: The operations of this process.
         clock: The clock that all processes share.
         freed: Told of an operation whose tasks may start again.
         max_running_per_scope: How many tasks and calls of one scope run at once, in all processes; 0: any number.
@@ -137,7 +138,7 @@ class Limiter:
     def __init__(
         self,
         store: TaskStore,
-        operations: Callable[[str], Operation | None],
+        operations: OperationCatalog,
         *,
         clock: Callable[[], datetime],
         freed: Callable[[str], None],
@@ -178,7 +179,7 @@ class Limiter:
 
     def settled(self, task: Task) -> None:
         """A task was settled by this process."""
-        operation = self._operations(task.operation_type)
+        operation = self._operations.get(task.operation_type)
         breaker = operation.policy.breaker if operation is not None else None
         if breaker is not None:
             told = failed(task, breaker)

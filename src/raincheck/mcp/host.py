@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import Context
 from functools import partial
@@ -34,7 +34,6 @@ from raincheck.mcp.server.streams import AtEnd, answer_to_the_end
 from raincheck.mcp.settings_overrides import (
     check_given,
     in_memory,
-    telling_nobody,
     with_results_folder,
     with_store_path,
     with_webhooks,
@@ -49,6 +48,7 @@ from raincheck.mcp.surfaces.task_methods import TaskMethods, answered
 from raincheck.mcp.surfaces.typed_tools import TypedTools
 from raincheck.mcp.wire.tool_use_ids import ToolUseIds
 from raincheck.operations.callers import may_call
+from raincheck.operations.catalog import OperationCatalog, WithoutWebhooks
 from raincheck.operations.operation import (
     Operation,
     Policy,
@@ -99,7 +99,7 @@ class TaskHost(DeclaredOperations):
         self._given_blobs: BlobStore | None = None if isinstance(results, str | os.PathLike) else results
         self._admission = Admission(self._settings)
         self._given_store = store if store is not None and not isinstance(store, str | os.PathLike) else None
-        self._run_operations: Callable[[str], Operation | None] = self._operations.get
+        self._catalog: OperationCatalog = self._operations
         self._service: Service | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Lock | None = None
@@ -220,13 +220,13 @@ class TaskHost(DeclaredOperations):
             raise ConfigurationError("This Raincheck is running already: use that client, or end its block first.")
         before = self._settings, self._given_store, self._given_blobs
         self._settings, self._given_store, self._given_blobs = in_memory(self._settings), store, None
-        self._run_operations = telling_nobody(self._operations.get)
+        self._catalog = WithoutWebhooks(self._operations)
         self._loop = self._service = None
         try:
             yield
         finally:
             self._settings, self._given_store, self._given_blobs = before
-            self._run_operations = self._operations.get
+            self._catalog = self._operations
             self._loop = self._service = None
 
     def with_callbacks(self, app: ASGIApp) -> ASGIApp:
@@ -333,8 +333,7 @@ class TaskHost(DeclaredOperations):
         store = self.new_store(settings)
         return Service(
             store,
-            self._run_operations,
-            self._names,
+            self._catalog,
             service_settings(settings),
             engine=make_engine(self._settings),
             blobs=self.new_blobs(settings, store),
@@ -366,6 +365,3 @@ class TaskHost(DeclaredOperations):
             return self._settings
         own = {"program_file": self._program_file, "server_name": self._server_name() or ""}
         return self._settings.model_copy(update=own)
-
-    def _names(self) -> Collection[str]:
-        return self._operations.keys()

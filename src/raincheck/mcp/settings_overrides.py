@@ -5,15 +5,14 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from raincheck.config.loading import settings_of
 from raincheck.config.settings import Settings
 from raincheck.errors import ConfigurationError
-from raincheck.operations.operation import Operation, Policy
+from raincheck.operations.operation import Policy
 from raincheck.ports.blob_store import BlobStore
 from raincheck.ports.task_store import TaskStore
 
@@ -80,18 +79,6 @@ def in_memory(settings: Settings) -> Settings:
         ),
     }
     return settings.model_copy(update=places)
-
-
-def telling_nobody(operations: Callable[[str], Operation | None]) -> Callable[[str], Operation | None]:
-    """These operations by name, without their webhooks."""
-
-    def operation(name: str) -> Operation | None:
-        found = operations(name)
-        if found is None or found.policy.webhook is None:
-            return found
-        return replace(found, policy=replace(found.policy, webhook=None))
-
-    return operation
 
 
 def with_results_folder(settings: Settings, results: BlobStore | str | os.PathLike[str] | None) -> Settings:

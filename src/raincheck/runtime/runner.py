@@ -19,6 +19,7 @@ from raincheck.domain.task import Outcome, Task, TaskStatus
 from raincheck.domain.transitions import Claim, DeadlinePassed, Event, Refused, Release, Settle, transition
 from raincheck.errors import InternalError, StoreError, StoreUnavailable
 from raincheck.limits.limiter import Limiter, Permit
+from raincheck.operations.catalog import OperationCatalog
 from raincheck.operations.lease import driven, verified_until
 from raincheck.operations.operation import Operation
 from raincheck.ports.engine import Slot
@@ -45,7 +46,7 @@ class Runner:
     Args:
         store: The registry of tasks.
         writer: Writes what becomes of them.
-        operations: Looks up an operation by name; None where this process does not have it.
+        operations: The operations of this process.
         changes: Where cancels and answers are heard of.
         callbacks: Makes the tokens by which tasks are settled from outside.
         results: Puts large results away.
@@ -60,7 +61,7 @@ class Runner:
         self,
         store: TaskStore,
         writer: TaskWriter,
-        operations: Callable[[str], Operation | None],
+        operations: OperationCatalog,
         changes: ChangeNotifier,
         callbacks: CompletionTokens,
         results: Results,
@@ -124,7 +125,7 @@ class Runner:
 
     async def run(self, task: Task, slot: Slot) -> None:
         """Claim the task and see it to its end; returns at once where another worker has it. Raises nothing."""
-        operation = self._operations(task.operation_type)
+        operation = self._operations.get(task.operation_type)
         if operation is None or self._stopping:
             return
         if self._limiter is None or not self._limiter.limits(operation):

@@ -7,10 +7,11 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 from raincheck.callbacks.tokens import CompletionTokens
 from raincheck.config.program import Program, claim_store
@@ -22,14 +23,14 @@ from raincheck.errors import StoreError
 from raincheck.limits.fair_queue import Turns
 from raincheck.limits.limiter import Limiter
 from raincheck.operations.callers import check_sealed
+from raincheck.operations.catalog import OperationCatalog
 from raincheck.operations.exits import guard_loop, leave_loop
 from raincheck.operations.lease import hold_child_tasks, let_child_tasks_go
-from raincheck.operations.operation import Operation
 from raincheck.operations.orphan_reaper import reaper_running
 from raincheck.polling.history_store import HistoryStore
 from raincheck.polling.patience_store import PatienceStore
 from raincheck.ports.blob_store import BlobStore
-from raincheck.ports.engine import EngineFactory
+from raincheck.ports.engine import Engine, EngineFactory
 from raincheck.ports.records import Record
 from raincheck.ports.task_store import PendingLimit, TaskStore
 from raincheck.runtime.failure_alerts import FailureRate
@@ -104,9 +105,8 @@ class Service:
 
     Args:
         store: Not yet opened; the service opens and closes it.
-        operations: Looks up an operation by name.
+        operations: The operations of this process.
         clock: What time it is; by default the store's own clock, and the machine's where it has none.
-        names: The names of the operations that this process can run.
         engine: Makes what brings tasks to this process.
         blobs: Where large results are kept, not yet opened; None: in their tasks.
 
@@ -122,8 +122,7 @@ class Service:
     def __init__(
         self,
         store: TaskStore,
-        operations: Callable[[str], Operation | None],
-        names: Callable[[], Collection[str]],
+        operations: OperationCatalog,
         settings: ServiceSettings | None = None,
         *,
         engine: EngineFactory = local_engine,
@@ -139,7 +138,6 @@ class Service:
         processes = WorkerProcesses(own if local else None, kernel)
         self._store = store = TurnTakingStore(store, Turns(store, lambda: self._limiter.held_back()))
         self._operations = operations
-        self._names = names
         self._changes = ChangeNotifier(store)
         self._store_clock = StoreClock(store)
         self.clock = clock = clock or self._store_clock
@@ -155,8 +153,12 @@ class Service:
             freed=lambda name: self._engine.wake(name),
             max_running_per_scope=self.settings.max_running_per_scope,
         )
-        startable = lambda: self._limiter.startable(names())  # noqa: E731
-        self._engine = engine(store, startable, max_concurrency=self.settings.max_concurrency, clock=clock)
+        self._engine: Engine = engine(
+            store,
+            partial(self._limiter.startable, operations),
+            max_concurrency=self.settings.max_concurrency,
+            clock=clock,
+        )
         self._failures = FailureRate(self.settings.alert_on_failure_rate)
         self.callbacks = CompletionTokens(
             store,
@@ -199,24 +201,23 @@ class Service:
             held=lambda: self._runner.leases,
             lost_workers=LostWorkers(store, processes, guarded=reaper_running) if local and own else None,
         )
-        self._upstream_cleanup = UpstreamCleanup(store, operations, names, clock=clock)
+        self._upstream_cleanup = UpstreamCleanup(store, operations, clock=clock)
         total, per_scope = self.settings.max_pending or None, self.settings.max_pending_per_scope
         self.registry = Registry(
             store,
             operations,
-            names=names,
             writer=writer,
             engine=self._engine,
             changes=self._changes,
             max_parameters_bytes=self.settings.max_parameters_bytes,
             pending_limit=PendingLimit(total, per_scope or None),
             pending_limit_of_principal=PendingLimit(total, DEFAULT_PENDING_OF_PRINCIPAL) if per_scope is None else None,
-            callbacks=self.settings.webhooks.check_callback,
+            check_callback_url=self.settings.webhooks.check_callback,
             limiter=self._limiter,
             clock=clock,
             worker_gone=processes.gone,
         )
-        self._deliverer = WebhookDispatcher(store, self.settings.webhooks, operations, names=names, clock=clock)
+        self._deliverer = WebhookDispatcher(store, self.settings.webhooks, operations, clock=clock)
         self._started = False
         self._stopping: asyncio.Task[None] | None = None
         self._seen_ready_at = float("-inf")
@@ -234,9 +235,8 @@ class Service:
             ConfigurationError: The engine can never be used as it is set, the store's file is another program's, or an
                 operation keeps secrets of callers and nothing seals them; nothing is left running.
         """
-        for name in tuple(self._names()):
-            if (operation := self._operations(name)) is not None:
-                check_sealed(name, operation.policy, encrypts=self._store.capabilities.encrypts)
+        for name, operation in tuple(self._operations.items()):
+            check_sealed(name, operation.policy, encrypts=self._store.capabilities.encrypts)
         await self._store.open()
         try:
             await check_keys(self._store)
@@ -256,7 +256,7 @@ class Service:
             self._sweeper.start()
             self._upstream_cleanup.start()
             self._deliverer.start()
-            self.history.start(self._names())
+            self.history.start(self._operations)
             self.patience.start()
             await self._engine.start(self._runner.run)
         except BaseException:
@@ -350,8 +350,7 @@ class Service:
 
     async def _close_executors(self) -> None:
         async with AsyncExitStack() as executors:
-            for name in tuple(self._names()):
-                operation = self._operations(name)
-                close: Callable[[], Awaitable[None]] | None = getattr(operation and operation.executor, "aclose", None)
+            for operation in tuple(self._operations.values()):
+                close: Callable[[], Awaitable[None]] | None = getattr(operation.executor, "aclose", None)
                 if close is not None:
                     executors.push_async_callback(close)

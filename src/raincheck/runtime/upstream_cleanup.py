@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from raincheck.domain.task import TaskStatus
 from raincheck.errors import TaskFailure
-from raincheck.operations.operation import CancelsUpstream, Operation
+from raincheck.operations.catalog import OperationCatalog
+from raincheck.operations.operation import CancelsUpstream
 from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
 from raincheck.tasks.upstream_records import AFTER_DEADLINE, KIND
@@ -34,23 +35,20 @@ class UpstreamCleanup:
     """The loop that stops what tasks left behind. Every process runs one; compare-and-set decides between them.
 
     Args:
-        operations: Looks up an operation by name.
-        names: The names of the operations here.
+        operations: The operations of this process.
         look_seconds: How often to look.
     """
 
     def __init__(
         self,
         store: TaskStore,
-        operations: Callable[[str], Operation | None],
-        names: Callable[[], Collection[str]],
+        operations: OperationCatalog,
         *,
         clock: Callable[[], datetime],
         look_seconds: float = 1.0,
     ) -> None:
         self._store = store
         self._operations = operations
-        self._names = names
         self._clock = clock
         self._loop = BackgroundLoop(
             "upstream-cleanup", self._look_if_needed, purpose="look for work left behind", seconds=look_seconds
@@ -70,11 +68,11 @@ class UpstreamCleanup:
         await asyncio.gather(*(self._see_to(record) for record in found))
 
     async def _look_if_needed(self) -> None:
-        if any(self._stopper(name) for name in tuple(self._names())):
+        if any(self._stopper(name) for name in tuple(self._operations)):
             await self.look()
 
     def _stopper(self, operation_type: str) -> CancelsUpstream | None:
-        operation = self._operations(operation_type)
+        operation = self._operations.get(operation_type)
         executor = None if operation is None else operation.executor
         return executor if isinstance(executor, CancelsUpstream) and executor.leaves_work else None
 

@@ -33,6 +33,7 @@ from raincheck.errors import (
 from raincheck.limits.limiter import InRequest, Limiter
 from raincheck.operations.argument_repairs import as_declared
 from raincheck.operations.callers import check_may_call, check_sealed, given, may_call
+from raincheck.operations.catalog import OperationCatalog
 from raincheck.operations.operation import AnswerBy, Operation
 from raincheck.operations.validation import ParameterChecks
 from raincheck.ports.engine import Engine
@@ -86,15 +87,14 @@ class Registry:
 
     Args:
         store: The open store.
-        operations: Looks up an operation by name.
-        names: Every operation's name, for messages.
+        operations: The operations of this process.
         writer: Writes cancels and answers; None: one that tells nobody.
         engine: Told of each new task; None where this process only looks after tasks.
         changes: Where waits hear of changes; None where nobody waits.
         max_parameters_bytes: The largest parameters, as JSON.
         room: How many tasks may be pending.
         room_of_principal: The same for callers who authenticate; None: no other.
-        callbacks: Checks a caller's `callback_url`; by default none is taken.
+        check_callback_url: Checks a caller's `callback_url`; by default none is taken.
         limiter: The breakers and permits of operations; None where nobody submits.
         worker_gone: Whether the process of the worker of that name is known to be dead.
     """
@@ -102,16 +102,15 @@ class Registry:
     def __init__(
         self,
         store: TaskStore,
-        operations: Callable[[str], Operation | None],
+        operations: OperationCatalog,
         *,
-        names: Callable[[], Collection[str]] = tuple,
         writer: TaskWriter | None = None,
         engine: Engine | None = None,
         changes: ChangeNotifier | None = None,
         max_parameters_bytes: int = 1024 * 1024,
         pending_limit: PendingLimit = _ANY_NUMBER,
         pending_limit_of_principal: PendingLimit | None = None,
-        callbacks: Callable[[str], str] = refuse_callbacks,
+        check_callback_url: Callable[[str], str] = refuse_callbacks,
         limiter: Limiter | None = None,
         clock: Callable[[], datetime] = utc_now,
         new_ref: Callable[[], str] = new_task_ref,
@@ -120,7 +119,6 @@ class Registry:
         self._worker_gone = worker_gone
         self._store = store
         self._operations = operations
-        self._names = names
         self._engine = engine
         self._changes = changes
         self._checks = ParameterChecks(max_parameters_bytes)
@@ -129,7 +127,7 @@ class Registry:
         self._lost_answers = LostAnswers(store, self._writer)
         self._room = None if pending_limit == _ANY_NUMBER else pending_limit
         self._room_of_principal = self._room if pending_limit_of_principal is None else pending_limit_of_principal
-        self._callbacks = callbacks
+        self._check_callback_url = check_callback_url
         self._clock = clock
         self._new_ref = new_ref
 
@@ -139,11 +137,11 @@ class Registry:
         Raises:
             UnknownOperation: There is none, and the message names those that are; or the caller may not call it.
         """
-        operation = self._operations(operation_type)
+        operation = self._operations.get(operation_type)
         if operation is not None and caller is not None:
             check_may_call(operation_type, operation.policy, caller)
         if operation is None:
-            known = sorted(name for name in self._names() if caller is None or self.may_call(name, caller))
+            known = sorted(name for name in self._operations if caller is None or self.may_call(name, caller))
             raise UnknownOperation(
                 f"There is no operation {operation_type[:80]!r}. Known: {', '.join(known) or 'none'}.",
                 details={"known": known},
@@ -152,7 +150,7 @@ class Registry:
 
     def may_call(self, operation_type: str, caller: Caller) -> bool:
         """Whether there is an operation of that name that the caller may call."""
-        operation = self._operations(operation_type)
+        operation = self._operations.get(operation_type)
         return operation is not None and may_call(operation.policy, caller)
 
     async def submit(
@@ -196,7 +194,7 @@ class Registry:
         caller = self._kept(operation, caller)
         wait = _checked_wait(max_wait_seconds, policy.max_wait_ceiling_seconds)
         _check_key(idempotency_key)
-        callback = None if callback_url is None else self._callbacks(callback_url)
+        callback = None if callback_url is None else self._check_callback_url(callback_url)
         inputs = self._checks.answered(inputs)
         checked = await self.checked(operation, arguments, scope=scope)
         shared = idempotency_key or tool_use or policy.dedupe == "inflight"
@@ -269,7 +267,7 @@ class Registry:
 
     def answer_by(self, operation_type: str) -> AnswerBy:
         """Who may answer the operation's questions; anyone, where it is not known any more."""
-        operation = self._operations(operation_type)
+        operation = self._operations.get(operation_type)
         return "anyone" if operation is None else operation.policy.answer_by
 
     async def _inserted(self, operation: Operation, task: Task, *, keyed: bool) -> Inserted:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -19,7 +19,7 @@ from raincheck.egress.errors import OutgoingError
 from raincheck.egress.policy import EgressPolicy, Target
 from raincheck.egress.retry_after import retry_after
 from raincheck.errors import StoreError
-from raincheck.operations.operation import Operation
+from raincheck.operations.catalog import OperationCatalog
 from raincheck.ports.records import Record, RecordStore
 from raincheck.timing.background import BackgroundLoop
 from raincheck.webhooks.delivery import PENDING, Delivery
@@ -75,16 +75,14 @@ class WebhookDispatcher:
         self,
         store: RecordStore,
         rules: WebhookRules,
-        operations: Callable[[str], Operation | None],
+        operations: OperationCatalog,
         *,
-        names: Callable[[], Collection[str]] = tuple,
         clock: Callable[[], datetime],
         rng: random.Random | None = None,
     ) -> None:
         self._store = store
         self._rules = rules
         self._operations = operations
-        self._names = names
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311  no secret
         self._loop = BackgroundLoop(
@@ -169,8 +167,7 @@ class WebhookDispatcher:
         """Whether there can be deliveries: a server without webhooks asks its store for none."""
         if self._written or self._rules.secrets:
             return True
-        operations = map(self._operations, self._names())
-        return any(operation is not None and operation.policy.webhook is not None for operation in operations)
+        return any(operation.policy.webhook is not None for operation in self._operations.values())
 
     async def until_idle(self) -> None:
         """Until no attempt is under way."""
@@ -206,7 +203,7 @@ class WebhookDispatcher:
         value = record.value
         target = str(value["targets"][0])
         if target == OWN:
-            operation = self._operations(str(value["operation_type"]))
+            operation = self._operations.get(str(value["operation_type"]))
             webhook = operation.policy.webhook if operation else None
             return webhook.host if webhook else OWN
         try:
@@ -266,7 +263,7 @@ class WebhookDispatcher:
             if not self._rules.secrets:
                 return _Failure(error="no secret is set in [webhooks] of this process")
             return _Order(url=target, rules=self._rules.of_callbacks(), secrets=self._shared(target), headers={})
-        operation = self._operations(delivery.operation_type)
+        operation = self._operations.get(delivery.operation_type)
         if operation is None:
             return _Failure(error="this process does not know the operation", after=_ELSEWHERE_SECONDS)
         webhook = operation.policy.webhook
