@@ -15,7 +15,7 @@ class EncryptedBlobStore:
 
     Args:
         inner: Keeps the sealed bodies.
-        sealer: Seals with the first key, opens with any.
+        cipher: Encrypts with the first key, decrypts with any.
     """
 
     def __init__(self, inner: BlobStore, cipher: PayloadCipher) -> None:

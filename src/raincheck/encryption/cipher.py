@@ -103,7 +103,7 @@ class PayloadCipher:
         """The bytes again.
 
         Raises:
-            CannotOpen: As in `open`.
+            CannotDecrypt: As in `decrypt`.
         """
         return self._decrypted(sealed[:_ID].decode(errors="replace"), sealed[_ID:], place)
 
@@ -111,7 +111,7 @@ class PayloadCipher:
         """The text again.
 
         Raises:
-            CannotOpen: Its key is missing, or it was changed or belongs elsewhere.
+            CannotDecrypt: Its key is missing, or it was changed or belongs elsewhere.
         """
         name, _, body = sealed.partition(":")
         try:

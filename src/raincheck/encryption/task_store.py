@@ -52,13 +52,13 @@ class EncryptedTaskStore(StoreWrapper):
 
     Args:
         inner: The store that keeps the tasks.
-        sealer: The keys.
+        cipher: The keys.
         accept_plain: Whether payloads that are not sealed are read as they are, as those are that were stored before
             there was a key; not once the store was closed to them (`raincheck.encryption.cipher.close_to_plain`).
 
     Attributes:
         inner: The store inside.
-        sealer: The keys.
+        cipher: The keys.
     """
 
     def __init__(self, inner: TaskStore, cipher: PayloadCipher, *, accept_plain: bool = False) -> None:

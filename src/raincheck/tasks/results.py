@@ -141,7 +141,7 @@ class Results:
             logger.info("a blob stays until it expires: %s", error.message)
 
     async def offload_of_request(self, outcome: Outcome, task_ref: str, scope: str, policy: Policy) -> Outcome:
-        """As `put_away`, for a call that was answered without a task; its result is found by a ref of its own.
+        """As `offload`, for a call that was answered without a task; its result is found by a ref of its own.
 
         Raises:
             StoreError: Nothing may point to it; the caller gets the whole result instead.

@@ -29,7 +29,7 @@ from raincheck.ports.task_store import Companion, TaskStore
 from raincheck.ports.tls import Tls
 
 _FUNCTION = "raincheck_task"
-# Fetching, handing in, deleting, heartbeat and tending, each one statement at a time.
+# Fetching, handing in, deleting, heartbeat and maintenance, each one statement at a time.
 _CONNECTIONS = 5
 _ANSWER_SECONDS = 4.0
 _STOP_SECONDS = 2.0

@@ -99,7 +99,7 @@ class IsolatedExecutor:
                 "scope": context.caller.scope,
                 "caller": context.caller.whole(),
                 "max_result_bytes": self._max_result_bytes,
-                "withheld": sorted(redacted_texts()),
+                "redacted": sorted(redacted_texts()),
             }
         )
         try:

@@ -134,7 +134,7 @@ def _answered(answer: asyncio.Future[Any], message: Mapping[str, Any]) -> None:
 
 
 def _end_of(call: dict[str, Any], worker: _Worker) -> dict[str, Any]:
-    with redacting(call["withheld"]):
+    with redacting(call["redacted"]):
         try:
             function = _imported(call)
             value = _run(function, call, worker)
