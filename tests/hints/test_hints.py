@@ -6,25 +6,22 @@ import json
 import random
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any, cast
 
 import pytest
 from hints.histories import NOW, after, cancelled, ended, history_of, pending, processing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raincheck.composition.adapters import make_poll_advisor
 from raincheck.config.settings import PollingSettings
 from raincheck.domain.task import InputRequest, Task, scope_key
 from raincheck.domain.transitions import AskInput, Claim, LeaseExpired, transition
-from raincheck.mcp.surfaces.handle_tools import HandleTools
 from raincheck.operations.operation import Policy
 from raincheck.polling.duration_sketch import DurationSketch
 from raincheck.polling.hints import Hints
 from raincheck.polling.history import Durations, End, History
 from raincheck.polling.inline_wait import InlineWaits
 from raincheck.polling.schedule import BackoffLadder, Schedule, schedule_of
-from raincheck.stores.memory.store import MemoryStore
-from raincheck.tasks.registry import Registry
 
 ladders = st.tuples(
     st.floats(min_value=0.001, max_value=100),
@@ -212,16 +209,13 @@ def test_absurd_settings_are_planned_for_quickly() -> None:
 def test_learn_false_learns_nothing() -> None:
     history = history_of([ended(20.0)] * 20)
 
-    def told(*, learn: bool) -> tuple[float | None, float | None]:
-        polling, unused = PollingSettings(learn=learn, initial_interval_ms=500), cast("Any", None)
-        registry = Registry(MemoryStore(), {})
-        tools = HandleTools(
-            registry, polling, unused, unused, unused, unused, history=lambda name: history, clock=lambda: after(19.0)
-        )
-        return tools.poll_after(processing()), tools.eta(processing())
+    def advice(*, learn: bool) -> tuple[float | None, float | None]:
+        polling = PollingSettings(learn=learn, initial_interval_ms=500)
+        advisor = make_poll_advisor(polling, lambda name: history, lambda: after(19.0))
+        return advisor.for_program(processing()), advisor.eta(processing())
 
-    assert told(learn=False) == (1.9, None)
-    assert told(learn=True) == (pytest.approx(1.2, abs=0.3), pytest.approx(1.0, abs=0.3))
+    assert advice(learn=False) == (1.9, None)
+    assert advice(learn=True) == (pytest.approx(1.2, abs=0.3), pytest.approx(1.0, abs=0.3))
 
 
 def test_two_operations_are_learned_apart() -> None:

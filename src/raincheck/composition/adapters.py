@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING
 
 from raincheck.errors import ConfigurationError
 from raincheck.extras import missing_extra
+from raincheck.polling.advisor import PollAdvisor
+from raincheck.polling.schedule import BackoffLadder
 
 if TYPE_CHECKING:
-    from raincheck.config.settings import Settings
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from raincheck.config.settings import PollingSettings, Settings
     from raincheck.encryption.cipher import PayloadCipher
     from raincheck.encryption.plain_payloads import PlainTasks
+    from raincheck.polling.hints import Lookup
     from raincheck.ports.blob_store import BlobStore
     from raincheck.ports.engine import EngineFactory
     from raincheck.ports.task_store import Companion, TaskStore
@@ -368,3 +374,11 @@ def require_server() -> None:
     numbers = re.match(r"(\d+)\.(\d+)", found)
     if numbers is None or (int(numbers[1]), int(numbers[2])) < _OLDEST_MCP:
         raise missing_extra("raincheck's server needs mcp 2.3 or newer", "server")
+
+
+def make_poll_advisor(polling: PollingSettings, history: Lookup, clock: Callable[[], datetime]) -> PollAdvisor:
+    """What says when callers ask again, as the settings have it."""
+    ladder = BackoffLadder(
+        polling.initial_interval_ms / 1000, polling.max_interval_ms / 1000, polling.backoff_multiplier
+    )
+    return PollAdvisor(ladder, history if polling.learn else None, clock=clock)

@@ -20,7 +20,15 @@ from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams
 from starlette.types import ASGIApp
 
 from raincheck.callbacks.tokens import CompletionTokens
-from raincheck.composition.adapters import make_blobs, make_engine, make_store, place_of, sealing, service_settings
+from raincheck.composition.adapters import (
+    make_blobs,
+    make_engine,
+    make_poll_advisor,
+    make_store,
+    place_of,
+    sealing,
+    service_settings,
+)
 from raincheck.config.program import calling_file
 from raincheck.config.settings import Settings
 from raincheck.domain.redaction import redacting, secret_texts
@@ -300,20 +308,22 @@ class TaskHost(DeclaredOperations):
             hold_seconds=polling.hold_seconds,
             max_hold_seconds=polling.max_hold_seconds,
         )
+        advisor = make_poll_advisor(polling, service.history.known, service.clock)
         elicitation = self._elicitation = HostElicitation(registry, holds, patience)
         tool_uses = ToolUseIds(self._settings.server.tool_use_ids)
         self._handles = HandleTools(
             registry,
-            polling,
+            advisor,
             holds,
             service.results,
             elicitation,
             tool_uses,
             full=self._settings.server.detail == "full",
-            history=service.history.known,
             clock=service.clock,
         )
-        self._methods = TaskMethods(registry, self._handles, holds, elicitation, clock=service.clock)
+        self._methods = TaskMethods(
+            registry, advisor, holds, elicitation, hold_seconds=polling.hold_seconds, clock=service.clock
+        )
         waits = InlineWaits(service.history.known)
         self._typed = TypedTools(
             registry, self._handles, self._methods, service.results, holds, waits, elicitation, tool_uses

@@ -11,7 +11,6 @@ from typing import Any
 
 from mcp.server.context import ServerRequestContext
 
-from raincheck.config.settings import PollingSettings
 from raincheck.domain.redaction import redacting, secret_texts
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import CallError, InternalError, InvalidParameters, StoreError, TaskNotFound, UnknownOperation
@@ -25,9 +24,7 @@ from raincheck.mcp.surfaces.result_pages import PageRequest, ResultPages, page_r
 from raincheck.mcp.wire import tool_results
 from raincheck.mcp.wire.store_errors import for_callers
 from raincheck.mcp.wire.tool_use_ids import ToolUseIds
-from raincheck.polling.hints import Hints, Lookup
-from raincheck.polling.program_hints import ProgramHints
-from raincheck.polling.schedule import BackoffLadder
+from raincheck.polling.advisor import PollAdvisor
 from raincheck.tasks.registry import Registry, Submission
 from raincheck.tasks.results import Results
 from raincheck.timing.clock import utc_now
@@ -66,44 +63,34 @@ class HandleTools:
 
     Args:
         registry: The use cases.
-        polling: The bounds and the ladder that the hints follow, and whether they learn.
+        advisor: Says when callers ask again.
         holds: Holds answers.
         results: Where large results are.
         elicitation: Has users asked.
         tool_uses: Finds the ids of tool uses.
         full: Whether every answer is in its full form, not only those that ask for it.
-        history: Looks up what is known of an operation.
         clock: The wall clock.
-
-    Attributes:
-        hold_seconds: How long a `tasks/get` that comes too early is held at the most.
     """
 
     def __init__(
         self,
         registry: Registry,
-        polling: PollingSettings,
+        advisor: PollAdvisor,
         holds: Holds,
         results: Results,
         elicitation: HostElicitation,
         tool_uses: ToolUseIds,
         *,
         full: bool = False,
-        history: Lookup | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._registry = registry
-        ladder = BackoffLadder(
-            polling.initial_interval_ms / 1000, polling.max_interval_ms / 1000, polling.backoff_multiplier
-        )
-        self._hints = Hints(ladder, history if polling.learn else None)
-        self._program_hints = ProgramHints(initial=ladder.initial, longest=ladder.longest, learned=self._hints.learned)
+        self._advisor = advisor
         self._holds = holds
         self._pages = ResultPages(results)
         self._elicitation = elicitation
         self._tool_uses = tool_uses
         self._full = full
-        self.hold_seconds = polling.hold_seconds
         self._clock = clock
         self._handlers: dict[str, Callable[[Mapping[str, Any], _Context], Awaitable[dict[str, Any]]]] = {
             "initiate_background_task": self._initiate,
@@ -140,14 +127,6 @@ class HandleTools:
                 raise InvalidParameters(f"{name} needs the parameter {key!r}.")
         return await self._handlers[name](mended(tool, arguments), ctx)
 
-    def poll_after(self, task: Task) -> float | None:
-        """When a program asks again, in seconds; None once there is nothing to wait for."""
-        return self._program_hints.poll_after(task, self._clock())
-
-    def eta(self, task: Task) -> float | None:
-        """In how many seconds the task has probably ended, where the operation's history says."""
-        return self._hints.eta(task, self._clock())
-
     async def ticket(
         self, submission: Submission, ctx: _Context, *, waited: bool = False, full: bool | None = None
     ) -> dict[str, Any]:
@@ -169,7 +148,7 @@ class HandleTools:
 
     def _hint(self, task: Task, now: datetime, *, full: bool) -> float | None:
         # Programs read the full form.
-        return (self._program_hints if full else self._hints).poll_after(task, now)
+        return (self._advisor.for_program if full else self._advisor.for_model)(task, now)
 
     def _wants_full(self, arguments: Mapping[str, Any]) -> bool:
         detail = arguments.get("detail")
@@ -259,7 +238,7 @@ class HandleTools:
                 now=now,
                 full=full,
                 poll_after_seconds=hint,
-                eta_seconds=self._hints.eta(task, now),
+                eta_seconds=self._advisor.eta(task, now),
                 again=again,
                 answerer=self._elicitation.answerer(ctx, task),
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -18,7 +18,6 @@ from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import CallError, StoreError, TaskNotFound
 from raincheck.mcp.auth.scopes import ANONYMOUS, scope_of
 from raincheck.mcp.surfaces.client_elicitation import can_be_sent, put_to_client
-from raincheck.mcp.surfaces.handle_tools import HandleTools
 from raincheck.mcp.surfaces.holds import Holds
 from raincheck.mcp.surfaces.host_elicitation import HostElicitation
 from raincheck.mcp.surfaces.negotiation import (
@@ -32,6 +31,7 @@ from raincheck.mcp.surfaces.progress_notifications import ProgressNotifications
 from raincheck.mcp.wire import task_messages, tool_results
 from raincheck.mcp.wire.protocol_errors import rpc_error_of
 from raincheck.mcp.wire.store_errors import for_callers
+from raincheck.polling.advisor import PollAdvisor
 from raincheck.polling.early_polls import Pacing
 from raincheck.tasks.registry import Registry
 from raincheck.timing.clock import utc_now
@@ -65,37 +65,48 @@ class TaskMethods:
 
     Args:
         registry: The use cases.
-        handles: Gives the polling hints.
+        advisor: Says when callers ask again.
         holds: Holds answers.
         elicitation: Told which questions clients are asked here.
+        hold_seconds: How long a `tasks/get` that comes too early is held at the most.
         clock: The wall clock.
     """
 
     def __init__(
         self,
         registry: Registry,
-        handles: HandleTools,
+        advisor: PollAdvisor,
         holds: Holds,
         elicitation: HostElicitation,
         *,
+        hold_seconds: float,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._registry = registry
         self._elicitation = elicitation
-        self._handles = handles
+        self._advisor = advisor
+        self._hold_seconds = hold_seconds
         self._holds = holds
         self._pacing = Pacing()
+        self._answers: Mapping[str, Callable[[ServerRequestContext[Any, Any], Any], Awaitable[Answer]]] = {
+            "get": self.get,
+            "update": self.update,
+            "cancel": self.cancel,
+            "result": self.result,
+            "list": self.list,
+        }
         self._clock = clock
 
     def created(self, task: Task) -> Answer:
         """The extension's handle of a new task."""
-        hint = self._handles.poll_after(task)
+        hint = self._advisor.for_program(task)
         self._pacing.answered(task.task_ref, hint)
         return task_messages.created_task(task, now=self._clock(), poll_after_seconds=hint)
 
     def detailed(self, task: Task) -> Answer:
         """The extension's whole task."""
-        return task_messages.detailed_task(task, now=self._clock(), poll_after_seconds=self._handles.poll_after(task))
+        hint = self._advisor.for_program(task)
+        return task_messages.detailed_task(task, now=self._clock(), poll_after_seconds=hint)
 
     def follow(self, task_refs: Sequence[str], scope: str) -> AsyncGenerator[Task]:
         """See `Registry.follow`."""
@@ -115,21 +126,23 @@ class TaskMethods:
     def core(self, task: Task) -> Answer:
         """The task of 2025-11-25."""
         return task_messages.core_task(
-            task, ttl=task_messages.time_to_live(task, self._clock()), poll_after_seconds=self._handles.poll_after(task)
+            task,
+            ttl=task_messages.time_to_live(task, self._clock()),
+            poll_after_seconds=self._advisor.for_program(task),
         )
 
     async def call(self, name: str, ctx: ServerRequestContext[Any, Any], params: Any) -> Answer:
         """The answer of the method of that name."""
-        return await getattr(self, name)(ctx, params)
+        return await self._answers[name](ctx, params)
 
     async def get(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> Answer:
         """`tasks/get` of either protocol: at once for a caller that keeps to the interval, else held for a while."""
         modern = _checked_era(ctx, params)
-        early = min(self._pacing.early_by(params.task_id), self._handles.hold_seconds)
+        early = min(self._pacing.early_by(params.task_id), self._hold_seconds)
         task = await self._holds.wait(ctx, params.task_id, await self._holds.bounded(ctx, early) if early else 0.0)
-        self._pacing.answered(task.task_ref, self._handles.poll_after(task))
+        self._pacing.answered(task.task_ref, self._advisor.for_program(task))
         shown = {"resultType": "complete", **self.detailed(task)} if modern else self.core(task)
-        return task_messages.with_eta(shown, self._handles.eta(task))
+        return task_messages.with_eta(shown, self._advisor.eta(task))
 
     async def update(self, ctx: ServerRequestContext[Any, Any], params: UpdateParams) -> Answer:
         """`tasks/update` of the extension."""
