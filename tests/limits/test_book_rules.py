@@ -30,46 +30,46 @@ PACED = Limit(max_running=0, interval=10.0, burst=3)
 
 
 def take(
-    book: PermitLedger, ref: str, limit: Limit = TWO, now: float = T, **how: bool
+    ledger: PermitLedger, ref: str, limit: Limit = TWO, now: float = T, **how: bool
 ) -> tuple[PermitLedger, Refusal | None]:
-    return taken(book, limit, ref, PermitHolder("me", 1, now), now, start=how.get("start", True))
+    return taken(ledger, limit, ref, PermitHolder("me", 1, now), now, start=how.get("start", True))
 
 
 def test_no_more_than_the_limit_at_once_and_one_more_after_each_that_is_given_back() -> None:
-    book, _ = take(PermitLedger(), "a")
-    book, _ = take(book, "b")
-    full, refused = take(book, "c")
-    assert full is book
+    ledger, _ = take(PermitLedger(), "a")
+    ledger, _ = take(ledger, "b")
+    full, refused = take(ledger, "c")
+    assert full is ledger
     assert refused is not None
     assert refused.limit == "max_running"
-    book = released(book, "a", "me", TWO, started=True)
-    book, refused = take(book, "c")
+    ledger = released(ledger, "a", "me", TWO, started=True)
+    ledger, refused = take(ledger, "c")
     assert refused is None
-    assert set(book.holders) == {"b", "c"}
+    assert set(ledger.holders) == {"b", "c"}
 
 
 def test_who_has_a_permit_may_take_it_again() -> None:
-    book, _ = take(take(PermitLedger(), "a")[0], "b")
-    assert take(book, "a", start=False)[1] is None
-    assert taken(book, TWO, "a", PermitHolder("me", 2, T), T, start=True)[1] is None
+    ledger, _ = take(take(PermitLedger(), "a")[0], "b")
+    assert take(ledger, "a", start=False)[1] is None
+    assert taken(ledger, TWO, "a", PermitHolder("me", 2, T), T, start=True)[1] is None
 
 
 def test_a_permit_of_another_process_for_the_same_start_is_left_to_it() -> None:
-    book, _ = take(PermitLedger(), "a")
-    same = taken(book, TWO, "a", PermitHolder("you", 1, T), T, start=True)[1]
+    ledger, _ = take(PermitLedger(), "a")
+    same = taken(ledger, TWO, "a", PermitHolder("you", 1, T), T, start=True)[1]
     assert same is not None
     assert same.limit == "taken"
-    later, refused = taken(book, TWO, "a", PermitHolder("you", 2, T), T, start=True)
+    later, refused = taken(ledger, TWO, "a", PermitHolder("you", 2, T), T, start=True)
     assert refused is None
     assert later.holders["a"].owner == "you"
     assert released(later, "a", "me", TWO, started=True) == later
 
 
 def test_a_parked_task_comes_before_every_start_and_leaves_the_line_when_it_gives_up() -> None:
-    book, _ = take(take(PermitLedger(), "a")[0], "b")
-    book, refused = take(book, "suspended", start=False)
+    ledger, _ = take(take(PermitLedger(), "a")[0], "b")
+    ledger, refused = take(ledger, "suspended", start=False)
     assert refused is not None
-    free = released(book, "a", "me", TWO, started=True)
+    free = released(ledger, "a", "me", TWO, started=True)
     assert take(free, "new")[1] is not None
     assert take(free, "suspended", start=False)[1] is None
     assert take(released(free, "suspended", "me", TWO, started=True), "new")[1] is None
@@ -78,50 +78,50 @@ def test_a_parked_task_comes_before_every_start_and_leaves_the_line_when_it_give
 
 def test_a_permit_with_an_end_ends_by_itself() -> None:
     one = Limit(1, 0.0, 1)
-    book, _ = taken(PermitLedger(), one, "call", PermitHolder("me", 0, T, T + 5), T, start=True)
-    assert take(book, "a", one, T + 4)[1] is not None
-    assert take(book, "a", one, T + 6)[1] is None
+    ledger, _ = taken(PermitLedger(), one, "call", PermitHolder("me", 0, T, T + 5), T, start=True)
+    assert take(ledger, "a", one, T + 4)[1] is not None
+    assert take(ledger, "a", one, T + 6)[1] is None
 
 
 def test_starts_come_in_a_burst_and_then_evenly() -> None:
-    book = PermitLedger()
+    ledger = PermitLedger()
     for ref in "abc":
-        book, refused = take(book, ref, PACED)
+        ledger, refused = take(ledger, ref, PACED)
         assert refused is None
-    assert take(book, "d", PACED)[1] == Refusal("starts_per_minute", 10.0)
-    assert take(book, "d", PACED, T + 4)[1] == Refusal("starts_per_minute", 6.0)
-    book, refused = take(book, "d", PACED, T + 10)
+    assert take(ledger, "d", PACED)[1] == Refusal("starts_per_minute", 10.0)
+    assert take(ledger, "d", PACED, T + 4)[1] == Refusal("starts_per_minute", 6.0)
+    ledger, refused = take(ledger, "d", PACED, T + 10)
     assert refused is None
-    assert take(book, "e", PACED, T + 10)[1] is not None
+    assert take(ledger, "e", PACED, T + 10)[1] is not None
 
 
 def test_a_start_that_came_to_nothing_is_given_back_to_the_rate() -> None:
     one = Limit(0, 10.0, 1)
-    book, _ = take(PermitLedger(), "a", one)
-    assert take(released(book, "a", "me", one, started=True), "b", one)[1] is not None
-    assert take(released(book, "a", "me", one, started=False), "b", one)[1] is None
+    ledger, _ = take(PermitLedger(), "a", one)
+    assert take(released(ledger, "a", "me", one, started=True), "b", one)[1] is not None
+    assert take(released(ledger, "a", "me", one, started=False), "b", one)[1] is None
 
 
 def test_going_on_costs_no_start() -> None:
-    book, _ = take(PermitLedger(), "a", Limit(5, 10.0, 1))
-    assert take(book, "b", Limit(5, 10.0, 1), start=False)[1] is None
+    ledger, _ = take(PermitLedger(), "a", Limit(5, 10.0, 1))
+    assert take(ledger, "b", Limit(5, 10.0, 1), start=False)[1] is None
 
 
 def test_a_clock_that_jumps_back_stops_no_start_for_longer_than_the_longest_wait() -> None:
-    book = PermitLedger()
+    ledger = PermitLedger()
     for ref in "abc":
-        book, _ = take(book, ref, PACED, T + 5000)
-    assert take(book, "d", PACED, T)[1] == Refusal("starts_per_minute", 10.0)
+        ledger, _ = take(ledger, ref, PACED, T + 5000)
+    assert take(ledger, "d", PACED, T)[1] == Refusal("starts_per_minute", 10.0)
 
 
 @given(st.lists(st.floats(0, 20), min_size=1, max_size=60), st.integers(1, 5), st.floats(0.5, 10), st.floats(0, 60))
 def test_no_window_holds_more_starts_than_the_rate_and_the_burst(
     pauses: list[float], burst: int, interval: float, window: float
 ) -> None:
-    limit, book, now, starts = Limit(0, interval, burst), PermitLedger(), 0.0, list[float]()
+    limit, ledger, now, starts = Limit(0, interval, burst), PermitLedger(), 0.0, list[float]()
     for number, pause in enumerate(pauses):
         now += pause
-        book, refused = take(book, str(number), limit, now)
+        ledger, refused = take(ledger, str(number), limit, now)
         if refused is None:
             starts.append(now)
     for first in starts:
@@ -130,9 +130,9 @@ def test_no_window_holds_more_starts_than_the_rate_and_the_burst(
 
 
 def test_a_book_is_the_same_after_the_store() -> None:
-    book, _ = take(take(PermitLedger(), "a")[0], "b", PACED)
-    book, _ = take(book, "p", Limit(1, 0, 1), start=False)
-    assert from_json(json.loads(json.dumps(to_json(book)))) == book
+    ledger, _ = take(take(PermitLedger(), "a")[0], "b", PACED)
+    ledger, _ = take(ledger, "p", Limit(1, 0, 1), start=False)
+    assert from_json(json.loads(json.dumps(to_json(ledger)))) == ledger
 
 
 NOW = datetime.fromtimestamp(T, UTC)

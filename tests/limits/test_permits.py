@@ -245,14 +245,14 @@ async def test_a_permit_whose_answer_was_lost_is_given_back(lab: Lab) -> None:
     store = _LosesAnAnswer(MemoryStore())
     await store.open()
     limit = Limit(1, 0.0, 1)
-    desk = PermitAllocator(
+    allocator = PermitAllocator(
         store, utc_now, kind=OF_OPERATION, name="render", owner="here", limit=limit, freed=lambda: None
     )
     with pytest.raises(StoreUnavailable):
-        await desk.take("first", 1, scope="a", start=True)
+        await allocator.take("first", 1, scope="a", start=True)
     assert store.lost
     async with asyncio.timeout(PATIENCE):
-        while await desk.take("second", 1, scope="a", start=True) is not None:
+        while await allocator.take("second", 1, scope="a", start=True) is not None:
             await asyncio.sleep(0.1)
-    await desk.stop(5)
+    await allocator.stop(5)
     await store.close()

@@ -12,7 +12,7 @@ from limits.conftest import Gauge, Replicas
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import CircuitOpen, QueueFull
-from raincheck.limits.round_robin import Rota
+from raincheck.limits.round_robin import RoundRobin
 from raincheck.operations.context import TaskContext
 from raincheck.operations.limit_policy import BreakerPolicy
 from raincheck.runtime.service import DEFAULT_PENDING_OF_PRINCIPAL, Service
@@ -37,7 +37,7 @@ async def ended(service: Service, scope: str, refs: list[str], seconds: float = 
 
 
 def test_turns_are_taken_among_those_of_one_rank() -> None:
-    rota = Rota()
+    rota = RoundRobin()
     rota.served("bob")
     waiting = ["bob1", "bob2", "bob3", "ada1", "eve1", "eve2"]
     assert rota.in_turn(waiting, lambda each: each[:3]) == ["ada1", "eve1", "bob1", "eve2", "bob2", "bob3"]

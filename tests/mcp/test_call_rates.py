@@ -13,7 +13,7 @@ from mcp.shared.exceptions import MCPError
 
 from raincheck.config.settings import Settings
 from raincheck.errors import RateLimited
-from raincheck.limits.call_rate import Buckets
+from raincheck.limits.call_rate import CallRate
 from raincheck.mcp.server.serve import make_server
 from raincheck.operations.python.executor import python_operation
 
@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[], _Clock]:
     return lambda: _Clock(monkeypatch)
 
 
-def taken(buckets: Buckets, scope: str = "ada") -> bool:
+def taken(buckets: CallRate, scope: str = "ada") -> bool:
     try:
         buckets.take(scope)
     except RateLimited:
@@ -40,7 +40,7 @@ def taken(buckets: Buckets, scope: str = "ada") -> bool:
 
 
 async def test_a_bucket_holds_a_burst_and_fills_again(clock: Callable[[], _Clock]) -> None:
-    time, buckets = clock(), Buckets(2.0, 3)
+    time, buckets = clock(), CallRate(2.0, 3)
     assert [taken(buckets) for _ in range(4)] == [True, True, True, False]
     time.now += 0.5
     assert [taken(buckets) for _ in range(2)] == [True, False]
@@ -49,7 +49,7 @@ async def test_a_bucket_holds_a_burst_and_fills_again(clock: Callable[[], _Clock
 
 
 async def test_refusals_cost_nothing_and_tell_when_there_is_room(clock: Callable[[], _Clock]) -> None:
-    time, buckets = clock(), Buckets(4.0, 1)
+    time, buckets = clock(), CallRate(4.0, 1)
     buckets.take("ada")
     assert not any(taken(buckets) for _ in range(50))
     with pytest.raises(RateLimited) as refused:
@@ -62,7 +62,7 @@ async def test_refusals_cost_nothing_and_tell_when_there_is_room(clock: Callable
 
 async def test_each_scope_has_its_own_bucket_and_their_number_is_bounded(clock: Callable[[], _Clock]) -> None:
     clock()
-    buckets = Buckets(1.0, 1)
+    buckets = CallRate(1.0, 1)
     assert [taken(buckets, scope) for scope in ("ada", "bob", "ada")] == [True, True, False]
     for number in range(20_000):
         buckets.take(f"scope {number}")
@@ -70,7 +70,7 @@ async def test_each_scope_has_its_own_bucket_and_their_number_is_bounded(clock: 
 
 
 async def test_without_a_rate_nobody_is_refused() -> None:
-    assert all(taken(Buckets(0, 1)) for _ in range(1000))
+    assert all(taken(CallRate(0, 1)) for _ in range(1000))
 
 
 async def test_every_surface_refuses_who_calls_too_often(tmp_path: Path) -> None:

@@ -81,14 +81,14 @@ def list_(
 
     target = target_with_store(config, state_url)
 
-    async def newest(desk: TaskAdmin) -> list[TaskSummary]:
-        return await desk.newest(statuses=statuses, operation_type=operation, scope=scope, limit=limit)
+    async def newest(admin: TaskAdmin) -> list[TaskSummary]:
+        return await admin.newest(statuses=statuses, operation_type=operation, scope=scope, limit=limit)
 
     if follow:
         with contextlib.suppress(KeyboardInterrupt):
-            _at_desk(target, lambda desk: task_views.follow(lambda: newest(desk), as_json=as_json))
+            _with_admin(target, lambda admin: task_views.follow(lambda: newest(admin), as_json=as_json))
         return
-    found = _at_desk(target, newest)
+    found = _with_admin(target, newest)
     if as_json:
         document([task_views.summary_json(summary) for summary in found])
     else:
@@ -108,7 +108,7 @@ def show(task_ref: str, full: bool, as_json: bool, config: str | None, state_url
     """
     from raincheck.cli import task_views
 
-    task = _at_desk(target_with_store(config, state_url), lambda desk: desk.find(task_ref))
+    task = _with_admin(target_with_store(config, state_url), lambda admin: admin.find(task_ref))
     if as_json:
         document(task_views.task_json(task))
     else:
@@ -132,7 +132,7 @@ def result(task_ref: str, output: str | None, config: str | None, state_url: str
     Example:
       raincheck tasks result 8Zr1x --output report.txt
     """
-    found = _at_desk(target_with_store(config, state_url), lambda desk: desk.result(task_ref))
+    found = _with_admin(target_with_store(config, state_url), lambda admin: admin.result(task_ref))
     if output in (None, "-"):
         with click.open_file("-", "wb") as stdout:
             stdout.write(found)
@@ -156,7 +156,7 @@ def cancel(task_ref: str, as_json: bool, config: str | None, state_url: str | No
     """
     from raincheck.cli import task_views
 
-    task, changed = _at_desk(target_with_store(config, state_url), lambda desk: desk.cancel(task_ref))
+    task, changed = _with_admin(target_with_store(config, state_url), lambda admin: admin.cancel(task_ref))
     if as_json:
         document(task_views.task_json(task))
     elif changed:
@@ -179,7 +179,7 @@ def retry(task_ref: str, as_json: bool, config: str | None, state_url: str | Non
     """
     from raincheck.cli import task_views
 
-    task = _at_desk(target_with_store(config, state_url), lambda desk: desk.retry(task_ref))
+    task = _with_admin(target_with_store(config, state_url), lambda admin: admin.retry(task_ref))
     if as_json:
         document(task_views.task_json(task))
     else:
@@ -213,13 +213,13 @@ def purge(
         raise click.UsageError("--expired and --settled-before exclude each other")
     target = target_with_store(config, state_url)
     if settled_before is None:
-        removed = _at_desk(target, lambda desk: desk.purge_expired())
+        removed = _with_admin(target, lambda admin: admin.purge_expired())
     else:
         age = timedelta(seconds=settled_before)
         if not yes:
-            number = _at_desk(target, lambda desk: desk.count_settled_before(age))
+            number = _with_admin(target, lambda admin: admin.count_settled_before(age))
             click.confirm(f"Remove {number} ended tasks for good?", abort=True, err=True)
-        removed = _at_desk(target, lambda desk: desk.purge_settled_before(age))
+        removed = _with_admin(target, lambda admin: admin.purge_settled_before(age))
     if as_json:
         document({"removed": removed})
     else:
@@ -231,12 +231,12 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _at_desk(target: Target, work: Callable[[TaskAdmin], Awaitable[_T]]) -> _T:
+def _with_admin(target: Target, work: Callable[[TaskAdmin], Awaitable[_T]]) -> _T:
     from raincheck.cli.task_admin import TaskAdmin
     from raincheck.tasks.results import Results
     from raincheck.timing.clock import utc_now
 
-    async def at_desk(store: TaskStore) -> _T:
+    async def with_admin(store: TaskStore) -> _T:
         results = Results(store, target.new_blobs(store), clock=utc_now)
         try:
             await results.open()
@@ -244,7 +244,7 @@ def _at_desk(target: Target, work: Callable[[TaskAdmin], Awaitable[_T]]) -> _T:
         finally:
             await results.close()
 
-    return at_store(target, at_desk)
+    return at_store(target, with_admin)
 
 
 def at_store(target: Target, work: Callable[[TaskStore], Awaitable[_T]]) -> _T:

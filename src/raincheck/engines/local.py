@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 
 from raincheck.domain.task import Task
-from raincheck.engines.pending_scanner import Scanner
+from raincheck.engines.pending_scanner import PendingScanner
 from raincheck.engines.slots import SlotPool
 from raincheck.ports.engine import RunTask
 from raincheck.ports.task_store import TaskStore
@@ -39,7 +39,7 @@ class LocalEngine:
         self._store = store
         self._size = max_concurrency
         self._pool = SlotPool(max_concurrency, lambda: self._scanner.place_is_free())
-        self._scanner = Scanner(store, operation_types, self._pool, scan_seconds=scan_seconds)
+        self._scanner = PendingScanner(store, operation_types, self._pool, scan_seconds=scan_seconds)
         self._run: RunTask | None = None
         self._unsubscribe: Callable[[], None] | None = None
 

@@ -18,7 +18,7 @@ from raincheck.timing.background import BackgroundLoop
 _SOON_SECONDS = 0.01
 
 
-class Scanner:
+class PendingScanner:
     """Fills the free places of a pool with pending tasks of the store, in the order of its `claimable`.
 
     Args:

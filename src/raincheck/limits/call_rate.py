@@ -11,7 +11,7 @@ from raincheck.errors import RateLimited
 _MOST = 10_000
 
 
-class Buckets:
+class CallRate:
     """One bucket a scope. They are this process's own: behind a load balancer each server has its share.
 
     Args:

@@ -60,7 +60,7 @@ class _Breaker:
         return self.shared.value
 
 
-class Breakers:
+class CircuitBreakers:
     """Asks and tells the breakers.
 
     Args:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from raincheck.domain.task import Task
-from raincheck.limits.round_robin import Rota
+from raincheck.limits.round_robin import RoundRobin
 from raincheck.ports.task_store import TaskStore
 from raincheck.timing.clock import monotonic
 
@@ -22,7 +22,7 @@ _FEWEST = 8
 _REMEMBERED = 10_000
 
 
-class Turns:
+class FairQueue:
     """Lets the scopes take turns at the starts of one process.
 
     Args:
@@ -33,7 +33,7 @@ class Turns:
     def __init__(self, store: TaskStore, held_back: Callable[[], Collection[str]] = tuple) -> None:
         self._store = store
         self._held_back = held_back
-        self._rota = Rota()
+        self._rota = RoundRobin()
         self._shown: OrderedDict[str, None] = OrderedDict()
         self._alone_at = float("-inf")
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from raincheck.domain.task import Outcome, Task
 from raincheck.errors import CallError, QueueFull, RateLimited, StoreError
 from raincheck.limits.breaker_rules import error_counts, failed
-from raincheck.limits.circuit_breakers import OUTSIDE, Breakers
+from raincheck.limits.circuit_breakers import OUTSIDE, CircuitBreakers
 from raincheck.limits.permit_allocator import OF_OPERATION, OF_SCOPE, PermitAllocator, limit_of
 from raincheck.limits.permit_rules import UNCLAIMED_SECONDS, Limit, Refusal
 from raincheck.operations.catalog import OperationCatalog
@@ -37,13 +37,13 @@ class Permit:
     It is a `raincheck.ports.engine.Slot`.
 
     Args:
-        desks: Where it was taken: the task needs a permit of each. All take them in one order: none waits for ever.
+        allocators: Where it was taken: the task needs a permit of each. All take them in one order, so none deadlocks.
         task: The task, pending.
         slot: The place.
     """
 
-    def __init__(self, desks: Sequence[PermitAllocator], task: Task, slot: Slot) -> None:
-        self._desks = desks
+    def __init__(self, allocators: Sequence[PermitAllocator], task: Task, slot: Slot) -> None:
+        self._allocators = allocators
         self._task_ref = task.task_ref
         self._scope = task.scope
         self._fence = task.fence + 1
@@ -66,8 +66,8 @@ class Permit:
         """Give back the permit alone. Idempotent."""
         if self._held:
             self._held = False
-            for desk in self._desks:
-                desk.give(self._task_ref, started=started)
+            for allocator in self._allocators:
+                allocator.give(self._task_ref, started=started)
 
     async def verified_until(self, sleep: Callable[[float], Awaitable[None]]) -> None:
         """Return when it is certain that nobody else was given this permit: the claim may have taken its time.
@@ -77,7 +77,7 @@ class Permit:
         """
         while monotonic() - self._since > UNCLAIMED_SECONDS / 2:
             asked = monotonic()
-            if all([await self._try(desk) for desk in self._desks]):
+            if all([await self._try(allocator) for allocator in self._allocators]):
                 self._since = asked
                 return
             await sleep(_RETRY_SECONDS)
@@ -86,19 +86,19 @@ class Permit:
         if self._held:
             return
         try:
-            for desk in self._desks:
-                while not await self._try(desk):
-                    await desk.given(_RETRY_SECONDS)
+            for allocator in self._allocators:
+                while not await self._try(allocator):
+                    await allocator.given(_RETRY_SECONDS)
         except asyncio.CancelledError:
-            for desk in self._desks:
-                desk.give(self._task_ref, started=True)
+            for allocator in self._allocators:
+                allocator.give(self._task_ref, started=True)
             raise
         self._since = monotonic()
         self._held = True
 
-    async def _try(self, desk: PermitAllocator) -> bool:
+    async def _try(self, allocator: PermitAllocator) -> bool:
         try:
-            refused = await desk.take(self._task_ref, self._fence, scope=self._scope, start=False)
+            refused = await allocator.take(self._task_ref, self._fence, scope=self._scope, start=False)
         except StoreError as error:
             logger.warning("cannot take a permit: %s", error.message, extra={"task_ref": self._task_ref})
             await asyncio.sleep(_RETRY_SECONDS)
@@ -150,9 +150,9 @@ class Limiter:
         self._clock = clock
         self._freed = freed
         self._owner = secrets.token_hex(6)
-        self._breakers = Breakers(store, clock)
-        self._desks: dict[str, PermitAllocator] = {}
-        self._desks_of_scopes: OrderedDict[str, PermitAllocator] = OrderedDict()
+        self._breakers = CircuitBreakers(store, clock)
+        self._allocators: dict[str, PermitAllocator] = {}
+        self._allocators_of_scopes: OrderedDict[str, PermitAllocator] = OrderedDict()
         # Which operations' tasks a scope was refused, to be looked for again.
         self._refused: dict[str, set[str]] = {}
 
@@ -195,8 +195,8 @@ class Limiter:
         """
         policy, name = operation.policy, operation.operation_type
         call = InRequest(policy)
-        desks = self._desks_for(operation, scope)
-        if policy.breaker is None and not desks:
+        allocators = self._allocators_for(operation, scope)
+        if policy.breaker is None and not allocators:
             yield call
             return
         ref = OUTSIDE + secrets.token_hex(12)
@@ -208,13 +208,13 @@ class Limiter:
             taken: list[PermitAllocator] = []
             until = monotonic() + policy.permit_wait_seconds
             try:
-                for desk in desks:
-                    await _taken_in_time(desk, ref, scope, seconds, until)
-                    taken.append(desk)
+                for allocator in allocators:
+                    await _taken_in_time(allocator, ref, scope, seconds, until)
+                    taken.append(allocator)
                 yield call
             finally:
-                for desk in taken:
-                    desk.give(ref, started=len(taken) == len(desks))
+                for allocator in taken:
+                    allocator.give(ref, started=len(taken) == len(allocators))
         finally:
             if policy.breaker is not None:
                 self._breakers.ended(name, policy.breaker, ref, call.failed, scope=scope)
@@ -223,14 +223,14 @@ class Limiter:
 
     def startable(self, names: Collection[str]) -> Collection[str]:
         """Those of these operations that are not known to have no permit."""
-        if not self._desks:
+        if not self._allocators:
             return names
-        blocked = {name for name, desk in self._desks.items() if desk.blocked}
+        blocked = {name for name, allocator in self._allocators.items() if allocator.blocked}
         return [name for name in names if name not in blocked] if blocked else names
 
     def held_back(self) -> Collection[str]:
         """The scopes that are not known to have a permit."""
-        return {scope for scope, desk in self._desks_of_scopes.items() if desk.blocked}
+        return {scope for scope, allocator in self._allocators_of_scopes.items() if allocator.blocked}
 
     def limits(self, operation: Operation) -> bool:
         """Whether a start of the operation needs a permit."""
@@ -240,63 +240,65 @@ class Limiter:
         """A permit to start the task that was found pending, None where there is none now. Only where `limits` says so.
 
         Raises:
-            StoreError: The book of permits cannot be read or written.
+            StoreError: The ledger of permits cannot be read or written.
         """
-        desks = self._desks_for(operation, task.scope)
-        refused = next((desk for desk in desks if desk.blocked), None)
+        allocators = self._allocators_for(operation, task.scope)
+        refused = next((allocator for allocator in allocators if allocator.blocked), None)
         taken: list[PermitAllocator] = []
         try:
-            for desk in desks if refused is None else ():
-                if await desk.take(task.task_ref, task.fence + 1, scope=task.scope, start=True) is not None:
-                    refused = desk
+            for allocator in allocators if refused is None else ():
+                if await allocator.take(task.task_ref, task.fence + 1, scope=task.scope, start=True) is not None:
+                    refused = allocator
                     break
-                taken.append(desk)
+                taken.append(allocator)
         finally:
-            if len(taken) < len(desks):
-                for desk in taken:
-                    desk.give(task.task_ref, started=False)
+            if len(taken) < len(allocators):
+                for allocator in taken:
+                    allocator.give(task.task_ref, started=False)
         if refused is None:
-            return Permit(desks, task, slot)
+            return Permit(allocators, task, slot)
         if refused.kind == OF_SCOPE:
             self._refused.setdefault(task.scope, set()).add(operation.operation_type)
         return None
 
     async def stop(self) -> None:
         """Give back and write what is left. Idempotent."""
-        desks = (*self._desks.values(), *self._desks_of_scopes.values())
-        await asyncio.gather(self._breakers.stop(_STOP_SECONDS), *(desk.stop(_STOP_SECONDS) for desk in desks))
+        allocators = (*self._allocators.values(), *self._allocators_of_scopes.values())
+        await asyncio.gather(
+            self._breakers.stop(_STOP_SECONDS), *(allocator.stop(_STOP_SECONDS) for allocator in allocators)
+        )
 
-    def _desks_for(self, operation: Operation, scope: str) -> Sequence[PermitAllocator]:
+    def _allocators_for(self, operation: Operation, scope: str) -> Sequence[PermitAllocator]:
         """Where a start needs a permit: of its scope first, so that one that may not start takes nobody's."""
-        desks = [self._desk_of_scope(scope)] if self._max_running_per_scope else []
+        allocators = [self._allocator_of_scope(scope)] if self._max_running_per_scope else []
         if operation.policy.limited:
-            desks.append(self._desk(operation))
-        for desk in desks:
-            desk.lasts = max(desk.lasts, operation.policy.longest_wait_seconds)
-        return desks
+            allocators.append(self._allocator(operation))
+        for allocator in allocators:
+            allocator.lasts = max(allocator.lasts, operation.policy.longest_wait_seconds)
+        return allocators
 
-    def _desk(self, operation: Operation) -> PermitAllocator:
+    def _allocator(self, operation: Operation) -> PermitAllocator:
         name, limit = operation.operation_type, limit_of(operation.policy)
-        desk = self._desks.get(name)
-        if desk is None:
+        allocator = self._allocators.get(name)
+        if allocator is None:
             freed = lambda: self._freed(name)  # noqa: E731
-            desk = self._desks[name] = self._new_desk(OF_OPERATION, name, limit, freed)
-        desk.limit = limit
-        return desk
+            allocator = self._allocators[name] = self._new_allocator(OF_OPERATION, name, limit, freed)
+        allocator.limit = limit
+        return allocator
 
-    def _desk_of_scope(self, scope: str) -> PermitAllocator:
-        desk = self._desks_of_scopes.get(scope)
-        if desk is None:
+    def _allocator_of_scope(self, scope: str) -> PermitAllocator:
+        allocator = self._allocators_of_scopes.get(scope)
+        if allocator is None:
             limit = Limit(self._max_running_per_scope, 0.0, 1)
-            if len(self._desks_of_scopes) >= _MOST_SCOPES:
-                idle = next((name for name, each in self._desks_of_scopes.items() if each.idle), "")
-                self._desks_of_scopes.pop(idle, None)
+            if len(self._allocators_of_scopes) >= _MOST_SCOPES:
+                idle = next((name for name, each in self._allocators_of_scopes.items() if each.idle), "")
+                self._allocators_of_scopes.pop(idle, None)
             freed = lambda: self._scope_freed(scope)  # noqa: E731
-            desk = self._desks_of_scopes[scope] = self._new_desk(OF_SCOPE, scope, limit, freed)
-        self._desks_of_scopes.move_to_end(scope)
-        return desk
+            allocator = self._allocators_of_scopes[scope] = self._new_allocator(OF_SCOPE, scope, limit, freed)
+        self._allocators_of_scopes.move_to_end(scope)
+        return allocator
 
-    def _new_desk(self, kind: str, name: str, limit: Limit, freed: Callable[[], None]) -> PermitAllocator:
+    def _new_allocator(self, kind: str, name: str, limit: Limit, freed: Callable[[], None]) -> PermitAllocator:
         return PermitAllocator(
             self._store, self._clock, kind=kind, name=name, owner=self._owner, limit=limit, freed=freed
         )
@@ -306,19 +308,19 @@ class Limiter:
             self._freed(operation_type)
 
 
-async def _taken_in_time(desk: PermitAllocator, ref: str, scope: str, seconds: float, until: float) -> None:
-    while (refused := await desk.take(ref, 0, scope=scope, start=True, seconds=seconds)) is not None:
+async def _taken_in_time(allocator: PermitAllocator, ref: str, scope: str, seconds: float, until: float) -> None:
+    while (refused := await allocator.take(ref, 0, scope=scope, start=True, seconds=seconds)) is not None:
         left = until - monotonic()
         if left <= 0 or (refused.limit == "starts_per_minute" and refused.seconds > left):
-            raise _refusal(desk, refused)
+            raise _refusal(allocator, refused)
         if refused.limit == "starts_per_minute":
             await asyncio.sleep(refused.seconds)
         else:
-            await desk.given(min(left, refused.seconds))
+            await allocator.given(min(left, refused.seconds))
 
 
-def _refusal(desk: PermitAllocator, refused: Refusal) -> CallError:
-    limit = desk.limit
+def _refusal(allocator: PermitAllocator, refused: Refusal) -> CallError:
+    limit = allocator.limit
     if refused.limit == "starts_per_minute":
         wait = max(0.1, round(refused.seconds, 1))
         return RateLimited(
@@ -327,7 +329,7 @@ def _refusal(desk: PermitAllocator, refused: Refusal) -> CallError:
             details={"limit": refused.limit, "retry_after_seconds": wait},
         )
     details = {"limit": refused.limit, "setting": limit.max_running}
-    if desk.kind == OF_SCOPE:
+    if allocator.kind == OF_SCOPE:
         return QueueFull(
             f"{limit.max_running} calls of this caller run already (max_running_per_scope). Try again later.",
             details={**details, "limit": "max_running_per_scope"},

@@ -1,8 +1,7 @@
-"""A desk: hands out the permits of one operation, or one scope, in this process, and keeps its book in the store with
-the others'.
+"""The permit allocator: hands out the permits of one operation, or of one scope, in this process.
 
-Everybody who wants a permit or gives one back waits in one line; what waits is served together, with one
-compare-and-set, so that the store sees a few writes however many start and end at once.
+Its ledger is a record in the store, shared with the other processes. Requests and returned permits wait in one queue, which
+is served as a whole with one compare-and-set: the store sees a few writes however many tasks start and end at once.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from raincheck.limits.permit_rules import (
     to_json,
     without,
 )
-from raincheck.limits.round_robin import Rota
+from raincheck.limits.round_robin import RoundRobin
 from raincheck.operations.operation import Policy
 from raincheck.ports.shared_state import SharedState, StateKind
 from raincheck.ports.task_store import TaskStore
@@ -37,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 OF_OPERATION = "permits"
 OF_SCOPE = "scope-permits"
-"""The kinds of the records that hold the books."""
+"""The kinds of the records that hold the ledgers."""
 
 _RETRY_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
@@ -47,7 +46,7 @@ _RATE_ONLY_HOLDERS = 200
 
 
 def limit_of(policy: Policy) -> Limit:
-    """The limits of a policy as the book has them."""
+    """The limits of a policy as the ledger has them."""
     interval = 60.0 / policy.starts_per_minute if policy.starts_per_minute else 0.0
     return Limit(policy.max_running, interval, policy.start_burst)
 
@@ -106,7 +105,7 @@ class PermitAllocator:
         self._freed = freed
         self.limit = limit
         self.lasts = 0.0
-        self._rota = Rota()
+        self._rota = RoundRobin()
         self._line: list[_Taking | _Giving] = []
         self._server: asyncio.Task[None] | None = None
         ledger = StateKind(
@@ -125,7 +124,7 @@ class PermitAllocator:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is lost with this desk: what it knows stands in the store."""
+        """Whether nothing is lost with this allocator: what it knows stands in the store."""
         return self._server is None and self._blocked is None
 
     async def take(
@@ -136,7 +135,7 @@ class PermitAllocator:
         Who stands in the line at the same time is served as the scopes take turns.
 
         Raises:
-            StoreError: The book cannot be read or written; no permit was taken.
+            StoreError: The ledger cannot be read or written; no permit was taken.
         """
         until = None if seconds is None else self._now() + seconds
         answer: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
@@ -199,16 +198,16 @@ class PermitAllocator:
             await self._read()
         while True:
             before = self._shared.value
-            book, answers = self._served(line, before)
+            ledger, answers = self._served(line, before)
             refused = [refusal for refusal in answers.values() if refusal is not None]
             if refused and not fresh:
                 # Others may have given permits back since.
                 await self._read()
                 fresh = True
                 continue
-            if any(refusal.limit == "max_running" for refusal in refused) and await self._bury(book):
+            if any(refusal.limit == "max_running" for refusal in refused) and await self._reclaim_dead_permits(ledger):
                 continue
-            if book is before or book == before or await self._written(book):
+            if ledger is before or ledger == before or await self._written(ledger):
                 break
             fresh = True
         for one in line:
@@ -219,19 +218,19 @@ class PermitAllocator:
         self._after(line, refused)
 
     def _served(
-        self, line: Sequence[_Taking | _Giving], book: PermitLedger
+        self, line: Sequence[_Taking | _Giving], ledger: PermitLedger
     ) -> tuple[PermitLedger, dict[int, Refusal | None]]:
-        """Everybody in the line served, as far as the book allows: first who gives, then who goes on, then starts."""
+        """Everybody in the line served, as far as the ledger allows: first who gives, then who goes on, then starts."""
         limit, now = self.limit, self._now()
         answers: dict[int, Refusal | None] = {}
         for one in line:
             if isinstance(one, _Giving):
-                book = released(book, one.ref, self._owner, limit, started=one.started)
+                ledger = released(ledger, one.ref, self._owner, limit, started=one.started)
         takings = [one for one in line if isinstance(one, _Taking) and not one.answer.done()]
         for one in self._rota.in_turn(takings, lambda each: each.scope, lambda each: each.start):
             holder = PermitHolder(self._owner, one.fence, now, self._end_of(one, limit, now))
-            book, answers[id(one)] = taken(book, limit, one.ref, holder, now, start=one.start)
-        return book, answers
+            ledger, answers[id(one)] = taken(ledger, limit, one.ref, holder, now, start=one.start)
+        return ledger, answers
 
     def _end_of(self, one: _Taking, limit: Limit, now: float) -> float | None:
         if limit.max_running:
@@ -263,7 +262,7 @@ class PermitAllocator:
         for one in line:
             if isinstance(one, _Taking) and not one.answer.done():
                 one.answer.set_exception(error)
-        # What was started may stand in the book though nobody was told so.
+        # What was started may stand in the ledger though nobody was told so.
         givings = [
             one if isinstance(one, _Giving) else _Giving(ref=one.ref, started=False)
             for one in line
@@ -277,11 +276,11 @@ class PermitAllocator:
         await self._shared.read()
         self._known = True
 
-    async def _written(self, book: PermitLedger) -> bool:
+    async def _written(self, ledger: PermitLedger) -> bool:
         # Longer than any task under it can last: the ledger of a busy operation is never lost.
-        return await self._shared.write(book, timedelta(seconds=self.lasts) + timedelta(hours=1))
+        return await self._shared.write(ledger, timedelta(seconds=self.lasts) + timedelta(hours=1))
 
-    async def _bury(self, book: PermitLedger) -> bool:
+    async def _reclaim_dead_permits(self, ledger: PermitLedger) -> bool:
         """Take the permits of the dead away, where some are; looked for once a second at most."""
         if monotonic() - self._looked_at < _LOOK_SECONDS:
             return False

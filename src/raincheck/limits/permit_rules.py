@@ -74,52 +74,52 @@ _RETRY_SECONDS = 1.0
 
 
 def taken(
-    book: PermitLedger, limit: Limit, ref: str, holder: PermitHolder, now: float, *, start: bool
+    ledger: PermitLedger, limit: Limit, ref: str, holder: PermitHolder, now: float, *, start: bool
 ) -> tuple[PermitLedger, Refusal | None]:
     """Take a permit.
 
     Args:
         start: A start, which counts for the rate; else a suspended task goes on, or one sees that it still has its own.
     """
-    holders = _live(book.holders, now)
+    holders = _live(ledger.holders, now)
     had = holders.get(ref)
     if had is not None and start and had.owner != holder.owner and had.fence >= holder.fence:
-        return book, Refusal("taken", _RETRY_SECONDS)
-    resuming = {each: until for each, until in book.resuming.items() if until > now and each != ref}
+        return ledger, Refusal("taken", _RETRY_SECONDS)
+    resuming = {each: until for each, until in ledger.resuming.items() if until > now and each != ref}
     others = len(holders) - (had is not None)
     ahead = len(resuming) if start else 0
     if limit.max_running and others + ahead >= limit.max_running:
         if not start:
             waiting = {**resuming, ref: now + _RESUMES_SECONDS}
-            return replace(book, resuming=waiting), Refusal("max_running", _RETRY_SECONDS)
-        return book, Refusal("max_running", _RETRY_SECONDS)
-    due = book.next_start
+            return replace(ledger, resuming=waiting), Refusal("max_running", _RETRY_SECONDS)
+        return ledger, Refusal("max_running", _RETRY_SECONDS)
+    due = ledger.next_start
     if start and limit.interval:
         # After a jump of the clock nobody waits for longer than the longest wait there is.
         due = min(due, now + limit.interval * limit.burst)
         wait = due - limit.interval * (limit.burst - 1) - now
         if wait > 0:
-            return book, Refusal("starts_per_minute", wait)
+            return ledger, Refusal("starts_per_minute", wait)
         due = max(due, now) + limit.interval
     return PermitLedger(holders={**holders, ref: holder}, resuming=resuming, next_start=due), None
 
 
-def released(book: PermitLedger, ref: str, owner: str, limit: Limit, *, started: bool) -> PermitLedger:
+def released(ledger: PermitLedger, ref: str, owner: str, limit: Limit, *, started: bool) -> PermitLedger:
     """Give a permit back, if it is still this owner's; where nothing was started the rate gets its start back."""
-    resuming = {each: until for each, until in book.resuming.items() if each != ref}
-    had = book.holders.get(ref)
+    resuming = {each: until for each, until in ledger.resuming.items() if each != ref}
+    had = ledger.holders.get(ref)
     if had is None or had.owner != owner:
-        return book if len(resuming) == len(book.resuming) else replace(book, resuming=resuming)
-    holders = {each: holder for each, holder in book.holders.items() if each != ref}
-    due = book.next_start if started else book.next_start - limit.interval
+        return ledger if len(resuming) == len(ledger.resuming) else replace(ledger, resuming=resuming)
+    holders = {each: holder for each, holder in ledger.holders.items() if each != ref}
+    due = ledger.next_start if started else ledger.next_start - limit.interval
     return PermitLedger(holders=holders, resuming=resuming, next_start=due)
 
 
-def without(book: PermitLedger, refs: Collection[str]) -> PermitLedger:
-    """The book without these holders."""
+def without(ledger: PermitLedger, refs: Collection[str]) -> PermitLedger:
+    """The ledger without these holders."""
     if not refs:
-        return book
-    return replace(book, holders={ref: holder for ref, holder in book.holders.items() if ref not in refs})
+        return ledger
+    return replace(ledger, holders={ref: holder for ref, holder in ledger.holders.items() if ref not in refs})
 
 
 def gone(holder: PermitHolder, task: Task | None, now: float) -> bool:
@@ -146,17 +146,17 @@ def _live(holders: Mapping[str, PermitHolder], now: float) -> dict[str, PermitHo
     return {ref: holder for ref, holder in holders.items() if holder.until is None or holder.until > now}
 
 
-def to_json(book: PermitLedger) -> dict[str, Any]:
-    """The book as a record's value."""
+def to_json(ledger: PermitLedger) -> dict[str, Any]:
+    """The ledger as a record's value."""
     return {
-        "holders": {ref: list(holder) for ref, holder in book.holders.items()},
-        "resuming": dict(book.resuming),
-        "next_start": book.next_start,
+        "holders": {ref: list(holder) for ref, holder in ledger.holders.items()},
+        "resuming": dict(ledger.resuming),
+        "next_start": ledger.next_start,
     }
 
 
 def from_json(value: Any) -> PermitLedger:
-    """The book of a record's value."""
+    """The ledger of a record's value."""
     return PermitLedger(
         holders={ref: PermitHolder(*holder) for ref, holder in value["holders"].items()},
         resuming=value["resuming"],

@@ -10,7 +10,7 @@ _T = TypeVar("_T")
 _REMEMBERED = 10_000
 
 
-class Rota:
+class RoundRobin:
     """The order of scopes by when they were last served; those that never were come first.
 
     Attributes:

@@ -20,7 +20,7 @@ from raincheck.domain.task import TaskStatus
 from raincheck.encryption.cipher import check_keys
 from raincheck.engines.local import local_engine
 from raincheck.errors import StoreError
-from raincheck.limits.fair_queue import Turns
+from raincheck.limits.fair_queue import FairQueue
 from raincheck.limits.limiter import Limiter
 from raincheck.operations.callers import check_sealed
 from raincheck.operations.catalog import OperationCatalog
@@ -136,7 +136,7 @@ class Service:
         own = own_identity(kernel)
         self.worker_id = worker_id(socket.gethostname(), secrets.token_hex(4), os.getpid(), own)
         processes = WorkerProcesses(own if local else None, kernel)
-        self._store = store = TurnTakingStore(store, Turns(store, lambda: self._limiter.held_back()))
+        self._store = store = TurnTakingStore(store, FairQueue(store, lambda: self._limiter.held_back()))
         self._operations = operations
         self._changes = ChangeNotifier(store)
         self._store_clock = StoreClock(store)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from raincheck.domain.task import Task, TaskStatus
-from raincheck.engines.pending_scanner import Scanner
+from raincheck.engines.pending_scanner import PendingScanner
 from raincheck.engines.queue.publisher import Outage, QueuePublisher, QueueRefused, QueueUnavailable
 from raincheck.engines.slots import SlotPool
 from raincheck.errors import ConfigurationError, StoreError
@@ -212,7 +212,7 @@ class QueuedEngine:
         self._reconcile_seconds = reconcile_seconds
         self._clock = clock
         self._pool = SlotPool(max_concurrency, lambda: self._scanner.place_is_free())
-        self._scanner = Scanner(
+        self._scanner = PendingScanner(
             store,
             operation_types,
             self._pool,

@@ -22,7 +22,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from raincheck.config.settings import Settings
 from raincheck.domain.unicode_text import well_formed, well_formed_json
 from raincheck.errors import RateLimited
-from raincheck.limits.call_rate import Buckets
+from raincheck.limits.call_rate import CallRate
 from raincheck.mcp.admission.answer_queue import AnswerTurns
 from raincheck.mcp.admission.bytes_in_flight import BytesUnderWay, size_of
 from raincheck.mcp.admission.slots import Places
@@ -120,7 +120,7 @@ class Admission:
 
     def __init__(self, settings: Settings) -> None:
         limits, polling = settings.limits, settings.polling
-        self._buckets = Buckets(polling.calls_per_second, polling.call_burst)
+        self._buckets = CallRate(polling.calls_per_second, polling.call_burst)
         self._calls = Places(
             limits.max_calls_per_scope,
             "Too many calls are under way: at most {most} at once (max_calls_per_scope). Wait until one has ended.",

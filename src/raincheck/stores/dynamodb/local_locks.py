@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from raincheck.stores.dynamodb.client import Calls
 
 
-class Turns:
+class LocalLocks:
     """Locks by name, which are there while somebody has or wants them."""
 
     def __init__(self, calls: Calls) -> None:

@@ -47,7 +47,7 @@ from raincheck.stores.dynamodb.items import (
     status_of,
     to_micros,
 )
-from raincheck.stores.dynamodb.local_locks import Turns
+from raincheck.stores.dynamodb.local_locks import LocalLocks
 from raincheck.stores.dynamodb.operation_index import Operations
 from raincheck.stores.dynamodb.payload_chunks import read_items
 from raincheck.stores.dynamodb.reads import Reads
@@ -94,7 +94,7 @@ class Rooms:
         on: Whether room has been asked for, as far as this process knows.
     """
 
-    def __init__(self, calls: Calls, turns: Turns, reads: Reads, operations: Operations) -> None:
+    def __init__(self, calls: Calls, turns: LocalLocks, reads: Reads, operations: Operations) -> None:
         self.on = False
         self._calls = calls
         self._table = calls.table

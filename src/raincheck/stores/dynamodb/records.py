@@ -23,7 +23,7 @@ from raincheck.stores.dynamodb.errors import ConditionFailed
 from raincheck.stores.dynamodb.expressions import Changes, delete_record, update_record
 from raincheck.stores.dynamodb.index_queries import Range
 from raincheck.stores.dynamodb.items import KEY, MARGIN, MARKS, TTL, Item, is_ours, key, mark, number, text, version_of
-from raincheck.stores.dynamodb.local_locks import Turns
+from raincheck.stores.dynamodb.local_locks import LocalLocks
 from raincheck.stores.dynamodb.reads import Reads
 from raincheck.stores.dynamodb.table import AGENDA, BY_OPERATION
 from raincheck.stores.dynamodb.transactions import transact
@@ -52,7 +52,7 @@ async def written_over(table: str, record: Record) -> Mapping[str, Any]:
 class Records:
     """See `raincheck.ports.records.RecordStore`."""
 
-    def __init__(self, calls: Calls, reads: Reads, turns: Turns) -> None:
+    def __init__(self, calls: Calls, reads: Reads, turns: LocalLocks) -> None:
         self._calls = calls
         self._table = calls.table
         self._reads = reads

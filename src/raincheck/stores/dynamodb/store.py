@@ -82,7 +82,7 @@ from raincheck.stores.dynamodb.items import (
     version_of,
 )
 from raincheck.stores.dynamodb.lease_renewal import renew_leases
-from raincheck.stores.dynamodb.local_locks import Turns
+from raincheck.stores.dynamodb.local_locks import LocalLocks
 from raincheck.stores.dynamodb.operation_index import Operations
 from raincheck.stores.dynamodb.payload_chunks import Parts, read_items
 from raincheck.stores.dynamodb.pending_limit import Rooms
@@ -145,7 +145,7 @@ class DynamoDBStore:
         self._parts = Parts(self._calls)
         self._seen = SeenTasks()
         self._reads = Reads(self._calls, self._parts, self._seen)
-        self._turns = Turns(self._calls)
+        self._turns = LocalLocks(self._calls)
         self._operations = Operations(self._calls)
         self._rooms = Rooms(self._calls, self._turns, self._reads, self._operations)
         self._writes = Writes(self._calls, self._parts, self._reads, self._seen, self._turns, self._rooms)

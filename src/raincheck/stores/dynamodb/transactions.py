@@ -8,7 +8,7 @@ from typing import Any
 
 from raincheck.stores.dynamodb.client import Calls
 from raincheck.stores.dynamodb.errors import ConditionFailed
-from raincheck.stores.dynamodb.local_locks import Turns
+from raincheck.stores.dynamodb.local_locks import LocalLocks
 
 Parts = dict[str, Mapping[str, Any]]
 """The writes of a transaction by name; those that others touch too have the name of their item (`count#7`)."""
@@ -16,7 +16,7 @@ Parts = dict[str, Mapping[str, Any]]
 _SHARED = ("count#", "room#")
 
 
-async def transact(calls: Calls, turns: Turns, parts: Parts) -> None:
+async def transact(calls: Calls, turns: LocalLocks, parts: Parts) -> None:
     """Carry out a transaction.
 
     Raises:

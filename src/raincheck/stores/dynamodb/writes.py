@@ -39,7 +39,7 @@ from raincheck.stores.dynamodb.items import (
     to_micros,
     version_of,
 )
-from raincheck.stores.dynamodb.local_locks import Turns
+from raincheck.stores.dynamodb.local_locks import LocalLocks
 from raincheck.stores.dynamodb.payload_chunks import Parts
 from raincheck.stores.dynamodb.pending_limit import Move, Rooms
 from raincheck.stores.dynamodb.reads import Apart, Reads, Seen, SeenTasks
@@ -56,7 +56,9 @@ _RACES = 50
 class Writes:
     """Tasks into the table."""
 
-    def __init__(self, calls: Calls, parts: Parts, reads: Reads, seen: SeenTasks, turns: Turns, rooms: Rooms) -> None:
+    def __init__(
+        self, calls: Calls, parts: Parts, reads: Reads, seen: SeenTasks, turns: LocalLocks, rooms: Rooms
+    ) -> None:
         self._calls = calls
         self._table = calls.table
         self._parts = parts

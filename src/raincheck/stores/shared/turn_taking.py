@@ -12,7 +12,7 @@ from raincheck.ports.task_store import TaskStore
 from raincheck.stores.shared.delegating import StoreWrapper
 
 
-class _Turns(Protocol):
+class _FairQueue(Protocol):
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]: ...
     def claimed(self, task: Task) -> None: ...
 
@@ -25,7 +25,7 @@ class TurnTakingStore(StoreWrapper):
         turns: Knows whose turn it is (`raincheck.limits.fair_queue`).
     """
 
-    def __init__(self, inner: TaskStore, turns: _Turns) -> None:
+    def __init__(self, inner: TaskStore, turns: _FairQueue) -> None:
         super().__init__(inner)
         self._turns = turns
 
