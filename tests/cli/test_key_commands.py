@@ -171,8 +171,10 @@ def test_every_kind_of_record_is_among_those_that_are_sealed() -> None:
     defined = re.compile(
         r'^_?(?:KIND|PENDING|DEAD|READINESS|OF_[A-Z]+|[A-Z]+_RECORDS)(?:: Final)? = "([a-z0-9-]+)"', re.MULTILINE
     )
-    makers = [text for path in source.rglob("*.py") if "Record(" in (text := path.read_text()) or "_RECORDS" in text]
-    assert {kind for text in makers for kind in defined.findall(text)} == {
+    texts = [path.read_text() for path in source.rglob("*.py")]
+    makers = [text for text in texts if "Record(" in text or "_RECORDS" in text or "StateKind(" in text]
+    shared = re.compile(r'StateKind\(\s*kind="([a-z0-9-]+)"')
+    assert {kind for text in makers for pattern in (defined, shared) for kind in pattern.findall(text)} == {
         *(*RECORD_KINDS, *CLEAR_KINDS),
         *(KEY_RECORDS, PLAIN_RECORDS),
     }

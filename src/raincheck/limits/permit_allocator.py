@@ -1,7 +1,8 @@
 """The permit allocator: hands out the permits of one operation, or of one scope, in this process.
 
-Its ledger is a record in the store, shared with the other processes. Requests and returned permits wait in one queue, which
-is served as a whole with one compare-and-set: the store sees a few writes however many tasks start and end at once.
+Its ledger is a record in the store, shared with the other processes. Requests and returned permits wait in one queue,
+which is served as a whole with one compare-and-set: the store sees a few writes however many tasks start and end at
+once.
 """
 
 from __future__ import annotations
