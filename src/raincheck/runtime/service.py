@@ -136,7 +136,9 @@ class Service:
         own = own_identity(kernel)
         self.worker_id = worker_id(socket.gethostname(), secrets.token_hex(4), os.getpid(), own)
         processes = WorkerProcesses(own if local else None, kernel)
-        self._store = store = TurnTakingStore(store, FairQueue(store, lambda: self._limiter.held_back()))
+        self._store = store
+        # What starts tasks lets the scopes take turns; every other part has the store itself.
+        starting = TurnTakingStore(store, FairQueue(store, lambda: self._limiter.held_back()))
         self._operations = operations
         self._changes = ChangeNotifier(store)
         self._store_clock = StoreClock(store)
@@ -154,7 +156,7 @@ class Service:
             max_running_per_scope=self.settings.max_running_per_scope,
         )
         self._engine: Engine = engine(
-            store,
+            starting,
             partial(self._limiter.startable, operations),
             max_concurrency=self.settings.max_concurrency,
             clock=clock,
@@ -169,7 +171,7 @@ class Service:
             secret=self.settings.callback_secret,
         )
         self._runner = Runner(
-            store,
+            starting,
             writer,
             operations,
             self._changes,
