@@ -159,3 +159,11 @@ def test_one_store_or_engine_does_not_know_another() -> None:
             if len(parts) > 3 and parts[1] == room:
                 known = {other.split(".")[2] for other in others if other.startswith(f"raincheck.{room}.")}
                 assert known <= {parts[2], common, "pending_scanner", "slots"}, module
+
+
+def test_one_surface_does_not_know_another() -> None:
+    """What they have in common (hints, holds, questions, answers) is handed to each."""
+    names = ("handle_tools", "typed_tools", "task_methods", "task_notifications", "result_resources")
+    surfaces = {f"raincheck.mcp.surfaces.{name}" for name in names}
+    for surface in surfaces:
+        assert not surfaces & (set(GRAPH[surface]) - {surface}), surface

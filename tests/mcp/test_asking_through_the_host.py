@@ -75,8 +75,9 @@ class Place:
 
     def dialogs(self) -> int:
         """What is kept of open dialogs and rounds."""
-        elicitation = self.rc._elicitation  # pyright: ignore[reportPrivateUsage]
-        assert elicitation is not None
+        surfaces = self.rc._surfaces  # pyright: ignore[reportPrivateUsage]
+        assert surfaces is not None
+        elicitation = surfaces.elicitation
         return len(elicitation._dialogs) + len(elicitation._rounds)  # pyright: ignore[reportPrivateUsage]
 
 

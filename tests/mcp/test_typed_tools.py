@@ -335,3 +335,25 @@ async def test_questions_asked_first_are_answered_inside_the_task_by_a_client_th
     async with Client(server, mode="legacy") as client:
         ticket = (await client.call_tool("greet", {})).structured_content
         assert (await answer_all(client, ticket, {"name": "Ada"}))["result"] == {"name": "Ada"}
+
+
+async def test_no_user_is_asked_about_a_call_that_would_be_refused(make_raincheck: MakeRaincheck) -> None:
+    rc = make_raincheck()
+    server = MCPServer[Any]("test", extensions=[rc], lifespan=rc.lifespan)
+    form = {"type": "object", "properties": {"name": {"type": "string"}}}
+    question: dict[str, Any] = {"mode": "form", "message": "Who?", "requestedSchema": form}
+    asked: list[str] = []
+
+    @rc.operation(mode="task", ask_first={"who": question})
+    async def greet(times: int, context: TaskContext) -> Any:
+        return context.answers["who"]["content"]
+
+    async def answer(context: Any, params: Any) -> ElicitResult:
+        asked.append(params.message)
+        return ElicitResult(action="accept", content={"name": "Ada"})
+
+    async with Client(server, elicitation_callback=answer) as client:
+        refused = await client.call_tool("greet", {"times": "often"})
+        assert (refused.structured_content["error"]["code"], asked) == ("invalid_parameters", [])
+        ticket = (await client.call_tool("greet", {"times": 2})).structured_content
+        assert ((await resolve(client, ticket))["result"], asked) == ({"name": "Ada"}, ["Who?"])

@@ -23,7 +23,6 @@ from raincheck.callbacks.tokens import CompletionTokens
 from raincheck.composition.adapters import (
     make_blobs,
     make_engine,
-    make_poll_advisor,
     make_store,
     place_of,
     sealing,
@@ -39,6 +38,7 @@ from raincheck.mcp.declared_operations import DeclaredOperations
 from raincheck.mcp.server.body_budget import BodyBudget
 from raincheck.mcp.server.callback_endpoint import with_callbacks
 from raincheck.mcp.server.streams import AtEnd, answer_to_the_end
+from raincheck.mcp.service_surfaces import ServiceSurfaces
 from raincheck.mcp.settings_overrides import (
     check_given,
     in_memory,
@@ -47,22 +47,15 @@ from raincheck.mcp.settings_overrides import (
     with_webhooks,
 )
 from raincheck.mcp.surfaces.handle_definitions import HANDLE_NAMES, hidden_handle_tools
-from raincheck.mcp.surfaces.handle_tools import HandleTools, answer_errors
-from raincheck.mcp.surfaces.holds import Holds
-from raincheck.mcp.surfaces.host_elicitation import HostElicitation
 from raincheck.mcp.surfaces.negotiation import Surface, surface_of
-from raincheck.mcp.surfaces.result_resources import read
-from raincheck.mcp.surfaces.task_methods import TaskMethods, answered
-from raincheck.mcp.surfaces.typed_tools import TypedTools
-from raincheck.mcp.wire.tool_use_ids import ToolUseIds
+from raincheck.mcp.surfaces.result_resources import is_result_read, read
+from raincheck.mcp.surfaces.task_methods import TaskMethods
+from raincheck.mcp.surfaces.task_notifications import listen
+from raincheck.mcp.wire.protocol_errors import rpc_errors
+from raincheck.mcp.wire.tool_results import answer_errors
 from raincheck.operations.callers import may_call
 from raincheck.operations.catalog import OperationCatalog, WithoutWebhooks
-from raincheck.operations.operation import (
-    Operation,
-    Policy,
-)
-from raincheck.polling.inline_wait import InlineWaits
-from raincheck.polling.patience import Patience
+from raincheck.operations.operation import Operation, Policy
 from raincheck.ports.blob_store import BlobStore
 from raincheck.ports.task_store import TaskStore
 from raincheck.runtime.service import Service
@@ -108,14 +101,10 @@ class TaskHost(DeclaredOperations):
         self._admission = Admission(self._settings)
         self._given_store = store if store is not None and not isinstance(store, str | os.PathLike) else None
         self._catalog: OperationCatalog = self._operations
-        self._service: Service | None = None
+        self._surfaces: ServiceSurfaces | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Lock | None = None
         self._holders = 0
-        self._handles: HandleTools | None = None
-        self._methods: TaskMethods | None = None
-        self._typed: TypedTools | None = None
-        self._elicitation: HostElicitation | None = None
         self.end_held_calls: AtEnd | None = None
 
     # What a host says of its server.
@@ -156,23 +145,19 @@ class TaskHost(DeclaredOperations):
         operation = await self.adopt(params.name)
         if operation is None:
             return None
-        await self.started()
-        assert self._typed is not None
-        make = partial(self._typed.call, operation, params, ctx)
+        typed_tools = (await self.surfaces()).typed_tools
+        make = partial(typed_tools.call, operation, params, ctx)
         call = self._admission.inline(ctx, make) if operation.policy.mode == "inline" else make()
         # A client of the core tasks waits for a task and has no use for a tool's result; everywhere else the model
         # reads why the call was refused, and when to try again.
         with redacting(secret_texts(params.arguments or {}, operation.secret_parameters)):
-            return await (answered(call) if surface_of(params, ctx) is Surface.CORE else answer_errors(call))
+            return await (rpc_errors(call) if surface_of(params, ctx) is Surface.CORE else answer_errors(call))
 
     async def answer_handle(
         self, name: str, arguments: Mapping[str, Any], ctx: ServerRequestContext[Any, Any]
     ) -> dict[str, Any]:
         """The result of a call of a handle tool."""
-        if self._handles is None or self._loop is not asyncio.get_running_loop():
-            await self.started()
-        assert self._handles is not None
-        return await self._handles.call(name, arguments, ctx)
+        return await (await self.surfaces()).handle_tools.call(name, arguments, ctx)
 
     async def core_operation(self, params: CallToolRequestParams) -> Operation:
         """The operation that a core task (2025-11-25) is asked for.
@@ -187,14 +172,18 @@ class TaskHost(DeclaredOperations):
 
     async def task_methods(self) -> TaskMethods:
         """The task methods of the started service."""
-        await self.started()
-        assert self._methods is not None
-        return self._methods
+        return (await self.surfaces()).task_methods
 
-    async def read_result(self, ctx: ServerRequestContext[Any, Any], lease: Lease) -> dict[str, Any]:
-        """The answer of a `resources/read` of a task's result (`raincheck.mcp.surfaces.result_resources`)."""
-        service = await self.started()
-        return await answered(read(ctx, service.registry, service.results, lease))
+    async def answer_below(self, ctx: ServerRequestContext[Any, Any], lease: Lease) -> dict[str, Any] | None:
+        """The answer of a request about tasks that the server has no handler for: a `subscriptions/listen` with task
+        ids, a `resources/read` of a task's result; None for any other request."""
+        if ctx.method == "subscriptions/listen" and "taskIds" in ((ctx.params or {}).get("notifications") or {}):
+            surfaces = await self.surfaces()
+            return await listen(ctx, surfaces.service.registry, surfaces.handles, lease.reserve)
+        if is_result_read(ctx):
+            service = await self.started()
+            return await rpc_errors(read(ctx, service.registry, service.results, lease))
+        return None
 
     # The service.
 
@@ -205,17 +194,16 @@ class TaskHost(DeclaredOperations):
         Raises:
             StoreError: The store cannot be opened.
         """
-        service = await self._start()
+        surfaces = await self._start()
         self._holders += 1
         try:
-            yield service.registry
+            yield surfaces.service.registry
         finally:
             self._holders -= 1
             if self._holders == 0:
-                self._service = None
-                if self._elicitation is not None:
-                    await self._elicitation.close()
-                await service.stop()
+                self._surfaces = None
+                await surfaces.elicitation.close()
+                await surfaces.service.stop()
 
     @contextmanager
     def kept_in(self, store: TaskStore) -> Generator[None]:
@@ -224,18 +212,18 @@ class TaskHost(DeclaredOperations):
         Raises:
             ConfigurationError: It is running already, for another block or a server.
         """
-        if self._service is not None and self._loop is not None and self._loop.is_running():
+        if self._surfaces is not None and self._loop is not None and self._loop.is_running():
             raise ConfigurationError("This Raincheck is running already: use that client, or end its block first.")
         before = self._settings, self._given_store, self._given_blobs
         self._settings, self._given_store, self._given_blobs = in_memory(self._settings), store, None
         self._catalog = WithoutWebhooks(self._operations)
-        self._loop = self._service = None
+        self._loop = self._surfaces = None
         try:
             yield
         finally:
             self._settings, self._given_store, self._given_blobs = before
             self._catalog = self._operations
-            self._loop = self._service = None
+            self._loop = self._surfaces = None
 
     def with_callbacks(self, app: ASGIApp) -> ASGIApp:
         """Your server's ASGI application, and beside it `POST /callbacks/{token}`, by which others settle tasks.
@@ -279,55 +267,32 @@ class TaskHost(DeclaredOperations):
         Raises:
             StoreError: The store cannot be opened.
         """
-        if self._service is not None and self._loop is asyncio.get_running_loop():
-            return self._service
+        return (await self.surfaces()).service
+
+    async def surfaces(self) -> ServiceSurfaces:
+        """The surfaces of the service, started as by `started`.
+
+        Raises:
+            StoreError: The store cannot be opened.
+        """
+        if self._surfaces is not None and self._loop is asyncio.get_running_loop():
+            return self._surfaces
         # The service's loops outlive that request: they must not run with its caller's identity.
         return await asyncio.create_task(self._start(), context=Context())
 
-    async def _start(self) -> Service:
+    async def _start(self) -> ServiceSurfaces:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             # A service that was started lazily ended with its event loop.
-            self._loop, self._service, self._starting, self._holders = loop, None, asyncio.Lock(), 0
+            self._loop, self._surfaces, self._starting, self._holders = loop, None, asyncio.Lock(), 0
         assert self._starting is not None
         async with self._starting:
-            if self._service is None:
+            if self._surfaces is None:
                 await self.adopt_all()
                 service = self._new_service()
                 await service.start()
-                self._service = service
-                self._answer_for(service)
-        return self._service
-
-    def _answer_for(self, service: Service) -> None:
-        polling, registry = self._settings.polling, service.registry
-        patience = Patience(polling.patience, service.patience)
-        holds = Holds(
-            registry,
-            patience,
-            hold_seconds=polling.hold_seconds,
-            max_hold_seconds=polling.max_hold_seconds,
-        )
-        advisor = make_poll_advisor(polling, service.history.known, service.clock)
-        elicitation = self._elicitation = HostElicitation(registry, holds, patience)
-        tool_uses = ToolUseIds(self._settings.server.tool_use_ids)
-        self._handles = HandleTools(
-            registry,
-            advisor,
-            holds,
-            service.results,
-            elicitation,
-            tool_uses,
-            full=self._settings.server.detail == "full",
-            clock=service.clock,
-        )
-        self._methods = TaskMethods(
-            registry, advisor, holds, elicitation, hold_seconds=polling.hold_seconds, clock=service.clock
-        )
-        waits = InlineWaits(service.history.known)
-        self._typed = TypedTools(
-            registry, self._handles, self._methods, service.results, holds, waits, elicitation, tool_uses
-        )
+                self._surfaces = ServiceSurfaces.of(service, self._settings)
+            return self._surfaces
 
     def hidden(self, ctx: ServerRequestContext[Any, Any] | None) -> frozenset[str]:
         """What this request's listing does not show: handle tools, and operations that its caller may not call."""

@@ -17,13 +17,11 @@ from raincheck._version import __version__
 from raincheck.errors import ConfigurationError
 from raincheck.mcp import tool_listing
 from raincheck.mcp.admission.admission import Lease
-from raincheck.mcp.auth.scopes import scope_of
 from raincheck.mcp.host import TaskHost
 from raincheck.mcp.surfaces.handle_definitions import HANDLE_TOOLS
 from raincheck.mcp.surfaces.negotiation import CORE_TASKS_VERSION, TASKS_EXTENSION
-from raincheck.mcp.surfaces.result_resources import is_result_read, with_template
+from raincheck.mcp.surfaces.result_resources import with_template
 from raincheck.mcp.surfaces.task_methods import task_bindings
-from raincheck.mcp.surfaces.task_notifications import listen
 from raincheck.mcp.surfaces.typed_tools import tool_function
 from raincheck.operations.operation import Operation, Policy
 
@@ -107,8 +105,7 @@ class Raincheck(TaskHost, Extension):
         return await self._admission.request(ctx, lambda lease: self._admitted(ctx, call_next, lease))
 
     async def _admitted(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext, lease: Lease) -> HandlerResult:
-        if self._service is None:
-            await self.started()
+        await self.surfaces()
         if ctx.method == "tools/call":
             # The SDK has no shape for a nested CreateTaskResult of 2025-11-25, so such a call is answered up here.
             if ctx.protocol_version == CORE_TASKS_VERSION and (ctx.params or {}).get("task") is not None:
@@ -116,10 +113,8 @@ class Raincheck(TaskHost, Extension):
                 await self.core_operation(params)
                 return await self.answer(params, ctx)
             return await call_next(ctx)
-        if ctx.method == "subscriptions/listen" and "taskIds" in ((ctx.params or {}).get("notifications") or {}):
-            return await listen(ctx, await self.task_methods(), scope_of(ctx), lease.reserve)
-        if is_result_read(ctx):
-            return await self.read_result(ctx, lease)
+        if (answer := await self.answer_below(ctx, lease)) is not None:
+            return answer
         result = await call_next(ctx)
         if ctx.method == "resources/templates/list":
             return with_template(result)

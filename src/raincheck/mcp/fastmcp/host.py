@@ -38,14 +38,12 @@ from raincheck.domain.caller import Caller
 from raincheck.errors import ConfigurationError, UnknownOperation
 from raincheck.mcp import tool_listing
 from raincheck.mcp.admission.admission import Lease
-from raincheck.mcp.auth.scopes import scope_of
 from raincheck.mcp.fastmcp.tools import AnsweredTool, existing_tool_operation, outside_any_request
 from raincheck.mcp.host import TaskHost
 from raincheck.mcp.surfaces.handle_definitions import HANDLE_NAMES, HANDLE_TOOLS
 from raincheck.mcp.surfaces.negotiation import CORE_TASKS_VERSION, TASKS_EXTENSION
-from raincheck.mcp.surfaces.result_resources import is_result_read, with_template
+from raincheck.mcp.surfaces.result_resources import with_template
 from raincheck.mcp.surfaces.task_methods import task_bindings
-from raincheck.mcp.surfaces.task_notifications import listen
 from raincheck.mcp.surfaces.typed_tools import task_support
 from raincheck.mcp.wire import tool_results
 from raincheck.operations.operation import Operation, Policy
@@ -202,10 +200,8 @@ class Raincheck(TaskHost, ServerExtension):
         return await self._admission.request(ctx, lambda lease: self._admitted(ctx, call_next, lease))
 
     async def _admitted(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext, lease: Lease) -> HandlerResult:
-        if is_result_read(ctx):
-            return await self.read_result(ctx, lease)
-        if ctx.method == "subscriptions/listen" and "taskIds" in ((ctx.params or {}).get("notifications") or {}):
-            return await listen(ctx, await self.task_methods(), scope_of(ctx), lease.reserve)
+        if (answer := await self.answer_below(ctx, lease)) is not None:
+            return answer
         if ctx.method == "resources/templates/list":
             return with_template(await call_next(ctx))
         if ctx.method != "tools/call" or ctx.protocol_version != CORE_TASKS_VERSION:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from mcp.server.context import ServerRequestContext
+
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.domain.task_json import compact_status_of, status_of
-from raincheck.mcp.surfaces.host_elicitation import Answerer
+from raincheck.mcp.surfaces.holds import Holds
+from raincheck.mcp.surfaces.host_elicitation import Answerer, HostElicitation
 from raincheck.mcp.wire import tool_results
+from raincheck.polling.advisor import PollAdvisor
+from raincheck.tasks.registry import Submission
+from raincheck.timing.clock import utc_now
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _LEAST_HOLD = 1.0
@@ -34,6 +41,85 @@ class Offer:
     def waits(self) -> bool:
         """Whether the next call waits."""
         return self.hold_seconds >= _LEAST_HOLD or self.ask_seconds is not None
+
+
+class HandleAnswers:
+    """Makes tickets and statuses, each with the hint and the offer for its caller.
+
+    Args:
+        advisor: Says when callers ask again.
+        holds: Says how long the next call waits.
+        elicitation: Says who answers a task's questions.
+        full: Whether an answer is in its full form where the call says nothing of it.
+        clock: The wall clock.
+    """
+
+    def __init__(
+        self,
+        advisor: PollAdvisor,
+        holds: Holds,
+        elicitation: HostElicitation,
+        *,
+        full: bool = False,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._advisor = advisor
+        self._holds = holds
+        self._elicitation = elicitation
+        self._full = full
+        self._clock = clock
+
+    async def ticket(
+        self,
+        submission: Submission,
+        ctx: ServerRequestContext[Any, Any],
+        *,
+        waited: bool = False,
+        full: bool | None = None,
+    ) -> dict[str, Any]:
+        """The tool result with the ticket of an accepted call."""
+        task = submission.task
+        fresh = not submission.deduplicated and not waited
+        full = self._full if full is None else full
+        hint = self._hint(task, task.created_at if fresh else self._clock(), full=full) or 0.0
+        return tool_results.json_result(
+            ticket_answer(
+                task,
+                await self._offer(ctx, hint),
+                deduplicated=submission.deduplicated,
+                fresh=fresh,
+                full=full,
+                poll_after_seconds=hint,
+            )
+        )
+
+    async def status(
+        self, task: Task, ctx: ServerRequestContext[Any, Any], *, full: bool | None = None, again: bool = True
+    ) -> dict[str, Any]:
+        """The tool result with the task's status."""
+        now = self._clock()
+        full = self._full if full is None else full
+        hint = self._hint(task, now, full=full)
+        return tool_results.json_result(
+            status_answer(
+                task,
+                await self._offer(ctx, hint),
+                now=now,
+                full=full,
+                poll_after_seconds=hint,
+                eta_seconds=self._advisor.eta(task, now),
+                again=again,
+                answerer=self._elicitation.answerer(ctx, task),
+            )
+        )
+
+    def _hint(self, task: Task, now: datetime, *, full: bool) -> float | None:
+        # Programs read the full form.
+        return (self._advisor.for_program if full else self._advisor.for_model)(task, now)
+
+    async def _offer(self, ctx: ServerRequestContext[Any, Any], hint: float | None) -> Offer:
+        seconds, known = await self._holds.offered(ctx)
+        return Offer(seconds, None if known else self._holds.longest, hint)
 
 
 def ticket_answer(

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from datetime import datetime
 from typing import Any
 
 from mcp.server.context import ServerRequestContext
 
 from raincheck.domain.redaction import redacting, secret_texts
-from raincheck.domain.task import Task, TaskStatus
-from raincheck.errors import CallError, InternalError, InvalidParameters, StoreError, TaskNotFound, UnknownOperation
+from raincheck.domain.task import TaskStatus
+from raincheck.errors import InvalidParameters, TaskNotFound, UnknownOperation
 from raincheck.mcp.auth.scopes import ANONYMOUS, caller_of, scope_of
 from raincheck.mcp.surfaces.argument_repairs import mended
-from raincheck.mcp.surfaces.handle_answers import Offer, status_answer, ticket_answer
+from raincheck.mcp.surfaces.handle_answers import HandleAnswers
 from raincheck.mcp.surfaces.handle_definitions import HANDLE_TOOLS
 from raincheck.mcp.surfaces.holds import Holds
 from raincheck.mcp.surfaces.host_elicitation import HostElicitation
 from raincheck.mcp.surfaces.result_pages import PageRequest, ResultPages, page_request
 from raincheck.mcp.wire import tool_results
-from raincheck.mcp.wire.store_errors import for_callers
 from raincheck.mcp.wire.tool_use_ids import ToolUseIds
-from raincheck.polling.advisor import PollAdvisor
-from raincheck.tasks.registry import Registry, Submission
+from raincheck.tasks.registry import Registry
 from raincheck.tasks.results import Results
-from raincheck.timing.clock import utc_now
-
-logger = logging.getLogger(__name__)
 
 _LONGEST_LIST = 200
 _Context = ServerRequestContext[Any, Any]
@@ -38,60 +30,33 @@ _Context = ServerRequestContext[Any, Any]
 _BY_NAME = {tool.name: tool for tool in HANDLE_TOOLS}
 
 
-async def answer_errors(answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
-    """The boundary of every tool call of ours: an error becomes a result the model can read.
-
-    A bug tells the caller a correlation id and the log the rest.
-    """
-    try:
-        return await answer
-    except CallError as error:
-        return tool_results.call_error(error)
-    except StoreError as error:
-        return tool_results.call_error(for_callers(error))
-    except Exception as error:  # the boundary that the docstring names
-        if type(error).__module__.startswith("mcp."):
-            raise
-        correlation = secrets.token_hex(8)
-        logger.exception("a tool call failed, correlation id %s", correlation)
-        details = {"correlation_id": correlation}
-        return tool_results.call_error(InternalError("Something went wrong in the server.", details=details))
-
-
 class HandleTools:
     """Answers calls of the handle tools.
 
     Args:
         registry: The use cases.
-        advisor: Says when callers ask again.
+        answers: Makes tickets and statuses.
         holds: Holds answers.
         results: Where large results are.
         elicitation: Has users asked.
         tool_uses: Finds the ids of tool uses.
-        full: Whether every answer is in its full form, not only those that ask for it.
-        clock: The wall clock.
     """
 
     def __init__(
         self,
         registry: Registry,
-        advisor: PollAdvisor,
+        answers: HandleAnswers,
         holds: Holds,
         results: Results,
         elicitation: HostElicitation,
         tool_uses: ToolUseIds,
-        *,
-        full: bool = False,
-        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._registry = registry
-        self._advisor = advisor
+        self._answers = answers
         self._holds = holds
         self._pages = ResultPages(results)
         self._elicitation = elicitation
         self._tool_uses = tool_uses
-        self._full = full
-        self._clock = clock
         self._handlers: dict[str, Callable[[Mapping[str, Any], _Context], Awaitable[dict[str, Any]]]] = {
             "initiate_background_task": self._initiate,
             "resolve_task_status": self._resolve,
@@ -103,7 +68,7 @@ class HandleTools:
     async def call(self, name: str, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
         """The result of a call; errors are results too."""
         with redacting(self._secret_texts(name, arguments)):
-            return await answer_errors(self._checked_call(name, arguments, ctx))
+            return await tool_results.answer_errors(self._checked_call(name, arguments, ctx))
 
     def _secret_texts(self, name: str, arguments: Mapping[str, Any]) -> Collection[str]:
         """What nothing may repeat that is logged while the call is answered."""
@@ -127,41 +92,8 @@ class HandleTools:
                 raise InvalidParameters(f"{name} needs the parameter {key!r}.")
         return await self._handlers[name](mended(tool, arguments), ctx)
 
-    async def ticket(
-        self, submission: Submission, ctx: _Context, *, waited: bool = False, full: bool | None = None
-    ) -> dict[str, Any]:
-        """The ticket for an accepted call."""
-        task = submission.task
-        fresh = not submission.deduplicated and not waited
-        full = self._full if full is None else full
-        hint = self._hint(task, task.created_at if fresh else self._clock(), full=full) or 0.0
-        return tool_results.json_result(
-            ticket_answer(
-                task,
-                await self._offer(ctx, hint),
-                deduplicated=submission.deduplicated,
-                fresh=fresh,
-                full=full,
-                poll_after_seconds=hint,
-            )
-        )
-
-    def _hint(self, task: Task, now: datetime, *, full: bool) -> float | None:
-        # Programs read the full form.
-        return (self._advisor.for_program if full else self._advisor.for_model)(task, now)
-
-    def _wants_full(self, arguments: Mapping[str, Any]) -> bool:
-        detail = arguments.get("detail")
-        if detail not in (None, "compact", "full"):
-            raise InvalidParameters('detail must be "compact" or "full".')
-        return self._full if detail is None else detail == "full"
-
-    async def _offer(self, ctx: _Context, hint: float | None) -> Offer:
-        seconds, known = await self._holds.offered(ctx)
-        return Offer(seconds, None if known else self._holds.longest, hint)
-
     async def _initiate(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
-        full = self._wants_full(arguments)
+        full = _full(arguments)
         parameters = arguments.get("parameters")
         submission = await self._registry.submit(
             _text(arguments, "operation_type"),
@@ -175,11 +107,11 @@ class HandleTools:
             callback_url=_text(arguments, "callback_url") if arguments.get("callback_url") is not None else None,
             tool_use=self._tool_uses.key_of(ctx, "initiate_background_task"),
         )
-        return await self.ticket(submission, ctx, full=full)
+        return await self._answers.ticket(submission, ctx, full=full)
 
     async def _resolve(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
         full, task_ref, asked = (
-            self._wants_full(arguments),
+            _full(arguments),
             _text(arguments, "task_ref"),
             _number(arguments, "wait_seconds"),
         )
@@ -202,22 +134,22 @@ class HandleTools:
         if page is not None and (answer := await self._pages.of_task(task, page)) is not None:
             return tool_results.json_result(answer)
         questions = None if asked == 0 else self._elicitation.round(ctx, "resolve_task_status", task)
-        return await self._status(task, ctx, full=full) if questions is None else questions
+        return await self._answers.status(task, ctx, full=full) if questions is None else questions
 
     async def _cancel(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
-        full = self._wants_full(arguments)
+        full = _full(arguments)
         task = await self._registry.cancel(_text(arguments, "task_ref"), scope=scope_of(ctx))
-        return await self._status(task, ctx, full=full)
+        return await self._answers.status(task, ctx, full=full)
 
     async def _provide(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
-        full, responses = self._wants_full(arguments), _object(arguments, "responses")
+        full, responses = _full(arguments), _object(arguments, "responses")
         for key, response in responses.items():
             if not isinstance(response, dict):
                 raise InvalidParameters(f"The response to {key[:80]!r} must be an object with an action.")
         task_ref, scope = _text(arguments, "task_ref"), scope_of(ctx)
         self._elicitation.check_model_may_answer(await self._registry.get(task_ref, scope=scope), responses)
         task = await self._registry.provide_input(task_ref, responses, scope=scope)
-        return await self._status(task, ctx, full=full, again=False)
+        return await self._answers.status(task, ctx, full=full, again=False)
 
     async def _list(self, arguments: Mapping[str, Any], ctx: _Context) -> dict[str, Any]:
         scope = scope_of(ctx)
@@ -228,28 +160,20 @@ class HandleTools:
         tasks = await self._registry.list(scope=scope, statuses=_statuses(arguments), limit=_limit(arguments))
         return tool_results.json_result({"tasks": [tool_results.summary_of(task) for task in tasks]})
 
-    async def _status(self, task: Task, ctx: _Context, *, full: bool, again: bool = True) -> dict[str, Any]:
-        now = self._clock()
-        hint = self._hint(task, now, full=full)
-        return tool_results.json_result(
-            status_answer(
-                task,
-                await self._offer(ctx, hint),
-                now=now,
-                full=full,
-                poll_after_seconds=hint,
-                eta_seconds=self._advisor.eta(task, now),
-                again=again,
-                answerer=self._elicitation.answerer(ctx, task),
-            )
-        )
-
 
 def _text(arguments: Mapping[str, Any], key: str) -> str:
     value = arguments[key]
     if not isinstance(value, str) or not value:
         raise InvalidParameters(f"{key} must be a text that is not empty; it was {_kind(value)}.")
     return value
+
+
+def _full(arguments: Mapping[str, Any]) -> bool | None:
+    """Whether the call asks for the full form; None where it says nothing of it."""
+    detail = arguments.get("detail")
+    if detail not in (None, "compact", "full"):
+        raise InvalidParameters('detail must be "compact" or "full".')
+    return None if detail is None else detail == "full"
 
 
 def _object(arguments: Mapping[str, Any], key: str) -> dict[str, Any]:

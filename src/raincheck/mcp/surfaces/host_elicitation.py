@@ -131,6 +131,23 @@ class HostElicitation:
                 break
         return task
 
+    async def ask_client(self, ctx: ServerRequestContext[Any, Any], task: Task) -> Task:
+        """Send the task's questions to the client on this open stream (B5) and hand its answers in; the task then.
+
+        A client that cannot be asked so is not: then it is the task after its next change, whoever answers. So is a
+        question that another one has answered, or that was withdrawn.
+
+        Raises:
+            MCPError: The client refused; the question stays open.
+        """
+        scope = scope_of(ctx)
+        questions = [each for each in task.outstanding if can_be_sent(ctx, each)]
+        if not questions:
+            return await self._registry.wait_for_change(task, scope=scope, seconds=60.0)
+        with self.asked_by_another_call(ctx, task.task_ref):
+            await put_to_client(self._registry, ctx, task, questions, scope)
+        return await self._registry.get(task.task_ref, scope=scope)
+
     async def _longest(self, ctx: ServerRequestContext[Any, Any]) -> float:
         patience = await self._patience.seconds(client_of(ctx), scope_of(ctx))
         return _UNKNOWN_PATIENCE if patience is None else min(_LONGEST_DIALOG, patience * SHARE)

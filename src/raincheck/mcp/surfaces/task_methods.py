@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from mcp.server.context import ServerRequestContext
@@ -14,10 +13,8 @@ from mcp_types import HEADER_MISMATCH, INTERNAL_ERROR, INVALID_PARAMS, METHOD_NO
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import Field
 
-from raincheck.domain.task import Task, TaskStatus
-from raincheck.errors import CallError, StoreError, TaskNotFound
+from raincheck.domain.task import TaskStatus
 from raincheck.mcp.auth.scopes import ANONYMOUS, scope_of
-from raincheck.mcp.surfaces.client_elicitation import can_be_sent, put_to_client
 from raincheck.mcp.surfaces.holds import Holds
 from raincheck.mcp.surfaces.host_elicitation import HostElicitation
 from raincheck.mcp.surfaces.negotiation import (
@@ -28,13 +25,10 @@ from raincheck.mcp.surfaces.negotiation import (
     rpc_error,
 )
 from raincheck.mcp.surfaces.progress_notifications import ProgressNotifications
+from raincheck.mcp.surfaces.task_handles import TaskHandles
 from raincheck.mcp.wire import task_messages, tool_results
-from raincheck.mcp.wire.protocol_errors import rpc_error_of
-from raincheck.mcp.wire.store_errors import for_callers
-from raincheck.polling.advisor import PollAdvisor
-from raincheck.polling.early_polls import Pacing
+from raincheck.mcp.wire.protocol_errors import rpc_errors
 from raincheck.tasks.registry import Registry
-from raincheck.timing.clock import utc_now
 
 _Params = TypeVar("_Params", bound=RequestParams)
 Answer = dict[str, Any]
@@ -65,29 +59,26 @@ class TaskMethods:
 
     Args:
         registry: The use cases.
-        advisor: Says when callers ask again.
+        handles: Makes what the methods return.
         holds: Holds answers.
-        elicitation: Told which questions clients are asked here.
+        elicitation: Sends the questions of `tasks/result` to clients.
         hold_seconds: How long a `tasks/get` that comes too early is held at the most.
-        clock: The wall clock.
     """
 
     def __init__(
         self,
         registry: Registry,
-        advisor: PollAdvisor,
+        handles: TaskHandles,
         holds: Holds,
         elicitation: HostElicitation,
         *,
         hold_seconds: float,
-        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._registry = registry
         self._elicitation = elicitation
-        self._advisor = advisor
+        self._handles = handles
         self._hold_seconds = hold_seconds
         self._holds = holds
-        self._pacing = Pacing()
         self._answers: Mapping[str, Callable[[ServerRequestContext[Any, Any], Any], Awaitable[Answer]]] = {
             "get": self.get,
             "update": self.update,
@@ -95,41 +86,6 @@ class TaskMethods:
             "result": self.result,
             "list": self.list,
         }
-        self._clock = clock
-
-    def created(self, task: Task) -> Answer:
-        """The extension's handle of a new task."""
-        hint = self._advisor.for_program(task)
-        self._pacing.answered(task.task_ref, hint)
-        return task_messages.created_task(task, now=self._clock(), poll_after_seconds=hint)
-
-    def detailed(self, task: Task) -> Answer:
-        """The extension's whole task."""
-        hint = self._advisor.for_program(task)
-        return task_messages.detailed_task(task, now=self._clock(), poll_after_seconds=hint)
-
-    def follow(self, task_refs: Sequence[str], scope: str) -> AsyncGenerator[Task]:
-        """See `Registry.follow`."""
-        return self._registry.follow(task_refs, scope=scope)
-
-    async def known(self, task_refs: Sequence[str], scope: str) -> list[str]:
-        """Those of these tasks that are the scope's own, in order."""
-        known: list[str] = []
-        for task_ref in dict.fromkeys(task_refs):
-            try:
-                await self._registry.get(task_ref, scope=scope)
-            except TaskNotFound:
-                continue
-            known.append(task_ref)
-        return known
-
-    def core(self, task: Task) -> Answer:
-        """The task of 2025-11-25."""
-        return task_messages.core_task(
-            task,
-            ttl=task_messages.time_to_live(task, self._clock()),
-            poll_after_seconds=self._advisor.for_program(task),
-        )
 
     async def call(self, name: str, ctx: ServerRequestContext[Any, Any], params: Any) -> Answer:
         """The answer of the method of that name."""
@@ -138,11 +94,9 @@ class TaskMethods:
     async def get(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> Answer:
         """`tasks/get` of either protocol: at once for a caller that keeps to the interval, else held for a while."""
         modern = _checked_era(ctx, params)
-        early = min(self._pacing.early_by(params.task_id), self._hold_seconds)
+        early = min(self._handles.early_by(params.task_id), self._hold_seconds)
         task = await self._holds.wait(ctx, params.task_id, await self._holds.bounded(ctx, early) if early else 0.0)
-        self._pacing.answered(task.task_ref, self._advisor.for_program(task))
-        shown = {"resultType": "complete", **self.detailed(task)} if modern else self.core(task)
-        return task_messages.with_eta(shown, self._advisor.eta(task))
+        return self._handles.polled(task, core=not modern)
 
     async def update(self, ctx: ServerRequestContext[Any, Any], params: UpdateParams) -> Answer:
         """`tasks/update` of the extension."""
@@ -161,7 +115,7 @@ class TaskMethods:
         before = await self._registry.get(params.task_id, scope=scope)
         if before.terminal:
             raise MCPError(INVALID_PARAMS, f"Cannot cancel task: already in terminal status '{before.status}'")
-        return self.core(await self._registry.cancel(params.task_id, scope=scope))
+        return self._handles.core(await self._registry.cancel(params.task_id, scope=scope))
 
     async def result(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> Answer:
         """`tasks/result` of 2025-11-25: waits, asks the client what the task asks, gives what the call would have."""
@@ -173,7 +127,7 @@ class TaskMethods:
         listener = ProgressNotifications.of(ctx)
         while not task.terminal:
             if task.status is TaskStatus.INPUT_REQUIRED:
-                task = await self.ask_client(ctx, task, scope)
+                task = await self._elicitation.ask_client(ctx, task)
             else:
                 task = await self._registry.wait(params.task_id, scope=scope, seconds=60.0, listener=listener)
         if task.status is TaskStatus.CANCELLED or task.outcome is None:
@@ -195,22 +149,6 @@ class TaskMethods:
         more = {"nextCursor": task_messages.page_cursor(page[-1])} if len(page) == _PAGE else {}
         return {"tasks": tasks, **more}
 
-    async def ask_client(self, ctx: ServerRequestContext[Any, Any], task: Task, scope: str) -> Task:
-        """Send the task's questions to the client on this open stream (B5) and hand its answers in; the task then.
-
-        A client that cannot be asked so is not: then it is the task after its next change, whoever answers. So is a
-        question that another one has answered, or that was withdrawn.
-
-        Raises:
-            MCPError: The client refused; the question stays open.
-        """
-        questions = [each for each in task.outstanding if can_be_sent(ctx, each)]
-        if not questions:
-            return await self._registry.wait_for_change(task, scope=scope, seconds=60.0)
-        with self._elicitation.asked_by_another_call(ctx, task.task_ref):
-            await put_to_client(self._registry, ctx, task, questions, scope)
-        return await self._registry.get(task.task_ref, scope=scope)
-
 
 def task_bindings(methods: Callable[[], Any]) -> list[MethodBinding]:
     """The method bindings; `methods` awaits the started service's `TaskMethods`."""
@@ -218,7 +156,7 @@ def task_bindings(methods: Callable[[], Any]) -> list[MethodBinding]:
     def bind(method: str, params_type: type[_Params]) -> MethodBinding:
         async def handler(ctx: ServerRequestContext[Any, Any], params: Any) -> dict[str, Any]:
             ours = await methods()
-            return await answered(ours.call(method.removeprefix("tasks/"), ctx, params))
+            return await rpc_errors(ours.call(method.removeprefix("tasks/"), ctx, params))
 
         return MethodBinding(method, params_type, handler)
 
@@ -229,21 +167,6 @@ def task_bindings(methods: Callable[[], Any]) -> list[MethodBinding]:
         bind("tasks/result", TaskParams),
         bind("tasks/list", ListParams),
     ]
-
-
-async def answered(answer: Any) -> dict[str, Any]:
-    """The answer, with our errors as JSON-RPC errors: -32602 for what the caller got wrong, -32603 for the rest.
-
-    What may succeed later, unchanged, is no mistake of the caller's; `data` has the code, `retryable` and the details.
-    """
-    try:
-        return await answer
-    except TaskNotFound as error:
-        raise MCPError(INVALID_PARAMS, error.message) from None
-    except CallError as error:
-        raise rpc_error_of(error, INTERNAL_ERROR if error.retryable else INVALID_PARAMS) from None
-    except StoreError as error:
-        raise rpc_error_of(for_callers(error), INTERNAL_ERROR) from None
 
 
 def _checked_era(ctx: ServerRequestContext[Any, Any], params: TaskParams) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -13,8 +13,11 @@ from mcp_types import INVALID_PARAMS
 from pydantic import BaseModel
 
 from raincheck.domain.unicode_text import well_formed_json
+from raincheck.errors import TaskNotFound
+from raincheck.mcp.auth.scopes import scope_of
 from raincheck.mcp.surfaces.negotiation import TASKS_EXTENSION, declares_tasks, missing_capability
-from raincheck.mcp.surfaces.task_methods import TaskMethods
+from raincheck.mcp.surfaces.task_handles import TaskHandles
+from raincheck.tasks.registry import Registry
 
 _MOST_TASKS = 1000
 
@@ -30,7 +33,7 @@ class _Notification(BaseModel):
 
 
 async def listen(
-    ctx: ServerRequestContext[Any, Any], methods: TaskMethods, scope: str, reserve: Callable[[int], None]
+    ctx: ServerRequestContext[Any, Any], registry: Registry, handles: TaskHandles, reserve: Callable[[int], None]
 ) -> dict[str, Any]:
     """Serve one listen stream: the acknowledgement, then each named task whole, now and after every change.
 
@@ -39,8 +42,8 @@ async def listen(
 
     Args:
         ctx: The request.
-        methods: Finds the tasks.
-        scope: Whose they are.
+        registry: Finds the tasks.
+        handles: Makes what is sent of them.
         reserve: Counts the bytes that are held meanwhile.
 
     Raises:
@@ -53,8 +56,8 @@ async def listen(
     if not isinstance(asked, list) or len(asked) > _MOST_TASKS or not all(isinstance(each, str) for each in asked):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         raise MCPError(INVALID_PARAMS, f"taskIds must be a list of at most {_MOST_TASKS} task ids")
     meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
-    task_refs = await methods.known(asked, scope)  # pyright: ignore[reportUnknownArgumentType]
-
+    scope = scope_of(ctx)
+    task_refs = await _known(registry, asked, scope)  # pyright: ignore[reportUnknownArgumentType]
     reserve(len(task_refs) * _BYTES_OF_A_TASK)
 
     async def send(method: str, params: dict[str, Any]) -> None:
@@ -62,7 +65,19 @@ async def listen(
         await ctx.session.send_notification(notification, related_request_id=ctx.request_id)
 
     await send("notifications/subscriptions/acknowledged", {"notifications": {"taskIds": task_refs}})
-    async with aclosing(methods.follow(task_refs, scope)) as tasks:
+    async with aclosing(registry.follow(task_refs, scope=scope)) as tasks:
         async for task in tasks:
-            await send("notifications/tasks", methods.detailed(task))
+            await send("notifications/tasks", handles.detailed(task))
     return {"resultType": "complete", "_meta": meta}
+
+
+async def _known(registry: Registry, task_refs: Sequence[str], scope: str) -> list[str]:
+    """Those of these tasks that are the scope's own, in order."""
+    known: list[str] = []
+    for task_ref in dict.fromkeys(task_refs):
+        try:
+            await registry.get(task_ref, scope=scope)
+        except TaskNotFound:
+            continue
+        known.append(task_ref)
+    return known

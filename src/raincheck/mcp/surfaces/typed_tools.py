@@ -22,7 +22,7 @@ from raincheck.domain.unicode_text import well_formed
 from raincheck.errors import OperationFailed, StoreError
 from raincheck.mcp.auth.scopes import caller_of, scope_of
 from raincheck.mcp.surfaces.client_elicitation import answered_round
-from raincheck.mcp.surfaces.handle_tools import HandleTools
+from raincheck.mcp.surfaces.handle_answers import HandleAnswers
 from raincheck.mcp.surfaces.holds import Holds
 from raincheck.mcp.surfaces.host_elicitation import HostElicitation
 from raincheck.mcp.surfaces.negotiation import (
@@ -34,7 +34,7 @@ from raincheck.mcp.surfaces.negotiation import (
     surface_of,
 )
 from raincheck.mcp.surfaces.progress_notifications import ProgressNotifications
-from raincheck.mcp.surfaces.task_methods import TaskMethods
+from raincheck.mcp.surfaces.task_handles import TaskHandles
 from raincheck.mcp.wire import tool_results
 from raincheck.mcp.wire.tool_use_ids import ToolUseIds
 from raincheck.operations.callers import given
@@ -59,8 +59,8 @@ class TypedTools:
 
     Args:
         registry: The use cases.
-        handles: Makes the tickets.
-        methods: Makes the handles of the task protocols.
+        answers: Makes the tickets.
+        handles: Makes the handles of the task protocols.
         results: Puts large results away.
         holds: Waits for results within the call.
         waits: How long.
@@ -71,8 +71,8 @@ class TypedTools:
     def __init__(
         self,
         registry: Registry,
-        handles: HandleTools,
-        methods: TaskMethods,
+        answers: HandleAnswers,
+        handles: TaskHandles,
         results: Results,
         holds: Holds,
         waits: InlineWaits,
@@ -80,8 +80,8 @@ class TypedTools:
         tool_uses: ToolUseIds,
     ) -> None:
         self._registry = registry
+        self._answers = answers
         self._handles = handles
-        self._methods = methods
         self._results = results
         self._holds = holds
         self._waits = waits
@@ -106,10 +106,10 @@ class TypedTools:
         ttl_seconds = _wished_ttl(params)
         submission = await self._begun_before(operation, arguments, ctx)
         if submission is None:
-            if operation.ask_first:
-                await self._registry.checked(operation, arguments, scope=scope_of(ctx))
             answers = ask_first(operation, params, ctx)
             if isinstance(answers, dict):
+                # No user is asked about a call that would be refused.
+                await self._registry.checked(operation, arguments, scope=scope_of(ctx))
                 return answers
             submission = await self._registry.submit(
                 operation.operation_type,
@@ -122,7 +122,7 @@ class TypedTools:
             )
         # A request of the core tasks asks for a task, and gets one however soon its work ends.
         if surface is Surface.CORE:
-            return {"task": self._methods.core(submission.task)}
+            return {"task": self._handles.core(submission.task)}
         if surface is Surface.HANDLES and policy.without_tasks == "wait":
             task = await self._until_settled(submission.task, ctx)
         else:
@@ -132,9 +132,9 @@ class TypedTools:
         if task.terminal and task.outcome is not None:
             return tool_results.outcome_result(task.outcome, raise_rpc_error=rpc_error)
         if surface is Surface.EXTENSION:
-            return self._methods.created(task)
+            return self._handles.created(task)
         waited = task is not submission.task
-        return await self._handles.ticket(submission._replace(task=task), ctx, waited=waited)
+        return await self._answers.ticket(submission._replace(task=task), ctx, waited=waited)
 
     async def _begun_before(
         self, operation: Operation, arguments: Mapping[str, Any], ctx: ServerRequestContext[Any, Any]
@@ -176,7 +176,7 @@ class TypedTools:
                 questions = self._elicitation.round(ctx, task.operation_type, task)
                 if questions is not None:
                     return questions
-                task = await self._methods.ask_client(ctx, task, scope_of(ctx))
+                task = await self._elicitation.ask_client(ctx, task)
             else:
                 task = await self._holds.wait(ctx, task.task_ref, 60.0, listener=listener, began=began)
         return task

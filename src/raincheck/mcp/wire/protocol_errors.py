@@ -5,16 +5,18 @@ An operation that raises the SDK's `MCPError` ends in that JSON-RPC error, as th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 from mcp.shared.exceptions import MCPError
+from mcp_types import INTERNAL_ERROR, INVALID_PARAMS
 
 from raincheck.domain.caller import Caller
 from raincheck.domain.task import Outcome, TaskError
-from raincheck.errors import OperationFailed, RaincheckError
+from raincheck.errors import CallError, OperationFailed, RaincheckError, StoreError, TaskNotFound
 from raincheck.mcp.auth.restored_caller import restored_caller
+from raincheck.mcp.wire.store_errors import for_callers
 from raincheck.operations.context import TaskContext
 from raincheck.operations.error_details import LARGEST_DATA, plain_value
 from raincheck.operations.operation import CancelsUpstream, Executor, FailedAs
@@ -24,6 +26,21 @@ def rpc_error_of(error: RaincheckError, code: int) -> MCPError:
     """The error as a JSON-RPC error of that code; `data` has our own code, `retryable` and the details."""
     told = TaskError.from_exception(error).public()
     return MCPError(code, told.pop("message"), told)
+
+
+async def rpc_errors(answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    """The answer, with our errors as JSON-RPC errors: -32602 for what the caller got wrong, -32603 for the rest.
+
+    What may succeed later, unchanged, is no mistake of the caller's; `data` has the code, `retryable` and the details.
+    """
+    try:
+        return await answer
+    except TaskNotFound as error:
+        raise MCPError(INVALID_PARAMS, error.message) from None
+    except CallError as error:
+        raise rpc_error_of(error, INTERNAL_ERROR if error.retryable else INVALID_PARAMS) from None
+    except StoreError as error:
+        raise rpc_error_of(for_callers(error), INTERNAL_ERROR) from None
 
 
 def protocol_error_outcome(error: MCPError) -> Outcome:

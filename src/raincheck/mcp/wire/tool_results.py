@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from raincheck.domain.result_body import link_of, public_preview, to_text
 from raincheck.domain.task import Outcome, Task, TaskError
 from raincheck.domain.task_json import timestamp
-from raincheck.errors import RaincheckError
+from raincheck.errors import CallError, InternalError, RaincheckError, StoreError
+from raincheck.mcp.wire.store_errors import for_callers
 from raincheck.ports.task_store import TaskSummary
+
+logger = logging.getLogger(__name__)
 
 
 def json_result(payload: Mapping[str, Any], *, is_error: bool = False) -> dict[str, Any]:
@@ -25,6 +30,26 @@ def json_result(payload: Mapping[str, Any], *, is_error: bool = False) -> dict[s
 def call_error(error: RaincheckError) -> dict[str, Any]:
     """The result of a call that was wrong or refused: `{"error": …}` with `isError`."""
     return json_result({"error": TaskError.from_exception(error).public()}, is_error=True)
+
+
+async def answer_errors(answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    """The boundary of every tool call: an error becomes a result that the model can read.
+
+    The caller of one that meets a bug gets a correlation id, the log the rest.
+    """
+    try:
+        return await answer
+    except CallError as error:
+        return call_error(error)
+    except StoreError as error:
+        return call_error(for_callers(error))
+    except Exception as error:  # the boundary that the docstring names
+        if type(error).__module__.startswith("mcp."):
+            raise
+        correlation = secrets.token_hex(8)
+        logger.exception("a tool call failed, correlation id %s", correlation)
+        details = {"correlation_id": correlation}
+        return call_error(InternalError("Something went wrong in the server.", details=details))
 
 
 def ticket_of(task: Task, *, deduplicated: bool, poll_after_seconds: float, status: str) -> dict[str, Any]:
