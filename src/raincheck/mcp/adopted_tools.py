@@ -30,19 +30,22 @@ from mcp_types import (
 from mcp_types.version import LATEST_MODERN_VERSION
 from pydantic import PrivateAttr
 
-from raincheck.domain.task import Outcome, TaskError
-from raincheck.domain.unicode_text import well_formed_json
-from raincheck.errors import OperationFailed
+from raincheck.domain.task import Outcome
 from raincheck.mcp.auth.restored_caller import restored_caller
-from raincheck.mcp.tool_listing import harmless_twice
-from raincheck.mcp.tool_runs import NO_REQUEST, failed_tool, log_of_tool
+from raincheck.mcp.tool_runs import (
+    NO_REQUEST,
+    CheckedTool,
+    adopted_operation,
+    failed_tool,
+    log_of_tool,
+    tool_outcome,
+)
 from raincheck.mcp.tool_threads import in_own_thread
 from raincheck.mcp.wire.protocol_errors import protocol_error_outcome
 from raincheck.operations.context import TaskContext
 from raincheck.operations.late_results import on_behalf_of
 from raincheck.operations.operation import FailedAs, Operation, Policy
-from raincheck.operations.own_checks import OwnChecks, object_schema
-from raincheck.operations.untrusted_json import NotJson, plain_json
+from raincheck.operations.own_checks import OwnChecks
 
 
 class BackgroundContext(Context[Any, Any]):
@@ -118,7 +121,7 @@ class BackgroundContext(Context[Any, Any]):
         raise ValueError(f"ctx.session, ctx.request_context: {NO_REQUEST}")
 
 
-class ExistingToolExecutor:
+class ExistingToolExecutor(CheckedTool):
     """Runs one tool of the server through the server's public `call_tool`.
 
     Args:
@@ -131,17 +134,7 @@ class ExistingToolExecutor:
         self._server = server
         self._has_headers = has_headers
         self._name = tool.name
-        self._schema = object_schema(tool.input_schema)
-        self._checks = _own_checks(server, tool)
-
-    @property
-    def parameters_schema(self) -> Mapping[str, Any]:
-        """See `Executor.parameters_schema`."""
-        return self._schema
-
-    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """See `Executor.validate`."""
-        return self._checks.validate(arguments)
+        super().__init__(tool.input_schema, _own_checks(server, tool))
 
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Outcome:
         """See `Executor.run`: the whole tool result is kept, and a JSON-RPC error as it is."""
@@ -159,14 +152,7 @@ class ExistingToolExecutor:
         except ToolError as error:
             cause = error.__cause__ or error
             raise failed_tool(str(error), cause) from cause
-        try:
-            dumped, _ = plain_json(well_formed_json(result.model_dump(by_alias=True, mode="json", exclude_none=True)))
-        except NotJson as error:
-            raise failed_tool(f"Tool {self._name} gave a result that JSON cannot hold: {error}") from error
-        if not result.is_error:
-            return Outcome(mcp_result=dumped)
-        text = next((block["text"] for block in dumped["content"] if block.get("type") == "text"), "The tool failed.")
-        return Outcome(mcp_result=dumped, error=TaskError(code=OperationFailed.code, message=text))
+        return tool_outcome(self._name, result)
 
     async def _called(self, arguments: dict[str, Any], context: BackgroundContext) -> Any:
         """The result of the server's public `call_tool`, as the server itself makes it.
@@ -213,12 +199,5 @@ def _own_checks(server: MCPServer[Any], tool: Tool) -> OwnChecks:
 
 def existing_tool_operation(server: MCPServer[Any], tool: Tool, policy: Policy) -> Operation:
     """The operation that stands for a tool which the server already has."""
-    return Operation(
-        operation_type=tool.name,
-        description=tool.description or "",
-        executor=ExistingToolExecutor(server, tool, has_headers=bool(policy.forward_headers)),
-        policy=policy,
-        title=tool.title,
-        output_schema=tool.output_schema,
-        harmless_twice=harmless_twice(tool.annotations),
-    )
+    executor = ExistingToolExecutor(server, tool, has_headers=bool(policy.forward_headers))
+    return adopted_operation(tool, executor, policy)

@@ -14,7 +14,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any, Never
 
-from mcp.server.context import ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import METHOD_NOT_FOUND, CallToolRequestParams
 from starlette.types import ASGIApp
@@ -124,6 +124,14 @@ class TaskHost(DeclaredOperations):
     def _server_lifespan(self) -> AbstractAsyncContextManager[Any]:
         """What the server sets up for its tools while it serves."""
         raise NotImplementedError
+
+    async def _admitted(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext, lease: Lease) -> HandlerResult:
+        """The answer of a request that its scope may have under way."""
+        raise NotImplementedError
+
+    async def _middleware(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        """The layer of the SDK's server in which every request is admitted."""
+        return await self._admission.request(ctx, lambda lease: self._admitted(ctx, call_next, lease))
 
     def _answer_to_the_end(self, lowlevel: Any) -> None:
         """Have calls under way answered when a connection's input ends, where the SDK's server lets us."""

@@ -101,9 +101,6 @@ class Raincheck(TaskHost, Extension):
         result = await self.answer(params, ctx)
         return await call_next(ctx) if result is None else result
 
-    async def _middleware(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-        return await self._admission.request(ctx, lambda lease: self._admitted(ctx, call_next, lease))
-
     async def _admitted(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext, lease: Lease) -> HandlerResult:
         await self.surfaces()
         if ctx.method == "tools/call":

@@ -17,6 +17,7 @@ from raincheck.mcp.surfaces.negotiation import CORE_TASKS_VERSION
 from raincheck.mcp.surfaces.typed_tools import task_support
 from raincheck.operations.operation import Operation
 
+CORE_TASKS_CAPABILITY: Mapping[str, Any] = {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}
 MAY_BE_SLOW = "(May answer with a ticket: resolve_task_status then waits for the result.)"
 
 
@@ -120,8 +121,7 @@ def with_core_tasks(result: Mapping[str, Any]) -> dict[str, Any]:
     """The `initialize` result, with the capability of core tasks where that version was negotiated."""
     if result.get("protocolVersion") != CORE_TASKS_VERSION:
         return dict(result)
-    tasks: dict[str, Any] = {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}
-    return {**result, "capabilities": {**result["capabilities"], "tasks": tasks}}
+    return {**result, "capabilities": {**result["capabilities"], "tasks": CORE_TASKS_CAPABILITY}}
 
 
 def may_give_ticket(operation: Operation) -> bool:

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
@@ -33,7 +32,6 @@ from mcp_types import (
 )
 from pydantic import BaseModel
 
-from raincheck.config.settings import Settings
 from raincheck.domain.caller import Caller
 from raincheck.errors import ConfigurationError, UnknownOperation
 from raincheck.mcp import tool_listing
@@ -47,8 +45,6 @@ from raincheck.mcp.surfaces.task_methods import task_bindings
 from raincheck.mcp.surfaces.typed_tools import task_support
 from raincheck.mcp.wire import tool_results
 from raincheck.operations.operation import Operation, Policy
-from raincheck.ports.blob_store import BlobStore
-from raincheck.ports.task_store import TaskStore
 
 logger = logging.getLogger(__name__)
 
@@ -85,30 +81,9 @@ class Raincheck(TaskHost, ServerExtension):
     """
 
     identifier = TASKS_EXTENSION
-
-    def __init__(
-        self,
-        *,
-        tools: str | Sequence[str] = (),
-        store: TaskStore | str | os.PathLike[str] | None = None,
-        results: BlobStore | str | os.PathLike[str] | None = None,
-        policy: Policy | None = None,
-        settings: Settings | None = None,
-        webhooks: Mapping[str, Any] | None = None,
-        **unknown: Never,
-    ) -> None:
-        super().__init__(
-            tools=tools,
-            store=store,
-            results=results,
-            policy=policy,
-            settings=settings,
-            webhooks=webhooks,
-            **unknown,
-        )
-        self._host: FastMCP | None = None
-        self._made_up_name: str | None = None
-        self._serves_core_tasks = False
+    _host: FastMCP | None = None
+    _made_up_name: str | None = None
+    _serves_core_tasks = False
 
     # FastMCP's extension API.
 
@@ -180,7 +155,7 @@ class Raincheck(TaskHost, ServerExtension):
         # FastMCP has no public way below its own layers, where alone a nested CreateTaskResult passes.
         layers: Any = getattr(getattr(server, "_mcp_server", None), "middleware", None)
         if isinstance(layers, list):
-            layers.append(self._sdk_layer)
+            layers.append(self._middleware)
             self._serves_core_tasks = True
         else:
             logger.warning("this version of FastMCP has no place for raincheck's limits: callers are not bounded")
@@ -195,9 +170,6 @@ class Raincheck(TaskHost, ServerExtension):
             )
         for operation in self._operations.values():
             self._register(operation)
-
-    async def _sdk_layer(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-        return await self._admission.request(ctx, lambda lease: self._admitted(ctx, call_next, lease))
 
     async def _admitted(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext, lease: Lease) -> HandlerResult:
         if (answer := await self.answer_below(ctx, lease)) is not None:
@@ -304,8 +276,7 @@ class _Surfaces(Middleware):
     async def on_initialize(self, context: Any, call_next: Any) -> Any:
         result = await call_next(context)
         if result is not None and result.protocol_version == CORE_TASKS_VERSION and self._rc._serves_core_tasks:  # pyright: ignore[reportPrivateUsage]
-            shape = {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}
-            result.capabilities.tasks = ServerTasksCapability.model_validate(shape)
+            result.capabilities.tasks = ServerTasksCapability.model_validate(tool_listing.CORE_TASKS_CAPABILITY)
         return result
 
     async def on_list_tools(self, context: Any, call_next: Any) -> Any:

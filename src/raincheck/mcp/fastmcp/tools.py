@@ -31,20 +31,23 @@ from pydantic import PrivateAttr
 from pydantic_core import to_json
 
 from raincheck.domain.caller import Caller
-from raincheck.domain.task import Outcome, TaskError
+from raincheck.domain.task import Outcome
 from raincheck.domain.traces import text_of
-from raincheck.domain.unicode_text import well_formed_json
-from raincheck.errors import OperationFailed
 from raincheck.mcp.auth.restored_caller import restored_caller
-from raincheck.mcp.tool_listing import harmless_twice
-from raincheck.mcp.tool_runs import NO_REQUEST, failed_tool, log_of_tool
+from raincheck.mcp.tool_runs import (
+    NO_REQUEST,
+    CheckedTool,
+    adopted_operation,
+    failed_tool,
+    log_of_tool,
+    tool_outcome,
+)
 from raincheck.mcp.tool_threads import in_own_thread
 from raincheck.mcp.wire.protocol_errors import protocol_error_outcome
 from raincheck.operations.context import TaskContext
 from raincheck.operations.late_results import on_behalf_of
 from raincheck.operations.operation import FailedAs, Operation, Policy
-from raincheck.operations.own_checks import OwnChecks, object_schema
-from raincheck.operations.untrusted_json import NotJson, plain_json
+from raincheck.operations.own_checks import OwnChecks
 
 Answer = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 
@@ -141,7 +144,7 @@ def outside_any_request(caller: Caller) -> Generator[None]:
             variable.reset(token)
 
 
-class FastMCPToolExecutor:
+class FastMCPToolExecutor(CheckedTool):
     """Runs one tool of the server as FastMCP does, with a context of its own."""
 
     def __init__(self, server: FastMCP, tool: Tool) -> None:
@@ -150,17 +153,8 @@ class FastMCPToolExecutor:
         own = isinstance(tool, FunctionTool)
         threads = own and tool.run_in_thread
         self._tool = tool.model_copy(update={"fn": in_own_thread(tool.fn, whole=True)}) if threads else tool
-        self._schema = object_schema(tool.parameters)
-        self._checks = _own_checks(server, tool) if own else OwnChecks(tool.name, tool.parameters, None)
-
-    @property
-    def parameters_schema(self) -> Mapping[str, Any]:
-        """See `Executor.parameters_schema`."""
-        return self._schema
-
-    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """See `Executor.validate`."""
-        return self._checks.validate(arguments)
+        checks = _own_checks(server, tool) if own else OwnChecks(tool.name, tool.parameters, None)
+        super().__init__(tool.parameters, checks)
 
     async def run(self, arguments: Mapping[str, Any], context: TaskContext) -> Outcome:
         """See `Executor.run`: the whole tool result is kept, and a JSON-RPC error as it is."""
@@ -176,10 +170,7 @@ class FastMCPToolExecutor:
             raise failed_tool(self._told(error), error) from error
         if not isinstance(result, ToolResult) or isinstance(result, InputRequiredToolResult):
             raise failed_tool(f"Tool {self._tool.name} asked for input in a way that a task cannot: use ctx.elicit.")
-        try:
-            return _outcome(result)
-        except NotJson as error:
-            raise failed_tool(f"Tool {self._tool.name} gave a result that JSON cannot hold: {error}") from error
+        return tool_outcome(self._tool.name, wire_result(result))
 
     def _told(self, error: Exception) -> str:
         masked = getattr(self._server, "_mask_error_details", True)
@@ -223,25 +214,6 @@ def wire_result(result: ToolResult) -> CallToolResult:
     return CallToolResult(content=content, structured_content=structured)
 
 
-def _outcome(result: ToolResult) -> Outcome:
-    dumped: dict[str, Any]
-    dumped, _ = plain_json(
-        well_formed_json(wire_result(result).model_dump(by_alias=True, mode="json", exclude_none=True))
-    )
-    if not dumped.get("isError"):
-        return Outcome(mcp_result=dumped)
-    text = next((block["text"] for block in dumped["content"] if block.get("type") == "text"), "The tool failed.")
-    return Outcome(mcp_result=dumped, error=TaskError(code=OperationFailed.code, message=text))
-
-
 def existing_tool_operation(server: FastMCP, tool: Tool, policy: Policy) -> Operation:
     """The operation that stands for a tool which the server already has."""
-    return Operation(
-        operation_type=tool.name,
-        description=tool.description or "",
-        executor=FastMCPToolExecutor(server, tool),
-        policy=policy,
-        title=tool.title,
-        output_schema=tool.output_schema,
-        harmless_twice=harmless_twice(tool.annotations),
-    )
+    return adopted_operation(tool, FastMCPToolExecutor(server, tool), policy)
