@@ -1,4 +1,4 @@
-"""What the server's own tools say and raise when they run as tasks, alike on every host."""
+"""Runs of adopted tools as tasks: their results and errors, alike on every host."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ class HostElicitation:
                 await put_to_client(self._registry, ctx, task, [question], scope, dismissed=dismissed)
                 task = await self._registry.get(task.task_ref, scope=scope)
             except (MCPError, RaincheckError) as error:
-                # The question stays open, for whoever else may answer it.
+                # The question stays open for others who may answer it.
                 logger.info("the client was not asked: %s", error, extra={"task_ref": task.task_ref})
             except Exception:  # the boundary of a loop of its own: an answer of the client's that is none
                 logger.exception("asking the client failed", extra={"task_ref": task.task_ref})

@@ -198,7 +198,7 @@ class TaskMethods:
     async def ask_client(self, ctx: ServerRequestContext[Any, Any], task: Task, scope: str) -> Task:
         """Send the task's questions to the client on this open stream (B5) and hand its answers in; the task then.
 
-        A client that cannot be asked so is not: then it is the task after its next change, whoever answers. So is a
+        A client that cannot be asked so is not: then it is the task after its next change, by any answer. So is a
         question that another one has answered, or that was withdrawn.
 
         Raises:
