@@ -1,3 +1,3 @@
-"""The version of raincheck; the one place where it stands."""
+"""The version of raincheck."""
 
 __version__ = "0.1.0"

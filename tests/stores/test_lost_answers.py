@@ -53,9 +53,12 @@ class Place:
     async def service(self, **settings: Any) -> Service:
         store = self._made(server_of(self._kind).url, direct=False)
         blobs = FileBlobs(self.lab.path / "results")
-        return await self._stack.enter_async_context(
+        service = await self._stack.enter_async_context(
             self.lab.service(store=store, blobs=blobs, lease_seconds=30.0, **settings)
         )
+        # Its connections are there then: one that is made later loads scripts, in which every status is named.
+        await store.count()
+        return service
 
     def _made(self, url: str, *, direct: bool) -> TaskStore:
         if not direct:

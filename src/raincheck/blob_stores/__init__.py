@@ -1,1 +1,1 @@
-"""The places where blobs are kept: one module each."""
+"""Blob stores: one module each."""

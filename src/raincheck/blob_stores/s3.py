@@ -1,4 +1,4 @@
-"""Blobs as objects of a bucket, on AWS or on whatever else speaks S3."""
+"""A blob store on S3: objects of a bucket, on AWS or a compatible server."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One-time tokens by which somebody outside settles a task.
+"""Completion tokens: one-time tokens that settle a task from outside.
 
-A token is 256 random bits; the store holds its hash. It settles one task, once; whoever guesses or misspells one is
-told nothing. It outlives the worker that made it: the record of its hash is all that a later call needs.
+A token is 256 random bits; the store holds its hash. It settles one task, once; a wrong one gets
+no information. It outlives the worker that made it: the record of its hash is all that a later call needs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`raincheck check`: everything that `serve` would need, loaded and shown, and nothing served."""
+"""`raincheck check`: loads and shows everything that `serve` needs, without serving."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `raincheck`: its sub-commands, imported when they are called, and what becomes of their errors.
+"""The command `raincheck`: sub-commands imported on call, and their errors as lines and exit codes.
 
 Exit codes: 0, 1 (failed), 2 (usage or configuration). Errors are one line on stderr.
 """
@@ -108,7 +108,7 @@ def _run(args: Sequence[str] | None) -> int:
         return _say(error.message, 1)
     except click.Abort:
         return _say("stopped", 1)
-    except SystemExit as end:  # Whoever read the output has gone: click ends so, without a word.
+    except SystemExit as end:  # The reader of the output has gone: click ends so, without a word.
         give_up_stdout()
         return end.code if isinstance(end.code, int) else 1
     except OSError as error:

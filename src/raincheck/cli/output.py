@@ -1,4 +1,4 @@
-"""How the command line shows things to people: tables, spans of time, and text that cannot harm a terminal."""
+"""Output for people: tables, time spans, and text that cannot harm a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command's own stdout: what others print goes elsewhere, and what becomes of it where nobody takes it."""
+"""The command's own stdout: other output is redirected, a closed pipe ends the command quietly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `raincheck store` finds out about a store, by using it as servers and workers do."""
+"""Diagnostics of `raincheck store`: uses a store as servers and workers do."""
 
 from __future__ import annotations
 

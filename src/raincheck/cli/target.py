@@ -1,4 +1,4 @@
-"""What a command is about: a configuration, or the Raincheck object of a server in Python."""
+"""The target of a command: a configuration, or the Raincheck object of a Python server."""
 
 from __future__ import annotations
 

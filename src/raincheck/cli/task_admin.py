@@ -1,4 +1,4 @@
-"""What an operator may do with the tasks in a store, whosever they are."""
+"""Task administration: an operator's actions on the tasks of all scopes."""
 
 from __future__ import annotations
 

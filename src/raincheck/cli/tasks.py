@@ -227,7 +227,7 @@ def purge(
 
 
 def _private(path: str, flags: int) -> int:
-    # A result is for whoever asked for it; a file that is there already keeps its mode.
+    # A result is for its caller alone; a file that is there already keeps its mode.
     return os.open(path, flags, 0o600)
 
 

@@ -1,4 +1,4 @@
-"""`raincheck worker`: a process that runs tasks and serves nobody."""
+"""`raincheck worker`: a process that only runs tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can end a wait beside the task's own failure, and how an `error` of the server becomes an exception.
+"""Errors of a wait besides the task's own failure, and exceptions from a server's `error`.
 
 The tree::
 

@@ -1,4 +1,4 @@
-"""What the drivers hand out: handles that can be stored, a task as it was last seen, and results."""
+"""Results of the drivers: storable handles, task views, and results."""
 
 from __future__ import annotations
 

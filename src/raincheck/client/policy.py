@@ -1,4 +1,4 @@
-"""How often to ask: the polling ladder, its bounds, and the pace of one wait."""
+"""The polling policy: the backoff ladder, its bounds, and the pace of one wait."""
 
 from __future__ import annotations
 

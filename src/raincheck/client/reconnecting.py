@@ -1,4 +1,4 @@
-"""Lost connections: how they are recognised in any SDK's errors, and a session that connects anew."""
+"""A session that reconnects, and the recognition of lost connections in any SDK's errors."""
 
 from __future__ import annotations
 

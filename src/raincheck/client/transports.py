@@ -1,4 +1,4 @@
-"""Connects to a server by address or command. Needs mcp 2.x, as all that is imported here on use."""
+"""Connections to a server by address or command. Needs mcp 2.x, as all that is imported here on use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From settings to parts: names the adapters, and imports only the one that is wanted."""
+"""Composition of adapters from settings: imports only those that are configured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told about a wrong setting: one line with the table, the key, the value found and what is allowed.
+"""Messages for wrong settings: one line with the table, the key, the value found and what is allowed.
 
 Values that may hold a secret (addresses, headers, environments, commands) are never repeated.
 """

@@ -1,4 +1,4 @@
-"""What every table of `raincheck.toml` is, and the bounds that several of them share."""
+"""The base of every table of `raincheck.toml`, and shared bounds."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from typing import Any
 
 
 class _Report:
-    """One report in the making: everybody who asks for it waits for the same one."""
+    """One report in the making: every request for it waits for the same one."""
 
     def __init__(self, topic: str) -> None:
         self.topic = topic

@@ -1,4 +1,4 @@
-"""What the demo prints: one line for each thing that happened, and at the end bars of who ran when.
+"""The demo's output: one line per event, and at the end bars of what ran when.
 
 Plain ASCII, so that it reads the same in every terminal and log; colours only on a terminal.
 """

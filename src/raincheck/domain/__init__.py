@@ -1,1 +1,1 @@
-"""What a task is: pure values and rules."""
+"""The domain: pure values and rules."""

@@ -1,4 +1,4 @@
-"""Who called: what a task keeps of its caller, and the caller's credentials where its operation asks for them."""
+"""The caller of a task: its identity, and its credentials where the operation asks for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LOCAL: Final = "local"
 """The scope of the local user: stdio, and clients in the same process."""
 
 ANONYMOUS: Final = "anonymous"
-"""The scope of everybody who calls over HTTP without authentication: one for all of them."""
+"""The scope of all callers over HTTP without authentication."""
 
 _SHORTEST = 4
 # The header that a token comes in.
@@ -117,7 +117,7 @@ class Caller:
         return replace(self, claims=chosen, credentials=held)
 
     def public(self) -> dict[str, Any]:
-        """What of it may be shown to whoever runs the server; members that say nothing are left out."""
+        """The members that an operator may see; empty ones are left out."""
         members: dict[str, Any] = {
             "subject": self.subject,
             "issuer": self.issuer,

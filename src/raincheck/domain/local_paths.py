@@ -1,4 +1,4 @@
-"""File paths of this machine in what callers are told: they name the server's user, its folders and its software."""
+"""Redaction of file paths: they name the server's user, folders and software."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes to a log: one line each, `key=value` after the message or as JSON, never a payload or a secret.
+"""Log lines: one line each, `key=value` after the message or as JSON, never a payload or a secret.
 
 Messages and tracebacks hold what others chose: names, parameters, the texts of exceptions. Everything passes
 `on_one_line` or `traceback_lines` before it is written: nothing in it can begin a line, steer a terminal or be of any

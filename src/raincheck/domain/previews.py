@@ -1,4 +1,4 @@
-"""What a large result looks like, in two kilobytes: the head of a text, the shape of a JSON value."""
+"""Previews of large results, in two kilobytes: the head of a text, the shape of a JSON value."""
 
 from __future__ import annotations
 

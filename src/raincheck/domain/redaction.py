@@ -1,6 +1,6 @@
-"""What callers marked secret: kept for the operation that needs it, shown to nobody else.
+"""Redaction of secret parameters and results: kept for the operation, hidden from everything else.
 
-A secret parameter is stored in an envelope of its own (`{"$secret": value}`), so that whoever shows a task knows what
+A secret parameter is stored in an envelope of its own (`{"$secret": value}`), so that every reader of a task knows what
 to hide, without the operation's declaration. The runner takes it out again. A secret member of a result is named in the
 outcome (`Outcome.secret`): its caller gets it, listings, logs and webhooks do not.
 """

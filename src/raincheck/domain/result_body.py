@@ -1,6 +1,6 @@
 """The body of a result: what of it is kept as bytes, and how value and tool result come of the bytes again.
 
-Server and drivers share this: whoever has read the whole body has the very result that the call would have returned.
+Server and drivers share this: a reader of the whole body has the very result that the call would have returned.
 
 =============  ====================================================  ===========================================
 form           the body                                              shape

@@ -1,4 +1,4 @@
-"""What a task is: its record, its status, its outcome, and how its id is made.
+"""The task: its record, status, outcome, and id.
 
 Records are frozen; a change is a new record made by `raincheck.domain.transitions`. Times are aware UTC datetimes.
 """

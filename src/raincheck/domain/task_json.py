@@ -1,4 +1,4 @@
-"""A task as callers are told of it: the shape that `resolve_task_status` answers with and that webhooks carry."""
+"""Tasks as JSON: the shape that `resolve_task_status` answers with and that webhooks carry."""
 
 from __future__ import annotations
 

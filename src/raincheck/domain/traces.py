@@ -1,4 +1,4 @@
-"""What an exception tells: its text to the caller, its type and its place to the operator."""
+"""Exceptions as reported: text for the caller, type and source line for the operator."""
 
 from __future__ import annotations
 

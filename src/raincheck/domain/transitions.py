@@ -81,7 +81,7 @@ class Settle:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompleteExternally:
-    """Somebody outside has the outcome: whoever was given the task's one-time token, whatever its worker does."""
+    """The holder of the task's one-time token brings the outcome, whatever its worker does."""
 
     outcome: Outcome
 

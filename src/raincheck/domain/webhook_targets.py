@@ -1,4 +1,4 @@
-"""Whom a task's end is told: what `Task.callback_url` holds."""
+"""Webhook targets: the value of `Task.callback_url`."""
 
 from __future__ import annotations
 

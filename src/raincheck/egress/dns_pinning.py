@@ -1,4 +1,4 @@
-"""How the guard opens connections: the host is resolved once, every address is checked, and one of these is connected.
+"""DNS pinning: the host is resolved once, every address is checked, and one of these is connected.
 
 The check stands where the connection is made, so a name cannot resolve to one address for the check and to another
 for the request (DNS rebinding). TLS and `Host` still know the name.

@@ -1,4 +1,4 @@
-"""Where outgoing requests may go: addresses taken apart without guessing, and the rules that they are held against."""
+"""The egress policy: strict parsing of addresses, and the rules that allow them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blobs that nobody reads who has only the place where they are: sealed in pieces, so that a page needs few of them."""
+"""A blob store that encrypts blobs at rest, in pieces, so that a page needs few of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Payloads at rest: sealed with AES-256-GCM under a key of the operator's, each for its own place.
+"""The payload cipher: AES-256-GCM under a key of the operator's, each payload bound to its own place.
 
 A sealed text says which key it needs (the first half of `id:body` is the key's id), so that keys can be rotated: the
 first key seals, all of them open. Every text has a key of its own, derived with HMAC-SHA256 from a random salt, so that
@@ -153,7 +153,7 @@ async def keys_in_use(store: RecordStore) -> list[str]:
 
 
 async def check_keys(store: RecordStore, ids: Collection[str] = ()) -> None:
-    """See that whoever has these keys, or none, can read every payload of an open store.
+    """Check that a process with these keys, or none, can read every payload of an open store.
 
     Raises:
         StoreUnusable: Some may be sealed with another key: operations would be run with what nobody can read.

@@ -13,21 +13,21 @@ RECORD_KINDS = (
     *("blob", "breaker", "callback", "patience", "permits", "scope-permits"),
     *("request-result", "sketch", "upstream", "webhook", "webhook-dead"),
 )
-"""The kinds of all records that are sealed."""
+"""The kinds of all records that are encrypted."""
 
 _PAGE = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlainTasks:
-    """The tasks that are not sealed: how many there are, and when the last of them has ended at the latest."""
+    """The tasks that are not encrypted: how many there are, and when the last of them has ended at the latest."""
 
     number: int
     until: datetime | None
 
 
 async def closed(store: EncryptedTaskStore) -> PlainTasks:
-    """Close the open store to plain payloads, where no task has one any more; those that have. Records are sealed
+    """Close the open store to plain payloads, where no task has one any more; those that have. Records are encrypted
     first.
 
     Args:
@@ -45,7 +45,7 @@ async def _encrypt_records(store: TaskStore, kind: str) -> None:
     after = ""
     while page := await store.records(kind, after=after, limit=_PAGE):
         for record in page:
-            # Where somebody else wrote it meanwhile, that sealed it.
+            # Another process that wrote it meanwhile encrypted it.
             await store.put_record(replace(record, version=record.version + 1))
         after = page[-1].key
 

@@ -1,9 +1,8 @@
-"""A store whose payloads nobody reads or makes who has the store alone: arguments, callers, questions, results,
-records.
+"""A task store that encrypts payloads at rest: arguments, callers, questions, results, records.
 
-What the store needs to find and order tasks stays in clear: ids, scopes, names of operations, statuses, times, error
-codes, idempotency keys. Whose task it is, of which operation and under which key is authenticated with every payload:
-in another row, or in a row that says otherwise, it does not open.
+The members by which the store finds and orders tasks stay in clear: ids, scopes, names of operations, statuses, times,
+error codes, idempotency keys. Scope, operation and key are authenticated with every payload: in another row, or in one
+with other values, it does not decrypt.
 """
 
 from __future__ import annotations
@@ -129,7 +128,7 @@ class EncryptedTaskStore(StoreWrapper):
         )
 
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
-        """See `TaskStore.claimable`. What cannot be opened here is left to whoever has its key."""
+        """See `TaskStore.claimable`. What cannot be decrypted here is left to a process with its key."""
         return self._those_that_open(await self.inner.claimable(operation_types, limit))
 
     async def waiting(
@@ -139,7 +138,7 @@ class EncryptedTaskStore(StoreWrapper):
         return self._those_that_open(await self.inner.waiting(operation_types, limit, after=after, leave_out=leave_out))
 
     async def overdue(self, now: datetime, limit: int) -> Sequence[Task]:
-        """See `TaskStore.overdue`. What cannot be opened here is left to whoever has its key."""
+        """See `TaskStore.overdue`. What cannot be decrypted here is left to a process with its key."""
         return self._those_that_open(await self.inner.overdue(now, limit))
 
     async def list(

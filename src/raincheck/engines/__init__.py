@@ -1,1 +1,1 @@
-"""What brings a task to a worker: one module an engine."""
+"""Engines: one module each."""

@@ -1,4 +1,4 @@
-"""The loop that finds pending tasks in the store: those that nobody delivered, and after a restart all of them.
+"""The pending scanner: finds pending tasks in the store, those of lost deliveries and after a restart all of them.
 
 It is why an engine may lose a delivery, and a queue everything: what is pending is found here, only later.
 """

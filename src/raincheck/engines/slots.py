@@ -1,4 +1,4 @@
-"""The places of one process for running tasks, and the tasks that hold them: what every engine shares."""
+"""The slot pool: the slots of one process for running tasks."""
 
 from __future__ import annotations
 

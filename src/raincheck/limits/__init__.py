@@ -1,1 +1,1 @@
-"""What keeps upstreams from being overrun: circuit breakers, and permits for starts, for all processes on a store."""
+"""Limits that protect upstreams: circuit breakers, and permits for starts, for all processes on a store."""

@@ -1,4 +1,4 @@
-"""Token buckets: how many calls each caller may make, for what holding answers does not slow down."""
+"""Call rates: a token bucket per caller, for calls that holding answers does not slow down."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The circuit breakers of all operations, as one process sees them: their states are records in the task store.
 
-Whoever settles a task counts it; whoever accepts a call asks. What is settled is gathered, and written a few times a
-second at most; what was read is good for half a second.
+The process that settles a task counts it; the one that accepts a call asks. Results are gathered, and written a few
+times a second at most; what was read is good for half a second.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pending tasks as their scopes take turns, for whatever starts them: docs/limits.md says what that promises.
+"""The fair queue: pending tasks in the order in which their scopes take turns (docs/limits.md).
 
 Among tasks of one priority the scope has the next start that had its last one here longest ago. A store's `claimable`
 shows the oldest tasks; where it shows no more than it was asked for, those of other scopes may stand behind them, and

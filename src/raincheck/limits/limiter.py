@@ -1,4 +1,4 @@
-"""What a process asks before it accepts a call, starts a task or runs a call in its request."""
+"""The limiter: a process's one check before it accepts a call, starts a task or runs an inline call."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ class PermitAllocator:
                 except StoreError as error:
                     logger.warning("cannot serve permits: %s", error.message, extra=self._told)
                     await self._turned_away(line, error)
-                except Exception:  # whoever waits in the line must be answered, whatever a bug does to its server
+                except Exception:  # every queued request must be answered, whatever a bug does here
                     logger.exception("cannot serve permits", extra=self._told)
                     await self._turned_away(line, StoreError("There are no permits now.", retryable=True))
         finally:
@@ -221,7 +221,7 @@ class PermitAllocator:
     def _served(
         self, line: Sequence[_Taking | _Giving], ledger: PermitLedger
     ) -> tuple[PermitLedger, dict[int, Refusal | None]]:
-        """Everybody in the line served, as far as the ledger allows: first who gives, then who goes on, then starts."""
+        """Process the queue as far as the ledger allows: releases first, then resumed tasks, then new starts."""
         limit, now = self.limit, self._now()
         answers: dict[int, Refusal | None] = {}
         for one in line:

@@ -1,4 +1,4 @@
-"""Who has an operation's permits, and when its next start may be: pure rules over one record's value.
+"""The rules of permits: pure functions over one ledger.
 
 The start rate is the generic cell rate algorithm (ATM Forum, Traffic Management 4.0, §4.4.2): one moment says it all.
 Times are seconds since the epoch, of the store's clock.
@@ -126,7 +126,7 @@ def gone(holder: PermitHolder, task: Task | None, now: float) -> bool:
     """Whether a holder's task shows that nothing runs under its permit any more: its worker died, or lost the lease.
 
     A worker stops what it runs before its lease is over, and sees to the end of what was settled under it; both are
-    given their time. Whoever lives gives its permit back itself.
+    given their time. A living holder gives its permit back itself.
     """
     if task is None:
         return now - holder.since > UNCLAIMED_SECONDS

@@ -1,4 +1,4 @@
-"""Whose turn it is among scopes: who was served longest ago."""
+"""Round robin among scopes: the one served longest ago is next."""
 
 from __future__ import annotations
 

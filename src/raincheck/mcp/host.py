@@ -1,4 +1,4 @@
-"""What every host shares: calls are answered, one service started and stopped.
+"""The task host: the base of the SDK's and FastMCP's hosts; answers calls and runs one service.
 
 A host (`raincheck.mcp.sdk_host` for the official SDK's `MCPServer`, `raincheck.mcp.fastmcp.host` for FastMCP) adds how
 its server lists tools and brings calls here.

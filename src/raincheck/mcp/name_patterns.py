@@ -1,4 +1,4 @@
-"""Patterns that name tools (`Raincheck(tools=…)`), and what is told of one that names none."""
+"""Name patterns of tools (`Raincheck(tools=…)`), and the error of one that matches none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How raincheck lives in an `MCPServer`: what it adds to `tools/list`, and when its service starts and stops."""
+"""The tool listing of an `MCPServer`: additions to `tools/list`, and the start and stop of the service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's own tools as operations: their checks, outcomes, errors and logs, alike on every host."""
+"""Adopted tools as operations: their checks, results, errors and logs, alike on every host."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ class TaskContext:
         await self._backend.resume()
 
     async def await_external(self) -> NoReturn:
-        """Somebody will call back: hand the task's end over to whoever was given `callback_url`.
+        """Hand the task's end over to the holder of `callback_url`.
 
         Never returns. The task stays `processing` and holds no place until it is settled by the call, cancelled, or
         its deadline passes. This is durable: where the worker is lost, another one goes on waiting and the operation's
@@ -225,7 +225,7 @@ class TaskContext:
     async def callback_url(self) -> str:
         """The address at which this task is settled by one `POST`, whatever its worker does (docs/upstream-jobs.md).
 
-        Whoever has it can settle this task and nothing else; it is good until the deadline. Within one start of the
+        Its holder can settle this task and nothing else; it is good until the deadline. Within one start of the
         task it is always the same, after a lost worker it is another one unless `callback_secret` is set.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What child processes find in their environment: little of the server's own, and none of its secrets.
+"""The environment of child processes: little of the server's own, and none of its secrets.
 
 A child runs as the same user as the server, and what it is told to work on may have come from anybody.
 """

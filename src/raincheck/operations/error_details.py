@@ -1,4 +1,4 @@
-"""The details of an error as they are kept: whatever an operation put there, as JSON values, and within bounds."""
+"""Details of errors: any value that an operation put there, as bounded JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What it means that the machine has no more of something: a failure to try again later, and one line in the log."""
+"""Exhaustion of the machine: a retryable failure, and one line in the log."""
 
 from __future__ import annotations
 

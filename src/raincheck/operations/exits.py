@@ -1,4 +1,4 @@
-"""What an operation does to end the process: `sys.exit` and `KeyboardInterrupt` end its attempt, never the server.
+"""Exits inside operations: `sys.exit` and `KeyboardInterrupt` end the attempt, never the server.
 
 asyncio stores what a task raises, but these two it also lets out of the event loop, wherever they are raised: in a task
 that an operation made, or in a callback. There they are met by the guard of the loop, which knows the attempt by its
@@ -53,7 +53,7 @@ class Exits:
             self._task.cancel()
 
     def end(self) -> None:
-        """The attempt has ended; its cancellation is not one of whoever waits for it."""
+        """The attempt has ended; its cancellation is not one of its waiter."""
         self._over = True
         if self.error is not None:
             self._task.uncancel()

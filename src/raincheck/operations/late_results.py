@@ -1,4 +1,4 @@
-"""What a thread returns after its task was told to stop: nobody gets it, and the log says so, with its size.
+"""Late results of threads that were asked to stop: dropped, with a log line of their size.
 
 A thread cannot be killed. What a synchronous function has done by then, it has done.
 """

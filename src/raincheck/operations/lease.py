@@ -1,4 +1,4 @@
-"""A worker's right to run one task, and what holds the operation's code to it.
+"""The lease of a running task: the operation's code runs only while it is verified.
 
 A process that stood still learns of it too late: what was due goes on before anything of ours runs. So the
 operation's coroutine, and each asyncio task that it makes, is driven through a wrapper that looks at the clock before

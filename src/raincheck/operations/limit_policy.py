@@ -1,4 +1,4 @@
-"""What an operation's policy says of limits: how many of its tasks run, how fast they start, when calls are refused."""
+"""The limit policy of an operation: concurrency, start rate, and the circuit breaker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be run: an operation's declaration, its policy, and the port that its kinds implement."""
+"""The operation: its declaration, its policy, and the port that its kinds implement."""
 
 from __future__ import annotations
 

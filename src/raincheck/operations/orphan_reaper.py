@@ -1,4 +1,4 @@
-"""Ends the child processes of a server that can no longer end them itself: it died, or lost the lease of their task.
+"""The orphan reaper: ends the child processes of a server that died or lost the lease of their task.
 
 One small process, started before the first child: it holds the reading end of a pipe whose writing end only this
 process has. The kernel closes that end when the process dies, however it dies (`kill -9`, a crash, out of memory),
@@ -11,8 +11,8 @@ A server may also live and yet have lost its right: frozen alone, or its event l
 neither, and ends a group whose lease is over unless it was told of its renewal: SIGTERM a tenth of the lease before its
 end, SIGKILL half of that later, so that the group is gone when another worker may start the task again.
 
-The orphan reaper ends when its work is done, and its arguments name the process it guards: whoever takes over a dead
-process's tasks sees by it whether children of that process may still run (`reaper_running`).
+The orphan reaper ends when its work is done, and its arguments name the process it guards: a process that takes over a
+dead one's tasks sees by it whether children of that process may still run (`reaper_running`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Arguments of tools that check them by pydantic themselves: their own check decides, before a task is accepted.
+"""Argument checks of adopted tools by pydantic, run before a task is accepted.
 
 The tool gets its arguments as the caller sent them, and checks them again when it runs. What comes before is only what
 no caller may make costly: the bounds of JSON (`raincheck.operations.untrusted_json`) and of `CostlyTypes`, and patterns

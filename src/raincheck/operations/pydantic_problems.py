@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with arguments, told to the caller: bounded, however much is wrong."""
+"""Messages for what pydantic finds wrong with arguments, bounded in number and length."""
 
 from __future__ import annotations
 

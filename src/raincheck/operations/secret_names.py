@@ -1,4 +1,4 @@
-"""Names in `secrets` that stand for nothing: what was meant would be shown."""
+"""Names in `secrets` that match nothing: refused, since their values would be shown."""
 
 from __future__ import annotations
 

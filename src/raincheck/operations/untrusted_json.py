@@ -1,4 +1,4 @@
-"""The one reader of JSON that others wrote: callers, upstreams, commands, whoever calls back.
+"""The reader of untrusted JSON: from callers, upstreams, commands and callbacks.
 
 It takes what every JSON reader can take (RFC 8259, "Numbers" and "Parsers"): no deeper nesting than `DEEPEST`, and only
 numbers that a double can hold. A byte order mark is passed over, and a lone surrogate is U+FFFD. What other readers

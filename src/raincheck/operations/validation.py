@@ -1,4 +1,4 @@
-"""Checking what callers send, parameters and answers, without holding up everybody else.
+"""Validation of parameters and answers, off the event loop where it is costly.
 
 Small parameters are checked at once, on the event loop; what is large, or turns out to be costly, is checked in a
 thread, within a bound of time, few at once and of one caller one after the other.

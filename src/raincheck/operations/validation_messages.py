@@ -1,4 +1,4 @@
-"""How wrong parameters are told to the caller: one line, bounded, the same form for every kind of operation."""
+"""Messages for wrong parameters: one bounded line, the same form for every kind of operation."""
 
 from __future__ import annotations
 

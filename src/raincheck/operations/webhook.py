@@ -1,4 +1,4 @@
-"""An operation's own webhook: whom every end of its tasks is told, whoever called."""
+"""An operation's own webhook: receives every end of its tasks."""
 
 from __future__ import annotations
 

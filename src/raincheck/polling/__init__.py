@@ -1,1 +1,1 @@
-"""How long callers wait and when they ask again: the patience of clients, and waits within a call."""
+"""Polling: the hints to callers, the patience of clients, and waits within a call."""

@@ -1,4 +1,4 @@
-"""Who asks for a task too early: when each task was last answered for, and when the answer said to ask again."""
+"""Early polls: detects callers that ask before the hinted time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of an operation from the tasks that ended: how long they waited and ran, and how they ended.
+"""The history of an operation: how long its ended tasks waited and ran, and how they ended.
 
 Two memories: the *recent* one, in which an end weighs half after `RECENT_ENDS` more, is what polling hints follow; the
 *long* one, in which it weighs half after `LONG_DAYS`, has the rare long runs that a timeout must leave room for.

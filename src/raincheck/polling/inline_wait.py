@@ -1,4 +1,4 @@
-"""How long a call waits for its result before it is answered with a handle, where the operation says "auto"."""
+"""Inline waits: how long a call waits for its result before the handle, where the operation says "auto"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients as they name themselves, and how long those that are known wait for an answer."""
+"""Known clients: their names, and how long each waits for an answer."""
 
 from __future__ import annotations
 

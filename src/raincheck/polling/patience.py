@@ -1,4 +1,4 @@
-"""How long a client waits for an answer before it gives up: set by the operator, known of some, learned of the others.
+"""The patience of clients: set by the operator, known, or learned from hang-ups.
 
 A held answer must arrive before its client hangs up.
 """

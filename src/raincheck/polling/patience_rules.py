@@ -1,4 +1,4 @@
-"""What the hang-ups of clients say about their patience: pure rules over (how long it waited, when).
+"""The rules that learn patience from hang-ups: pure functions.
 
 A person's Esc key ends a call as a client's timeout does. So one hang-up bounds the client's patience for an hour only;
 it is remembered for longer, and a later one at about the same age confirms it.

@@ -1,4 +1,4 @@
-"""Keeps what hang-ups teach of clients' patience in the store, where all processes add to it.
+"""The patience store: hang-ups of all processes, in a record per client.
 
 A hang-up counts here at once. A second later it is merged into its scope's record by compare-and-set. A scope's record
 is read when it is first asked for, which waits for the store briefly, and again in the background.

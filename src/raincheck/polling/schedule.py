@@ -1,4 +1,4 @@
-"""When to ask: the moments of a task's life at which a caller should look, chosen from how long such tasks take.
+"""Poll schedules: the moments of a task's life at which a caller should ask, from its operation's durations.
 
 Two costs pull apart: asking in vain, and asking late. Dynamic programming over the known lengths of time gives the
 schedules that are best for a price of a question in seconds of lag, for a dozen prices, and those with the least lag

@@ -1,4 +1,4 @@
-"""The engine port: what brings a task to a worker.
+"""The engine port: brings task ids to a worker.
 
 The store is the truth and fences its writers, so an engine needs only at-least-once delivery. A lost or doubled
 delivery is harmless: starting a task is a compare-and-set that one worker wins, and what is pending is scanned for.

@@ -1,7 +1,7 @@
 """Records: small durable records beside the tasks, in the same store.
 
-What several processes must know and no task holds: deliveries still to be made, an operation's durations, who has its
-places, the state of its breaker. One port with compare-and-set, so that each of these is written once for all stores.
+They hold what processes share beside the tasks: deliveries still to be made, an operation's durations, its permits, the
+state of its breaker. One port with compare-and-set, so that each of these is written once for all stores.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MOST_RECORDS = 8
 """How many records one step writes with a task."""
 
 CLEAR_KINDS = frozenset({"program", "readiness"})
-"""The kinds of records that hold nothing of anybody's: they stay in clear, so that they outlive every key."""
+"""The kinds of records that hold no user data: they stay in clear, so that they outlive every key."""
 
 _LONGEST_NAME = 200
 
@@ -65,12 +65,12 @@ def check_records(records: Sequence[Record]) -> Sequence[Record]:
 
 
 class RecordStore(Protocol):
-    """The records of a store. Raises and durability are those of `raincheck.ports.task_store.TaskStore`; nobody is told
-    of changes.
+    """The records of a store. Raises and durability are those of `raincheck.ports.task_store.TaskStore`; changes are
+    not announced.
 
     The version of a record written by `TaskStore.replace` is 1, or the stored one plus one.
 
-    A record whose `expires_at` has come may still be found until it is removed; who reads it decides.
+    A record whose `expires_at` has come may still be found until it is removed: its reader checks.
     """
 
     async def get_record(self, kind: str, key: str) -> Record | None:

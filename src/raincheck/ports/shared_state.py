@@ -1,4 +1,4 @@
-"""State that several processes read and change: one record each, kept by compare-and-set."""
+"""Shared state of several processes: one record each, with a cached read and compare-and-set."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ class PendingLimit(NamedTuple):
     """How many tasks may be pending, the new one among them; None: any number.
 
     Attributes:
-        in_all: In the whole store.
-        of_scope: In the new task's scope.
+        total: In the whole store.
+        per_scope: In the new task's scope.
     """
 
     total: int | None = None
@@ -55,7 +55,7 @@ class PendingLimit(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """A place in a listing, newest first: what comes after this task."""
+    """A position in a listing, newest first: what comes after this task."""
 
     created_at: datetime
     task_ref: str
@@ -129,8 +129,8 @@ class TaskStore(RecordStore, Protocol):
         only by a task that is not terminal: from a terminal one it goes over to the new task in the same step, and the
         old one stays without it (`idempotency_key` None).
 
-        With `room` a task that would be one too many is not written; exact also where several processes insert at
-        once. A call that finds its key taken needs no room.
+        With `pending_limit` a task that would be one too many is not written; exact also where several processes insert
+        at once. A call that finds its key taken needs no place.
 
         Raises:
             QueueFull: There is no room; `details`: `limit` ("in_all" | "of_scope").
@@ -238,9 +238,9 @@ class TaskStore(RecordStore, Protocol):
         """Call `listener` after changes; returns the function that ends it.
 
         Changes of this process arrive at once and in order of commitment. Changes of other processes arrive as a
-        `task_ref` or as None: soon where `capabilities.pushes`, else within `poll_interval` of the adapter while
-        somebody is subscribed. A store that pushes also says None where it may have missed something (its connection
-        was lost, a writer died before it told), and now and then in any case: nobody waits for ever for a lost push.
+        `task_ref` or as None: soon where `capabilities.pushes`, else within the adapter's `poll_interval` while one is
+        subscribed. A store that pushes also reports None where it may have missed a change (its connection was
+        lost, a writer died before its push), and now and then in any case: a lost push delays a listener, no more.
         """
         ...
 

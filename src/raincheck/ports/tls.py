@@ -1,4 +1,4 @@
-"""How a server on the network is spoken to privately: value objects for stores and engines."""
+"""TLS options for network stores and engines."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What runs tasks: one process's service, its runner, leases, sweeper and worker process."""
+"""The runtime: one process's service, runner, leases, sweeper and worker process."""

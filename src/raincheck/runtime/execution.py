@@ -1,4 +1,4 @@
-"""One task under way on this worker: what it reports, what it asks, and how it is told to stop."""
+"""One execution of a task on this worker: its reports, its questions, and its stop."""
 
 from __future__ import annotations
 
@@ -354,7 +354,7 @@ class Execution:
         )
         await self.suspend()
         while (response := self._response(key)) is None:
-            # Cleared by whoever waits next; a waiter that was woken looks again, so none misses its answer.
+            # Cleared by the next waiter; a waiter that was woken looks again, so none misses its answer.
             self._news.clear()
             await self._news.wait()
         await self.resume()

@@ -78,7 +78,7 @@ async def answering(health: Health, host: str, port: int) -> AsyncGenerator[int]
 
     def connected(accepted: socket.socket, _host: str) -> None:
         if len(open_now) >= _MOST_CONNECTIONS:
-            # Whoever asks is answered at once: the oldest one only holds its place.
+            # A new request is answered at once: the oldest one only holds its place.
             oldest = next(iter(open_now))
             oldest.cancel()
             del open_now[oldest]

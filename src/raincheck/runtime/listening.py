@@ -1,4 +1,4 @@
-"""Accepting connections within this process's means: its descriptors, and who is connected already."""
+"""Accepting connections within the process's descriptors."""
 
 from __future__ import annotations
 

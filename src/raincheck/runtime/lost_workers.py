@@ -1,4 +1,4 @@
-"""Finds the tasks of workers whose process on this machine is gone, so that nobody waits for their leases to run out.
+"""Detection of lost workers: tasks whose process on this machine is gone do not wait for their leases.
 
 For stores that only processes of one machine share. Over a network a clone of a running virtual machine may use the
 same store: it has the same boot, the same namespaces and other processes, so that a process id proves nothing there.

@@ -1,4 +1,4 @@
-"""Which process a worker is, and whether that process is gone.
+"""The identity of a worker's process, and whether that process is gone.
 
 A worker's id names its machine, its process id and when its process started. From these another process on the same
 machine can tell that the worker is dead, and need not wait for its lease to run out.

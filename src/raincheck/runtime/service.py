@@ -81,7 +81,7 @@ class ServiceSettings:
         alert_on_failure_rate: The share of failed tasks of an operation from which on a warning is logged.
         public_url: Where the server is reached from outside, for callbacks; None: nobody is given an address.
         callback_secret: See `raincheck.callbacks.tokens.CompletionTokens`.
-        webhooks: How the ends of tasks are told to whoever asked for it.
+        webhooks: How the ends of tasks are delivered.
         program: The program whose mark the store is to carry; None: its place was named.
     """
 

@@ -1,4 +1,4 @@
-"""How a process is told to stop, and how it tells the service manager that it runs."""
+"""Stop signals of a process, and readiness reports to the service manager."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop that settles what nobody else will: overdue tasks, tasks of lost workers, expired tasks."""
+"""The sweeper: settles overdue tasks and tasks of lost workers, and removes expired ones."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Work that a task started on another server, and that is to be stopped where the task ends without it.
+"""Upstream cleanup: cancels work that an ended task left on another server.
 
-The operation saves what is needed for that with its checkpoint, as a record. Whoever settles the task otherwise (a
-cancel, the deadline, a worker given up) makes the record due in the same write, so that no crash in between can lose
+The operation saves what is needed for that with its checkpoint, as a record. The writer that settles the task otherwise
+(a cancel, the deadline, a worker given up) makes the record due in the same write, so that no crash in between can lose
 it; then any process that has the operation makes the call.
 """
 

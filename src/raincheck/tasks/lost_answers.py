@@ -1,4 +1,4 @@
-"""Inserts whose answer was lost: looked for before the caller is told, or cancelled once the store is back.
+"""Lost answers of inserts: looked for before the caller gets an error, or cancelled once the store is back.
 
 A store that did not answer may have committed the task all the same. Who is told that the call failed calls again, and
 without a key of its own gets a second task: then the first one must not run for nobody.

@@ -1,4 +1,4 @@
-"""Large results: put away before their task is settled, and read again, whole or in pages."""
+"""Large results: offloaded before their task is settled, and read again, whole or in pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who waits for a task's next change: one subscription to the store serves every waiter of this process."""
+"""Watches on tasks: one subscription to the store serves every waiter of this process."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class TaskWatch:
         self._wake()
 
     def end(self) -> None:
-        """Nothing more will be heard: whoever waits is not to wait on."""
+        """End the watch: its waiter returns."""
         self.ended = True
         self._wake()
 

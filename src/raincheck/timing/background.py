@@ -1,4 +1,4 @@
-"""A loop in the background: one start, one pause, one end, for everything that a process does again and again."""
+"""The background loop: one start, one pause, one end, for all repeated work of a process."""
 
 from __future__ import annotations
 

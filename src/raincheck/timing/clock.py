@@ -1,8 +1,8 @@
-"""What time it is: one clock for all processes on a store, and one for intervals that no clock change can bend.
+"""Clocks: one wall clock for all processes on a store, and a monotonic one for intervals.
 
 Leases and deadlines are compared by processes on different machines, whose wall clocks differ and jump. Where the
-store has a clock of its own, everybody reads that one, and goes on from it by the machine's uptime; where it has none,
-the wall clock is everybody's.
+store has a clock of its own, every process reads that one, and goes on from it by the machine's uptime; where it has
+none, all use the wall clock.
 """
 
 from __future__ import annotations

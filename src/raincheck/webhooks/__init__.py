@@ -1,1 +1,1 @@
-"""Webhooks: whoever asked to be called back is told of a task's end, at least once, whatever process dies meanwhile."""
+"""Webhooks: ends of tasks are sent at least once, whatever process dies meanwhile."""

@@ -1,4 +1,4 @@
-"""What an operator may do with deliveries: see what is pending and what was given up, and have it tried again."""
+"""Delivery administration: lists pending and dead deliveries, and retries them."""
 
 from __future__ import annotations
 

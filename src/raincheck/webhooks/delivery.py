@@ -1,4 +1,4 @@
-"""One delivery still to be made, or given up: the record, and the record that keeps it."""
+"""A delivery: pending or dead, and the record that holds it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop that makes deliveries. Every process on a store runs one; compare-and-set decides between them.
+"""The webhook dispatcher: a loop in every process; compare-and-set decides between them.
 
 A delivery is leased by moving its `due_at` beyond the longest attempt: it comes due again if this process dies.
 """

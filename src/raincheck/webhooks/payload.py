@@ -1,4 +1,4 @@
-"""What a webhook is told: the envelope of Standard Webhooks around the task's status.
+"""The payload of a webhook: the envelope of Standard Webhooks around the task's status.
 
 No arguments, and nothing that would not fit into a record: a large result is replaced by a preview and its resource
 link.

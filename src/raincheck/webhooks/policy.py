@@ -1,4 +1,4 @@
-"""How webhooks are delivered: which addresses callers may name, with which secrets, how often and how long."""
+"""The webhook policy: allowed addresses of callers, secrets, retries and their end."""
 
 from __future__ import annotations
 

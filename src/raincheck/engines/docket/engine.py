@@ -1,6 +1,6 @@
 """The engine on docket (Redis streams): `pydocket` brings the ids of tasks to its workers.
 
-Whoever can write to the queue's Redis can run code in the workers: docket pickles its jobs.
+A client that can write to the queue's Redis can run code in the workers: docket pickles its jobs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docket's Redis: the address with what TLS and pools need, whether it answers, and what it keeps of dead workers."""
+"""docket's Redis: its address with TLS and pools, its health, and the clean-up after dead workers."""
 
 from __future__ import annotations
 

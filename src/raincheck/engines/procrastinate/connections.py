@@ -55,7 +55,7 @@ class Connections:
         )
 
     def cut(self) -> None:
-        """Whoever waits on one of them fails now."""
+        """Requests that wait on one of them fail now."""
         for connection in tuple(self._made):
             if not connection.closed:
                 with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as copy:

@@ -1,4 +1,4 @@
-"""How procrastinate's jobs end: deleted, many at once, however often the server is away in between."""
+"""The job manager of procrastinate: deletes ended jobs in batches, also after outages of the server."""
 
 from __future__ import annotations
 

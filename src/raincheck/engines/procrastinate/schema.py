@@ -1,4 +1,4 @@
-"""procrastinate's tables in PostgreSQL: where they are, and how they are made and upgraded.
+"""The schema of procrastinate in PostgreSQL: created and upgraded here.
 
 They have a schema of their own, so that a procrastinate that a team runs already in the same database is not touched.
 procrastinate does not record which of its migrations are in; here they are recorded by name.

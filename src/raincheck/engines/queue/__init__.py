@@ -1,1 +1,1 @@
-"""What engines on an existing queue share."""
+"""The base of engines on an existing queue."""

@@ -1,4 +1,4 @@
-"""What the engines on existing queues share: a queue brings ids, the store says what they mean.
+"""The engine on an existing queue: the queue brings ids, the store holds the tasks.
 
 A queue's job is a task's id and nothing else. Whatever the queue loses is found in the store by the scanner; whatever
 it brings twice or too late is no longer pending there, and done at once. Its own state decides nothing about a task.
@@ -72,7 +72,7 @@ class Queue(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of every connection; whoever waits for an answer fails. Idempotent; raises nothing."""
+        """Let go of every connection; requests under way fail. Idempotent; raises nothing."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Hands tasks to a queue in the background, many at once, so that nobody who submits a task waits for the queue.
+"""The queue publisher: hands tasks to a queue in the background, in batches, so that no submission waits for the queue.
 
 What cannot be sent is dropped: the store has the task, and workers find it there a little later.
 """

@@ -1,1 +1,1 @@
-"""How much each scope may have under way in this process."""
+"""Admission: bounds on what each scope has under way in this process."""

@@ -1,4 +1,4 @@
-"""Bytes under way: what was read of requests and results, and is not yet with its caller, by scope and in all."""
+"""Bytes in flight: request and result bytes not yet delivered, by scope and in total."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places: how many things of one kind each scope has in this process."""
+"""Slots: bounds on concurrent things of one kind, per scope, in this process."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Who calls: verifiers of tokens, and scopes."""
+"""Authentication: token verifiers, and scopes."""

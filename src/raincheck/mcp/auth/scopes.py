@@ -1,4 +1,4 @@
-"""Whose call it is: the scope of a request, and its caller."""
+"""The scope and the caller of a request."""
 
 from __future__ import annotations
 

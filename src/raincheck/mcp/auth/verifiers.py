@@ -1,4 +1,4 @@
-"""Who may call over HTTP: the tokens of the settings and the JWTs of an issuer, as the SDK's token verifier.
+"""Token verifiers: the static tokens of the settings and the JWTs of an issuer, for the SDK.
 
 A token is looked at and forgotten: what is handed on, and what is logged, holds none of it but its claims.
 """

@@ -235,7 +235,7 @@ class Raincheck(TaskHost, ServerExtension):
     async def _existing_tools(self) -> Mapping[str, Callable[[Policy], Operation]]:
         if self._host is None:
             return {}
-        # Of all tools, whoever asks: who may call one is asked again at each call.
+        # Of all tools: whether the caller may call one is checked again at each call.
         tools = await super(FastMCP, self._host).list_tools()
         return {
             tool.name: partial(existing_tool_operation, self._host, tool)

@@ -1,6 +1,6 @@
 """`POST /callbacks/{token}`: somebody outside settles a task, once (docs/upstream-jobs.md).
 
-Whoever calls has no account here and no host name that we know: the token is all. It is looked up before anything of
+The caller has no account here and no known host name: the token is all. It is looked up before anything of
 the body is read. It is never part of an answer, and an unknown one gets the same answer whatever is wrong with it.
 """
 
@@ -83,7 +83,7 @@ class _Call(NamedTuple):
 def with_callbacks(
     app: ASGIApp, callbacks: Callable[[], Awaitable[CompletionTokens]], *, max_result_bytes: int, budget: BodyBudget
 ) -> ASGIApp:
-    """The application, and beside it the path of the callbacks: for whoever has a token, under whatever host name.
+    """The application, and beside it the path of the callbacks: for any holder of a token, under any host name.
 
     Args:
         app: Yours.

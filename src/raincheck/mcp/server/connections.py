@@ -1,4 +1,4 @@
-"""HTTP connections within bounds: how many there are, and how long each may take to say and to hear something.
+"""Bounds on HTTP connections: their number, and the time each has to send and to read.
 
 uvicorn bounds neither. A connection that shows no whole request for `head_seconds`, sends its body for longer than
 `body_seconds`, or takes nothing of its answer for `write_seconds` is ended; where there is no room for a new one, an

@@ -1,4 +1,4 @@
-"""A call over HTTP ends when its caller hangs up: what is held for nobody would cost a place for as long as it is held.
+"""Disconnects: a call over HTTP is cancelled when its caller hangs up.
 
 The SDK's exchanges answer in one piece and do not look at their connection meanwhile. Only calls that take a while are
 watched: the others cost a timer. Those that stream end by themselves; for them it is only recorded that the caller

@@ -46,7 +46,7 @@ class Exchange:
 
     Attributes:
         received: How many bytes the request's body has.
-        opening: Whether it has the place of the session that it opens, which whoever takes it over sets to False.
+        opening: Whether it has the place of the session that it opens, which the one that takes it over sets to False.
     """
 
     __slots__ = ("_ended", "_held", "opening", "received")

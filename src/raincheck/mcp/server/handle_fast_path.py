@@ -1,4 +1,4 @@
-"""A short way for calls of the handle tools, for a server that is ours alone (`raincheck serve`).
+"""The fast path of the handle tools in `raincheck serve`.
 
 The SDK checks such a call's request and its result against its models, both of which are checked or made here anyway.
 This middleware answers the call before that. It must be the innermost one, and no other extension may want to see tool

@@ -129,7 +129,7 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 
 def with_health(app: ASGIApp, health: Health) -> ASGIApp:
-    """The application, and beside it the paths of `raincheck.runtime.health`: for whoever asks, under whatever host
+    """The application, and beside it the paths of `raincheck.runtime.health`: for any client, under whatever host
     name."""
 
     async def whole(scope: Scope, receive: Receive, send: Send) -> None:

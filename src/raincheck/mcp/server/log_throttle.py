@@ -1,4 +1,4 @@
-"""Log lines that anybody can cause who reaches the server: a few of each kind in a minute, not one a request."""
+"""The log throttle: a few lines per kind and minute for lines that any client can cause."""
 
 from __future__ import annotations
 

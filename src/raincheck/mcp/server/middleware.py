@@ -1,4 +1,4 @@
-"""What every HTTP request to `raincheck serve` meets before, and after, its application."""
+"""The HTTP middleware of `raincheck serve`."""
 
 from __future__ import annotations
 

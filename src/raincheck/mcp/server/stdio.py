@@ -1,4 +1,4 @@
-"""MCP over this process's stdin and stdout, which nobody else gets to read or write."""
+"""MCP over this process's stdin and stdout, reserved for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the handle tools answer: tickets and statuses, compact for models or full for programs, with one next step."""
+"""Answers of the handle tools: tickets and statuses, compact for models or full for programs, with one next step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The handle tools: how a client that knows nothing of tasks starts, follows and ends them (design.md §4)."""
+"""The handle tools: start, follow and end tasks from any MCP client (design.md §4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that are held: until the task ends or asks something, for as long as the client is known to wait."""
+"""Holds: answers kept back until the task ends or asks, for as long as the client is known to wait."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class HostElicitation:
     async def ask_client(self, ctx: ServerRequestContext[Any, Any], task: Task) -> Task:
         """Send the task's questions to the client on this open stream (B5) and hand its answers in; the task then.
 
-        A client that cannot be asked so is not: then it is the task after its next change, whoever answers. So is a
+        A client that cannot be asked so is not: then it is the task after its next change, by any answer. So is a
         question that another one has answered, or that was withdrawn.
 
         Raises:
@@ -198,7 +198,7 @@ class HostElicitation:
                 await put_to_client(self._registry, ctx, task, [question], scope, dismissed=dismissed)
                 task = await self._registry.get(task.task_ref, scope=scope)
             except (MCPError, RaincheckError) as error:
-                # The question stays open, for whoever else may answer it.
+                # The question stays open for others who may answer it.
                 logger.info("the client was not asked: %s", error, extra={"task_ref": task.task_ref})
             except Exception:  # the boundary of a loop of its own: an answer of the client's that is none
                 logger.exception("asking the client failed", extra={"task_ref": task.task_ref})

@@ -1,4 +1,4 @@
-"""`{caller.subject}` and its like in the templates of a request: which there are, and what stands for them."""
+"""Values of the caller in request templates: `{caller.subject}` and its like."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How another server's API does long work: what an operation declares of it, and what its answers mean.
+"""Job APIs of other servers: the declaration of an operation's polling, and the meaning of the answers.
 
 Two ways: a table that says where the state stands and what its values mean (`PollSettings`), and the convention of
 `202 Accepted` with the address of a status monitor (RFC 9110 §15.3.3).

@@ -1,4 +1,4 @@
-"""Whether a value in a path could lead out of it: `.` and `..` in every encoding that some server reads."""
+"""Path safety of request parameters: `.` and `..` in every encoding that some server reads."""
 
 from __future__ import annotations
 

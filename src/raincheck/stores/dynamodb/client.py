@@ -53,7 +53,7 @@ async def begun(verb: Coroutine[Any, Any, T]) -> T:
     try:
         return await verb
     finally:
-        # Whoever is told of the outcome next, and begins something of its own, has not waited for anybody.
+        # A caller that gets the outcome next, and begins a call of its own, has waited for no other.
         _began.reset(token)
 
 

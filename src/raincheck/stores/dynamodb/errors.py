@@ -1,4 +1,4 @@
-"""What DynamoDB and its client report, as errors of ours: the one place where their codes are read."""
+"""Errors of DynamoDB and its client, mapped to raincheck's: the one module that reads their codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of DynamoDB to write: the parts of transactions, and the single conditional updates, as pure values.
+"""Write expressions for DynamoDB: parts of transactions and single conditional updates, as pure values.
 
 A part of a transaction is `{"Put": {…}}`, `{"Update": {…}}` or `{"Delete": {…}}`. Where a condition fails, DynamoDB
 says what it found instead (`ReturnValuesOnConditionCheckFailure`).

@@ -140,7 +140,7 @@ def without_key(item: Item) -> Mapping[str, Any]:
 
 
 def count_shard(task_ref: str) -> int:
-    """Where a task is counted, all its life: whoever reads the counters sees it in one status, never in none or two."""
+    """Where a task is counted, all its life: a reader of the counters sees it in one status, never in none or two."""
     return hashlib.sha256(task_ref.encode()).digest()[0] % COUNT_SHARDS
 
 

@@ -1,4 +1,4 @@
-"""Whose turn it is within this process: what would conflict in DynamoDB waits here instead, for nothing."""
+"""Local locks: requests of this process that would conflict in DynamoDB wait here, at no cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Room for pending tasks: how many there are in all and of each scope, exactly, once somebody asks.
+"""The pending limit on DynamoDB: exact counts in total and per scope, from the first limited insert on.
 
 As long as nobody does, nothing is counted for it and no write costs more. The first insert with `room` says so in all
 the counters (the attribute `roomed` stands there from then on). Every transaction in which a task becomes pending

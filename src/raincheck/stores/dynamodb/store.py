@@ -189,7 +189,7 @@ class DynamoDBStore:
 
     async def insert(self, task: Task, *, pending_limit: PendingLimit | None = None) -> Inserted:
         """See `TaskStore.insert`."""
-        # Of one name each: whoever waits for a key holds no task that the key's owner may want.
+        # Of one name each: a request that waits for a key holds no task that the key's owner may want.
         names = [f"task#{task.task_ref}"]
         if task.idempotency_key is not None:
             names.insert(0, holder_key(task.scope, task.idempotency_key)[KEY]["S"])
@@ -396,7 +396,7 @@ class DynamoDBStore:
             self._poll = None
 
     def _look(self) -> None:
-        # Whoever listens knows which tasks matter; their versions are the cheapest look there is.
+        # The listeners name the tasks that matter; their versions are the cheapest read there is.
         self._poll = None
         self._listeners.tell(None)
         self._watch()

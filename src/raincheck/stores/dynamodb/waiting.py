@@ -1,4 +1,4 @@
-"""Whose tasks wait: the index by turns, a page for each scope that has many tasks, and one for many that have few."""
+"""Waiting tasks by scope: the turn index, one page for each scope with many tasks, one for all with few."""
 
 from __future__ import annotations
 

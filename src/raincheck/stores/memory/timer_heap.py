@@ -1,4 +1,4 @@
-"""What is next among many: names by a place each, first place first."""
+"""A heap of names by time, with removal by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who waits in which line: the memory store's pending tasks, a line for each scope of an operation and a priority."""
+"""Waiting tasks of the memory store: a queue for each scope of an operation and a priority."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batchers: what several callers want of PostgreSQL at once goes there in one statement.
+"""The statement batcher: concurrent requests go to PostgreSQL in one statement.
 
 While one statement is under way, what comes in waits and goes together in the next. Whatever the server does, a caller
 has an answer within the store's timeout: a connection that is lost is replaced, and what went with it is asked again.

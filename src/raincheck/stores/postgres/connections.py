@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: how one is made, how long it may be silent, and the pool of them.
+"""The connection pool of PostgreSQL, with bounded waits and silence.
 
 Waiting for a server is bounded by cutting the connection off: what waits on it then ends by itself. (Cancelling would
 ask the server, which may be the one that does not answer.)
@@ -273,6 +273,6 @@ def cut_off_at(connection: Connection, until: float) -> Generator[None]:
 
 
 def cut(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> None:
-    """End the connection on this side, so that whoever waits for its server is told at once. From any thread."""
+    """End the connection on this side, so that a request that waits for its server fails at once. From any thread."""
     with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as same:
         same.shutdown(socket.SHUT_RDWR)

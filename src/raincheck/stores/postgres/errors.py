@@ -1,4 +1,4 @@
-"""What PostgreSQL reports, as errors of ours: the one place where its codes and messages are read."""
+"""Errors of PostgreSQL, mapped to raincheck's: the one module that reads its codes and messages."""
 
 from __future__ import annotations
 

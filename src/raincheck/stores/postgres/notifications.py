@@ -1,4 +1,4 @@
-"""How the processes on one PostgreSQL tell each other what changed: NOTIFY, in few and small transactions, and LISTEN.
+"""Change notifications on PostgreSQL: NOTIFY in few and small transactions, and LISTEN.
 
 Telling is not part of the writes: a transaction that notifies holds a lock of the whole server while it commits. A
 notification that is lost is made up for: listeners also look now and then in any case.

@@ -1,4 +1,4 @@
-"""Inserts that need room, on PostgreSQL: counted and written in one transaction, while nobody else does so.
+"""The pending limit on PostgreSQL: counted and inserted in one transaction under an advisory lock.
 
 Who inserts with a limit locks that limit before it counts, and has no other lock yet: no two wait for each other.
 """

@@ -1,4 +1,4 @@
-"""The schema in PostgreSQL: whose it is, how it is made, and how it is brought to the present version."""
+"""The schema in PostgreSQL: ownership, creation and upgrades."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def warn_of_weak_settings(connection: Connection, address: Address) -> Non
 
 
 async def migrate(connection: Connection, address: Address, migrations: Sequence[Migration]) -> None:
-    """Bring the schema to the last of these versions, in one transaction; whoever else starts meanwhile waits.
+    """Bring the schema to the last of these versions, in one transaction; other processes that start meanwhile wait.
 
     Raises:
         StoreUnusable: It is of a newer version, or another program's.

@@ -1,4 +1,4 @@
-"""What is asked of a Redis server: one class for each way of asking, with what the answer means."""
+"""Commands to a Redis server: one class for each kind, with the reading of its answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server behind a Redis store: how it is connected to, and what it must be like."""
+"""Connections to the Redis server, and the checks of its settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What other processes tell of their changes to a Redis store: one subscribed connection while somebody listens."""
+"""Change notifications on Redis: one subscribed connection while there is a listener."""
 
 from __future__ import annotations
 

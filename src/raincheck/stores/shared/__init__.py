@@ -1,1 +1,1 @@
-"""What the stores share."""
+"""Modules that the stores share."""

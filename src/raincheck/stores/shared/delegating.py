@@ -1,4 +1,4 @@
-"""A store around a store: the base of those that do one thing more with what goes in and out."""
+"""The store wrapper: the base of stores around a store."""
 
 from __future__ import annotations
 

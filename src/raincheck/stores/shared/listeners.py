@@ -1,4 +1,4 @@
-"""Who is told of a store's changes: one list for every store."""
+"""The listeners of a store's changes: one list for every store."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Listeners:
         return lambda: self._listeners.pop(token, None) and None
 
     def tell(self, task: Task | str | None) -> None:
-        """Tell everybody of a changed task: the task itself, its ref (another process changed it), or None (any may
-        have changed)."""
+        """Call every listener with a changed task: the task itself, its ref (another process changed it), or None (any
+        may have changed)."""
         for listener in tuple(self._listeners.values()):
             try:
                 listener(task)

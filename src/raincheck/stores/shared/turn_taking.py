@@ -1,4 +1,4 @@
-"""A store whose `claimable` lets scopes take turns, as somebody else says."""
+"""A task store whose `claimable` follows the fair queue."""
 
 from __future__ import annotations
 

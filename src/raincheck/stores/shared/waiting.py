@@ -1,4 +1,4 @@
-"""How `TaskStore.waiting` goes round: what the stores that do it in Python share."""
+"""The rotation of `TaskStore.waiting`, for the stores that do it in Python."""
 
 from __future__ import annotations
 

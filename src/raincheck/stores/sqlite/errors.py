@@ -1,4 +1,4 @@
-"""What SQLite reports, as errors of ours: the one place where its codes are read."""
+"""Errors of SQLite, mapped to raincheck's: the one module that reads its codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records of the SQLite store: their rows, and what can be written of them."""
+"""Records of the SQLite store: rows and writes."""
 
 from __future__ import annotations
 

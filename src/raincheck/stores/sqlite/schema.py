@@ -1,4 +1,4 @@
-"""The SQLite file: how it is made, connected to, and brought to the present schema."""
+"""The SQLite file: creation, connections and schema upgrades."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def connect_reader(path: str) -> sqlite3.Connection:
 
 
 def migrate(connection: sqlite3.Connection, path: str, migrations: Sequence[Migration], *, busy_seconds: float) -> None:
-    """Bring the file to the last of these versions, in one transaction; whoever else starts meanwhile waits.
+    """Bring the file to the last of these versions, in one transaction; other processes that start meanwhile wait.
 
     Raises:
         StoreUnusable: The file is of a newer version, or another program's.

@@ -1,4 +1,4 @@
-"""The one writer of a SQLite store: a thread that commits everything that waits in one transaction (group commit)."""
+"""The writer thread of a SQLite store: commits everything that waits in one transaction (group commit)."""
 
 from __future__ import annotations
 
@@ -307,7 +307,7 @@ class SqliteWriter:
 
 
 def resolve(future: asyncio.Future[Any] | concurrent.futures.Future[Any], result: Any, error: Exception | None) -> None:
-    """Give the result or the error to whoever still waits for it."""
+    """Give the result or the error to the caller, where it still waits."""
     if future.done():
         return
     if error is None:

@@ -1,4 +1,4 @@
-"""What can be written to the SQLite store: one class a verb, each applied inside a transaction of the writer's."""
+"""Writes to the SQLite store: one class a verb, each applied inside a transaction of the writer's."""
 
 from __future__ import annotations
 
