@@ -92,8 +92,8 @@ class Registry:
         engine: Told of each new task; None where this process only looks after tasks.
         changes: Where waits hear of changes; None where nobody waits.
         max_parameters_bytes: The largest parameters, as JSON.
-        room: How many tasks may be pending.
-        room_of_principal: The same for callers who authenticate; None: no other.
+        pending_limit: How many tasks may be pending.
+        pending_limit_of_principal: The same for callers who authenticate; None: no other.
         check_callback_url: Checks a caller's `callback_url`; by default none is taken.
         limiter: The breakers and permits of operations; None where nobody submits.
         worker_gone: Whether the process of the worker of that name is known to be dead.

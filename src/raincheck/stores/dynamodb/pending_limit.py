@@ -1,7 +1,7 @@
 """The pending limit on DynamoDB: exact counts in total and per scope, from the first limited insert on.
 
-As long as nobody does, nothing is counted for it and no write costs more. The first insert with `room` says so in all
-the counters (the attribute `roomed` stands there from then on). Every transaction in which a task becomes pending
+Before that, nothing is counted for it and no write costs more. The first insert with a `pending_limit` marks all the
+counters (the attribute `roomed` stands there from then on). Every transaction in which a task becomes pending
 changes one of the counters in any case, and has as a condition what the process believes: so none overlooks it. From
 then on such a transaction has two items more, and one in which a task ceases to be pending has one more:
 
