@@ -13,7 +13,7 @@ from mcp.server.auth.provider import AccessToken
 from starlette.authentication import UnauthenticatedUser
 
 from raincheck.mcp.auth.scopes import ANONYMOUS, LOCAL, scope_of, scope_of_token
-from raincheck.tasks.registry import ANY_SCOPE
+from raincheck.tasks.views import ANY_SCOPE
 
 # The characters that a name is made of come often, so that two of them come close to each other.
 _PART = st.text(st.sampled_from("|=%:/ab*\ud800é") | st.characters(), max_size=12)

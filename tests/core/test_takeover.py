@@ -28,7 +28,8 @@ from raincheck.runtime.process_identity import Kernel, ProcessIdentity, identity
 from raincheck.runtime.service import Service
 from raincheck.runtime.sweeper import Sweeper
 from raincheck.stores.sqlite.store import SqliteStore
-from raincheck.tasks.registry import ANY_SCOPE, Registry
+from raincheck.tasks.registry import Registry
+from raincheck.tasks.views import ANY_SCOPE
 from raincheck.tasks.writer import TaskWriter
 from support.lab import Lab
 
@@ -333,6 +334,7 @@ def registry(store: SqliteStore, *, at: datetime | None = None, living: bool = T
     return Registry(
         store,
         {},
+        TaskWriter(store, now),
         clock=lambda: at or now(),
         worker_gone=lambda worker: not living and worker == "worker",
     )

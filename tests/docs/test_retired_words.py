@@ -26,7 +26,7 @@ RETIRED = {
     r"Pool|Sender|tend|_tending": "SlotPool, QueuePublisher, maintain",
     r"Guardian|guardians?|GUARDIAN": "OrphanReaper",
     r"Verdict|Follower|PollTable": "JobStatus, JobFollower, PollSettings",
-    r"unpark|parked|outside_ended|wait_outside": "suspend, resume, external_completed, await_external",
+    r"unpark|parked|outside_ended|wait_outside\w*": "suspend, resume, external_completed, await_external",
     r"told_to_stop|surely_held|patiently|nudge|see_through|in_request|\w+_for_ever": "stop_requested, verified_until …",
     r"errands?|workplace": "job, project",
     r"telling_nobody": "WithoutWebhooks",

@@ -14,7 +14,7 @@ from raincheck.domain.task import TaskStatus
 from raincheck.operations.context import TaskContext
 from raincheck.ports.engine import EngineFactory
 from raincheck.runtime.service import Service
-from raincheck.tasks.registry import ANY_SCOPE
+from raincheck.tasks.views import ANY_SCOPE
 from support.lab import Lab
 from support.waiting import PATIENCE
 

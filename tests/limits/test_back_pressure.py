@@ -14,7 +14,7 @@ from raincheck.errors import QueueFull
 from raincheck.operations.context import TaskContext
 from raincheck.runtime.service import Service
 from raincheck.stores.memory.store import MemoryStore
-from raincheck.tasks.registry import ANY_SCOPE
+from raincheck.tasks.views import ANY_SCOPE
 from support.lab import Lab
 from support.waiting import PATIENCE
 

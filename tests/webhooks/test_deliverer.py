@@ -17,7 +17,7 @@ from webhooks.receiver import FINE, SECRET
 
 from raincheck.domain.task import Outcome, Progress, Task, TaskError, TaskStatus
 from raincheck.domain.transitions import Cancel, transition
-from raincheck.domain.webhook_targets import OWN, callback_of, joined, targets_of
+from raincheck.domain.webhook_targets import OWN, joined, targets_of
 from raincheck.egress.policy import HostRule
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.webhook import Webhook
@@ -248,7 +248,6 @@ def test_nobody_is_told_of_a_task_without_targets() -> None:
     assert joined(own=False, callback=None) is None
     both = joined(own=True, callback="https://a.example/")
     assert targets_of(both) == (OWN, "https://a.example/")
-    assert (callback_of(both), callback_of(OWN), callback_of(None)) == ("https://a.example/", None, None)
 
 
 def ended(**outcome: Any) -> Task:

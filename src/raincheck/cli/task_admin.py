@@ -12,8 +12,9 @@ from raincheck.domain.task import TERMINAL, Outcome, Task, TaskStatus, new_task_
 from raincheck.domain.unicode_text import well_formed
 from raincheck.errors import CallError, InvalidParameters, TaskNotFound
 from raincheck.ports.task_store import Cursor, TaskStore, TaskSummary
-from raincheck.tasks.registry import ANY_SCOPE, Registry
+from raincheck.tasks.registry import Registry
 from raincheck.tasks.results import Results
+from raincheck.tasks.views import ANY_SCOPE
 from raincheck.tasks.writer import TaskWriter
 from raincheck.timing.clock import utc_now
 from raincheck.webhooks.delivery import first_record
@@ -31,7 +32,7 @@ class TaskAdmin:
     def __init__(self, store: TaskStore, results: Results) -> None:
         self._store = store
         # A task that an operator ends is told of as any other.
-        self._registry = Registry(store, {}, writer=TaskWriter(store, utc_now, delivery_of=first_record))
+        self._registry = Registry(store, {}, TaskWriter(store, utc_now, delivery_of=first_record))
         self._results = results
 
     async def newest(

@@ -15,8 +15,3 @@ def joined(*, own: bool, callback: str | None) -> str | None:
 def targets_of(callback_url: str | None) -> tuple[str, ...]:
     """Each of them."""
     return tuple((callback_url or "").split())
-
-
-def callback_of(callback_url: str | None) -> str | None:
-    """The caller's address alone."""
-    return next((target for target in targets_of(callback_url) if target != OWN), None)

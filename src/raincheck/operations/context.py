@@ -260,7 +260,7 @@ class TaskContext:
         self.check_cancelled()
         return self._call(self.callback_url())
 
-    def wait_outside_sync(self) -> NoReturn:
+    def await_external_sync(self) -> NoReturn:
         """`await_external` for a synchronous operation; its thread waits too, so prefer an async one for many tasks."""
         self.check_cancelled()
         self._call(self.await_external())

@@ -208,7 +208,7 @@ class Service:
         self.registry = Registry(
             store,
             operations,
-            writer=writer,
+            writer,
             engine=self._engine,
             changes=self._changes,
             max_parameters_bytes=self.settings.max_parameters_bytes,

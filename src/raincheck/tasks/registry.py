@@ -1,55 +1,42 @@
-"""The use cases: submit a task, get it, wait for it, cancel it, answer it, list tasks.
-
-Every caller comes with its scope, and a task of another scope does not exist for it. `ANY_SCOPE` is the operator's.
-"""
+"""The registry: submits tasks, cancels them, answers their questions, for callers with their scopes."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
-import math
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from raincheck.domain.caller import Caller
 from raincheck.domain.redaction import wrap_secrets
-from raincheck.domain.task import PRINCIPAL, InputRequest, Task, TaskStatus, inflight_key, new_task_ref
-from raincheck.domain.transitions import Cancel, Event, ProvideInput, Refused, shown_when_lost
+from raincheck.domain.task import PRINCIPAL, InputRequest, Task, inflight_key, new_task_ref
+from raincheck.domain.transitions import Cancel, Event, ProvideInput, Refused
 from raincheck.domain.webhook_targets import joined
 from raincheck.errors import (
     CircuitOpen,
     IdempotencyConflict,
     InvalidParameters,
     QueueFull,
-    StoreError,
     StoreUnavailable,
-    TaskNotFound,
     UnknownOperation,
 )
 from raincheck.limits.limiter import InRequest, Limiter
-from raincheck.operations.argument_repairs import as_declared
 from raincheck.operations.callers import check_may_call, check_sealed, given, may_call
 from raincheck.operations.catalog import OperationCatalog
 from raincheck.operations.operation import AnswerBy, Operation
 from raincheck.operations.validation import ParameterChecks
 from raincheck.ports.engine import Engine
-from raincheck.ports.task_store import Cursor, Inserted, PendingLimit, TaskStore, TaskSummary
+from raincheck.ports.task_store import Inserted, PendingLimit, TaskStore
 from raincheck.tasks import task_log
+from raincheck.tasks.call_identity import check_key, checked_wait, fingerprint_of, is_another_call
 from raincheck.tasks.lost_answers import LostAnswers, told
+from raincheck.tasks.views import TaskViews
 from raincheck.tasks.watch import ChangeNotifier
 from raincheck.tasks.writer import TaskWriter
 from raincheck.timing.clock import utc_now
 
-ANY_SCOPE: Final = "*"
-"""The scope of the person who runs the store (`raincheck tasks`): every task. No caller is ever given it."""
-
 _ANY_NUMBER = PendingLimit()
-_LONGEST_KEY = 255
-_LONGEST_REF = 128
 
 
 def refuse_callbacks(url: str) -> str:
@@ -70,25 +57,13 @@ class Submission(NamedTuple):
     deduplicated: bool
 
 
-class ProgressListener(Protocol):
-    """Hears of a task's progress while somebody waits for its end."""
-
-    async def progressed(self, task: Task) -> float:
-        """Take the task as it is now.
-
-        Returns:
-            After how many seconds to call again, changed or not; `inf`: once it has changed.
-        """
-        ...
-
-
-class Registry:
-    """The task registry as callers use it.
+class Registry(TaskViews):
+    """The task registry as callers use it: what they see (`TaskViews`), and what they change.
 
     Args:
         store: The open store.
         operations: The operations of this process.
-        writer: Writes cancels and answers; None: one that tells nobody.
+        writer: Writes cancels and answers.
         engine: Told of each new task; None where this process only looks after tasks.
         changes: Where waits hear of changes; None where nobody waits.
         max_parameters_bytes: The largest parameters, as JSON.
@@ -103,8 +78,8 @@ class Registry:
         self,
         store: TaskStore,
         operations: OperationCatalog,
+        writer: TaskWriter,
         *,
-        writer: TaskWriter | None = None,
         engine: Engine | None = None,
         changes: ChangeNotifier | None = None,
         max_parameters_bytes: int = 1024 * 1024,
@@ -113,23 +88,18 @@ class Registry:
         check_callback_url: Callable[[str], str] = refuse_callbacks,
         limiter: Limiter | None = None,
         clock: Callable[[], datetime] = utc_now,
-        new_ref: Callable[[], str] = new_task_ref,
         worker_gone: Callable[[str | None], bool] = lambda worker_id: False,
     ) -> None:
-        self._worker_gone = worker_gone
-        self._store = store
+        super().__init__(store, changes, clock=clock, worker_gone=worker_gone)
         self._operations = operations
         self._engine = engine
-        self._changes = changes
         self._checks = ParameterChecks(max_parameters_bytes)
         self._limiter = limiter
-        self._writer = writer or TaskWriter(store, clock)
+        self._writer = writer
         self._lost_answers = LostAnswers(store, self._writer)
-        self._room = None if pending_limit == _ANY_NUMBER else pending_limit
-        self._room_of_principal = self._room if pending_limit_of_principal is None else pending_limit_of_principal
+        self._limit = None if pending_limit == _ANY_NUMBER else pending_limit
+        self._limit_of_principal = self._limit if pending_limit_of_principal is None else pending_limit_of_principal
         self._check_callback_url = check_callback_url
-        self._clock = clock
-        self._new_ref = new_ref
 
     def operation(self, operation_type: str, *, caller: Caller | None = None) -> Operation:
         """The operation of that name; with a caller, one that it may call.
@@ -192,20 +162,20 @@ class Registry:
         operation = self.operation(operation_type, caller=caller)
         policy = operation.policy
         caller = self._kept(operation, caller)
-        wait = _checked_wait(max_wait_seconds, policy.max_wait_ceiling_seconds)
-        _check_key(idempotency_key)
+        wait = checked_wait(max_wait_seconds, policy.max_wait_ceiling_seconds)
+        check_key(idempotency_key)
         callback = None if callback_url is None else self._check_callback_url(callback_url)
         inputs = self._checks.answered(inputs)
         checked = await self.checked(operation, arguments, scope=scope)
         shared = idempotency_key or tool_use or policy.dedupe == "inflight"
         inflight = idempotency_key is None and policy.dedupe == "inflight"
-        fingerprint = _fingerprint(operation, checked, callback, caller if inflight else None) if shared else ""
+        fingerprint = fingerprint_of(operation, checked, callback, caller if inflight else None) if shared else ""
         own_key = idempotency_key
         if fingerprint and idempotency_key is None:
             idempotency_key = inflight_key(fingerprint) if inflight else tool_use
         now = self._clock()
         task = Task(
-            task_ref=self._new_ref(),
+            task_ref=new_task_ref(),
             scope=scope,
             operation_type=operation_type,
             arguments=wrap_secrets(checked, operation.secret_parameters),
@@ -223,7 +193,7 @@ class Registry:
             caller=None if caller == Caller(scope=scope) else caller,
         )
         stored, created = await self._inserted(operation, task, keyed=own_key is not None)
-        if not created and own_key is None and _is_another_call(stored, task):
+        if not created and own_key is None and is_another_call(stored, task):
             unkeyed = replace(task, idempotency_key=None, fingerprint="")
             stored, created = await self._inserted(operation, unkeyed, keyed=False)
         if created:
@@ -235,7 +205,7 @@ class Registry:
                 "This idempotency_key was used before for another operation or with other parameters. "
                 "Use a new key for a new piece of work."
             )
-        return Submission(stored if created else self._shown(stored), not created)
+        return Submission(stored if created else self.shown(stored), not created)
 
     def _kept(self, operation: Operation, caller: Caller) -> Caller:
         kept = given(operation.policy, caller)
@@ -280,7 +250,7 @@ class Registry:
         return inserted
 
     async def _insert(self, operation: Operation, task: Task) -> Inserted:
-        pending_limit = self._room_of_principal if task.scope.startswith(PRINCIPAL) else self._room
+        pending_limit = self._limit_of_principal if task.scope.startswith(PRINCIPAL) else self._limit
         if operation.policy.breaker is None or self._limiter is None:
             return await self._store.insert(task, pending_limit=pending_limit)
         try:
@@ -290,7 +260,7 @@ class Registry:
             error.maybe_done = False
             raise
         except CircuitOpen as refused:
-            return await self._insert_without_room(task, refused)
+            return await self._insert_refused(task, refused)
         try:
             inserted = await self._store.insert(task, pending_limit=pending_limit)
         except BaseException:
@@ -301,7 +271,7 @@ class Registry:
             self._limiter.withdraw(operation, task)
         return inserted
 
-    async def _insert_without_room(self, task: Task, refused: CircuitOpen) -> Inserted:
+    async def _insert_refused(self, task: Task, refused: CircuitOpen) -> Inserted:
         """What an open breaker answers: a call that was accepted before still gets its task."""
         if task.idempotency_key is None:
             raise refused
@@ -319,101 +289,6 @@ class Registry:
         """
         assert self._limiter is not None, "calls run where tasks are accepted"
         return self._limiter.inline_slot(operation, scope=scope)
-
-    async def get(self, task_ref: str, *, scope: str) -> Task:
-        """The task as it is now; of an attempt that is lost no progress is shown (`shown_when_lost`).
-
-        Raises:
-            TaskNotFound: Unknown, expired, or of another scope.
-        """
-        task = await self._stored(task_ref, scope)
-        # The person who runs the store sees what is stored: the worker and its lease are there beside it.
-        return task if scope == ANY_SCOPE else self._shown(task)
-
-    async def _stored(self, task_ref: str, scope: str) -> Task:
-        task = await self._store.get(task_ref) if len(task_ref) <= _LONGEST_REF else None
-        if task is None or scope not in (task.scope, ANY_SCOPE):
-            raise _not_found()
-        if task.expires_at is not None and task.expires_at <= self._clock():
-            raise _not_found()
-        return task
-
-    async def wait(
-        self, task_ref: str, *, scope: str, seconds: float, listener: ProgressListener | None = None
-    ) -> Task:
-        """The task once it is terminal or waits for input, or as it is when `seconds` are over.
-
-        Args:
-            task_ref, scope: Which task, and whose.
-            seconds: The bound.
-            listener: Told of progress meanwhile, and no more once this returns.
-
-        Raises:
-            TaskNotFound: As in `get`.
-            StoreUnavailable: The service has stopped: nothing more will be heard here.
-        """
-        if self._changes is None or seconds <= 0:
-            return await self.get(task_ref, scope=scope)
-        with self._changes.watch(task_ref) as watch:
-            stopped = watch.ended
-            task = await self.get(task_ref, scope=scope)
-            if stopped and not task.terminal:
-                raise _stopped()
-            watch.seen(task)
-            now = asyncio.get_running_loop().time
-            until = now() + seconds
-            while not (task.terminal or task.status is TaskStatus.INPUT_REQUIRED or watch.ended):
-                pause = until - now()
-                if pause <= 0:
-                    break
-                if listener is not None:
-                    pause = min(pause, await listener.progressed(task))
-                task = await watch.next_change(pause) or task
-        return await self._as_it_is(task, scope)
-
-    async def wait_for_change(self, seen: Task, *, scope: str, seconds: float) -> Task:
-        """The task once it is another version than `seen`, or as it is when `seconds` are over.
-
-        Raises:
-            TaskNotFound: As in `get`.
-            StoreUnavailable: The service has stopped: nothing more will be heard here.
-        """
-        if self._changes is None:
-            return await self.get(seen.task_ref, scope=scope)
-        with self._changes.watch(seen.task_ref) as watch:
-            stopped = watch.ended
-            task = await self.get(seen.task_ref, scope=scope)
-            if task.version != seen.version:
-                return task
-            if stopped:
-                raise _stopped()
-            watch.seen(task)
-            task = await watch.next_change(seconds) or task
-        return await self._as_it_is(task, scope)
-
-    async def follow(self, task_refs: Collection[str], *, scope: str) -> AsyncGenerator[Task]:
-        """Each of these tasks as it is now, then after every change, until all are terminal.
-
-        Changes that come faster than they are taken are merged: the last one wins. Unknown tasks, and those of other
-        scopes, are passed over.
-        """
-        assert self._changes is not None, "nobody follows a registry that hears of no changes"
-        with self._changes.feed(task_refs) as feed:
-            open_refs = set(task_refs)
-            for task_ref in task_refs:
-                feed.name(task_ref)
-            while open_refs:
-                task = await feed.next()
-                if isinstance(task, str):
-                    try:
-                        task = await self.get(task, scope=scope)
-                    except TaskNotFound:
-                        open_refs.discard(task)
-                        continue
-                if task.task_ref in open_refs:
-                    if task.terminal:
-                        open_refs.discard(task.task_ref)
-                    yield self._shown(task)
 
     async def stop(self) -> None:
         """Look no more for tasks whose answers were lost."""
@@ -435,52 +310,13 @@ class Registry:
             InvalidParameters: An answer is none to its question; nothing was written.
             PayloadTooLarge: They are larger than parameters may be.
         """
-        task = await self._stored(task_ref, scope)
+        task = await self.stored(task_ref, scope)
         answers = self._checks.answers(task.outstanding, responses)
-        return self._shown(await self._apply(task_ref, scope, ProvideInput(responses=answers)))
-
-    async def list(
-        self,
-        *,
-        scope: str,
-        statuses: Collection[TaskStatus] = (),
-        operation_type: str | None = None,
-        after: Cursor | None = None,
-        limit: int = 50,
-    ) -> Sequence[TaskSummary]:
-        """A page of the scope's tasks, newest first."""
-        page = await self._store.list(
-            scope=None if scope == ANY_SCOPE else scope,
-            statuses=statuses,
-            operation_type=operation_type,
-            after=after,
-            limit=limit,
-        )
-        if scope == ANY_SCOPE:
-            return page
-        return [replace(each, progress=None) if self._worker_gone(each.worker_id) else each for each in page]
-
-    def _shown(self, task: Task) -> Task:
-        """The task as its caller is told of it."""
-        return shown_when_lost(task) if self._is_lost(task) else task
-
-    def _is_lost(self, task: Task) -> bool:
-        if task.lease_until is None:
-            return False
-        return task.lease_until <= self._clock() or self._worker_gone(task.worker_id)
-
-    async def _as_it_is(self, task: Task, scope: str) -> Task:
-        """The task for its caller, from a record that may be old: a watch does not tell of renewed leases."""
-        if not self._is_lost(task):
-            return task
-        try:
-            return await self.get(task.task_ref, scope=scope)
-        except StoreError:
-            return self._shown(task)
+        return self.shown(await self._apply(task_ref, scope, ProvideInput(responses=answers)))
 
     async def _apply(self, task_ref: str, scope: str, event: Event) -> Task:
         async def read() -> Task:
-            return await self._stored(task_ref, scope)
+            return await self.stored(task_ref, scope)
 
         task = await read()
         try:
@@ -489,49 +325,3 @@ class Registry:
             return refused.task
         except StoreUnavailable as error:
             raise told(error, "It may have been done all the same: the call may be repeated.") from error
-
-
-def _stopped() -> StoreUnavailable:
-    return StoreUnavailable("The server is stopping. Call again.")
-
-
-def _not_found() -> TaskNotFound:
-    return TaskNotFound(
-        "There is no such task: the task_ref is wrong, the task has expired, or it belongs to somebody else."
-    )
-
-
-def _is_another_call(stored: Task, task: Task) -> bool:
-    """Whether the task that holds the key of this tool use, or of equal calls, is not what this call is to get."""
-    # A cancelled one may be ours, of a call whose answer was lost: sent again, the call is wanted.
-    return stored.fingerprint != task.fingerprint or stored.status is TaskStatus.CANCELLED
-
-
-def _fingerprint(
-    operation: Operation, arguments: Mapping[str, Any], callback: str | None, caller: Caller | None
-) -> str:
-    # A caller that sends "5" and then 5 asks for the same.
-    alike = as_declared(operation.executor.parameters_schema, arguments)
-    # Who asks to be told elsewhere asks for something else: it must not be answered with a task that tells nobody.
-    asked: list[Any] = [operation.operation_type, alike, *([callback] if callback else [])]
-    # Two callers may have one scope and see different things all the same: they never share a task.
-    if caller is not None and (who := replace(caller, client_name="").whole()):
-        asked.append(who)
-    text = json.dumps(asked, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _check_key(key: str | None) -> None:
-    if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isprintable()):
-        raise InvalidParameters(f"idempotency_key must be 1 to {_LONGEST_KEY} printable characters.")
-
-
-def _checked_wait(seconds: float | None, ceiling: float) -> float | None:
-    if seconds is None:
-        return None
-    if not (math.isfinite(seconds) and 0 < seconds <= ceiling):
-        raise InvalidParameters(
-            f"max_wait_seconds must be above 0 and at most {ceiling:g} for this operation; it was {seconds:g}.",
-            details={"max_wait_ceiling_seconds": ceiling},
-        )
-    return float(seconds)

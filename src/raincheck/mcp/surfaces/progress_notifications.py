@@ -17,7 +17,7 @@ _STEP = 0.001
 
 
 class ProgressNotifications:
-    """Tells one request's client of its task's progress (`raincheck.tasks.registry.ProgressListener`)."""
+    """Tells one request's client of its task's progress (`raincheck.tasks.views.ProgressListener`)."""
 
     def __init__(self, ctx: ServerRequestContext[Any, Any]) -> None:
         self._session = ctx.session
