@@ -20,8 +20,8 @@ __all__ = ["FULL", "FULL_FILES", "FULL_FIXTURES", "QUICK", "TESTS", "is_full", "
 TESTS = Path(__file__).parent
 
 QUICK = {
-    *("agents", "auth", "cli", "config", "core", "demo", "docs", "domain", "front", "hints", "limits", "mcp"),
-    *("operations", "polling", "results", "sealing", "spec", "stores", "support", "timing", "upstream", "webhooks"),
+    *("agents", "auth", "cli", "config", "core", "demo", "docs", "domain", "encryption", "front", "hints", "limits"),
+    *("mcp", "operations", "polling", "results", "spec", "stores", "support", "timing", "upstream", "webhooks"),
 }
 """Folders whose tests are quick where nothing below says otherwise."""
 

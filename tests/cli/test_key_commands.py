@@ -87,8 +87,8 @@ def test_a_key_that_is_not_wanted_any_more_is_forgotten(
     ids = {key_id(read_key(new)): True, key_id(read_key(old)): True}
     listed = raincheck("store", "keys", "--json").json["keys"]
     assert {each["id"]: each["configured"] for each in listed} == ids
-    sealing = raincheck("store", "keys", "--forget", key_id(read_key(new)))
-    assert (sealing.code, "is the key that seals now" in sealing.err) == (1, True)
+    encrypting = raincheck("store", "keys", "--forget", key_id(read_key(new)))
+    assert (encrypting.code, "is the key that seals now" in encrypting.err) == (1, True)
     unknown = raincheck("store", "keys", "--forget", "nothing")
     assert (unknown.code, "nothing is sealed with a key 'nothing'" in unknown.err) == (1, True)
     configured("NEW")

@@ -37,10 +37,10 @@ def make_store(settings: Settings) -> TaskStore:
         ConfigurationError: There is no place for the store's file, or a file or a key that is named is not there.
         MissingDependency: The store's extra is not installed.
     """
-    return sealing(settings, _plain_store(settings))
+    return encrypting(settings, _plain_store(settings))
 
 
-def sealing(settings: Settings, store: TaskStore) -> TaskStore:
+def encrypting(settings: Settings, store: TaskStore) -> TaskStore:
     """The store, sealing payloads where the settings name keys.
 
     Raises:

@@ -66,12 +66,12 @@ def policy_of(settings: Settings, operation_type: str) -> Policy:
 
 
 def _make_operation(name: str, settings: Settings) -> Operation:
-    from raincheck.operations.callers import check_sealed
+    from raincheck.operations.callers import check_encrypted
 
     table = settings.operations[name]
     with _in_table(name, settings):
         policy = policy_of(settings, name)
-        check_sealed(name, policy, encrypts=bool(settings.encryption.keys))
+        check_encrypted(name, policy, encrypts=bool(settings.encryption.keys))
         if table.kind == "python":
             operation = _python(name, table, policy, settings)
         elif table.kind == "command":

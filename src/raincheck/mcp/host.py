@@ -21,11 +21,11 @@ from starlette.types import ASGIApp
 
 from raincheck.callbacks.tokens import CompletionTokens
 from raincheck.composition.adapters import (
+    encrypting,
     make_blobs,
     make_engine,
     make_store,
     place_of,
-    sealing,
     service_settings,
 )
 from raincheck.config.program import calling_file
@@ -324,7 +324,7 @@ class TaskHost(DeclaredOperations):
 
     def new_store(self, settings: Settings) -> TaskStore:
         """The store of its tasks, not yet opened, sealing where it has to: the given one, or the settings'."""
-        return make_store(settings) if self._given_store is None else sealing(settings, self._given_store)
+        return make_store(settings) if self._given_store is None else encrypting(settings, self._given_store)
 
     def new_blobs(self, settings: Settings, store: TaskStore) -> BlobStore | None:
         """Where its large results are kept, not yet opened."""

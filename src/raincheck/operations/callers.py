@@ -75,18 +75,18 @@ def given(policy: Policy, caller: Caller) -> Caller:
     return caller.kept(claims=policy.caller_claims, token=policy.caller_token, headers=policy.forward_headers)
 
 
-def needs_sealing(policy: Policy) -> str | None:
+def needs_encryption(policy: Policy) -> str | None:
     """Which member of the policy has secrets of callers kept, which must be stored sealed; None where none has."""
     return "caller_token" if policy.caller_token else "forward_headers" if policy.forward_headers else None
 
 
-def check_sealed(operation_type: str, policy: Policy, *, encrypts: bool) -> None:
+def check_encrypted(operation_type: str, policy: Policy, *, encrypts: bool) -> None:
     """Check that callers' secrets are kept where payloads are encrypted only.
 
     Raises:
         ConfigurationError: They would be stored as they are.
     """
-    if (member := needs_sealing(policy)) is not None and not encrypts:
+    if (member := needs_encryption(policy)) is not None and not encrypts:
         raise ConfigurationError(
             f"operation {operation_type!r}: {member} keeps secrets of callers, which needs an encryption key: set "
             "'keys' in [encryption] (`raincheck store new-key` makes one)"

@@ -22,7 +22,7 @@ from raincheck.engines.local import local_engine
 from raincheck.errors import StoreError
 from raincheck.limits.fair_queue import FairQueue
 from raincheck.limits.limiter import Limiter
-from raincheck.operations.callers import check_sealed
+from raincheck.operations.callers import check_encrypted
 from raincheck.operations.catalog import OperationCatalog
 from raincheck.operations.exits import guard_loop, leave_loop
 from raincheck.operations.lease import hold_child_tasks, let_child_tasks_go
@@ -238,7 +238,7 @@ class Service:
                 operation keeps secrets of callers and nothing seals them; nothing is left running.
         """
         for name, operation in tuple(self._operations.items()):
-            check_sealed(name, operation.policy, encrypts=self._store.capabilities.encrypts)
+            check_encrypted(name, operation.policy, encrypts=self._store.capabilities.encrypts)
         await self._store.open()
         try:
             await check_keys(self._store)

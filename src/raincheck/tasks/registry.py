@@ -22,7 +22,7 @@ from raincheck.errors import (
     UnknownOperation,
 )
 from raincheck.limits.limiter import InRequest, Limiter
-from raincheck.operations.callers import check_may_call, check_sealed, given, may_call
+from raincheck.operations.callers import check_encrypted, check_may_call, given, may_call
 from raincheck.operations.catalog import OperationCatalog
 from raincheck.operations.operation import AnswerBy, Operation
 from raincheck.operations.validation import ParameterChecks
@@ -210,7 +210,7 @@ class Registry(TaskViews):
     def _kept(self, operation: Operation, caller: Caller) -> Caller:
         kept = given(operation.policy, caller)
         if kept.credentials is not None:
-            check_sealed(operation.operation_type, operation.policy, encrypts=self._store.capabilities.encrypts)
+            check_encrypted(operation.operation_type, operation.policy, encrypts=self._store.capabilities.encrypts)
         return kept
 
     async def call_of(self, task_ref: str, operation_type: str, arguments: Mapping[str, Any], *, scope: str) -> Task:

@@ -84,7 +84,7 @@ def client_of(url: str, token: str) -> Client[Any]:
     return Client(transport, mode="auto")
 
 
-def sealing(monkeypatch: pytest.MonkeyPatch) -> Settings:
+def encrypting(monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("SEAL_KEY", new_key())
     return Settings.model_validate({"encryption": {"keys": ["${SEAL_KEY}"]}, "execution": {"drain_seconds": 0}})
 
@@ -113,7 +113,7 @@ async def test_a_tool_knows_whose_call_it_is_as_before(
                 theirs[token] = (await task.result()).structured_content
     monkeypatch.setattr(hooks, "_internal_client_extension_factories", [])
     policy = Policy(mode="task", caller_token=True, forward_headers=("X-Region", "Authorization"))
-    rc = Raincheck(tools="slow_*", store=store, settings=sealing(monkeypatch), policy=policy)
+    rc = Raincheck(tools="slow_*", store=store, settings=encrypting(monkeypatch), policy=policy)
     async with serving(free_port, rc) as url:
         for token in TOKENS:
             async with client_of(url, token) as client:
@@ -168,7 +168,7 @@ async def test_a_declared_operation_finds_the_headers_that_it_asks_for_alone(
     store: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hooks, "_internal_client_extension_factories", [])
-    rc = Raincheck(store=store, settings=sealing(monkeypatch))
+    rc = Raincheck(store=store, settings=encrypting(monkeypatch))
 
     @rc.operation(mode="task", forward_headers=("X-Region",))
     def tasked() -> dict[str, Any]:
@@ -191,7 +191,7 @@ async def test_a_token_that_expires_before_the_tool_runs_is_a_clear_failure(
 ) -> None:
     monkeypatch.setattr(hooks, "_internal_client_extension_factories", [])
     LATER["short-secret-token"]["expires_at"] = int(time.time()) + 2
-    rc = Raincheck(store=store, settings=sealing(monkeypatch), policy=Policy(mode="task", caller_token=True))
+    rc = Raincheck(store=store, settings=encrypting(monkeypatch), policy=Policy(mode="task", caller_token=True))
 
     asked = {"go": {"mode": "form", "message": "Go?", "requestedSchema": {"type": "object", "properties": {}}}}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raincheck.errors import ConfigurationError, InvalidParameters, OperationFailed, ResultTooLarge
-from raincheck.operations.callers import needs_sealing
+from raincheck.operations.callers import needs_encryption
 from raincheck.operations.command.output import CommandOutput, ProgressPattern, StderrLines
 from raincheck.operations.command.stdout_value import OutputForm, stdout_value
 from raincheck.operations.context import TaskContext
@@ -92,7 +92,7 @@ def command_operation(
     Raises:
         ConfigurationError: A placeholder that names no parameter, a schema that is none, and the like.
     """
-    if policy is not None and (member := needs_sealing(policy)) is not None:
+    if policy is not None and (member := needs_encryption(policy)) is not None:
         raise ConfigurationError(f'{member} is for kind = "python" and "http": a program gets no secret of its caller')
     executor = CommandExecutor(
         operation_type,

@@ -22,7 +22,7 @@ from raincheck.stores.shared.pending_limit import check_pending_limit
 _LOCKS_OF_SCOPES = 64
 
 
-class InsertWithRoom(InsertMany):
+class LimitedInsert(InsertMany):
     """Serves inserts that have a `room`."""
 
     async def write(self, connection: Connection, inserts: Collection[Insert], seconds: float) -> list[str]:

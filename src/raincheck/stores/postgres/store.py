@@ -24,7 +24,7 @@ from raincheck.stores.postgres.connections import Address, Connection, Connectio
 from raincheck.stores.postgres.errors import is_starting, store_error
 from raincheck.stores.postgres.lease_renewal import Renewer
 from raincheck.stores.postgres.notifications import Signals
-from raincheck.stores.postgres.pending_limit import InsertWithRoom
+from raincheck.stores.postgres.pending_limit import LimitedInsert
 from raincheck.stores.postgres.records import GetRecord, GetRecords, WriteRecord, WriteRecords
 from raincheck.stores.postgres.rows import Row, record_from, storable, summary_from, task_from, text_from
 from raincheck.stores.postgres.schema import check, migrate, missing, packaged_migrations, warn_of_weak_settings
@@ -339,10 +339,10 @@ class _Running:
         self._inserting: set[str] = set()
         address = connections.address
         insert = InsertMany(sql, address, self._changed, companions=companion is not None)
-        insert_with_room = InsertWithRoom(sql, address, self._changed, companions=companion is not None)
+        limited_insert = LimitedInsert(sql, address, self._changed, companions=companion is not None)
         replace = ReplaceMany(sql, address.place, self._changed)
         self.inserts = StatementBatcher(connections, insert, at_once=1)
-        self.inserts_with_room = StatementBatcher(connections, insert_with_room, at_once=1)
+        self.limited_inserts = StatementBatcher(connections, limited_insert, at_once=1)
         # Listeners hear of changes in the order of commitment: not of a second one before the first.
         self.replaces = StatementBatcher(
             connections, replace, at_once=1, ready=lambda each: each.ref not in self._inserting
@@ -358,11 +358,11 @@ class _Running:
         """Have it inserted."""
         self._inserting.add(insert.ref)
         insert.done.add_done_callback(lambda _: self._inserted(insert.ref))
-        (self.inserts if insert.pending_limit in (None, PendingLimit()) else self.inserts_with_room).put(insert)
+        (self.inserts if insert.pending_limit in (None, PendingLimit()) else self.limited_inserts).put(insert)
 
     async def close(self) -> None:
         """Serve what waits, then let go of everything."""
-        batchers = self.inserts, self.inserts_with_room, self.replaces, self.gets, self.record_gets, self.record_writes
+        batchers = self.inserts, self.limited_inserts, self.replaces, self.gets, self.record_gets, self.record_writes
         for batcher in (*batchers, self.asks):
             await batcher.drain()
         await self.signals.close()
