@@ -122,6 +122,19 @@ async def test_a_wake_while_the_step_runs_makes_it_run_once_more() -> None:
     assert count == 2
 
 
+async def test_a_wake_brings_one_pass_and_then_the_pause_goes_on() -> None:
+    steps = Steps()
+    loop = BackgroundLoop("lamp", steps, purpose="light", seconds=HOUR)
+    loop.start()
+    await steps.reach(1)
+    loop.wake()
+    await steps.reach(2)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert steps.count == 2
+    await loop.stop()
+
+
 async def test_without_seconds_it_runs_only_when_it_is_woken() -> None:
     steps = Steps()
     loop = BackgroundLoop("lamp", steps, purpose="light", at_once=False)
