@@ -1,4 +1,4 @@
-"""The webhook policy: allowed addresses of callers, secrets, retries and their end."""
+"""The webhook policy, as set: allowed addresses of callers, secrets, and the bounds of retries."""
 
 from __future__ import annotations
 
