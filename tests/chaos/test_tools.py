@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections import Counter
@@ -18,9 +19,10 @@ from chaos.clocks import Clock
 from chaos.faults import Done
 from chaos.ground import GROUNDS
 from chaos.report import table, verdict_line, violations
-from chaos.running import JobStatus, Size, plan_for
+from chaos.running import Size, Verdict, plan_for
 from chaos.site import LEASE
 
+from support.history import History
 from support.proxy import TcpProxy
 from support.servers.server import needed
 
@@ -111,10 +113,10 @@ async def test_a_clock_jumps_in_a_running_process_and_sleeps_stay_as_long(tmp_pa
     assert all(0.05 <= slept < 5 for _, _, slept in seen)
 
 
-def verdict(*seconds: float) -> JobStatus:
+def verdict(*seconds: float) -> Verdict:
     plan = plan_for(GROUNDS["sqlite + local"], 4, Size(tasks=10, faults=2, killers=0, seconds=5))
     takeovers = [Takeover(ref="a", died=0.0, seconds=each, store_was_away=False) for each in seconds]
-    return JobStatus(
+    return Verdict(
         ground="sqlite + local",
         version="SQLite",
         plan=plan,
@@ -146,3 +148,13 @@ def test_what_was_not_as_planned_is_a_violation() -> None:
     fine.findings.violations["lost"].append("a-task")
     assert violations(fine) == ["lost: a-task"]
     assert verdict_line([fine]).endswith("1 VIOLATIONS")
+
+
+def test_a_line_of_the_history_that_is_being_written_is_left_for_the_next_look(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    fact = {"event": "start", "ref": "a", "operation": "work", "attempt": 1, "fence": 1, "pid": 7, "at": 1.0}
+    whole = json.dumps(fact) + "\n"
+    path.write_text(whole + whole[:56])
+    assert [run.started for run in History(path).runs["a"]] == [1.0]
+    path.write_text(whole[:56])
+    assert not History(path).runs

@@ -92,7 +92,9 @@ class History:
 
     def __init__(self, path: Path) -> None:
         lines: defaultdict[tuple[str, int, int, int], list[dict[str, Any]]] = defaultdict(list)
-        for line in path.read_text().splitlines() if path.exists() else ():
+        text = path.read_text() if path.exists() else ""
+        # What is being written at this moment may be there in part.
+        for line in text[: text.rfind("\n") + 1].splitlines():
             fact: dict[str, Any] = json.loads(line)
             lines[fact["ref"], fact["attempt"], fact.get("fence", 0), fact["pid"]].append(fact)
         self.runs: defaultdict[str, list[Run]] = defaultdict(list)
