@@ -12,7 +12,7 @@ from pathlib import Path
 
 from chaos.ground import GROUNDS
 from chaos.report import page, table, verdict_line, violations
-from chaos.running import JobStatus, Size, plan_for, run
+from chaos.running import Size, Verdict, plan_for, run
 from chaos.site import roles_of
 
 __all__ = ["main"]
@@ -68,7 +68,7 @@ def _show_plan(name: str, seed: int) -> None:
         print(f"  {fault.at:7.1f} s  {fault.kind:<14} {fault.victim:<9} for {fault.seconds:.1f} s{shift}")
 
 
-async def _run(name: str, seed: int) -> JobStatus:
+async def _run(name: str, seed: int) -> Verdict:
     folder = Path(tempfile.mkdtemp(prefix="raincheck-chaos-"))
     print(f"{name}: at work", flush=True)
     verdict = await run(GROUNDS[name], folder, seed, SIZES[name])

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 
 from chaos.checker import CHECKS
-from chaos.running import JobStatus
+from chaos.running import Verdict
 from chaos.site import LEASE
 
 __all__ = ["page", "table", "verdict_line", "violations"]
@@ -31,16 +31,16 @@ _READING = f"""\
 """
 
 
-def _count(read: Callable[[JobStatus], object]) -> Callable[[JobStatus], str]:
+def _count(read: Callable[[Verdict], object]) -> Callable[[Verdict], str]:
     return lambda verdict: f"{read(verdict)}"
 
 
-def _leases(verdict: JobStatus, which: int) -> str:
+def _leases(verdict: Verdict, which: int) -> str:
     seconds = verdict.findings.takeover_seconds()
     return "–" if seconds is None else f"{seconds[which] / LEASE:.2f} ×"
 
 
-def _rows(verdicts: Sequence[JobStatus]) -> Iterator[tuple[str, Callable[[JobStatus], str]]]:
+def _rows(verdicts: Sequence[Verdict]) -> Iterator[tuple[str, Callable[[Verdict], str]]]:
     yield "tickets given", _count(lambda each: each.tickets)
     yield "resolved", _count(lambda each: each.resolved)
     for name in CHECKS:
@@ -67,7 +67,7 @@ def _rows(verdicts: Sequence[JobStatus]) -> Iterator[tuple[str, Callable[[JobSta
     yield "plan", _count(lambda each: each.plan.digest)
 
 
-def table(verdicts: Sequence[JobStatus]) -> str:
+def table(verdicts: Sequence[Verdict]) -> str:
     """All of it, in Markdown that is also readable as it is."""
     cells = [["", *(verdict.ground for verdict in verdicts)]]
     cells += [[name, *(read(verdict) for verdict in verdicts)] for name, read in _rows(verdicts)]
@@ -77,7 +77,7 @@ def table(verdicts: Sequence[JobStatus]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def violations(verdict: JobStatus, *, timed: bool = True) -> list[str]:
+def violations(verdict: Verdict, *, timed: bool = True) -> list[str]:
     """One line each; also where a fault of the plan was not made, or (if `timed`) where takeovers take too long."""
     lines = [f"{name}: {line}" for name, found in verdict.findings.violations.items() for line in found]
     seconds = verdict.findings.takeover_seconds() if timed else None
@@ -90,7 +90,7 @@ def violations(verdict: JobStatus, *, timed: bool = True) -> list[str]:
     return lines
 
 
-def verdict_line(verdicts: Sequence[JobStatus]) -> str:
+def verdict_line(verdicts: Sequence[Verdict]) -> str:
     """The last line."""
     wrong = sum(len(violations(verdict)) for verdict in verdicts)
     tickets, faults = sum(each.tickets for each in verdicts), sum(each.faults.total() for each in verdicts)
@@ -99,7 +99,7 @@ def verdict_line(verdicts: Sequence[JobStatus]) -> str:
     return f"{tickets} tickets, {faults} faults, seed {seeds}: {said}"
 
 
-def page(verdicts: Sequence[JobStatus]) -> str:
+def page(verdicts: Sequence[Verdict]) -> str:
     """benchmarks/CHAOS.md."""
     servers = dict.fromkeys(verdict.version for verdict in verdicts)
     packages = ("raincheck", "psycopg", "redis", "aiobotocore", "pydocket", "procrastinate", "mcp")

@@ -17,7 +17,7 @@ from chaos.load import Load
 from chaos.plan import KINDS, Kind, Plan, Shape, draw
 from chaos.site import LEASE, Site, roles_of, standing
 
-__all__ = ["JobStatus", "Size", "plan_for", "run"]
+__all__ = ["Size", "Verdict", "plan_for", "run"]
 
 _SETTLE_SECONDS = 90.0
 
@@ -38,7 +38,7 @@ class Size:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class JobStatus:
+class Verdict:
     """One run's result.
 
     Attributes:
@@ -89,7 +89,7 @@ def plan_for(ground: type[Ground], seed: int, size: Size) -> Plan:
     return draw(seed, ground.name, shape)
 
 
-async def run(kind: type[Ground], folder: Path, seed: int, size: Size) -> JobStatus:
+async def run(kind: type[Ground], folder: Path, seed: int, size: Size) -> Verdict:
     """All of it, in that empty folder; what it left stays there."""
     began = time.monotonic()
     plan = plan_for(kind, seed, size)
@@ -114,7 +114,7 @@ async def _storm(load: Load, faults: Faults) -> None:
         group.create_task(load.run(began, _SETTLE_SECONDS))
 
 
-def _verdict(version: str, plan: Plan, site: Site, load: Load, faults: Faults, seconds: float) -> JobStatus:
+def _verdict(version: str, plan: Plan, site: Site, load: Load, faults: Faults, seconds: float) -> Verdict:
     _write_down(site, faults)
     history = site.history()
     sightings = list(load.sightings.values())
@@ -132,7 +132,7 @@ def _verdict(version: str, plan: Plan, site: Site, load: Load, faults: Faults, s
         run.how == "start" and _order_kills(load, run.ref) for runs in history.runs.values() for run in runs
     )
     ticketed = [sighting for sighting in sightings if sighting.order is not None]
-    return JobStatus(
+    return Verdict(
         ground=plan.name,
         version=version,
         plan=plan,

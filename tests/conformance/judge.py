@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ALLOWED", "EMPTY", "NOT_APPLICABLE", "JobStatus", "judged", "listed", "results_in", "table"]
+__all__ = ["ALLOWED", "EMPTY", "NOT_APPLICABLE", "Verdict", "judged", "listed", "results_in", "table"]
 
 NOT_APPLICABLE: Mapping[str, str] = {
     "completion-complete": "raincheck completes no arguments",
@@ -43,7 +43,7 @@ _LINE = re.compile(r"^  - (\S+) \[(.+)\]$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class JobStatus:
+class Verdict:
     """One scenario's outcome.
 
     Attributes:
@@ -69,7 +69,7 @@ def listed(text: str) -> dict[str, tuple[str, ...]]:
     return {name: tuple(versions.split(",")) for name, versions in _LINE.findall(text)}
 
 
-def judged(scenario: str, version: str, checks: Iterable[Mapping[str, str]]) -> JobStatus:
+def judged(scenario: str, version: str, checks: Iterable[Mapping[str, str]]) -> Verdict:
     """The verdict on a scenario's checks; a warning counts as a failure."""
     passed, problems = 0, list[str]()
     for check in checks:
@@ -77,23 +77,23 @@ def judged(scenario: str, version: str, checks: Iterable[Mapping[str, str]]) -> 
             passed += check["status"] == "SUCCESS"
         elif not (check["status"] == "WARNING" and (scenario, check["id"]) in ALLOWED):
             problems.append(f"{check['status']} {check['id']}: {check.get('errorMessage') or check.get('description')}")
-    return JobStatus(scenario=scenario, version=version, passed=passed, problems=tuple(problems))
+    return Verdict(scenario=scenario, version=version, passed=passed, problems=tuple(problems))
 
 
-def results_in(folder: Path, version: str, scenarios: Iterable[str]) -> list[JobStatus]:
+def results_in(folder: Path, version: str, scenarios: Iterable[str]) -> list[Verdict]:
     """The verdicts on these scenarios, whose results the suite wrote to a folder; one without results has failed."""
-    verdicts: list[JobStatus] = []
+    verdicts: list[Verdict] = []
     for scenario in scenarios:
         # The suite names each result's folder after the scenario and the time.
         written = sorted(folder.glob(f"server-{scenario}-[0-9][0-9][0-9][0-9]-*T*/checks.json"))
         if written:
             verdicts.append(judged(scenario, version, json.loads(written[-1].read_text())))
         else:
-            verdicts.append(JobStatus(scenario=scenario, version=version, passed=0, problems=("it gave no result",)))
+            verdicts.append(Verdict(scenario=scenario, version=version, passed=0, problems=("it gave no result",)))
     return verdicts
 
 
-def table(verdicts: Sequence[JobStatus]) -> str:
+def table(verdicts: Sequence[Verdict]) -> str:
     """The verdicts for people."""
     width = max(len(verdict.scenario) for verdict in verdicts)
     lines: list[str] = []

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # started as a script, outside of pytest
 
-from conformance.judge import NOT_APPLICABLE, JobStatus, listed, results_in, table
+from conformance.judge import NOT_APPLICABLE, Verdict, listed, results_in, table
 
 HERE = Path(__file__).parent
 TOOLS = HERE.parents[1] / ".tools" / "conformance"
@@ -71,12 +71,12 @@ def serving(folder: Path) -> Generator[str]:
             server.wait()
 
 
-def verdicts(url: str, folder: Path) -> list[JobStatus]:
+def verdicts(url: str, folder: Path) -> list[Verdict]:
     """Run every scenario that applies."""
     scenarios = listed(suite("list", "--server"))
     if unknown := sorted(set(NOT_APPLICABLE) - set(scenarios)):
         sys.exit(f"conformance: the suite has no scenario {', '.join(unknown)}")
-    found: list[JobStatus] = []
+    found: list[Verdict] = []
     for version in VERSIONS:
         out = folder / version
         suite("server", "--url", url, "--suite", "all", "--spec-version", version, "-o", str(out))
