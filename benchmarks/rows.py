@@ -49,18 +49,18 @@ class Book:
 
     def __init__(self) -> None:
         self._samples: dict[tuple[str, str], list[float]] = defaultdict(list)
-        self._records: dict[tuple[str, str], str] = {}
+        self._notes: dict[tuple[str, str], str] = {}
 
     def add(self, row: str, contestant: str, value: float | None, note: str = "") -> None:
         """One sample, or None and the reason why there is none; a note may stand beside a sample too."""
         if value is not None:
             self._samples[row, contestant].append(value)
         if note:
-            self._records[row, contestant] = note
+            self._notes[row, contestant] = note
 
     def cell(self, row: str, contestant: str) -> Cell:
         key = (row, contestant)
-        return Cell(samples=tuple(self._samples.get(key, ())), note=self._records.get(key, ""))
+        return Cell(samples=tuple(self._samples.get(key, ())), note=self._notes.get(key, ""))
 
     def ratios(self, row: str, contestant: str) -> tuple[float, ...]:
         """The ratio to the floor in each round that both took part in."""
@@ -90,7 +90,7 @@ class Book:
     def as_json(self) -> dict[str, dict[str, object]]:
         """Every sample and note, by row and contestant."""
         found: dict[str, dict[str, object]] = {}
-        for row, contestant in sorted({*self._samples, *self._records}):
+        for row, contestant in sorted({*self._samples, *self._notes}):
             cell = self.cell(row, contestant)
             found.setdefault(row, {})[contestant] = {"samples": cell.samples, "note": cell.note}
         return found
