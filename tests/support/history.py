@@ -87,14 +87,20 @@ class Run:
     how: str
 
 
+def whole_lines(text: str) -> list[str]:
+    """The lines of a file of flat JSON objects, without a last one that is still being written."""
+    lines = text.splitlines()
+    if lines and not text.endswith("\n") and not lines[-1].endswith("}"):
+        lines.pop()
+    return lines
+
+
 class History:
     """The runs by task, in the order of their starts."""
 
     def __init__(self, path: Path) -> None:
         lines: defaultdict[tuple[str, int, int, int], list[dict[str, Any]]] = defaultdict(list)
-        text = path.read_text() if path.exists() else ""
-        # What is being written at this moment may be there in part.
-        for line in text[: text.rfind("\n") + 1].splitlines():
+        for line in whole_lines(path.read_text() if path.exists() else ""):
             fact: dict[str, Any] = json.loads(line)
             lines[fact["ref"], fact["attempt"], fact.get("fence", 0), fact["pid"]].append(fact)
         self.runs: defaultdict[str, list[Run]] = defaultdict(list)
