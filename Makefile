@@ -24,10 +24,10 @@ demo: .venv/.stamp-server ## Show the main job: a slow tool, a kill -9, and ever
 	@$(PY) -m raincheck demo
 
 test: .venv/.stamp ## Run the quick tests: no servers, no network, three minutes
-	@$(PY) -m pytest -q -n $(WORKERS) --dist loadfile --quick
+	@$(PY) -m pytest -q -n $(WORKERS) --dist loadgroup --quick
 
 test-all: .venv/.stamp ## Run all tests: every store and engine, real processes and clients, faults (make backends first)
-	@$(PY) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@$(PY) -m pytest -q -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 backends: ## Install PostgreSQL and Redis for the tests of stores and engines (Debian)
 	@./scripts/backends

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from tiers import is_full, is_full_file
+from tiers import group_of, is_full, is_full_file
 
 from support.servers.server import Server
 from support.warm import WARM_STARTS, WarmStarts
@@ -46,6 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     full: list[pytest.Item] = []
     quick: list[pytest.Item] = []
     for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
         (full if is_full(item) else quick).append(item)
     if config.getoption("--quick"):
         items[:] = quick

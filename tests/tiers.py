@@ -15,7 +15,7 @@ import pytest
 
 from support.servers.server import Server
 
-__all__ = ["FULL", "FULL_FILES", "FULL_FIXTURES", "QUICK", "TESTS", "is_full", "is_full_file"]
+__all__ = ["FULL", "FULL_FILES", "FULL_FIXTURES", "QUICK", "TESTS", "group_of", "is_full", "is_full_file"]
 
 TESTS = Path(__file__).parent
 
@@ -78,6 +78,13 @@ def is_full(item: pytest.Item) -> bool:
         or not FULL_FIXTURES.isdisjoint(fixtures)
         or (call is not None and any(map(_needs_server, call.params.values())))
     )
+
+
+def group_of(item: pytest.Item) -> str:
+    """The tests that share a worker: those of one backend on a server, which starts once; else those of a file."""
+    call: Any = getattr(item, "callspec", None)
+    servers = [getattr(value, "server", None) for value in (call.params.values() if call is not None else ())]
+    return next((server.__name__ for server in servers if server is not None), item.path.as_posix())
 
 
 def _needs_server(value: Any) -> bool:
