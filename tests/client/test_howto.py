@@ -28,6 +28,8 @@ def folder(tmp_path: Path) -> Path:
 def start(example: str, folder: Path) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAINCHECK")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    # Nothing that a test started is to run on after it.
+    environment["RAINCHECK_EXECUTION__OUTLIVE_CLIENT"] = "false"
     return subprocess.Popen(
         [sys.executable, str(EXAMPLES / example)],
         cwd=folder,

@@ -22,7 +22,7 @@ async def office(request: pytest.FixtureRequest, workplace: Workplace) -> AsyncG
     """Where the server is, as the clients' programs take it. On stdio each client starts a server of its own."""
     if request.param == "stdio":
         command = [str(Path(sys.executable).with_name("raincheck")), "serve", str(workplace.folder / "raincheck.toml")]
-        env = {"PATH": os.environ["PATH"], "HOME": str(workplace.folder)}
+        env = {"PATH": os.environ["PATH"], "HOME": str(workplace.folder), "RAINCHECK_WORKER__IDLE_SECONDS": "2"}
         yield {"command": command, "cwd": str(workplace.folder), "env": env}
     else:
         async with workplace.http() as server:

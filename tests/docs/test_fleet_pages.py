@@ -76,8 +76,9 @@ def test_every_command_exists_with_its_flags(page: Path) -> None:
     for words in (shlex.split(each.removesuffix("&").strip()) for each in found):
         command = cli.get_command(click.Context(cli), words[0])
         while isinstance(command, click.Group):
-            words = words[1:]
-            command = command.get_command(click.Context(command), words[0])
+            named = command.get_command(click.Context(command), words[1]) if words[1:] else None
+            words = words[1:] if named is not None else words
+            command = named or command.get_command(click.Context(command), getattr(command, "default", ""))
         assert command is not None, words
         flags = {flag for each in command.params for flag in each.opts}
         assert {word for word in words if word.startswith("--")} <= flags

@@ -386,6 +386,8 @@ class Workplace:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAINCHECK", "PYTEST"))}
         own = {"RAINCHECK_STATE__URL": str(self.database), "HISTORY": str(self.history), _MARK: uuid.uuid4().hex}
         # What children of a server need, and what they are found by.
+        # Its tasks are its own, unless a test is about the local worker.
+        own["RAINCHECK_EXECUTION__OUTLIVE_CLIENT"] = "false"
         own["RAINCHECK_EXECUTION__INHERIT"] = json.dumps(["HISTORY", _MARK])
         return {**clean, **own, **more}
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from raincheck.config.program import NAMED_OBJECT
 from raincheck.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from raincheck.config.settings import Settings
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_OBJECT = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -65,10 +65,11 @@ class TargetGroup(click.Group):
 
 def is_object(text: str) -> bool:
     """Whether it reads as `MODULE:RAINCHECK`, and is no file."""
-    return _OBJECT.fullmatch(text) is not None and not os.path.exists(text)
+    return NAMED_OBJECT.fullmatch(text) is not None and not os.path.exists(text)
 
 
-def _or_the_groups(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+def or_the_groups(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """A callback for what names a target: without one, the target that stands before the command."""
     given: str | None = context.obj
     return value or given
 
@@ -79,7 +80,7 @@ def config_option(command: _F) -> _F:
         "--config",
         metavar="[FILE | MODULE:RAINCHECK]",
         type=TARGET,
-        callback=_or_the_groups,
+        callback=or_the_groups,
         help="The configuration, or the Raincheck object of a server in Python; default: raincheck.toml in this "
         "folder, if there, else the one store of the programs in it.",
     )(command)

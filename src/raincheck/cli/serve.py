@@ -50,6 +50,9 @@ def serve(
     CONFIG is a file as in docs/configuration.md; by default raincheck.toml in this folder. A client that starts
     its servers itself runs this command; on stdio nothing but MCP goes to stdout.
 
+    On stdio, with the store sqlite, tasks run in a local worker: a process that this one starts, and that goes on when
+    the client ends the server (outlive_client in [execution]; raincheck worker status).
+
     \b
     Examples:
       raincheck serve

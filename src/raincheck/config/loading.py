@@ -224,6 +224,8 @@ def _from_text(model: type[Section], key: str, text: str, table: str, origin: st
             return float(text)
         except ValueError:
             return text
+    if kind == "boolean or text":
+        return {"true": True, "false": False}.get(text, text)
     try:
         if kind == "integer":
             return int(text)

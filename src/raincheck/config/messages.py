@@ -121,7 +121,9 @@ def _is_secret(key: str, table: str) -> bool:
     return nested or key in _SECRET_KEYS
 
 
-def value_kind(field: FieldInfo) -> Literal["text", "integer", "number", "number or text", "json"]:
+def value_kind(
+    field: FieldInfo,
+) -> Literal["text", "integer", "number", "number or text", "boolean or text", "json"]:
     """What a key's value is, and so how it is read from a text."""
     plain = _alternatives(field.annotation)
     if len(plain) == 1:
@@ -131,17 +133,21 @@ def value_kind(field: FieldInfo) -> Literal["text", "integer", "number", "number
             return "number"
         if plain[0] is str or get_origin(plain[0]) is Literal:
             return "text"
-    if len(plain) == 2 and float in plain and any(get_origin(each) is Literal for each in plain):
-        return "number or text"
+    if len(plain) == 2 and any(get_origin(each) is Literal for each in plain):
+        if float in plain:
+            return "number or text"
+        if bool in plain:
+            return "boolean or text"
     return "json"
 
 
 def allowed_values(field: FieldInfo) -> str:
     """What a key may hold, in words."""
     plain, limits = _alternatives(field.annotation), _limits(field)
-    if value_kind(field) == "number or text":
-        words = [each for each in plain if each is not float]
-        return " or ".join([*(_allowed_of(each, limits) for each in words), _allowed_of(float, limits)])
+    if value_kind(field) in ("number or text", "boolean or text"):
+        # The word first, which is the default.
+        ordered = sorted(plain, key=lambda each: get_origin(each) is not Literal)
+        return " or ".join(_allowed_of(each, limits) for each in ordered)
     if len(plain) > 1:
         return "a text, a table or a list"
     if (member := _member_of(field)) is not None:

@@ -15,6 +15,8 @@ from raincheck.ports.records import Record
 if TYPE_CHECKING:
     from raincheck.ports.task_store import TaskStore
 
+NAMED_OBJECT: Final = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
+"""What `MODULE:RAINCHECK` looks like."""
 OF_PROGRAM: Final = "program"
 PROGRAM_KEY: Final = "mark"
 """The record of a store that says whose it is."""

@@ -210,6 +210,28 @@ class Settings(Section):
             return None
         return Program(file=self.program_file, server_name=self.server_name)
 
+    def outlives(self, *, stdio: bool) -> bool:
+        """Whether a server of this transport leaves its tasks to a local worker."""
+        wished = self.execution.outlive_client
+        fits = self.state.provider == "sqlite" and self.execution.engine == "local"
+        can = fits and self.execution.max_concurrency > 0 and sys.platform != "win32"
+        return can and (stdio if wished == "auto" else wished)
+
+    @model_validator(mode="after")
+    def _can_outlive(self) -> Settings:
+        if self.execution.outlive_client is True:
+            for key, value, wanted in (
+                ("'provider' in [state]", self.state.provider, "sqlite"),
+                ("'engine' in [execution]", self.execution.engine, "local"),
+            ):
+                if value != wanted:
+                    raise ValueError(f'{key} must be "{wanted}" for outlive_client = true: a local worker needs it')
+            if self.execution.max_concurrency == 0:
+                raise ValueError("'max_concurrency' in [execution] must not be 0 for outlive_client = true")
+            if sys.platform == "win32":
+                raise ValueError("'outlive_client' in [execution] cannot be true on Windows, which has no local worker")
+        return self
+
     @model_validator(mode="after")
     def _engine_fits(self) -> Settings:
         engine, url = self.execution.engine, self.execution.queue_url

@@ -26,6 +26,8 @@ class LocalEngine:
         operation_types: Which operations this process can run, asked anew for every scan.
         max_concurrency: How many tasks run at once; 0 runs none.
         scan_seconds: How often to look for tasks that nobody delivered.
+        listen: Whether a store that does not push is asked for others' changes all the time, so that what another
+            process accepted starts within milliseconds.
     """
 
     def __init__(
@@ -35,9 +37,11 @@ class LocalEngine:
         *,
         max_concurrency: int,
         scan_seconds: float = 1.0,
+        listen: bool = False,
     ) -> None:
         self._store = store
         self._size = max_concurrency
+        self._listen = listen
         self._pool = SlotPool(max_concurrency, lambda: self._scanner.place_is_free())
         self._scanner = PendingScanner(store, operation_types, self._pool, scan_seconds=scan_seconds)
         self._run: RunTask | None = None
@@ -53,7 +57,8 @@ class LocalEngine:
         self._run = run
         if self._size:
             self._scanner.start(run)
-            if self._store.capabilities.shared and self._store.capabilities.pushes:
+            capabilities = self._store.capabilities
+            if capabilities.shared and (capabilities.pushes or self._listen):
                 self._unsubscribe = self._store.subscribe(self._changed)
 
     async def deliver(self, task: Task) -> None:
@@ -95,3 +100,14 @@ def local_engine(
 ) -> LocalEngine:
     """See `raincheck.ports.engine.EngineFactory`."""
     return LocalEngine(store, operation_types, max_concurrency=max_concurrency)
+
+
+def listening_engine(
+    store: TaskStore,
+    operation_types: Callable[[], Collection[str]],
+    *,
+    max_concurrency: int,
+    clock: Callable[[], datetime],
+) -> LocalEngine:
+    """The engine of a local worker, which has all its tasks from other processes."""
+    return LocalEngine(store, operation_types, max_concurrency=max_concurrency, listen=True)

@@ -7,6 +7,7 @@ its server lists tools and brings calls here.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -28,9 +29,11 @@ from raincheck.composition.adapters import (
     place_of,
     service_settings,
 )
+from raincheck.composition.local_worker import local_worker
 from raincheck.config.program import calling_file
 from raincheck.config.settings import Settings
 from raincheck.domain.redaction import redacting, secret_texts
+from raincheck.engines.hand_over import hand_over_engine
 from raincheck.errors import ConfigurationError
 from raincheck.mcp.admission.admission import Admission, Lease
 from raincheck.mcp.auth.scopes import ANONYMOUS, caller_of, scope_of
@@ -57,9 +60,12 @@ from raincheck.operations.callers import may_call
 from raincheck.operations.catalog import OperationCatalog, WithoutWebhooks
 from raincheck.operations.operation import Operation, Policy
 from raincheck.ports.blob_store import BlobStore
+from raincheck.ports.engine import EngineFactory
 from raincheck.ports.task_store import TaskStore
 from raincheck.runtime.service import Service
 from raincheck.tasks.registry import Registry
+
+logger = logging.getLogger(__name__)
 
 
 class TaskHost(DeclaredOperations):
@@ -74,6 +80,8 @@ class TaskHost(DeclaredOperations):
         policy: How those tools are run and answered.
         settings: All settings at once (`raincheck.load_settings`); their operations are declared by `serve` only.
         webhooks: Keys of [webhooks], over those of the settings.
+        outlive_client: `MODULE:RAINCHECK`, by which another process imports this very object: then tasks run in a local
+            worker, and go on when the client ends the server. Needs the store SQLite by path, and the engine `local`.
 
     Raises:
         ConfigurationError: A setting or a declaration is wrong.
@@ -88,10 +96,18 @@ class TaskHost(DeclaredOperations):
         policy: Policy | None = None,
         settings: Settings | None = None,
         webhooks: Mapping[str, Any] | None = None,
+        outlive_client: str | None = None,
         **unknown: Never,
     ) -> None:
         check_given(
-            unknown, tools=tools, store=store, results=results, policy=policy, settings=settings, webhooks=webhooks
+            unknown,
+            tools=tools,
+            store=store,
+            results=results,
+            policy=policy,
+            settings=settings,
+            webhooks=webhooks,
+            outlive_client=outlive_client,
         )
         settings = with_results_folder(with_store_path(settings or Settings(), store), results)
         self._settings = with_webhooks(settings, webhooks)
@@ -100,6 +116,13 @@ class TaskHost(DeclaredOperations):
         self._given_blobs: BlobStore | None = None if isinstance(results, str | os.PathLike) else results
         self._admission = Admission(self._settings)
         self._given_store = store if store is not None and not isinstance(store, str | os.PathLike) else None
+        self._outlive_client = outlive_client
+        if outlive_client is not None and (self._given_store is not None or not self._settings.outlives(stdio=True)):
+            raise ConfigurationError(
+                "Raincheck(outlive_client=…) needs the store sqlite by its path, and the engine local: "
+                "a local worker shares its file"
+            )
+        self.engine: EngineFactory | None = None
         self._catalog: OperationCatalog = self._operations
         self._surfaces: ServiceSurfaces | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -254,8 +277,8 @@ class TaskHost(DeclaredOperations):
         return store if self._given_store is None else type(self._given_store).__name__, engine
 
     @asynccontextmanager
-    async def working(self, settings: Settings) -> AsyncGenerator[Service]:
-        """Only run tasks while the block runs, as `settings` say, in the server's own lifespan: nobody is served.
+    async def working(self, settings: Settings, engine: EngineFactory) -> AsyncGenerator[Service]:
+        """Only run tasks while the block runs, as `settings` say, in the server's own lifespan: no client is served.
 
         Raises:
             ConfigurationError: Other processes cannot reach the tasks of its store.
@@ -265,7 +288,7 @@ class TaskHost(DeclaredOperations):
             raise ConfigurationError(
                 "the tasks of a store in memory exist inside the server only: a worker needs another"
             )
-        self._settings = settings
+        self._settings, self.engine = settings, engine
         async with self._server_lifespan(), self.running():
             yield await self.started()
 
@@ -318,9 +341,18 @@ class TaskHost(DeclaredOperations):
             store,
             self._catalog,
             service_settings(settings),
-            engine=make_engine(self._settings),
+            engine=self._engine_of(settings),
             blobs=self.new_blobs(settings, store),
         )
+
+    def _engine_of(self, settings: Settings) -> EngineFactory:
+        if self.engine is not None:
+            return self.engine
+        if settings.outlives(stdio=True) and self._given_store is None:
+            if self._outlive_client is not None:
+                return hand_over_engine(local_worker(settings, self._outlive_client))
+            logger.info("tasks run in this process, and end with it: Raincheck(outlive_client=…) has them outlive it")
+        return make_engine(settings)
 
     def new_store(self, settings: Settings) -> TaskStore:
         """The store of its tasks, not yet opened, sealing where it has to: the given one, or the settings'."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raincheck.config.loading import settings_of
+from raincheck.config.program import NAMED_OBJECT
 from raincheck.config.settings import Settings
 from raincheck.errors import ConfigurationError
 from raincheck.operations.operation import Policy
@@ -43,11 +44,13 @@ def check_given(unknown: Iterable[str], **given: Any) -> None:
         "policy": isinstance(given["policy"], Policy),
         "settings": isinstance(given["settings"], Settings),
         "webhooks": isinstance(given["webhooks"], Mapping),
+        "outlive_client": isinstance(given["outlive_client"], str) and NAMED_OBJECT.fullmatch(given["outlive_client"]),
     }
     for name, wanted in _WANTED.items():
         value = given[name]
         if value is not None and not fits[name]:
-            raise ConfigurationError(f"Raincheck({name}=…) takes {wanted}; it was of type {type(value).__name__}.")
+            was = repr(value[:60]) if isinstance(value, str) else f"of type {type(value).__name__}"
+            raise ConfigurationError(f"Raincheck({name}=…) takes {wanted}; it was {was}.")
 
 
 _WANTED = {
@@ -57,6 +60,7 @@ _WANTED = {
     "policy": "a raincheck.Policy",
     "settings": "what raincheck.load_settings gives",
     "webhooks": "a mapping of keys of [webhooks]",
+    "outlive_client": "MODULE:RAINCHECK, by which a worker imports this object",
 }
 
 

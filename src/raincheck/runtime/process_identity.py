@@ -101,6 +101,16 @@ def own_identity(kernel: Kernel) -> ProcessIdentity | None:
     return None
 
 
+def identity_of(pid: int, own: ProcessIdentity, kernel: Kernel) -> ProcessIdentity | None:
+    """The identity of another process of this machine, or None where there is none; `own` is this process's."""
+    try:
+        kernel.probe(pid)
+        started = parse_stat(kernel.read(f"/proc/{pid}/stat")).started if own.started else ""
+    except (OSError, ValueError):
+        return None
+    return ProcessIdentity(own.machine, pid, started)
+
+
 def is_gone(process: ProcessIdentity, own: ProcessIdentity, kernel: Kernel) -> bool:
     """Whether the process certainly does not run any more; `own` is this process's identity."""
     if process == own or process.machine != own.machine:

@@ -41,13 +41,13 @@ from raincheck.runtime.runner import Runner
 from raincheck.runtime.sweeper import Sweeper
 from raincheck.runtime.upstream_cleanup import UpstreamCleanup
 from raincheck.stores.shared.turn_taking import TurnTakingStore
-from raincheck.tasks import task_log
+from raincheck.tasks import task_log, upstream_records
 from raincheck.tasks.registry import Registry
 from raincheck.tasks.results import Results
 from raincheck.tasks.watch import ChangeNotifier
 from raincheck.tasks.writer import TaskEnded, TaskWriter
 from raincheck.timing.clock import StoreClock, monotonic
-from raincheck.webhooks.delivery import first_record
+from raincheck.webhooks.delivery import PENDING, first_record
 from raincheck.webhooks.dispatcher import WebhookDispatcher
 from raincheck.webhooks.policy import WebhookRules
 
@@ -61,6 +61,7 @@ _DELIVERY_SECONDS = 3.0
 _READINESS = "readiness"
 _READINESS_KEPT = timedelta(hours=1)
 _READY_SECONDS = 1.0
+_SOON = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,6 +229,20 @@ class Service:
     def running(self) -> int:
         """How many tasks are under way in this process."""
         return self._engine.running
+
+    async def has_work(self) -> bool:
+        """Whether a task runs here or is pending, or a delivery or a cancellation upstream is due within minutes.
+
+        Raises:
+            StoreError: The store does not answer.
+        """
+        if self.running or await self._store.claimable(tuple(self._operations), 1):
+            return True
+        soon = self.clock() + _SOON
+        for kind in (PENDING, upstream_records.KIND):
+            if await self._store.records(kind, due=soon, limit=1):
+                return True
+        return False
 
     async def start(self) -> None:
         """Open the store and begin: what was pending is taken up, what was orphaned is settled.

@@ -84,6 +84,13 @@ class ExecutionSettings(Section):
         description="How long a server or a worker that is told to stop lets running tasks finish.",
     )
 
+    outlive_client: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Whether tasks run in a local worker, a process of its own that `serve` starts and that lives on "
+        'when the client ends the server: needs the store `sqlite` and the engine `local`. `"auto"`: where the '
+        "transport is `stdio`.",
+    )
+
     @model_validator(mode="after")
     def _deadlines_fit(self) -> ExecutionSettings:
         given = "default_max_wait_seconds" in self.model_fields_set
@@ -102,6 +109,12 @@ class WorkerSettings(Section):
         default="127.0.0.1",
         min_length=1,
         description="The address to answer them on: `0.0.0.0` where a probe comes from outside.",
+    )
+    idle_seconds: float = Field(
+        default=60,
+        ge=1,
+        le=86400,
+        description="How long the local worker that a stdio server starts waits for new work before it ends.",
     )
 
 

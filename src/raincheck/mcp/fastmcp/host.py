@@ -75,6 +75,8 @@ class Raincheck(TaskHost, ServerExtension):
         policy: How those tools are run and answered, and the operations that say nothing of their own.
         settings: All settings at once (`raincheck.load_settings`); their operations are declared by `serve` only.
         webhooks: Keys of [webhooks], over those of the settings.
+        outlive_client: `MODULE:RAINCHECK`, by which a worker imports this object: tasks go on when the client ends the
+            server.
 
     Raises:
         ConfigurationError: A setting or a declaration is wrong.

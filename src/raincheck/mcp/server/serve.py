@@ -16,9 +16,11 @@ from mcp.server.auth.provider import TokenVerifier
 from mcp.server.mcpserver import MCPServer
 
 from raincheck.callbacks.tokens import CompletionTokens
+from raincheck.composition.local_worker import local_worker
 from raincheck.composition.operations import make_operations
 from raincheck.config.settings import Settings
 from raincheck.domain.logs import configure_logs
+from raincheck.engines.hand_over import hand_over_engine
 from raincheck.errors import StoreError
 from raincheck.mcp.auth.verifiers import make_verifier, sdk_settings
 from raincheck.mcp.sdk_host import Raincheck
@@ -126,6 +128,8 @@ def serve(settings: Settings) -> int:
     with door if isinstance(door, socket.socket) else contextlib.nullcontext():
         address = _address(settings, door) if isinstance(door, socket.socket) else ""
         server, rc = make_server(settings, verifier=verifier, address=address)
+        if settings.outlives(stdio=settings.server.transport == "stdio"):
+            rc.engine = hand_over_engine(local_worker(settings))
         try:
             # Closing the runner would wait for what will not stop: an operation, the thread that reads stdin.
             code = asyncio.Runner().run(_serve(server, rc, settings, door))
