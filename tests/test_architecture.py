@@ -167,3 +167,12 @@ def test_one_surface_does_not_know_another() -> None:
     surfaces = {f"raincheck.mcp.surfaces.{name}" for name in names}
     for surface in surfaces:
         assert not surfaces & (set(GRAPH[surface]) - {surface}), surface
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_constructor_takes_more_than_eight_parameters(module: str) -> None:
+    """What comes in more parts than that is a value of its own, or a second subject."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            given = node.args
+            assert len([*given.posonlyargs, *given.args, *given.kwonlyargs]) - 1 <= 8, node.lineno

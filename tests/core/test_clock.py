@@ -13,7 +13,7 @@ from raincheck.domain.task import Task, TaskStatus, new_task_ref
 from raincheck.domain.transitions import Claim, transition
 from raincheck.errors import StoreUnavailable
 from raincheck.operations.context import TaskContext
-from raincheck.runtime.sweeper import Sweeper
+from raincheck.runtime.sweeper import Sweeper, SweepTimes
 from raincheck.stores.sqlite.store import SqliteStore
 from raincheck.tasks.writer import TaskWriter
 from raincheck.timing.clock import StoreClock, monotonic, utc_now
@@ -122,9 +122,7 @@ def _sweeper(store: SqliteStore, clock: StoreClock, *, lease_seconds: float) -> 
     return Sweeper(
         store,
         TaskWriter(store, clock),
-        clock=clock,
-        sweep_seconds=1.0,
-        lease_seconds=lease_seconds,
+        SweepTimes(sweep=1.0, lease=lease_seconds),
         store_clock=clock,
         returned=_nobody,
     )

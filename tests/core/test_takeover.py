@@ -26,7 +26,7 @@ from raincheck.runtime import lost_workers
 from raincheck.runtime.lost_workers import LostWorkers, WorkerProcesses
 from raincheck.runtime.process_identity import Kernel, ProcessIdentity, identity_in, own_identity, parse_stat, worker_id
 from raincheck.runtime.service import Service
-from raincheck.runtime.sweeper import Sweeper
+from raincheck.runtime.sweeper import Sweeper, SweepTimes
 from raincheck.stores.sqlite.store import SqliteStore
 from raincheck.tasks.registry import Registry
 from raincheck.tasks.views import ANY_SCOPE
@@ -130,8 +130,7 @@ class Rig:
         self.sweeper = Sweeper(
             store,
             TaskWriter(store, now),
-            clock=now,
-            sweep_seconds=1.0,
+            SweepTimes(sweep=1.0),
             returned=self.give_back,
             lost_workers=LostWorkers(store, WorkerProcesses(me(), Kernel()), guarded=self.reaper),
         )
@@ -334,8 +333,7 @@ def registry(store: SqliteStore, *, at: datetime | None = None, living: bool = T
     return Registry(
         store,
         {},
-        TaskWriter(store, now),
-        clock=lambda: at or now(),
+        TaskWriter(store, lambda: at or now()),
         worker_gone=lambda worker: not living and worker == "worker",
     )
 

@@ -66,7 +66,6 @@ def context_for(operation: Operation, backend: Recorder | None = None, *, key: s
         task_ref="task-1",
         operation_type=operation.operation_type,
         idempotency_key=key,
-        attempt=1,
         backend=backend or Recorder(),
         loop=asyncio.get_running_loop(),
     )

@@ -131,8 +131,10 @@ class Limiter:
         store: Where breakers and permits are kept.
         operations: The operations of this process.
         clock: The clock that all processes share.
-        freed: Told of an operation whose tasks may start again.
         max_running_per_scope: How many tasks and calls of one scope run at once, in all processes; 0: any number.
+
+    Attributes:
+        freed: Called with an operation whose tasks may start again; the engine sets it.
     """
 
     def __init__(
@@ -141,14 +143,13 @@ class Limiter:
         operations: OperationCatalog,
         *,
         clock: Callable[[], datetime],
-        freed: Callable[[str], None],
         max_running_per_scope: int = 0,
     ) -> None:
         self._max_running_per_scope = max_running_per_scope
         self._store = store
         self._operations = operations
         self._clock = clock
-        self._freed = freed
+        self.freed: Callable[[str], None] = lambda operation_type: None
         self._owner = secrets.token_hex(6)
         self._breakers = CircuitBreakers(store, clock)
         self._allocators: dict[str, PermitAllocator] = {}
@@ -281,7 +282,7 @@ class Limiter:
         name, limit = operation.operation_type, limit_of(operation.policy)
         allocator = self._allocators.get(name)
         if allocator is None:
-            freed = lambda: self._freed(name)  # noqa: E731
+            freed = lambda: self.freed(name)  # noqa: E731
             allocator = self._allocators[name] = self._new_allocator(OF_OPERATION, name, limit, freed)
         allocator.limit = limit
         return allocator
@@ -305,7 +306,7 @@ class Limiter:
 
     def _scope_freed(self, scope: str) -> None:
         for operation_type in self._refused.pop(scope, ()):
-            self._freed(operation_type)
+            self.freed(operation_type)
 
 
 async def _taken_in_time(allocator: PermitAllocator, ref: str, scope: str, seconds: float, until: float) -> None:

@@ -76,6 +76,20 @@ class ContextBackend(Protocol):
         ...
 
 
+class Start(NamedTuple):
+    """One start of a task.
+
+    Attributes:
+        attempt: 1 for the first, more after a lost worker.
+        fence: Its fencing number; 0 where the operation runs without a task.
+        checkpoint: What an earlier start saved last; None: nothing.
+    """
+
+    attempt: int = 1
+    fence: int = 0
+    checkpoint: Any = None
+
+
 class TaskContext:
     """The running task, as its operation sees it.
 
@@ -102,9 +116,7 @@ class TaskContext:
         task_ref: str,
         operation_type: str,
         idempotency_key: str | None,
-        attempt: int,
-        fence: int = 0,
-        checkpoint: Any = None,
+        start: Start | None = None,
         caller: Caller | None = None,
         backend: ContextBackend,
         loop: asyncio.AbstractEventLoop,
@@ -112,10 +124,11 @@ class TaskContext:
         self.task_ref = task_ref
         self.operation_type = operation_type
         self.idempotency_key = idempotency_key or task_ref
-        self.attempt = attempt
-        self.fence = fence
+        start = start or Start()
+        self.attempt = start.attempt
+        self.fence = start.fence
         self.answers: dict[str, Mapping[str, Any]] = {}
-        self.checkpoint = checkpoint
+        self.checkpoint = start.checkpoint
         self.caller = caller or Caller(scope=LOCAL)
         self._backend = backend
         self._loop = loop

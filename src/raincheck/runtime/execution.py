@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextvars import Context
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal, NoReturn
 
@@ -14,12 +15,13 @@ from raincheck.domain.task import InputRequest, Progress, Task, TaskStatus
 from raincheck.domain.transitions import AskInput, Event, Refused, ReportProgress, SaveCheckpoint
 from raincheck.errors import StoreError
 from raincheck.operations.callers import given
-from raincheck.operations.context import CallbackAddress, TaskContext
+from raincheck.operations.context import CallbackAddress, Start, TaskContext
 from raincheck.operations.lease import Lease, verified_until
 from raincheck.operations.operation import Operation
 from raincheck.ports.engine import Slot
 from raincheck.ports.records import Record
 from raincheck.ports.task_store import TaskStore
+from raincheck.tasks.results import Results
 from raincheck.tasks.upstream_records import discard_cleanup, record_of
 from raincheck.tasks.watch import ChangeNotifier
 from raincheck.tasks.writer import TaskWriter
@@ -48,6 +50,25 @@ class Interrupted(Exception):
         self.reason: StopReason = reason
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerParts:
+    """What all executions of a worker share.
+
+    Attributes:
+        store: The registry of tasks.
+        writer: Writes what becomes of them.
+        changes: Where cancels and answers are heard of.
+        callbacks: Makes the tokens by which tasks are settled from outside.
+        results: Offloads large results.
+    """
+
+    store: TaskStore
+    writer: TaskWriter
+    changes: ChangeNotifier
+    callbacks: CompletionTokens
+    results: Results
+
+
 class Execution:
     """The worker's side of one claimed task: an observer of its changes and the backend of its `TaskContext`.
 
@@ -62,22 +83,19 @@ class Execution:
     __slots__ = (
         "_asked",
         "_callback",
-        "_callbacks",
         "_cancelled",
-        "_changes",
         "_lease_length",
         "_news",
+        "_parts",
         "_remaining",
         "_saver",
         "_slot",
         "_stop",
-        "_store",
         "_suspended",
         "_timer",
         "_timer_since",
         "_unsaved",
         "_waiter",
-        "_writer",
         "asked",
         "body",
         "context",
@@ -94,11 +112,8 @@ class Execution:
         self,
         task: Task,
         operation: Operation,
+        parts: WorkerParts,
         *,
-        store: TaskStore,
-        writer: TaskWriter,
-        changes: ChangeNotifier,
-        callbacks: CompletionTokens,
         slot: Slot,
         lease: timedelta,
         asked: float,
@@ -115,17 +130,12 @@ class Execution:
             task_ref=task.task_ref,
             operation_type=task.operation_type,
             idempotency_key=task.handed_on_key,
-            attempt=task.attempt,
-            fence=task.fence,
-            checkpoint=task.checkpoint,
+            start=Start(task.attempt, task.fence, task.checkpoint),
             caller=given(operation.policy, task.called_by),
             backend=self,
             loop=self.loop,
         )
-        self._store = store
-        self._writer = writer
-        self._changes = changes
-        self._callbacks = callbacks
+        self._parts = parts
         self._callback: CallbackAddress | None = None
         self._slot = slot
         self._lease_length = lease
@@ -226,7 +236,7 @@ class Execution:
         Whether the lease still holds need not be asked: a first step waits for that.
         """
         try:
-            stored = await self._store.get(self.task_ref)
+            stored = await self._parts.store.get(self.task_ref)
         except StoreError as error:
             logger.warning("cannot look at a claimed task: %s", error.message, extra={"task_ref": self.task_ref})
             return
@@ -268,7 +278,9 @@ class Execution:
             StoreError: The store did not take it; nothing was written.
         """
         records = () if record is None else (record,)
-        changed = await self._writer.apply(self.task, event, self._read, lease=self._lease_length, records=records)
+        changed = await self._parts.writer.apply(
+            self.task, event, self._read, lease=self._lease_length, records=records
+        )
         if changed is None:
             raise Refused(self.task, event, "terminal")
         if changed.version > self.version:
@@ -276,7 +288,7 @@ class Execution:
         return changed
 
     async def _read(self) -> Task | None:
-        stored = await self._store.get(self.task_ref)
+        stored = await self._parts.store.get(self.task_ref)
         if stored is None:
             return None
         self.notify(stored)
@@ -368,7 +380,7 @@ class Execution:
     async def external_completed(self) -> None:
         """See `ContextBackend.external_completed`."""
         try:
-            await discard_cleanup(self._store, self.task_ref)
+            await discard_cleanup(self._parts.store, self.task_ref)
         except StoreError as error:
             # It is told to stop after its end then, which changes nothing.
             logger.warning("cannot forget an upstream job: %s", error.message, extra={"task_ref": self.task_ref})
@@ -390,7 +402,7 @@ class Execution:
 
     async def callback_address(self) -> CallbackAddress:
         """See `ContextBackend.callback_address`."""
-        self._callback = self._callback or await self._callbacks.address(self.task)
+        self._callback = self._callback or await self._parts.callbacks.address(self.task)
         return self._callback
 
     async def suspend(self) -> None:

@@ -10,11 +10,10 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from raincheck.callbacks.tokens import CompletionTokens
 from raincheck.domain.task import Outcome, Task, TaskStatus
 from raincheck.domain.transitions import Claim, DeadlinePassed, Event, Refused, Release, Settle, transition
 from raincheck.errors import InternalError, StoreError, StoreUnavailable
@@ -23,13 +22,10 @@ from raincheck.operations.catalog import OperationCatalog
 from raincheck.operations.lease import driven, verified_until
 from raincheck.operations.operation import Operation
 from raincheck.ports.engine import Slot
-from raincheck.ports.task_store import TaskStore
 from raincheck.runtime.attempt import failure, guarded, log_deadline, timed_out, worth_retrying
-from raincheck.runtime.execution import Execution, Interrupted
+from raincheck.runtime.execution import Execution, Interrupted, WorkerParts
 from raincheck.tasks import task_log
-from raincheck.tasks.results import Results
-from raincheck.tasks.watch import ChangeNotifier, TaskWatch
-from raincheck.tasks.writer import TaskWriter
+from raincheck.tasks.watch import TaskWatch
 from raincheck.timing.clock import monotonic
 
 logger = logging.getLogger(__name__)
@@ -44,45 +40,33 @@ class Runner:
     """Runs tasks on this worker.
 
     Args:
-        store: The registry of tasks.
-        writer: Writes what becomes of them.
+        parts: What its executions share.
         operations: The operations of this process.
-        changes: Where cancels and answers are heard of.
-        callbacks: Makes the tokens by which tasks are settled from outside.
-        results: Puts large results away.
         worker_id: This worker's name in the store.
         lease_seconds: How long a claim is good for without renewal.
-        clock: The wall clock.
         returned: Told of each task that this worker gave back: it is pending again.
         limiter: Gives the permits that limited operations need; None: nothing is limited.
     """
 
     def __init__(
         self,
-        store: TaskStore,
-        writer: TaskWriter,
+        parts: WorkerParts,
         operations: OperationCatalog,
-        changes: ChangeNotifier,
-        callbacks: CompletionTokens,
-        results: Results,
         *,
         worker_id: str,
         lease_seconds: float,
-        clock: Callable[[], datetime],
         returned: Callable[[Task], Awaitable[None]] | None = None,
         limiter: Limiter | None = None,
     ) -> None:
         self._limiter = limiter
         self._returned = returned
-        self._store = store
-        self._writer = writer
+        self._parts = parts
+        self._store = parts.store
+        self._changes = parts.changes
         self._operations = operations
-        self._changes = changes
-        self._callbacks = callbacks
-        self._results = results
         self._worker_id = worker_id
         self._lease = timedelta(seconds=lease_seconds)
-        self._clock = clock
+        self._clock = parts.writer.clock
         self._runs: dict[str, Execution] = {}
         self._stopping = False
 
@@ -159,10 +143,7 @@ class Runner:
             run = Execution(
                 claimed,
                 operation,
-                store=self._store,
-                writer=self._writer,
-                changes=self._changes,
-                callbacks=self._callbacks,
+                self._parts,
                 slot=slot,
                 lease=self._lease,
                 asked=asked,
@@ -252,7 +233,7 @@ class Runner:
             event = self._event_of(run, interrupted)
         else:
             # A result is durable before anybody can learn of it.
-            kept = await self._results.offload(
+            kept = await self._parts.results.offload(
                 outcome, run.task, run.operation.policy, give_up=lambda: run.stop_reason is not None
             )
             event = Settle(fence=run.fence, outcome=kept)
@@ -264,7 +245,7 @@ class Runner:
         except Refused as refused:
             if isinstance(event, Settle):
                 # It may have been written, and the answer lost.
-                await self._results.drop(event.outcome, stored=run.task.outcome)
+                await self._parts.results.drop(event.outcome, stored=run.task.outcome)
             logger.info(
                 "outcome discarded: %s",
                 refused.reason,

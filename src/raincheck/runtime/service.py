@@ -33,16 +33,17 @@ from raincheck.ports.blob_store import BlobStore
 from raincheck.ports.engine import Engine, EngineFactory
 from raincheck.ports.records import Record
 from raincheck.ports.task_store import PendingLimit, TaskStore
+from raincheck.runtime.execution import WorkerParts
 from raincheck.runtime.failure_alerts import FailureRate
 from raincheck.runtime.heartbeat import Heartbeat
 from raincheck.runtime.lost_workers import LostWorkers, WorkerProcesses
 from raincheck.runtime.process_identity import Kernel, own_identity, worker_id
 from raincheck.runtime.runner import Runner
-from raincheck.runtime.sweeper import Sweeper
+from raincheck.runtime.sweeper import Sweeper, SweepTimes
 from raincheck.runtime.upstream_cleanup import UpstreamCleanup
 from raincheck.stores.shared.turn_taking import TurnTakingStore
 from raincheck.tasks import task_log, upstream_records
-from raincheck.tasks.registry import Registry
+from raincheck.tasks.registry import AcceptanceRules, Registry
 from raincheck.tasks.results import Results
 from raincheck.tasks.watch import ChangeNotifier
 from raincheck.tasks.writer import TaskEnded, TaskWriter
@@ -139,7 +140,6 @@ class Service:
         processes = WorkerProcesses(own if local else None, kernel)
         self._store = store
         # What starts tasks lets the scopes take turns; every other part has the store itself.
-        starting = TurnTakingStore(store, FairQueue(store, lambda: self._limiter.held_back()))
         self._operations = operations
         self._changes = ChangeNotifier(store)
         self._store_clock = StoreClock(store)
@@ -150,18 +150,16 @@ class Service:
         lease = self.settings.lease_seconds
         self.results = Results(store, blobs, clock=clock)
         self._limiter = Limiter(
-            store,
-            operations,
-            clock=clock,
-            freed=lambda name: self._engine.wake(name),
-            max_running_per_scope=self.settings.max_running_per_scope,
+            store, operations, clock=clock, max_running_per_scope=self.settings.max_running_per_scope
         )
+        starting = TurnTakingStore(store, FairQueue(store, self._limiter.held_back))
         self._engine: Engine = engine(
             starting,
             partial(self._limiter.startable, operations),
             max_concurrency=self.settings.max_concurrency,
             clock=clock,
         )
+        self._limiter.freed = self._engine.wake
         self._failures = FailureRate(self.settings.alert_on_failure_rate)
         self.callbacks = CompletionTokens(
             store,
@@ -172,15 +170,16 @@ class Service:
             secret=self.settings.callback_secret,
         )
         self._runner = Runner(
-            starting,
-            writer,
+            WorkerParts(
+                store=starting,
+                writer=writer,
+                changes=self._changes,
+                callbacks=self.callbacks,
+                results=self.results,
+            ),
             operations,
-            self._changes,
-            self.callbacks,
-            self.results,
             worker_id=self.worker_id,
             lease_seconds=lease,
-            clock=clock,
             returned=self._engine.deliver,
             limiter=self._limiter,
         )
@@ -195,9 +194,7 @@ class Service:
         self._sweeper = Sweeper(
             store,
             writer,
-            clock=clock,
-            sweep_seconds=min(1.0, lease / 4),
-            lease_seconds=lease,
+            SweepTimes(sweep=min(1.0, lease / 4), lease=lease),
             store_clock=self._store_clock,
             purge_others=self.results.purge,
             returned=self._engine.deliver,
@@ -206,18 +203,20 @@ class Service:
         )
         self._upstream_cleanup = UpstreamCleanup(store, operations, clock=clock)
         total, per_scope = self.settings.max_pending or None, self.settings.max_pending_per_scope
+        of_principal = PendingLimit(total, DEFAULT_PENDING_OF_PRINCIPAL)
         self.registry = Registry(
             store,
             operations,
             writer,
             engine=self._engine,
             changes=self._changes,
-            max_parameters_bytes=self.settings.max_parameters_bytes,
-            pending_limit=PendingLimit(total, per_scope or None),
-            pending_limit_of_principal=PendingLimit(total, DEFAULT_PENDING_OF_PRINCIPAL) if per_scope is None else None,
-            check_callback_url=self.settings.webhooks.check_callback,
+            rules=AcceptanceRules(
+                max_parameters_bytes=self.settings.max_parameters_bytes,
+                pending_limit=PendingLimit(total, per_scope or None),
+                pending_limit_of_principal=None if per_scope is not None else of_principal,
+                check_callback_url=self.settings.webhooks.check_callback,
+            ),
             limiter=self._limiter,
-            clock=clock,
             worker_gone=processes.gone,
         )
         self._deliverer = WebhookDispatcher(store, self.settings.webhooks, operations, clock=clock)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from dataclasses import dataclass
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.domain.transitions import DeadlinePassed, LeaseExpired, Refused
@@ -22,18 +22,31 @@ logger = logging.getLogger(__name__)
 _BATCH = 200
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepTimes:
+    """When the sweeper does what, in seconds.
+
+    Attributes:
+        sweep: How often to look for overdue and orphaned tasks.
+        purge: How often to remove expired ones.
+        lease: For so long after an outage of the store or a jump of the clock no lease counts as over: healthy workers
+            must have the time to renew theirs. On a store over the network, whose clock may have jumped before this
+            process came, nor after its start.
+    """
+
+    sweep: float
+    purge: float = 60.0
+    lease: float = 0.0
+
+
 class Sweeper:
     """Sweeps a store. Every process on a store runs one; compare-and-set decides between them.
 
     Args:
-        writer: Writes what the sweep settles or returns.
-        sweep_seconds: How often to look for overdue and orphaned tasks.
-        purge_seconds: How often to remove expired ones.
+        writer: Writes what the sweep settles or returns, and has the clock by which it is due.
+        times: How often to look, and for how long to spare leases.
         purge_others: Removes up to so many of what else has expired; how many.
         returned: Called with each task that became pending again.
-        lease_seconds: For so long after an outage of the store or a jump of the clock no lease counts as over: healthy
-            workers must have the time to renew theirs. On a store over the network, whose clock may have jumped before
-            this process came, nor after its start.
         store_clock: The store's clock: read again before anything counts as over, since it may just have been set.
         held: The tasks that run in this very process, with their fencing numbers. Their worker is not lost, only late:
             the machine slept, or the store took no writes for longer than a lease.
@@ -47,11 +60,8 @@ class Sweeper:
         self,
         store: TaskStore,
         writer: TaskWriter,
+        times: SweepTimes,
         *,
-        clock: Callable[[], datetime],
-        sweep_seconds: float,
-        purge_seconds: float = 60.0,
-        lease_seconds: float = 0.0,
         store_clock: StoreClock | None = None,
         purge_others: Callable[[int], Awaitable[int]] | None = None,
         returned: Callable[[Task], Awaitable[None]],
@@ -61,10 +71,9 @@ class Sweeper:
         self._lost_workers = lost_workers
         self._store = store
         self._writer = writer
-        self._clock = clock
-        self._purge_seconds = purge_seconds
+        self._clock = writer.clock
+        self._times = times
         self._purge_others = purge_others
-        self._lease_seconds = lease_seconds
         self._store_clock = store_clock
         self._returned = returned
         self.failing = False
@@ -72,7 +81,7 @@ class Sweeper:
         self._saw_again_at = float("-inf")
         self._held = held
         self._purge_at = float("-inf")
-        self._loop = BackgroundLoop("sweeper", self._sweep_and_purge, purpose="sweep", seconds=sweep_seconds)
+        self._loop = BackgroundLoop("sweeper", self._sweep_and_purge, purpose="sweep", seconds=times.sweep)
 
     def start(self) -> None:
         """Begin to sweep, at once and then for ever."""
@@ -144,7 +153,7 @@ class Sweeper:
 
     def _leases_are_spared(self) -> bool:
         jumped_at = self._store_clock.jumped_at if self._store_clock is not None else float("-inf")
-        return monotonic() - max(self._saw_again_at, jumped_at) < self._lease_seconds
+        return monotonic() - max(self._saw_again_at, jumped_at) < self._times.lease
 
     async def _sweep_and_purge(self) -> None:
         try:
@@ -152,7 +161,7 @@ class Sweeper:
             await self._take_over_if_possible()
             if monotonic() >= self._purge_at:
                 await self.purge()
-                self._purge_at = monotonic() + self._purge_seconds
+                self._purge_at = monotonic() + self._times.purge
             self.failing = False
         except StoreError:
             self._blind = self.failing = True

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from raincheck.domain.caller import Caller
@@ -34,7 +34,6 @@ from raincheck.tasks.lost_answers import LostAnswers, told
 from raincheck.tasks.views import TaskViews
 from raincheck.tasks.watch import ChangeNotifier
 from raincheck.tasks.writer import TaskWriter
-from raincheck.timing.clock import utc_now
 
 _ANY_NUMBER = PendingLimit()
 
@@ -57,19 +56,39 @@ class Submission(NamedTuple):
     deduplicated: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AcceptanceRules:
+    """Which calls are accepted.
+
+    Attributes:
+        max_parameters_bytes: The largest parameters, as JSON.
+        pending_limit: How many tasks may be pending.
+        pending_limit_of_principal: The same for callers who authenticate; None: no other.
+        check_callback_url: Checks a caller's `callback_url`; by default none is taken.
+    """
+
+    max_parameters_bytes: int = 1024 * 1024
+    pending_limit: PendingLimit = _ANY_NUMBER
+    pending_limit_of_principal: PendingLimit | None = None
+    check_callback_url: Callable[[str], str] = refuse_callbacks
+
+    def pending_limit_of(self, scope: str) -> PendingLimit | None:
+        """How many tasks may be pending where one of this scope comes in; None: any number."""
+        principal = self.pending_limit_of_principal is not None and scope.startswith(PRINCIPAL)
+        limit = self.pending_limit_of_principal if principal else self.pending_limit
+        return None if limit == _ANY_NUMBER else limit
+
+
 class Registry(TaskViews):
     """The task registry as callers use it: what they see (`TaskViews`), and what they change.
 
     Args:
         store: The open store.
         operations: The operations of this process.
-        writer: Writes cancels and answers.
+        writer: Writes cancels and answers, by whose clock tasks are accepted.
+        rules: Which calls are accepted.
         engine: Told of each new task; None where this process only looks after tasks.
         changes: Where waits hear of changes; None where nobody waits.
-        max_parameters_bytes: The largest parameters, as JSON.
-        pending_limit: How many tasks may be pending.
-        pending_limit_of_principal: The same for callers who authenticate; None: no other.
-        check_callback_url: Checks a caller's `callback_url`; by default none is taken.
         limiter: The breakers and permits of operations; None where nobody submits.
         worker_gone: Whether the process of the worker of that name is known to be dead.
     """
@@ -82,24 +101,18 @@ class Registry(TaskViews):
         *,
         engine: Engine | None = None,
         changes: ChangeNotifier | None = None,
-        max_parameters_bytes: int = 1024 * 1024,
-        pending_limit: PendingLimit = _ANY_NUMBER,
-        pending_limit_of_principal: PendingLimit | None = None,
-        check_callback_url: Callable[[str], str] = refuse_callbacks,
+        rules: AcceptanceRules | None = None,
         limiter: Limiter | None = None,
-        clock: Callable[[], datetime] = utc_now,
         worker_gone: Callable[[str | None], bool] = lambda worker_id: False,
     ) -> None:
-        super().__init__(store, changes, clock=clock, worker_gone=worker_gone)
+        super().__init__(store, changes, clock=writer.clock, worker_gone=worker_gone)
+        self._rules = rules = rules or AcceptanceRules()
         self._operations = operations
         self._engine = engine
-        self._checks = ParameterChecks(max_parameters_bytes)
+        self._checks = ParameterChecks(rules.max_parameters_bytes)
         self._limiter = limiter
         self._writer = writer
         self._lost_answers = LostAnswers(store, self._writer)
-        self._limit = None if pending_limit == _ANY_NUMBER else pending_limit
-        self._limit_of_principal = self._limit if pending_limit_of_principal is None else pending_limit_of_principal
-        self._check_callback_url = check_callback_url
 
     def operation(self, operation_type: str, *, caller: Caller | None = None) -> Operation:
         """The operation of that name; with a caller, one that it may call.
@@ -164,7 +177,7 @@ class Registry(TaskViews):
         caller = self._kept(operation, caller)
         wait = checked_wait(max_wait_seconds, policy.max_wait_ceiling_seconds)
         check_key(idempotency_key)
-        callback = None if callback_url is None else self._check_callback_url(callback_url)
+        callback = None if callback_url is None else self._rules.check_callback_url(callback_url)
         inputs = self._checks.answered(inputs)
         checked = await self.checked(operation, arguments, scope=scope)
         shared = idempotency_key or tool_use or policy.dedupe == "inflight"
@@ -250,7 +263,7 @@ class Registry(TaskViews):
         return inserted
 
     async def _insert(self, operation: Operation, task: Task) -> Inserted:
-        pending_limit = self._limit_of_principal if task.scope.startswith(PRINCIPAL) else self._limit
+        pending_limit = self._rules.pending_limit_of(task.scope)
         if operation.policy.breaker is None or self._limiter is None:
             return await self._store.insert(task, pending_limit=pending_limit)
         try:

@@ -48,7 +48,7 @@ class TaskWriter:
         ended: Callable[[TaskEnded], None] = lambda ended: None,
     ) -> None:
         self._store = store
-        self._clock = clock
+        self.clock = clock
         self._delivery_of = delivery_of
         self._ended = ended
 
@@ -76,7 +76,7 @@ class TaskWriter:
             Refused: The event does not apply.
             StoreError: Nothing was written, as far as the store can tell.
         """
-        now = self._clock()
+        now = self.clock()
         changed = transition(task, event, now)
         if changed is task:
             return task

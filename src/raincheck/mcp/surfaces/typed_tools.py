@@ -188,7 +188,6 @@ class TypedTools:
             task_ref=new_task_ref(),
             operation_type=operation.operation_type,
             idempotency_key=None,
-            attempt=1,
             caller=given(operation.policy, caller_of(ctx)),
             backend=_RequestBackend(ctx),
             loop=asyncio.get_running_loop(),

@@ -21,7 +21,7 @@ from raincheck.operations.http.caller_values import CallerValues
 from raincheck.operations.http.client import Reply, exchange
 from raincheck.operations.http.job_api import AcceptedJob, PollSettings, Table, UpstreamApi
 from raincheck.operations.http.job_follower import JobFollower
-from raincheck.operations.http.request import PreparedRequest, RequestTemplate
+from raincheck.operations.http.request import PreparedRequest, RequestDeclaration, RequestTemplate
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.schema import ParameterSchema
 from raincheck.operations.validation import still_fitting
@@ -110,16 +110,18 @@ def http_operation(
     """
     executor = HttpExecutor(
         operation_type,
-        method=method,
-        url=url,
+        RequestDeclaration(
+            method=method,
+            url=url,
+            headers=headers or {},
+            body=BodyDeclaration(body=body, form=form, raw=raw),
+            idempotency_header=idempotency_header,
+        ),
         parameters=parameters,
-        headers=headers,
-        body=BodyDeclaration(body=body, form=form, raw=raw),
         max_response_bytes=max_response_bytes,
         accepted=accepted,
         poll=poll,
         completion=completion,
-        idempotency_header=idempotency_header,
         policy=policy,
     )
     if policy is not None and policy.mode == "inline" and (poll is not None or completion == "callback"):
@@ -142,56 +144,48 @@ class HttpExecutor:
     def __init__(
         self,
         operation_type: str,
+        declared: RequestDeclaration,
         *,
-        method: str,
-        url: str,
         parameters: Mapping[str, Any],
-        headers: Mapping[str, str] | None = None,
-        body: BodyDeclaration | None = None,
-        max_response_bytes: int = 16 * 1024 * 1024,
-        accepted: AcceptedAnswers = "auto",
-        poll: PollSettings | None = None,
-        completion: Completion = "answer",
-        idempotency_header: str | None = None,
-        policy: Policy | None = None,
+        max_response_bytes: int,
+        accepted: AcceptedAnswers,
+        poll: PollSettings | None,
+        completion: Completion,
+        policy: Policy | None,
     ) -> None:
         self._client = EgressClient(None, total_seconds=None, max_body_bytes=max_response_bytes)
-        if method.upper() not in _METHODS:
+        if declared.method.upper() not in _METHODS:
             raise ConfigurationError(
-                f"operation {operation_type!r}: method = {capped(method, 40)!r}; allowed: {', '.join(_METHODS)}"
+                f"operation {operation_type!r}: method = {capped(declared.method, 40)!r}; "
+                f"allowed: {', '.join(_METHODS)}"
             )
         self._schema = ParameterSchema(parameters, operation_type)
         properties = self._schema.properties
         self._calls_back = completion == "callback"
         _check_completion(operation_type, properties, calls_back=self._calls_back, poll=poll)
-        body = body or BodyDeclaration()
         asked = [] if poll is None else [poll.status_url, poll.cancel_url]
         self._caller = CallerValues(
             operation_type,
             policy or Policy(),
             parameters=properties,
-            headers=headers or {},
-            elsewhere=[url, body.body, body.form, asked],
+            headers=declared.headers,
+            elsewhere=[declared.url, declared.body.body, declared.body.form, asked],
         )
         required: list[str] = list(self._schema.schema.get("required", ()))
         defaults = [name for name, part in properties.items() if isinstance(part, dict) and "default" in part]
         self._request = RequestTemplate(
             operation_type,
-            method=method,
-            url=url,
-            headers=headers or {},
-            body=body,
+            declared,
             parameters=properties,
             always_present=frozenset(required + defaults),
             reserved=self._caller.names | (_CALLBACK_NAMES if self._calls_back else frozenset[str]()),
-            idempotency_header=idempotency_header,
         )
         if self._calls_back and not self._request.used & _CALLBACK_NAMES:
             raise ConfigurationError(
                 f'operation {operation_type!r}: completion = "callback" needs {{callback_url}} or {{callback_token}} '
                 "in url, headers or body: nobody could call back"
             )
-        self._dedupes = idempotency_header is not None
+        self._dedupes = declared.idempotency_header is not None
         names = {**properties, **dict.fromkeys(self._caller.names)}
         self._table = None if poll is None else Table(poll, operation_type=operation_type, parameters=names)
         self._accepted = None if accepted == "result" else AcceptedJob(always=accepted == "follow")

@@ -37,6 +37,17 @@ class PreparedRequest:
     content: bytes | None = field(repr=False)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RequestDeclaration:
+    """A request as it is declared; see `http_operation`."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: BodyDeclaration
+    idempotency_header: str | None = None
+
+
 class RequestTemplate:
     """A declared request.
 
@@ -48,26 +59,20 @@ class RequestTemplate:
     def __init__(
         self,
         operation_type: str,
+        declared: RequestDeclaration,
         *,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: BodyDeclaration,
         parameters: Mapping[str, Any],
         always_present: frozenset[str],
         reserved: frozenset[str] = frozenset(),
-        idempotency_header: str | None = None,
     ) -> None:
         """Parse the declaration.
 
         Args:
             operation_type: Whose request it is.
-            method, url, headers: See `http_operation`.
-            body: The body's declaration.
+            declared: The request, its placeholders not yet replaced.
             parameters: The names of the parameters.
             always_present: Those that are required or have a default.
             reserved: Further names that a placeholder may have, always present.
-            idempotency_header: In which header the idempotency key goes; None: `Idempotency-Key`, where it may.
 
         Raises:
             ConfigurationError: See `http_operation`.
@@ -75,17 +80,17 @@ class RequestTemplate:
         self._operation_type = operation_type
         self._parameters = {**parameters, **dict.fromkeys(reserved)}
         self._all_are_reserved = not parameters
-        self._idempotency_header = idempotency_header
+        self._idempotency_header = declared.idempotency_header
         self._secrets: set[str] = set()
-        self.method = method.upper()
-        path, _, query = url.partition("#")[0].partition("?")
+        self.method, headers = declared.method.upper(), declared.headers
+        path, _, query = declared.url.partition("#")[0].partition("?")
         self._path = self._template(path, "url")
         self.host = self._checked_host(always_present | reserved)
         self._query = [self._template(pair, "url") for pair in query.split("&") if pair]
         self._headers = {name: self._header(name, value) for name, value in headers.items()}
         self._header_names = {name.lower() for name in headers}
         content_type = next((value for name, value in self._headers.items() if name.lower() == "content-type"), None)
-        self._body = body_of(body, content_type, self._template, f"operation {operation_type!r}")
+        self._body = body_of(declared.body, content_type, self._template, f"operation {operation_type!r}")
         used = self._path.names.union(
             *(pair.names for pair in self._query),
             *(header.names for header in self._headers.values()),

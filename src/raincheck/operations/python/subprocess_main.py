@@ -29,7 +29,7 @@ from raincheck.domain.redaction import redact, redacted_texts, redacting
 from raincheck.domain.task import Progress
 from raincheck.domain.traces import alone, raised_by, stack_of, text_of
 from raincheck.errors import OperationFailed, TaskFailure
-from raincheck.operations.context import CallbackAddress, TaskCancelled, TaskContext
+from raincheck.operations.context import CallbackAddress, Start, TaskCancelled, TaskContext
 from raincheck.operations.error_details import LARGEST_DATA, plain_details, plain_text
 from raincheck.operations.exits import stopped
 from raincheck.operations.json_values import json_value
@@ -234,9 +234,7 @@ def _context(call: dict[str, Any], worker: _Worker, loop: asyncio.AbstractEventL
         task_ref=call["task_ref"],
         operation_type=call["operation_type"],
         idempotency_key=call["idempotency_key"],
-        attempt=call["attempt"],
-        fence=call["fence"],
-        checkpoint=call["checkpoint"],
+        start=Start(call["attempt"], call["fence"], call["checkpoint"]),
         caller=Caller.of(call["scope"], call["caller"]),
         backend=worker,
         loop=loop,
