@@ -133,6 +133,7 @@ def test_an_address_is_shown_without_what_may_be_secret(url: str, shown: str) ->
     ("text", "module", "told"),
     [
         (POSTGRES, "psycopg", r'the store "postgres" needs psycopg: .*pip install .*\[postgres\]"'),
+        (POSTGRES, "psycopg_pool", r'the store "postgres" needs psycopg_pool: .*pip install .*\[postgres\]"'),
         (REDIS, "redis", r'the store "redis" needs redis: .*pip install .*\[redis\]"'),
         (DYNAMODB, "aiobotocore", r'the store "dynamodb" needs aiobotocore: .*pip install .*\[dynamodb\]"'),
     ],

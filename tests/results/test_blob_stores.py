@@ -259,6 +259,7 @@ async def test_postgres_finds_blobs_by_their_key_however_many_there_are(tmp_path
     store, blobs = PostgresStore(url, schema=schema), PostgresBlobs(url, schema=schema)
     await store.open()
     await store.close()
+    await blobs.open()
     for _ in range(50):
         await blobs.put(blob_key(LATER), b"x")
     await blobs.close()

@@ -136,6 +136,25 @@ async def test_a_server_that_is_gone_is_an_error_in_time_and_is_used_again_when_
     assert await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30)) == {task.task_ref}
 
 
+async def test_a_server_that_refuses_a_new_connection_is_an_error_at_once(running: PostgresServer) -> None:
+    with psycopg.connect(running.url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE clerk LOGIN SUPERUSER")
+        store = PostgresStore(running.url.replace("postgres@", "clerk@"), timeout_seconds=100 * PATIENCE)
+        await store.open()
+        await stored(store)
+        connection.execute("ALTER ROLE clerk NOLOGIN")
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'clerk'")
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(2):
+                with pytest.raises(StoreUnavailable, match=r"needs a user with the right LOGIN\.$"):
+                    await store.count()
+        connection.execute("ALTER ROLE clerk LOGIN")
+        await stored(store)
+        await store.close()
+        connection.execute("DROP SCHEMA raincheck CASCADE")
+        connection.execute("DROP ROLE clerk")
+
+
 async def test_listeners_are_told_to_look_when_the_server_is_back_and_now_and_then(
     store: PostgresStore, running: PostgresServer
 ) -> None:

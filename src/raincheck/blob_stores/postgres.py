@@ -46,6 +46,7 @@ class PostgresBlobs:
 
     async def open(self) -> None:
         """See `BlobStore.open`: connections are made when they are wanted."""
+        await self._connections.open()
 
     async def close(self) -> None:
         """See `BlobStore.close`."""

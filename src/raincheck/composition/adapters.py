@@ -87,7 +87,8 @@ def _plain_store(settings: Settings) -> TaskStore:
         case "sqlite":
             return _sqlite(settings)
         case "postgres":
-            require_extra("psycopg", "postgres", 'the store "postgres"')
+            for module in ("psycopg", "psycopg_pool"):
+                require_extra(module, "postgres", 'the store "postgres"')
             from raincheck.stores.postgres.store import PostgresStore
 
             return PostgresStore(

@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
+import math
 import os
 import socket
-from collections import deque
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict
+from psycopg_pool import AsyncConnectionPool
 
 from raincheck.errors import ConfigurationError, StoreUnusable
 from raincheck.ports.tls import Tls
@@ -135,9 +138,28 @@ class Connections:
         self.address = address
         self.direct = True
         self._sql = statements(address.schema)
-        self._free = size
-        self._idle: list[Connection] = []
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: set[asyncio.Timeout] = set()
+        self._error: Exception | None = None
+        self._pool = AsyncConnectionPool[Connection](
+            # The class is asked for `connect` alone.
+            connection_class=cast("type[Connection]", SimpleNamespace(connect=self._connect_for_pool)),
+            min_size=0,
+            max_size=size,
+            num_workers=size,
+            timeout=math.inf,
+            # A further attempt comes with the next request.
+            reconnect_timeout=0,
+            reconnect_failed=self._report_failure,
+            open=False,
+        )
+
+    async def open(self) -> None:
+        """Begin to hand connections out; none is made yet."""
+        log = logging.getLogger("psycopg.pool")
+        if log.level == logging.NOTSET:
+            # It logs every attempt to connect; the store's callers have the error.
+            log.setLevel(logging.CRITICAL)
+        await self._pool.open()
 
     @asynccontextmanager
     async def one(self, until: float) -> AsyncGenerator[Connection]:
@@ -147,20 +169,27 @@ class Connections:
             TimeoutError: None became free.
             psycopg.Error: None could be made.
         """
-        await self._take_turn(until)
-        connection: Connection | None = None
+        waiting = asyncio.timeout_at(until)
+        self._waiting.add(waiting)
+        try:
+            async with waiting:
+                connection = await self._pool.getconn()
+        except TimeoutError:
+            raise self._error or TimeoutError from None
+        finally:
+            self._waiting.discard(waiting)
         lost = False
         try:
-            connection = self._idle.pop() if self._idle else await self.connect(until)
             with cut_off_at(connection, until):
                 yield connection
         except BaseException as error:
             lost = is_lost(error)
             raise
         finally:
-            if connection is not None:
-                await self._give_back(connection, lost=lost)
-            self._end_turn()
+            # What a transaction left behind cannot be ended in time on a server that may not answer.
+            if lost or connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
+                await connection.close()
+            await self._pool.putconn(connection)
 
     async def connect(self, until: float) -> Connection:
         """A further connection, of the caller's own.
@@ -182,48 +211,27 @@ class Connections:
             raise
         return connection
 
-    def keep(self, connection: Connection) -> None:
-        """A connection that `connect` made is the pool's from now on."""
-        self._idle.append(connection)
-
     async def forget_idle(self) -> None:
-        """Close what nobody uses now: where one connection was lost, the others are likely to be."""
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            await connection.close()
+        """Replace the idle connections: where one connection was lost, the others are likely to be."""
+        await self._pool.drain()
 
     async def close(self) -> None:
         """Close every connection; none is in use."""
-        await self.forget_idle()
+        await self._pool.close(self.address.patience_seconds)
 
-    async def _take_turn(self, until: float) -> None:
-        if self._free > 0:
-            self._free -= 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+    async def _connect_for_pool(self, _: str) -> Connection:
         try:
-            async with asyncio.timeout_at(until):
-                await turn
-        except BaseException:
-            if turn.done() and not turn.cancelled():
-                self._end_turn()
+            connection = await self.connect(asyncio.get_running_loop().time() + self.address.patience_seconds)
+        except Exception as error:
+            self._error = error
             raise
+        self._error = None
+        return connection
 
-    def _end_turn(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
-
-    async def _give_back(self, connection: Connection, *, lost: bool) -> None:
-        ready = not connection.closed and connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
-        if ready and not lost:
-            self._idle.append(connection)
-        else:
-            await connection.close()
+    def _report_failure(self, _: AsyncConnectionPool[Connection]) -> None:
+        """Have the requests that wait for a connection fail at once."""
+        for waiting in self._waiting:
+            waiting.reschedule(asyncio.get_running_loop().time())
 
     async def _arrive(self, connection: Connection) -> None:
         version = connection.info.server_version // 10000

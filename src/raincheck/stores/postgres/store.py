@@ -117,11 +117,8 @@ class PostgresStore:
         try:
             await self._prepare(connections)
         except (psycopg.Error, TimeoutError, OSError) as error:
-            await connections.close()
             raise store_error(error, self._address.place) from error
-        except BaseException:
-            await connections.close()
-            raise
+        await connections.open()
         self._running = _Running(connections, self._sql, self._listeners, self._companion, self._poll_interval)
         self._running.signals.listen(len(self._listeners) > 0)
 
@@ -307,7 +304,7 @@ class PostgresStore:
         return await done
 
     async def _prepare(self, connections: Connections) -> None:
-        """Have the schema there, and the first connection."""
+        """Have the schema there."""
         until = asyncio.get_running_loop().time() + self._address.timeout_seconds
         migrations = packaged_migrations()
         latest = migrations[-1].version
@@ -396,7 +393,7 @@ class _Running:
 
 @asynccontextmanager
 async def _first(connections: Connections, until: float) -> AsyncGenerator[Connection]:
-    """The first connection, the pool's afterwards; a server that is starting is waited for."""
+    """A connection of its own for the block; a server that is starting is waited for."""
     loop = asyncio.get_running_loop()
     while True:
         try:
@@ -408,7 +405,5 @@ async def _first(connections: Connections, until: float) -> AsyncGenerator[Conne
         await asyncio.sleep(_STARTING_PAUSE)
     try:
         yield connection
-    except BaseException:
+    finally:
         await connection.close()
-        raise
-    connections.keep(connection)
