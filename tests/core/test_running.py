@@ -322,7 +322,9 @@ async def test_a_task_of_another_scope_does_not_exist(lab: Lab) -> None:
     async with lab.service() as service:
         task = await run(service, "mine")
         messages: set[str] = set()
-        for ref, scope in ((task.task_ref, "b"), ("nonsense", "a"), ("x" * 10_000, "a"), ("", "a")):
+        # A caller whose scope is called as the operator's is no operator.
+        others = ((task.task_ref, "b"), (task.task_ref, "*"), (task.task_ref, "operator"))
+        for ref, scope in (*others, ("nonsense", "a"), ("x" * 10_000, "a"), ("", "a")):
             for call in (service.registry.get, service.registry.cancel):
                 with pytest.raises(TaskNotFound) as caught:
                     await call(ref, scope=scope)

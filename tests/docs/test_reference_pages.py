@@ -19,6 +19,7 @@ from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskErr
 from raincheck.domain.transitions import (
     TABLE,
     AskInput,
+    AwaitExternal,
     Cancel,
     Claim,
     CompleteExternally,
@@ -44,6 +45,7 @@ EVENTS: dict[type[Event], list[Event]] = {
     Claim: [Claim(worker_id="w", lease_until=LATER)],
     ReportProgress: [ReportProgress(fence=1, progress=Progress())],
     SaveCheckpoint: [SaveCheckpoint(fence=1, checkpoint={"job": 7})],
+    AwaitExternal: [AwaitExternal(fence=1)],
     AskInput: [AskInput(fence=1, requests=QUESTIONS)],
     ProvideInput: [ProvideInput(responses={"a": {}}), ProvideInput(responses={"a": {}, "b": {}})],
     Settle: [

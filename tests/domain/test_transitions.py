@@ -14,6 +14,7 @@ from raincheck.domain.task import TERMINAL, InputRequest, Outcome, Progress, Tas
 from raincheck.domain.transitions import (
     TABLE,
     AskInput,
+    AwaitExternal,
     Cancel,
     Claim,
     CompleteExternally,
@@ -69,6 +70,7 @@ EVENTS: dict[type[Event], Event] = {
     Claim: CLAIM,
     ReportProgress: ReportProgress(fence=1, progress=Progress(fraction=0.5)),
     SaveCheckpoint: SaveCheckpoint(fence=1, checkpoint={"job": 7}),
+    AwaitExternal: AwaitExternal(fence=1),
     AskInput: AskInput(fence=1, requests=(OTHER_QUESTION,)),
     ProvideInput: ProvideInput(responses={"q1": ANSWER}),
     Settle: Settle(fence=1, outcome=Outcome(value=2)),
@@ -105,6 +107,7 @@ EXPECTED: dict[tuple[TaskStatus, type[Event]], TaskStatus] = {
     (TaskStatus.PENDING, Cancel): TaskStatus.CANCELLED,
     (TaskStatus.PROCESSING, ReportProgress): TaskStatus.PROCESSING,
     (TaskStatus.PROCESSING, SaveCheckpoint): TaskStatus.PROCESSING,
+    (TaskStatus.PROCESSING, AwaitExternal): TaskStatus.PROCESSING,
     (TaskStatus.PROCESSING, AskInput): TaskStatus.INPUT_REQUIRED,
     (TaskStatus.PROCESSING, Settle): TaskStatus.COMPLETED,
     (TaskStatus.PROCESSING, CompleteExternally): TaskStatus.COMPLETED,
@@ -113,6 +116,7 @@ EXPECTED: dict[tuple[TaskStatus, type[Event]], TaskStatus] = {
     (TaskStatus.PROCESSING, DeadlinePassed): TaskStatus.FAILED,
     (TaskStatus.PROCESSING, Cancel): TaskStatus.CANCELLED,
     (TaskStatus.INPUT_REQUIRED, SaveCheckpoint): TaskStatus.INPUT_REQUIRED,
+    (TaskStatus.INPUT_REQUIRED, AwaitExternal): TaskStatus.INPUT_REQUIRED,
     (TaskStatus.INPUT_REQUIRED, AskInput): TaskStatus.INPUT_REQUIRED,
     (TaskStatus.INPUT_REQUIRED, ProvideInput): TaskStatus.PROCESSING,
     (TaskStatus.INPUT_REQUIRED, Settle): TaskStatus.COMPLETED,
@@ -161,13 +165,20 @@ FENCED = [(status, event) for status, kind in TABLE if hasattr(event := EVENTS[k
 
 
 def test_all_that_a_worker_says_is_fenced() -> None:
-    assert {type(event) for _, event in FENCED} == {ReportProgress, SaveCheckpoint, AskInput, Settle, Release}
+    assert {type(event) for _, event in FENCED} == {
+        ReportProgress,
+        SaveCheckpoint,
+        AwaitExternal,
+        AskInput,
+        Settle,
+        Release,
+    }
 
 
 @pytest.mark.parametrize("fence", [0, 2])
 @pytest.mark.parametrize(("status", "event"), FENCED)
 def test_a_worker_with_another_fencing_number_can_write_nothing(status: TaskStatus, event: Event, fence: int) -> None:
-    assert isinstance(event, ReportProgress | SaveCheckpoint | AskInput | Settle | Release)
+    assert isinstance(event, ReportProgress | SaveCheckpoint | AwaitExternal | AskInput | Settle | Release)
     assert refusal(in_status(status), replace(event, fence=fence), LATE) == "fenced"
 
 
@@ -400,6 +411,7 @@ events = st.one_of(
     st.builds(ProvideInput, responses=st.sampled_from([{}, {"q1": ANSWER}, {"q2": ANSWER}])),
     st.builds(Settle, fence=fences, outcome=st.sampled_from([Outcome(value=1), FAILURE])),
     st.builds(CompleteExternally, outcome=st.sampled_from([Outcome(value=1), FAILURE])),
+    st.builds(AwaitExternal, fence=fences),
     st.builds(SaveCheckpoint, fence=fences, checkpoint=st.sampled_from([None, 1, {"job": 2}])),
     st.builds(Release, fence=fences),
     st.sampled_from([LeaseExpired(), DeadlinePassed(), Cancel()]),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from stores.records import NOW, after, claimed, new_task, settled
 
 from raincheck.domain.caller import Caller, Credentials
-from raincheck.domain.task import InputRequest, Outcome, Progress, TaskError, inflight_key
+from raincheck.domain.task import InputRequest, KeyKind, Outcome, Progress, TaskError
 from raincheck.domain.transitions import AskInput, ProvideInput, ReportProgress, SaveCheckpoint, transition
 from raincheck.encryption.cipher import KEY_BYTES, CannotDecrypt, PayloadCipher, key_id, keys_in_use, new_key, read_key
 from raincheck.encryption.task_store import EncryptedTaskStore
@@ -146,7 +146,7 @@ async def test_the_key_can_be_changed_while_tasks_are_kept(path: Path) -> None:
     first = sealed(path, OLD)
     await first.open()
     task = new_task(arguments={"a": WORD}, idempotency_key="k", fingerprint="f" * 64)
-    shared = new_task(idempotency_key=inflight_key("e" * 64), fingerprint="e" * 64)
+    shared = new_task(idempotency_key="e" * 64, key_kind=KeyKind.INFLIGHT, fingerprint="e" * 64)
     for each in (task, shared):
         await first.insert(each)
     await first.close()

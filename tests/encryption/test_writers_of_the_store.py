@@ -13,7 +13,7 @@ import pytest
 from stores.records import NOW, after, claimed, new_task, settled
 
 from raincheck.domain.caller import Caller
-from raincheck.domain.task import InputRequest, Outcome, Progress, Task, inflight_key
+from raincheck.domain.task import InputRequest, KeyKind, Outcome, Progress, Task
 from raincheck.domain.transitions import AskInput, ProvideInput, ReportProgress, SaveCheckpoint, transition
 from raincheck.encryption.cipher import KEY_BYTES, CannotDecrypt, PayloadCipher, close_to_plain
 from raincheck.encryption.task_store import EncryptedTaskStore
@@ -180,7 +180,7 @@ async def test_records_stay_where_they_are_and_none_is_made_up(place: Place) -> 
 
 async def test_a_shared_tasks_end_still_opens_when_another_has_its_key(place: Place) -> None:
     async def submitted() -> Task:
-        task = new_task(idempotency_key=inflight_key("e" * 64), fingerprint="e" * 64)
+        task = new_task(idempotency_key="e" * 64, key_kind=KeyKind.INFLIGHT, fingerprint="e" * 64)
         return (await place.store.insert(task)).task
 
     first = claimed(await submitted())

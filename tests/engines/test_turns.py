@@ -14,7 +14,7 @@ from raincheck.domain.task import TaskStatus
 from raincheck.operations.context import TaskContext
 from raincheck.ports.engine import EngineFactory
 from raincheck.runtime.service import Service
-from raincheck.tasks.views import ANY_SCOPE
+from raincheck.tasks.views import OPERATOR
 from support.lab import Lab
 from support.waiting import PATIENCE
 
@@ -32,7 +32,7 @@ async def submit(service: Service, scope: str, count: int) -> None:
 
 
 async def counted(service: Service) -> Counter[TaskStatus]:
-    return Counter(task.status for task in await service.registry.list(scope=ANY_SCOPE, limit=200))
+    return Counter(task.status for task in await service.registry.list(scope=OPERATOR, limit=200))
 
 
 async def test_one_task_of_ada_does_not_wait_for_sixty_of_bob(lab: Lab, place: Place) -> None:

@@ -14,7 +14,7 @@ from raincheck.errors import QueueFull
 from raincheck.operations.context import TaskContext
 from raincheck.runtime.service import Service
 from raincheck.stores.memory.store import MemoryStore
-from raincheck.tasks.views import ANY_SCOPE
+from raincheck.tasks.views import OPERATOR
 from support.lab import Lab
 from support.waiting import PATIENCE
 
@@ -40,7 +40,7 @@ async def test_racing_calls_on_several_replicas_fill_the_room_exactly(replicas: 
     calls = [tried(services[n % 2], scope=f"scope{n % 4}") for n in range(80)]
     answers = await asyncio.gather(*calls)
     assert answers.count("accepted") == 25
-    stored = await services[0].registry.list(scope=ANY_SCOPE, limit=100)
+    stored = await services[0].registry.list(scope=OPERATOR, limit=100)
     assert len(stored) == 25
     assert max(Counter(task.scope for task in stored).values()) <= 10
 

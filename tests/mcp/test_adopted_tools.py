@@ -27,6 +27,7 @@ from raincheck.mcp.sdk_host import Raincheck
 from raincheck.operations.operation import Policy
 from raincheck.operations.own_checks import OwnChecks
 from raincheck.operations.validation import LARGE_BYTES
+from raincheck.tasks.views import OPERATOR
 from support.checked_tools import at, by_re, count, letters, numbers, once, price, sure
 from support.in_process import Peer, in_memory
 
@@ -118,7 +119,7 @@ async def test_what_the_tool_refuses_makes_no_task_and_is_told_in_one_line(make_
             assert answer is not None
             assert answer["error"]["code"] == "invalid_parameters", answer
             assert "\n" not in answer["error"]["message"]
-        assert not await registry.list(scope="*")
+        assert not await registry.list(scope=OPERATOR)
 
 
 class Tree(BaseModel):
@@ -271,8 +272,8 @@ async def test_a_timeout_invites_to_call_again_where_that_is_declared_harmless(
 
     async with rc.running() as registry, Client(server) as client:
         assert (await client.call_tool("slow")).is_error
-        (summary,) = await registry.list(scope="*")
-        task = await registry.get(summary.task_ref, scope="*")
+        (summary,) = await registry.list(scope=OPERATOR)
+        task = await registry.get(summary.task_ref, scope=OPERATOR)
     assert task.outcome is not None
     assert task.outcome.error is not None
     assert (task.outcome.error.code, task.outcome.error.retryable) == ("timeout", retryable)

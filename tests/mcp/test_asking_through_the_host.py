@@ -23,6 +23,7 @@ from raincheck.mcp.server.handle_fast_path import shorten
 from raincheck.mcp.server.http_app import http_app
 from raincheck.mcp.surfaces import client_elicitation, host_elicitation
 from raincheck.operations.context import TaskContext
+from raincheck.tasks.views import OPERATOR
 from support.waiting import PATIENCE
 
 COLOUR = {"type": "object", "properties": {"colour": {"type": "string"}}}
@@ -64,12 +65,12 @@ class Place:
         return Client(self.where, mode=mode, elicitation_callback=user, client_info=host)
 
     async def tasks(self) -> list[Any]:
-        return list(await (await self.rc.started()).registry.list(scope="*"))
+        return list(await (await self.rc.started()).registry.list(scope=OPERATOR))
 
     async def reaches(self, task_ref: str, status: TaskStatus) -> Any:
         registry = (await self.rc.started()).registry
         async with asyncio.timeout(PATIENCE):
-            while (task := await registry.get(task_ref, scope="*")).status is not status:
+            while (task := await registry.get(task_ref, scope=OPERATOR)).status is not status:
                 await asyncio.sleep(0.01)
         return task
 

@@ -16,6 +16,7 @@ from raincheck.errors import InvalidParameters
 from raincheck.mcp.sdk_host import Raincheck
 from raincheck.operations.context import TaskContext
 from raincheck.operations.elicitation_answers import checked_answer
+from raincheck.tasks.views import OPERATOR
 from support.waiting import PATIENCE
 
 FORM: dict[str, Any] = {
@@ -119,7 +120,7 @@ async def test_no_way_of_answering_passes_the_check(make_raincheck: Callable[...
                 ticket = (await client.call_tool("introduce", {})).structured_content
                 assert ticket is not None
                 ref = ticket["task_ref"]
-                task = await registry.wait(ref, scope="*", seconds=PATIENCE)
+                task = await registry.wait(ref, scope=OPERATOR, seconds=PATIENCE)
                 assert task.status is TaskStatus.INPUT_REQUIRED
                 [key] = [each.key for each in task.outstanding]
                 for answer, why in WRONG:
@@ -139,10 +140,10 @@ async def test_no_way_of_answering_passes_the_check(make_raincheck: Callable[...
                 said.append(ElicitResult(action="accept", content={"name": "nobody"}))
                 await client.call_tool("resolve_task_status", {"task_ref": ref, "wait_seconds": 2})
                 assert said == []
-                assert (await registry.get(ref, scope="*")).status is TaskStatus.INPUT_REQUIRED
+                assert (await registry.get(ref, scope=OPERATOR)).status is TaskStatus.INPUT_REQUIRED
                 good = {key: {"action": "accept", "content": ADA}}
                 await client.call_tool("provide_task_input", {"task_ref": ref, "responses": good})
-                done = await registry.wait(ref, scope="*", seconds=PATIENCE)
+                done = await registry.wait(ref, scope=OPERATOR, seconds=PATIENCE)
                 assert done.outcome is not None
                 assert done.outcome.value == {"action": "accept", "content": {**ADA, "colour": "red"}}
 
@@ -162,4 +163,4 @@ async def test_what_is_asked_before_the_task_is_checked_too(make_raincheck: Call
         result = await client.call_tool("greet", {})
         assert result.is_error
         assert "content.name: should match" in _error(result)["message"]
-        assert list(await registry.list(scope="*")) == []
+        assert list(await registry.list(scope=OPERATOR)) == []

@@ -14,10 +14,11 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import Implementation
 
 from raincheck.config.settings import Settings
-from raincheck.domain.task import tool_use_key
+from raincheck.domain.task import KeyKind
 from raincheck.errors import ConfigurationError
 from raincheck.mcp.sdk_host import Raincheck
 from raincheck.operations.context import TaskContext
+from raincheck.tasks.views import OPERATOR
 
 ID = "toolu_01NeverInALog"
 
@@ -56,7 +57,7 @@ class Place:
         return Client(self.server, mode=self.mode, client_info=Implementation(name=name, version="1"))
 
     async def count(self) -> int:
-        return len(await (await self.rc.started()).registry.list(scope="*"))
+        return len(await (await self.rc.started()).registry.list(scope=OPERATOR))
 
 
 @pytest.fixture(params=["legacy", "auto"])
@@ -93,7 +94,7 @@ async def test_a_tool_use_that_is_sent_again_is_the_same_task(place: Place, capl
     # It is no key of the caller's own, so the operation is given its task's ref as ever; and nowhere is it to be read.
     assert place.keys == [first["task_ref"]]
     assert ID not in caplog.text
-    task = await (await place.rc.started()).registry.get(first["task_ref"], scope="*")
+    task = await (await place.rc.started()).registry.get(first["task_ref"], scope=OPERATOR)
     assert task.idempotency_key is not None
     assert (ID in task.idempotency_key, task.callers_key) == (False, None)
 
@@ -136,10 +137,15 @@ async def test_the_callers_own_key_comes_first(place: Place) -> None:
 
 
 async def test_no_caller_can_pass_the_key_of_a_tool_use(place: Place) -> None:
-    arguments = {"operation_type": "build", "parameters": {"quarter": 3}, "idempotency_key": tool_use_key("0" * 64)}
+    arguments = {"operation_type": "build", "parameters": {"quarter": 3}}
     async with place.client() as client:
-        result = await client.call_tool("initiate_background_task", arguments)
-    assert result.structured_content["error"]["code"] == "invalid_parameters"
+        first = await _call(client, "initiate_background_task", arguments, **CLAUDE)
+        task = await (await place.rc.started()).registry.get(first["task_ref"], scope=OPERATOR)
+        same_text = await _call(
+            client, "initiate_background_task", arguments | {"idempotency_key": task.idempotency_key}
+        )
+    assert task.key_kind is KeyKind.TOOL_USE
+    assert same_text["task_ref"] != first["task_ref"]
 
 
 async def test_equal_calls_under_way_are_shared_whatever_their_ids(place: Place) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from stores.records import after, claimed, new_task, settled, stored
 
-from raincheck.domain.task import inflight_key
+from raincheck.domain.task import KeyKind
 from raincheck.errors import QueueFull
 from raincheck.ports.records import Record
 from raincheck.ports.task_store import Inserted, PendingLimit
@@ -65,7 +65,9 @@ async def compete(url: str, name: str) -> None:
     wait()
     inserts = [store.insert(new_task(idempotency_key=f"k{number}")) for number in range(10)]
     inserts += [store.insert(new_task(arguments={"of": name})) for _ in range(20)]
-    inserts += [store.insert(new_task(idempotency_key=inflight_key("f"), created_at=after(1))) for _ in range(3)]
+    inserts += [
+        store.insert(new_task(idempotency_key="f", key_kind=KeyKind.INFLIGHT, created_at=after(1))) for _ in range(3)
+    ]
     created = sum(inserted.created for inserted in await asyncio.gather(*inserts))
     won: list[str] = []
     while pending := await store.claimable(["report"], 50):

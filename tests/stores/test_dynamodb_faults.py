@@ -16,7 +16,7 @@ from stores.dynamodb_items import counted, items, kinds, miscounted
 from stores.dynamodb_way import Lose, Pass, Refuse, Way
 from stores.records import after, apply, cancelled, claimed, new_task, settled, stored
 
-from raincheck.domain.task import InputRequest, Outcome, Progress, Task, inflight_key
+from raincheck.domain.task import InputRequest, KeyKind, Outcome, Progress, Task
 from raincheck.domain.transitions import AskInput, Claim, ReportProgress, transition
 from raincheck.errors import QueueFull, StoreUnavailable
 from raincheck.ports.records import Record
@@ -286,15 +286,17 @@ async def test_a_change_with_a_record_whose_answer_is_lost_is_one_change(
 async def test_an_insert_into_the_last_room_whose_answer_is_lost_is_an_insert(
     far: DynamoDBStore, way: Way, server: DynamoDBServer, table: str, times: int
 ) -> None:
-    await cancelled(far, idempotency_key=inflight_key("f"))
-    task = new_task(idempotency_key=inflight_key("f"))
+    await cancelled(far, idempotency_key="f", key_kind=KeyKind.INFLIGHT)
+    task = new_task(idempotency_key="f", key_kind=KeyKind.INFLIGHT)
     # The first finds the key taken.
     way.meet("TransactWriteItems", Pass(), *(Lose() for _ in range(times)))
     assert await far.insert(task, pending_limit=PendingLimit(1, 1)) == (task, True)
     assert way.met
     with pytest.raises(QueueFull):
         await far.insert(new_task(), pending_limit=PendingLimit(1, 1))
-    assert await far.insert(new_task(idempotency_key=inflight_key("f")), pending_limit=PendingLimit(1, 1)) == (
+    assert await far.insert(
+        new_task(idempotency_key="f", key_kind=KeyKind.INFLIGHT), pending_limit=PendingLimit(1, 1)
+    ) == (
         task,
         False,
     )

@@ -24,9 +24,10 @@ from hypothesis.stateful import (
 from stores.backends import Backend
 from stores.records import NOW, new_task
 
-from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, inflight_key
+from raincheck.domain.task import InputRequest, KeyKind, Outcome, Progress, Task, TaskError, TaskStatus
 from raincheck.domain.transitions import (
     AskInput,
+    AwaitExternal,
     Cancel,
     Claim,
     CompleteExternally,
@@ -50,7 +51,7 @@ _T = TypeVar("_T")
 WORKERS = ("worker-1", "worker-2")
 SCOPES = ("ada", "bob")
 OPERATIONS = ("report", "resize", "unknown")
-INFLIGHT = inflight_key("f")
+CALLER, INFLIGHT, TOOL_USE = KeyKind
 NOTE_KEYS = ("a", "b", "c")
 
 pick = st.integers(min_value=0, max_value=1_000_000)
@@ -128,19 +129,30 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(
         scope=st.sampled_from(SCOPES),
         operation=st.sampled_from(OPERATIONS),
-        key=st.sampled_from([None, None, "k1", "k2", INFLIGHT]),
+        key=st.sampled_from([None, None, "k1", "k2"]),
+        kind=st.sampled_from([CALLER, CALLER, INFLIGHT, TOOL_USE]),
         priority=st.sampled_from([0, 0, -1, 9]),
         deadline=st.sampled_from([5.0, 60.0]),
         retry=st.booleans(),
         size=sizes,
     )
     def insert(
-        self, scope: str, operation: str, key: str | None, priority: int, deadline: float, retry: bool, size: int
+        self,
+        scope: str,
+        operation: str,
+        key: str | None,
+        kind: KeyKind,
+        priority: int,
+        deadline: float,
+        retry: bool,
+        size: int,
     ) -> None:
         task = new_task(
             scope=scope,
             operation_type=operation,
             idempotency_key=key,
+            key_kind=kind,
+            own_webhook=retry,
             priority=priority,
             created_at=self.now,
             deadline_at=self.now + timedelta(seconds=deadline),
@@ -148,13 +160,16 @@ class StoreMachine(RuleBasedStateMachine):
             retry_when_lost=retry,
             arguments={"a": "x" * size},
         )
-        held = [each for each in self.tasks.values() if key and (each.scope, each.idempotency_key) == (scope, key)]
-        if held and (not held[0].terminal if key == INFLIGHT else _retained(held[0], self.now)):
+        named = (scope, kind, key)
+        held = [
+            each for each in self.tasks.values() if key and (each.scope, each.key_kind, each.idempotency_key) == named
+        ]
+        if held and (not held[0].terminal if kind is INFLIGHT else _retained(held[0], self.now)):
             assert self.run(self.store.insert(task)) == (held[0], False)
             return
         assert self.run(self.store.insert(task)) == (task, True)
         for each in held:
-            if key == INFLIGHT:
+            if kind is INFLIGHT:
                 self.tasks[each.task_ref] = replace(each, idempotency_key=None)
             else:
                 del self.tasks[each.task_ref]
@@ -208,6 +223,12 @@ class StoreMachine(RuleBasedStateMachine):
     def checkpoint(self, number: int, stale: int, size: int) -> None:
         task = self.some(number)
         self.change(task, SaveCheckpoint(fence=task.fence + stale, checkpoint={"job": "j" * size}))
+
+    @precondition(lambda self: self.tasks)
+    @rule(number=pick, stale=fences)
+    def await_external(self, number: int, stale: int) -> None:
+        task = self.some(number)
+        self.change(task, AwaitExternal(fence=task.fence + stale))
 
     @precondition(lambda self: self.tasks)
     @rule(number=pick, outcome=outcomes)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from stores.backends import Backend
 from stores.conftest import OpenStore
 from stores.records import NOW, after, apply, cancelled, claimed, new_task, settled, stored
 
-from raincheck.domain.task import Outcome, inflight_key
+from raincheck.domain.task import KeyKind, Outcome
 from raincheck.domain.transitions import Cancel, Claim, CompleteExternally, LeaseExpired, Release, SaveCheckpoint
 from raincheck.errors import QueueFull
 from raincheck.ports.task_store import Inserted, PendingLimit, TaskStore
 
-KEY = inflight_key("f" * 64)
+KEY: dict[str, Any] = {"idempotency_key": "f" * 64, "key_kind": KeyKind.INFLIGHT}
 
 
 @pytest.mark.parametrize(
@@ -92,37 +93,37 @@ async def test_the_highest_priority_is_claimed_first(store: TaskStore) -> None:
 
 
 async def test_equal_calls_share_the_task_under_way(store: TaskStore) -> None:
-    first = await stored(store, idempotency_key=KEY)
+    first = await stored(store, **KEY)
     assert first.inflight
-    assert await store.insert(new_task(idempotency_key=KEY)) == Inserted(first, created=False)
+    assert await store.insert(new_task(**KEY)) == Inserted(first, created=False)
     running = await apply(store, first, Claim(worker_id="w", lease_until=after(30)))
-    assert await store.insert(new_task(idempotency_key=KEY)) == Inserted(running, created=False)
-    assert (await store.insert(new_task(idempotency_key=KEY, scope="bob"))).created
+    assert await store.insert(new_task(**KEY)) == Inserted(running, created=False)
+    assert (await store.insert(new_task(**KEY, scope="bob"))).created
 
 
 async def test_a_settled_task_gives_its_inflight_key_away_and_stays(store: TaskStore) -> None:
-    task = claimed(await stored(store, idempotency_key=KEY))
+    task = claimed(await stored(store, **KEY))
     assert await store.replace(task)
     ended = settled(task, Outcome(value={"big": "x" * 5000}), at=after(1))
     assert await store.replace(ended)
-    second = new_task(idempotency_key=KEY, created_at=after(2))
+    second = new_task(**KEY, created_at=after(2))
     assert await store.insert(second) == Inserted(second, created=True)
     kept = await store.get(task.task_ref)
     assert kept is not None
     assert (kept.idempotency_key, kept.outcome, kept.version) == (None, ended.outcome, ended.version)
-    assert await store.insert(new_task(idempotency_key=KEY, created_at=after(3))) == Inserted(second, created=False)
+    assert await store.insert(new_task(**KEY, created_at=after(3))) == Inserted(second, created=False)
     # Its retention ends; the key is not its own any more.
     assert await store.purge(after(100), 10) == 1
     assert await store.get(task.task_ref) is None
-    assert await store.insert(new_task(idempotency_key=KEY, created_at=after(101))) == Inserted(second, created=False)
+    assert await store.insert(new_task(**KEY, created_at=after(101))) == Inserted(second, created=False)
 
 
 async def test_of_equal_calls_that_race_after_the_end_one_makes_the_task(
     open_store: OpenStore, backend: Backend
 ) -> None:
     stores = [await open_store() for _ in range(3 if backend.shared else 1)]
-    await cancelled(stores[0], idempotency_key=KEY)
-    tasks = [new_task(idempotency_key=KEY, created_at=after(1)) for _ in range(12)]
+    await cancelled(stores[0], **KEY)
+    tasks = [new_task(**KEY, created_at=after(1)) for _ in range(12)]
     answers = await asyncio.gather(*(stores[n % len(stores)].insert(task) for n, task in enumerate(tasks)))
     assert sum(answer.created for answer in answers) == 1
     assert len({answer.task.task_ref for answer in answers}) == 1

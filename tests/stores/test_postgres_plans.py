@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from stores.records import after, claimed, new_task, settled
 
-from raincheck.domain.task import Task, inflight_key
+from raincheck.domain.task import KeyKind, Task
 from raincheck.ports.records import Record
 from raincheck.stores.postgres.connections import Address, statements
 from raincheck.stores.postgres.rows import insert_row, key_digest, record_members, replace_row, row_text
@@ -58,7 +58,8 @@ def _tasks() -> list[Task]:
         task = new_task(
             operation_type=f"operation-{number % 3}",
             scope=f"scope-{number % 4}",
-            idempotency_key=inflight_key(str(number)) if number % 7 == 0 else str(number),
+            idempotency_key=str(number),
+            key_kind=KeyKind.INFLIGHT if number % 7 == 0 else KeyKind.CALLER,
             priority=number % 4,
         )
         if number % 5:

@@ -13,7 +13,7 @@ import pytest
 from stores.processes import Child, child
 from stores.records import cancelled, new_task, stored
 
-from raincheck.domain.task import TaskStatus, inflight_key
+from raincheck.domain.task import KeyKind, TaskStatus
 from raincheck.ports.task_store import PendingLimit
 from raincheck.stores.postgres.store import PostgresStore
 from support.servers.postgres import PostgresServer
@@ -79,7 +79,7 @@ async def test_ten_processes_make_one_schema_at_once(url: str) -> None:
 
 
 async def test_no_two_of_ten_processes_claim_one_task_or_share_a_key_twice(store: PostgresStore, url: str) -> None:
-    ended = await cancelled(store, idempotency_key=inflight_key("f"))
+    ended = await cancelled(store, idempotency_key="f", key_kind=KeyKind.INFLIGHT)
     with ExitStack() as stack:
         children = _all(stack, "compete", url, 10)
         for each in children:

@@ -13,7 +13,7 @@ from stores.conftest import MakeRedis
 from stores.records import NOW, after, cancelled, claimed, new_task, settled, stored
 from stores.redis_keys import keys, leftovers
 
-from raincheck.domain.task import inflight_key
+from raincheck.domain.task import KeyKind
 from raincheck.errors import QueueFull, StoreUnavailable, StoreUnusable
 from raincheck.ports.records import Record
 from raincheck.ports.task_store import PendingLimit
@@ -239,9 +239,9 @@ async def test_a_task_of_a_priority_that_expired_by_itself_leaves_its_lists(
 
 
 async def test_a_key_of_a_call_under_way_goes_with_the_task_that_has_it(store: RedisStore, url: str) -> None:
-    key = inflight_key("f")
-    first = await cancelled(store, idempotency_key=key)
-    second = await cancelled(store, idempotency_key=key, created_at=after(1))
+    key: dict[str, Any] = {"idempotency_key": "f", "key_kind": KeyKind.INFLIGHT}
+    first = await cancelled(store, **key)
+    second = await cancelled(store, **key, created_at=after(1))
     holders = [each for each in await keys(url, PREFIX) if b":key:" in each]
     assert len(holders) == 1
     # Of the first, nothing but the task itself goes; then the last one takes the key along.

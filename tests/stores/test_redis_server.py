@@ -20,7 +20,7 @@ from stores.conftest import MakeRedis
 from stores.records import NOW, after, apply, cancelled, new_task, stored
 from stores.redis_keys import keys
 
-from raincheck.domain.task import Outcome, Progress, TaskStatus, inflight_key
+from raincheck.domain.task import KeyKind, Outcome, Progress, TaskStatus
 from raincheck.domain.transitions import Cancel, Claim, ReportProgress, Settle, transition
 from raincheck.errors import StoreUnusable
 from raincheck.ports.records import Record
@@ -86,7 +86,7 @@ async def _busy(store: RedisStore) -> None:
                 at=after(9),
             )
             await stored(store, **made, priority=size % 100, callback_url="https://example.com/é")
-            await cancelled(store, **made, idempotency_key=inflight_key(f"f{size}"))
+            await cancelled(store, **made, idempotency_key=f"f{size}", key_kind=KeyKind.INFLIGHT)
             record = Record(
                 kind="webhook", key=f"{operation.encode('ascii', 'replace').decode()} {size}", value="x" * size
             )

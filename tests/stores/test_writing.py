@@ -17,6 +17,7 @@ from raincheck.domain.task import InputRequest, Outcome, Progress, Raised, TaskE
 from raincheck.domain.transitions import (
     TABLE,
     AskInput,
+    AwaitExternal,
     Cancel,
     Claim,
     CompleteExternally,
@@ -238,6 +239,7 @@ NEXT: dict[str, tuple[Event, ...]] = {
         ReportProgress(fence=1, progress=Progress(fraction=None, message="m \ud800")),
         AskInput(fence=1, requests=(QUESTION,)),
         SaveCheckpoint(fence=1, checkpoint={"job": [7, "\ud800"]}),
+        AwaitExternal(fence=1),
         Settle(fence=1, outcome=Outcome(value=2)),
         CompleteExternally(outcome=OUTCOMES[3]),
         Release(fence=1),
@@ -248,6 +250,7 @@ NEXT: dict[str, tuple[Event, ...]] = {
     "input_required": (
         ProvideInput(responses={"q1": {"action": "decline"}}),
         SaveCheckpoint(fence=1, checkpoint={"job": 7}),
+        AwaitExternal(fence=1),
         Settle(fence=1, outcome=Outcome(value=2)),
         CompleteExternally(outcome=OUTCOMES[3]),
         AskInput(fence=1, requests=(InputRequest(key="q2", method="sampling/createMessage", params={}),)),

@@ -61,7 +61,7 @@ class Desk:
         # The address is out before the task is handed over: a worker that dies between the two has lost the task.
         store = SqliteStore(self.workplace.database)
         await store.open()
-        while (stored := await store.get(task_ref)) is None or stored.checkpoint is None:
+        while (stored := await store.get(task_ref)) is None or not stored.awaiting_external:
             await asyncio.sleep(0.01)
         await store.close()
         assert address.startswith("http://tools.example.com/there/callbacks/")

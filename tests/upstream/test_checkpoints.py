@@ -149,7 +149,7 @@ async def test_what_waits_outside_is_not_started_again_after_a_lost_worker_or_a_
         task = (await service.registry.submit("approval", {}, scope="a")).task
         await waiting.wait()
         async with asyncio.timeout(PATIENCE):
-            while (await service.registry.get(task.task_ref, scope="a")).checkpoint is None:
+            while not (await service.registry.get(task.task_ref, scope="a")).awaiting_external:
                 await asyncio.sleep(0.01)
         await lose_the_worker_of(lab, task.task_ref)
     async with lab.service() as service:
@@ -172,7 +172,7 @@ async def test_a_callback_settles_a_task_that_no_worker_has(lab: Lab) -> None:
     async with lab.service() as service:
         task = (await service.registry.submit("approval", {}, scope="a")).task
         async with asyncio.timeout(PATIENCE):
-            while (await service.registry.get(task.task_ref, scope="a")).checkpoint is None:
+            while not (await service.registry.get(task.task_ref, scope="a")).awaiting_external:
                 await asyncio.sleep(0.01)
     async with lab.service(max_concurrency=0) as replica:
         assert (await replica.registry.get(task.task_ref, scope="a")).status is TaskStatus.PENDING

@@ -17,7 +17,6 @@ from webhooks.receiver import FINE, SECRET
 
 from raincheck.domain.task import Outcome, Progress, Task, TaskError, TaskStatus
 from raincheck.domain.transitions import Cancel, transition
-from raincheck.domain.webhook_targets import OWN, joined, targets_of
 from raincheck.egress.policy import HostRule
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.webhook import Webhook
@@ -78,7 +77,7 @@ class Post:
         await deliverer.deliver_due()
         await deliverer.until_idle()
 
-    async def end(self, callback_url: str, **fields: Any) -> None:
+    async def end(self, callback_url: str | None, **fields: Any) -> None:
         """A task that is cancelled."""
         await self.store.insert(task := task_of(callback_url, **fields))
         assert await self.writer.write(task, Cancel())
@@ -167,9 +166,7 @@ async def test_both_targets_are_told_whenever_the_process_that_parts_them_dies()
             executor=BodyExecutor(lambda arguments, context: asyncio.sleep(0)),
             policy=Policy(webhook=Webhook(url=f"{office.url}/own")),
         )
-        both = joined(own=True, callback=f"{office.url}/theirs")
-        assert both is not None
-        await office.end(both)
+        await office.end(f"{office.url}/theirs", own_webhook=True)
         # It died when it had written the second delivery, and before it had changed the first.
         whole = await office.only(PENDING)
         second = replace(Delivery.of(whole), targets=(f"{office.url}/theirs",))
@@ -183,7 +180,7 @@ async def test_both_targets_are_told_whenever_the_process_that_parts_them_dies()
 
 async def test_an_operation_that_this_process_does_not_know_is_left_to_the_others() -> None:
     async with post(FINE) as (office, server):
-        await office.end(OWN)
+        await office.end(None, own_webhook=True)
         await office.deliver()
         left = Delivery.of(record := await office.only(PENDING))
         assert (left.attempts, left.error) == (0, "this process does not know the operation")
@@ -245,9 +242,9 @@ async def test_only_the_writer_that_ends_a_task_writes_its_delivery_and_tells_of
 
 def test_nobody_is_told_of_a_task_without_targets() -> None:
     assert first_record(transition(task_of(None), Cancel(), NOW)) is None
-    assert joined(own=False, callback=None) is None
-    both = joined(own=True, callback="https://a.example/")
-    assert targets_of(both) == (OWN, "https://a.example/")
+    both = first_record(transition(task_of("https://a.example/", own_webhook=True), Cancel(), NOW))
+    assert both is not None
+    assert Delivery.of(both).targets == (None, "https://a.example/")
 
 
 def ended(**outcome: Any) -> Task:
@@ -286,7 +283,7 @@ def test_a_result_that_fits_is_told_whole() -> None:
     ],
 )
 def test_a_delivery_fits_into_a_record_whatever_an_operation_says(task: Task) -> None:
-    record = first_record(replace(task, callback_url=f"{OWN} https://a.example/{'x' * 2000}"))
+    record = first_record(replace(task, callback_url=f"https://a.example/{'x' * 2000}", own_webhook=True))
     assert record is not None
     assert len(json.dumps(record.value)) * 4 / 3 + 1000 < LARGEST_RECORD, "sealed it is a third larger"
     assert "hunter2" not in json.dumps(record.value)

@@ -14,7 +14,7 @@ from raincheck.errors import CallError, InvalidParameters, TaskNotFound
 from raincheck.ports.task_store import Cursor, TaskStore, TaskSummary
 from raincheck.tasks.registry import Registry
 from raincheck.tasks.results import Results
-from raincheck.tasks.views import ANY_SCOPE
+from raincheck.tasks.views import OPERATOR
 from raincheck.tasks.writer import TaskWriter
 from raincheck.timing.clock import utc_now
 from raincheck.webhooks.delivery import first_record
@@ -56,10 +56,10 @@ class TaskAdmin:
             InvalidParameters: Several do.
         """
         try:
-            return await self._registry.get(task_ref, scope=ANY_SCOPE)
+            return await self._registry.get(task_ref, scope=OPERATOR)
         except TaskNotFound:
             full = await self._completed(task_ref)
-            return await self._registry.get(full, scope=ANY_SCOPE)
+            return await self._registry.get(full, scope=OPERATOR)
 
     async def result(self, task_ref: str) -> bytes:
         """Its whole result without secret members: a text in UTF-8, an image as it is, anything else as JSON.
@@ -88,7 +88,7 @@ class TaskAdmin:
             CallError: As in `find`.
         """
         found = await self.find(task_ref)
-        task = await self._registry.cancel(found.task_ref, scope=ANY_SCOPE)
+        task = await self._registry.cancel(found.task_ref, scope=OPERATOR)
         return task, task.status is TaskStatus.CANCELLED and not found.terminal
 
     async def retry(self, task_ref: str) -> Task:
@@ -114,6 +114,7 @@ class TaskAdmin:
             retry_when_lost=task.retry_when_lost,
             priority=task.priority,
             callback_url=task.callback_url,
+            own_webhook=task.own_webhook,
             caller=task.caller,
         )
         return (await self._store.insert(again)).task

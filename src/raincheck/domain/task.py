@@ -37,6 +37,17 @@ class TaskStatus(StrEnum):
         return self in TERMINAL
 
 
+class KeyKind(StrEnum):
+    """By whom a task's key was chosen; keys of different kinds are different keys."""
+
+    CALLER = "caller"
+    """The caller's own `idempotency_key`: taken for the task's retention."""
+    INFLIGHT = "inflight"
+    """The fingerprint of equal calls (`dedupe = "inflight"`): taken until the task is terminal."""
+    TOOL_USE = "tool_use"
+    """A digest of a host's id of one tool use, which may be sent again: taken for the task's retention."""
+
+
 TERMINAL: frozenset[TaskStatus] = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
 
 
@@ -164,13 +175,15 @@ class Task:
         retry_when_lost: Whether it may run again when its worker is lost (`on_worker_lost = "retry"`).
         fence: The fencing number: grows with every claim. A writer with an older one is refused.
         worker_id, lease_until, started_at: Who runs it, until when without renewal, since when; None unless claimed.
-        idempotency_key, fingerprint: The caller's key (or one of `inflight_key` or `tool_use_key`), and the digest of
-            operation and arguments.
+        idempotency_key, key_kind: The key that no other task of the scope has, and by whom it was chosen.
+        fingerprint: The digest of operation and arguments.
         priority: Pending tasks of a higher one start first; from -100 to 100.
-        callback_url: Where its end is to be told, None where nobody asked for it.
+        callback_url: Where the caller has its end reported, None: nowhere.
+        own_webhook: Whether its end is reported to the operation's own webhook.
         caller: Who called; None where nothing is known of it but its scope.
         checkpoint: What its operation saved to go on from, a JSON value; None before. A task that has one may be
             taken up by another worker when its own is lost: it goes on and does not start anew.
+        awaiting_external: Whether its end was handed over to a holder of its token: its code is not started again.
         progress: The last report, None before the first; of a completed task that made reports a fraction of 1.0.
         inputs: Every question it asked, in order, answered or not.
         outcome: How it ended, None before.
@@ -196,11 +209,14 @@ class Task:
     lease_until: datetime | None = None
     started_at: datetime | None = None
     idempotency_key: str | None = None
+    key_kind: KeyKind = KeyKind.CALLER
     fingerprint: str = ""
     priority: int = 0
     callback_url: str | None = None
+    own_webhook: bool = False
     caller: Caller | None = None
     checkpoint: Any = None
+    awaiting_external: bool = False
     progress: Progress | None = None
     inputs: tuple[InputRequest, ...] = ()
     outcome: Outcome | None = None
@@ -229,14 +245,18 @@ class Task:
 
     @property
     def inflight(self) -> bool:
-        """Whether its key is one of `inflight_key`: it is kept only until the task is terminal."""
-        return self.idempotency_key is not None and self.idempotency_key.startswith(_INFLIGHT)
+        """Whether it has a key that it keeps only until it is terminal."""
+        return self.key_kind is KeyKind.INFLIGHT and self.idempotency_key is not None
+
+    @property
+    def resumable(self) -> bool:
+        """Whether another worker goes on with it, and does not start it anew."""
+        return self.checkpoint is not None or self.awaiting_external
 
     @property
     def callers_key(self) -> str | None:
         """The idempotency key that the caller itself passed."""
-        key = self.idempotency_key
-        return None if key is None or key.startswith(_OURS) else key
+        return self.idempotency_key if self.key_kind is KeyKind.CALLER else None
 
     @property
     def handed_on_key(self) -> str:
@@ -254,24 +274,6 @@ class Task:
     def outstanding(self) -> tuple[InputRequest, ...]:
         """The questions not yet answered."""
         return tuple(request for request in self.inputs if request.response is None)
-
-
-# No caller can send a key whose first character is not printable.
-_OURS = "\x1f"
-_INFLIGHT = f"{_OURS}inflight:"
-
-
-def inflight_key(fingerprint: str) -> str:
-    """The key under which equal calls share the task that is under way (`dedupe = "inflight"`).
-
-    No caller can send it.
-    """
-    return _INFLIGHT + fingerprint
-
-
-def tool_use_key(digest: str) -> str:
-    """The key under which one tool use of a host is one task, however often it is sent. No caller can send it."""
-    return f"{_OURS}tool-use:{digest}"
 
 
 def new_task_ref() -> str:

@@ -49,6 +49,13 @@ class ReportProgress:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AwaitExternal:
+    """The operation hands the task's end over to a holder of its token: from now on its code is not started again."""
+
+    fence: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SaveCheckpoint:
     """The operation saves what it can go on from: from now on a lost worker is no reason to fail."""
 
@@ -125,6 +132,7 @@ Event = (
     Claim
     | ReportProgress
     | SaveCheckpoint
+    | AwaitExternal
     | AskInput
     | ProvideInput
     | Settle
@@ -155,7 +163,7 @@ def _next(task: Task, now: datetime, **changes: Any) -> Task:
     return replace(task, version=task.version + 1, updated_at=max(now, task.updated_at), **changes)
 
 
-def _held(task: Task, event: ReportProgress | SaveCheckpoint | AskInput | Settle | Release) -> None:
+def _held(task: Task, event: ReportProgress | SaveCheckpoint | AwaitExternal | AskInput | Settle | Release) -> None:
     if event.fence != task.fence:
         raise Refused(task, event, "fenced")
 
@@ -200,6 +208,11 @@ def _progress(task: Task, event: ReportProgress, now: datetime) -> Task:
 def _checkpoint(task: Task, event: SaveCheckpoint, now: datetime) -> Task:
     _held(task, event)
     return task if event.checkpoint == task.checkpoint else _next(task, now, checkpoint=event.checkpoint)
+
+
+def _await_external(task: Task, event: AwaitExternal, now: datetime) -> Task:
+    _held(task, event)
+    return task if task.awaiting_external else _next(task, now, awaiting_external=True)
 
 
 def _ask(task: Task, event: AskInput, now: datetime) -> Task:
@@ -257,13 +270,13 @@ def shown_when_lost(task: Task) -> Task:
 
 
 def _may_go_on(task: Task) -> bool:
-    return task.retry_when_lost or task.checkpoint is not None
+    return task.retry_when_lost or task.resumable
 
 
 def _lost(task: Task, now: datetime, why: str, *, killed_it: bool) -> Task:
     may_go_on = _may_go_on(task)
     # A shutdown says nothing against a task: one with a checkpoint may see any number of them.
-    spared = task.checkpoint is not None and not killed_it
+    spared = task.resumable and not killed_it
     if may_go_on and (spared or task.attempt < task.max_attempts):
         return _next(
             task,
@@ -323,6 +336,7 @@ TABLE: Mapping[tuple[TaskStatus, type[Event]], Rule] = {
     (TaskStatus.PENDING, Cancel): _cancel,
     (TaskStatus.PROCESSING, ReportProgress): _progress,
     (TaskStatus.PROCESSING, SaveCheckpoint): _checkpoint,
+    (TaskStatus.PROCESSING, AwaitExternal): _await_external,
     (TaskStatus.PROCESSING, AskInput): _ask,
     (TaskStatus.PROCESSING, Settle): _settle,
     (TaskStatus.PROCESSING, CompleteExternally): _call_back,
@@ -333,6 +347,7 @@ TABLE: Mapping[tuple[TaskStatus, type[Event]], Rule] = {
     (TaskStatus.INPUT_REQUIRED, AskInput): _ask,
     (TaskStatus.INPUT_REQUIRED, ProvideInput): _provide,
     (TaskStatus.INPUT_REQUIRED, SaveCheckpoint): _checkpoint,
+    (TaskStatus.INPUT_REQUIRED, AwaitExternal): _await_external,
     (TaskStatus.INPUT_REQUIRED, Settle): _settle,
     (TaskStatus.INPUT_REQUIRED, CompleteExternally): _call_back,
     (TaskStatus.INPUT_REQUIRED, Release): _release,

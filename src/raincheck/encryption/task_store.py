@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from raincheck.domain.caller import Caller
-from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus, inflight_key
+from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus
 from raincheck.encryption.cipher import (
     KEY_RECORDS,
     PLAIN_RECORDS,
@@ -97,7 +97,7 @@ class EncryptedTaskStore(StoreWrapper):
         marks = self.cipher.marks(task.fingerprint) if task.fingerprint else ("",)
         known = replace(task, fingerprint=marks[0])
         if task.inflight and task.fingerprint:
-            known = replace(known, idempotency_key=inflight_key(marks[0]))
+            known = replace(known, idempotency_key=marks[0])
         stored, created = await self.inner.insert(self._encrypted(known), pending_limit=pending_limit)
         if created:
             return Inserted(known, created=True)

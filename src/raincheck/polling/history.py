@@ -98,7 +98,7 @@ class End(NamedTuple):
         if started is None:
             return cls(code, None, None, lasted)
         # Of work that another worker began, this start is not the beginning.
-        resumed = task.checkpoint is not None and task.attempt > 1
+        resumed = task.resumable and task.attempt > 1
         ran = None if resumed else (task.settled_at - started).total_seconds()
         waited = None if task.attempt > 1 else (started - task.created_at).total_seconds()
         return cls(code, waited, ran, lasted)

@@ -122,10 +122,10 @@ class TaskStore(RecordStore, Protocol):
         ...
 
     async def insert(self, task: Task, *, pending_limit: PendingLimit | None = None) -> Inserted:
-        """Add a new task. Atomic on `(scope, idempotency_key)`, also between machines.
+        """Add a new task. Atomic on `(scope, key_kind, idempotency_key)`, also between machines.
 
         Where the key is taken by a task whose retention is not over at `task.created_at`, nothing is written and that
-        task is returned; where it is over, the old task is removed in the same step. A key of `inflight_key` is taken
+        task is returned; where it is over, the old task is removed in the same step. A key of kind `INFLIGHT` is taken
         only by a task that is not terminal: from a terminal one it goes over to the new task in the same step, and the
         old one stays without it (`idempotency_key` None).
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from contextvars import Context
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from raincheck.callbacks.tokens import CompletionTokens
 from raincheck.domain.task import InputRequest, Progress, Task, TaskStatus
-from raincheck.domain.transitions import AskInput, Event, Refused, ReportProgress, SaveCheckpoint
+from raincheck.domain.transitions import AskInput, AwaitExternal, Event, Refused, ReportProgress, SaveCheckpoint
 from raincheck.errors import StoreError
 from raincheck.operations.callers import given
 from raincheck.operations.context import CallbackAddress, Start, TaskContext
@@ -32,8 +32,6 @@ StopReason = Literal["settled", "lost", "timeout", "deadline", "shutdown"]
 """Why a run was told to stop: the task was settled by somebody else (cancelled), its lease went to another worker, the
 attempt's timeout passed, the task's deadline passed, or the worker shuts down."""
 
-# What no operation can save by itself: its first character is not printable.
-_OUTSIDE: Final = {"\x1fraincheck": "outside"}
 _PROGRESS_SECONDS = 0.25
 _STORE_RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -160,12 +158,7 @@ class Execution:
     @property
     def may_start_elsewhere(self) -> bool:
         """Whether another worker starts the task again where it takes this one for lost."""
-        return not self.task.terminal and (self.task.retry_when_lost or self.task.checkpoint is not None)
-
-    @property
-    def outside(self) -> bool:
-        """Whether an earlier start handed the task's end over to somebody outside."""
-        return self.task.checkpoint == _OUTSIDE
+        return not self.task.terminal and (self.task.retry_when_lost or self.task.resumable)
 
     # How it is told to stop.
 
@@ -387,7 +380,7 @@ class Execution:
 
     async def hand_over(self) -> None:
         """See `ContextBackend.hand_over`."""
-        await self.apply_with_retry(SaveCheckpoint(fence=self.fence, checkpoint=_OUTSIDE))
+        await self.apply_with_retry(AwaitExternal(fence=self.fence))
 
     async def await_external(self) -> NoReturn:
         """See `ContextBackend.await_external`."""

@@ -381,7 +381,7 @@ async def _begun(operation: Operation, run: Execution) -> Outcome:
 
 async def _before(run: Execution) -> None:
     """What comes before the operation's own code: what an earlier start handed over, and the questions to ask first."""
-    if run.outside:
+    if run.task.awaiting_external:
         await run.await_external()
     if run.operation.ask_first:
         await run.ask_first()

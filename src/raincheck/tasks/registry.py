@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 from raincheck.domain.caller import Caller
 from raincheck.domain.redaction import wrap_secrets
-from raincheck.domain.task import PRINCIPAL, InputRequest, Task, inflight_key, new_task_ref
+from raincheck.domain.task import PRINCIPAL, InputRequest, KeyKind, Task, new_task_ref
 from raincheck.domain.transitions import Cancel, Event, ProvideInput, Refused
-from raincheck.domain.webhook_targets import joined
 from raincheck.errors import (
     CircuitOpen,
     IdempotencyConflict,
@@ -31,7 +30,7 @@ from raincheck.ports.task_store import Inserted, PendingLimit, TaskStore
 from raincheck.tasks import task_log
 from raincheck.tasks.call_identity import check_key, checked_wait, fingerprint_of, is_another_call
 from raincheck.tasks.lost_answers import LostAnswers, told
-from raincheck.tasks.views import TaskViews
+from raincheck.tasks.views import Operator, TaskViews
 from raincheck.tasks.watch import ChangeNotifier
 from raincheck.tasks.writer import TaskWriter
 
@@ -162,8 +161,8 @@ class Registry(TaskViews):
             ttl_seconds: The retention the caller wishes, bounded by the operation's; None is the operation's.
             inputs: Questions that were asked and answered before the task (`Operation.ask_first`).
             callback_url: Where its end is to be told, beside the operation's own webhook.
-            tool_use: One of `tool_use_key`, for a call without an `idempotency_key`: the same for a tool use that is
-                sent again. With other parameters it counts for nothing: then the host gives its ids to more than one.
+            tool_use: A digest of the host's id of a tool use, for a call without an `idempotency_key`: the same for one
+                that is sent again. With other parameters it counts for nothing: then the host gives an id to several.
             caller: Who calls, of that scope; None: nothing more is known.
 
         Raises:
@@ -183,9 +182,10 @@ class Registry(TaskViews):
         shared = idempotency_key or tool_use or policy.dedupe == "inflight"
         inflight = idempotency_key is None and policy.dedupe == "inflight"
         fingerprint = fingerprint_of(operation, checked, callback, caller if inflight else None) if shared else ""
-        own_key = idempotency_key
-        if fingerprint and idempotency_key is None:
-            idempotency_key = inflight_key(fingerprint) if inflight else tool_use
+        own_key, kind = idempotency_key, KeyKind.CALLER
+        if fingerprint and own_key is None:
+            kind = KeyKind.INFLIGHT if inflight else KeyKind.TOOL_USE
+            idempotency_key = fingerprint if inflight else tool_use
         now = self._clock()
         task = Task(
             task_ref=new_task_ref(),
@@ -199,10 +199,12 @@ class Registry(TaskViews):
             max_attempts=policy.max_attempts,
             retry_when_lost=policy.on_worker_lost == "retry",
             idempotency_key=idempotency_key,
+            key_kind=kind,
             fingerprint=fingerprint,
             priority=policy.priority,
             inputs=inputs,
-            callback_url=joined(own=policy.webhook is not None, callback=callback),
+            callback_url=callback,
+            own_webhook=policy.webhook is not None,
             caller=None if caller == Caller(scope=scope) else caller,
         )
         stored, created = await self._inserted(operation, task, keyed=own_key is not None)
@@ -307,7 +309,7 @@ class Registry(TaskViews):
         """Look no more for tasks whose answers were lost."""
         await self._lost_answers.stop()
 
-    async def cancel(self, task_ref: str, *, scope: str) -> Task:
+    async def cancel(self, task_ref: str, *, scope: str | Operator) -> Task:
         """Cancel the task; a terminal one stays as it is. The worker hears of it and stops.
 
         Raises:
@@ -315,7 +317,9 @@ class Registry(TaskViews):
         """
         return await self._apply(task_ref, scope, Cancel())
 
-    async def provide_input(self, task_ref: str, responses: Mapping[str, Mapping[str, Any]], *, scope: str) -> Task:
+    async def provide_input(
+        self, task_ref: str, responses: Mapping[str, Mapping[str, Any]], *, scope: str | Operator
+    ) -> Task:
         """Answer a task's questions. Unknown and answered keys are ignored; a task that asks nothing stays as it is.
 
         Raises:
@@ -327,7 +331,7 @@ class Registry(TaskViews):
         answers = self._checks.answers(task.outstanding, responses)
         return self.shown(await self._apply(task_ref, scope, ProvideInput(responses=answers)))
 
-    async def _apply(self, task_ref: str, scope: str, event: Event) -> Task:
+    async def _apply(self, task_ref: str, scope: str | Operator, event: Event) -> Task:
         async def read() -> Task:
             return await self.stored(task_ref, scope)
 

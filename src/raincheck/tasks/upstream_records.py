@@ -30,7 +30,7 @@ def record_of(task: Task, cleanup: Mapping[str, Any]) -> Record:
 
 async def cleanup_record_for(store: TaskStore, task: Task, changed: Task, now: datetime) -> Record | None:
     """What is to be written with `changed`: the task's record, due now, where the task ends and left something."""
-    if task.checkpoint is None or not changed.terminal:
+    if not (task.resumable and changed.terminal):
         return None
     record = await store.get_record(KIND, task.task_ref)
     return None if record is None else replace(record, due_at=now)

@@ -1,6 +1,6 @@
 """Tasks as their callers see them: one, the next change of one, many that are followed, a page of a list.
 
-Every caller comes with its scope, and a task of another scope does not exist for it. `ANY_SCOPE` is the operator's.
+Every caller comes with its scope, and a task of another scope does not exist for it. `OPERATOR` sees all.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
+from enum import Enum
 from typing import Final, Protocol
 
 from raincheck.domain.task import Task, TaskStatus
@@ -17,8 +18,14 @@ from raincheck.errors import StoreError, StoreUnavailable, TaskNotFound
 from raincheck.ports.task_store import Cursor, TaskStore, TaskSummary
 from raincheck.tasks.watch import ChangeNotifier
 
-ANY_SCOPE: Final = "*"
-"""The scope of the person who runs the store (`raincheck tasks`): every task. No caller is ever given it."""
+
+class Operator(Enum):
+    """Who runs the store (`raincheck tasks`), and sees every task. A type of its own: no caller's scope can be it."""
+
+    OPERATOR = "operator"
+
+
+OPERATOR: Final = Operator.OPERATOR
 
 _LONGEST_REF = 128
 
@@ -58,7 +65,7 @@ class TaskViews:
         self._clock = clock
         self._worker_gone = worker_gone
 
-    async def get(self, task_ref: str, *, scope: str) -> Task:
+    async def get(self, task_ref: str, *, scope: str | Operator) -> Task:
         """The task as it is now; of an attempt that is lost no progress is shown (`shown_when_lost`).
 
         Raises:
@@ -66,19 +73,19 @@ class TaskViews:
         """
         task = await self.stored(task_ref, scope)
         # The person who runs the store sees what is stored: the worker and its lease are there beside it.
-        return task if scope == ANY_SCOPE else self.shown(task)
+        return task if scope is OPERATOR else self.shown(task)
 
-    async def stored(self, task_ref: str, scope: str) -> Task:
+    async def stored(self, task_ref: str, scope: str | Operator) -> Task:
         """The task as it is stored. Raises as `get` does."""
         task = await self._store.get(task_ref) if len(task_ref) <= _LONGEST_REF else None
-        if task is None or scope not in (task.scope, ANY_SCOPE):
+        if task is None or scope not in (task.scope, OPERATOR):
             raise _not_found()
         if task.expires_at is not None and task.expires_at <= self._clock():
             raise _not_found()
         return task
 
     async def wait(
-        self, task_ref: str, *, scope: str, seconds: float, listener: ProgressListener | None = None
+        self, task_ref: str, *, scope: str | Operator, seconds: float, listener: ProgressListener | None = None
     ) -> Task:
         """The task once it is terminal or waits for input, or as it is when `seconds` are over.
 
@@ -110,7 +117,7 @@ class TaskViews:
                 task = await watch.next_change(pause) or task
         return await self._as_it_is(task, scope)
 
-    async def wait_for_change(self, seen: Task, *, scope: str, seconds: float) -> Task:
+    async def wait_for_change(self, seen: Task, *, scope: str | Operator, seconds: float) -> Task:
         """The task once it is another version than `seen`, or as it is when `seconds` are over.
 
         Raises:
@@ -130,7 +137,7 @@ class TaskViews:
             task = await watch.next_change(seconds) or task
         return await self._as_it_is(task, scope)
 
-    async def follow(self, task_refs: Collection[str], *, scope: str) -> AsyncGenerator[Task]:
+    async def follow(self, task_refs: Collection[str], *, scope: str | Operator) -> AsyncGenerator[Task]:
         """Each of these tasks as it is now, then after every change, until all are terminal.
 
         Changes that come faster than they are taken are merged: the last one wins. Unknown tasks, and those of other
@@ -157,7 +164,7 @@ class TaskViews:
     async def list(
         self,
         *,
-        scope: str,
+        scope: str | Operator,
         statuses: Collection[TaskStatus] = (),
         operation_type: str | None = None,
         after: Cursor | None = None,
@@ -165,13 +172,13 @@ class TaskViews:
     ) -> Sequence[TaskSummary]:
         """A page of the scope's tasks, newest first."""
         page = await self._store.list(
-            scope=None if scope == ANY_SCOPE else scope,
+            scope=None if scope is OPERATOR else scope,
             statuses=statuses,
             operation_type=operation_type,
             after=after,
             limit=limit,
         )
-        if scope == ANY_SCOPE:
+        if scope is OPERATOR:
             return page
         return [replace(each, progress=None) if self._worker_gone(each.worker_id) else each for each in page]
 
@@ -184,7 +191,7 @@ class TaskViews:
             return False
         return task.lease_until <= self._clock() or self._worker_gone(task.worker_id)
 
-    async def _as_it_is(self, task: Task, scope: str) -> Task:
+    async def _as_it_is(self, task: Task, scope: str | Operator) -> Task:
         """The task for its caller, from a record that may be old: a watch does not tell of renewed leases."""
         if not self._is_lost(task):
             return task

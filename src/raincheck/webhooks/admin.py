@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from raincheck.domain.webhook_targets import OWN
 from raincheck.egress.errors import RequestRefused
 from raincheck.egress.policy import Target
 from raincheck.errors import CallError
@@ -105,8 +104,10 @@ class DeliveryAdmin:
             after = page[-1].key
 
 
-def _host(target: str) -> str:
+def _host(target: str | None) -> str:
+    if target is None:
+        return "operation:"
     try:
-        return target if target == OWN else Target.parse(target).origin
+        return Target.parse(target).origin
     except RequestRefused:
         return "…"

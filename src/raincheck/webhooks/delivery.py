@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from raincheck.domain.task import Task
-from raincheck.domain.webhook_targets import targets_of
 from raincheck.ports.records import Record
 from raincheck.webhooks.payload import message_of
 
@@ -28,7 +27,9 @@ class Delivery:
 
     Attributes:
         task_ref, operation_type: Whose end it tells.
-        targets: Whom; more than one only until a deliverer has parted them.
+        targets: Addresses, None for the operation's own webhook; more than one only until a dispatcher has parted them.
+            The own one's address stays in the settings: it may hold a secret, and a corrected one counts for what is
+            still to be delivered too.
         message: What is sent.
         since: From when the time until it is given up counts.
         attempts: How many were made.
@@ -38,7 +39,7 @@ class Delivery:
 
     task_ref: str
     operation_type: str
-    targets: tuple[str, ...] = field(repr=False)
+    targets: tuple[str | None, ...] = field(repr=False)
     message: Mapping[str, Any] = field(repr=False)
     since: datetime
     attempts: int = 0
@@ -92,7 +93,7 @@ class Delivery:
 
 def first_record(task: Task) -> Record | None:
     """The record of a task that has just ended; None where nobody is to be told."""
-    targets = targets_of(task.callback_url)
+    targets = (*((None,) if task.own_webhook else ()), *((task.callback_url,) if task.callback_url else ()))
     if not targets or not task.terminal:
         return None
     at = task.settled_at or task.updated_at

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from raincheck.domain.webhook_targets import OWN
 from raincheck.egress.client import trusted_certificates
 from raincheck.egress.errors import OutgoingError
 from raincheck.egress.policy import EgressPolicy, Target
@@ -201,11 +200,11 @@ class WebhookDispatcher:
     def _host(self, record: Record) -> str:
         """Whose places it takes."""
         value = record.value
-        target = str(value["targets"][0])
-        if target == OWN:
+        target: str | None = value["targets"][0]
+        if target is None:
             operation = self._operations.get(str(value["operation_type"]))
             webhook = operation.policy.webhook if operation else None
-            return webhook.host if webhook else OWN
+            return webhook.host if webhook else f"the webhook of {value['operation_type']}"
         try:
             return Target.parse(target).origin
         except OutgoingError:
@@ -259,7 +258,7 @@ class WebhookDispatcher:
     def _order(self, delivery: Delivery) -> _Order | _Failure | None:
         """What to send where; None where nobody wants it any more."""
         target = delivery.targets[0]
-        if target != OWN:
+        if target is not None:
             if not self._rules.secrets:
                 return _Failure(error="no secret is set in [webhooks] of this process")
             return _Order(url=target, rules=self._rules.of_callbacks(), secrets=self._shared(target), headers={})

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from raincheck import Policy
 from raincheck.fastmcp import Raincheck
+from raincheck.tasks.views import OPERATOR
 from support.checked_tools import at, by_re, count, letters, numbers, once, price, sure
 
 
@@ -116,7 +117,7 @@ async def test_what_the_tool_refuses_makes_no_task(store: Path) -> None:
             answer = (await client.session.call_tool(name, arguments)).structured_content
             assert answer["error"]["code"] == "invalid_parameters"
             assert "\n" not in answer["error"]["message"]
-        assert not await registry.list(scope="*")
+        assert not await registry.list(scope=OPERATOR)
 
 
 async def test_a_tool_runs_until_its_deadline_and_its_late_result_is_told(

@@ -27,6 +27,7 @@ from fastmcp_tasks.client import TasksClientExtension, call_tool_task
 from raincheck import Policy, Settings, TaskContext
 from raincheck.encryption.cipher import new_key
 from raincheck.fastmcp import Raincheck
+from raincheck.tasks.views import OPERATOR
 
 TOKENS = {
     "ann's-secret-token": {"client_id": "app", "sub": "ann", "scopes": ["read"], "tenant": "acme"},
@@ -205,12 +206,12 @@ async def test_a_token_that_expires_before_the_tool_runs_is_a_clear_failure(
             start = {"operation_type": "patient", "parameters": {}}
             ref = (await client.call_tool("initiate_background_task", start)).structured_content["task_ref"]
         registry = (await rc.started()).registry
-        while (task := await registry.get(ref, scope="*")).status != "input_required":
+        while (task := await registry.get(ref, scope=OPERATOR)).status != "input_required":
             await asyncio.sleep(0.05)
         while time.time() <= LATER["short-secret-token"]["expires_at"]:
             await asyncio.sleep(0.05)
-        await registry.provide_input(ref, {task.inputs[0].key: {"action": "accept", "content": {}}}, scope="*")
-        task = await registry.wait(ref, scope="*", seconds=20)
+        await registry.provide_input(ref, {task.inputs[0].key: {"action": "accept", "content": {}}}, scope=OPERATOR)
+        task = await registry.wait(ref, scope=OPERATOR, seconds=20)
     assert task.outcome is not None
     assert task.outcome.error is not None
     assert task.outcome.error.message.startswith("The caller's token expired")

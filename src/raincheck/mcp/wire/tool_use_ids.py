@@ -8,7 +8,6 @@ from typing import Any
 
 from mcp.server.context import ServerRequestContext
 
-from raincheck.domain.task import tool_use_key
 from raincheck.mcp.surfaces.client_elicitation import client_call
 from raincheck.mcp.wire.clients import client_of
 
@@ -26,7 +25,7 @@ class ToolUseIds:
         self._names = [(client, key) for client, _, key in (name.rpartition(":") for name in names)]
 
     def key_of(self, ctx: ServerRequestContext[Any, Any], tool: str) -> str | None:
-        """The idempotency key of the tool use, None where the client names none. It does not show the id."""
+        """The digest of the id of the tool use, None where the client names none. It does not show the id."""
         meta: Any = client_call(ctx, tool).get("_meta")
         if not isinstance(meta, Mapping):
             return None
@@ -36,5 +35,5 @@ class ToolUseIds:
                 continue
             if isinstance(value, str) and 0 < len(value) <= _LONGEST:
                 named = f"{name}\0{value}".encode(errors="surrogatepass")
-                return tool_use_key(hashlib.sha256(named).hexdigest())
+                return hashlib.sha256(named).hexdigest()
         return None

@@ -63,9 +63,20 @@ _FIXED = (
     "max_attempts",
     "retry_when_lost",
     "idempotency_key",
+    "key_kind",
     "fingerprint",
+    "own_webhook",
 )
-_STATE = ("updated_at", "settled_at", "expires_at", "attempt", "started_at", "error_code", "progress")
+_STATE = (
+    "updated_at",
+    "settled_at",
+    "expires_at",
+    "attempt",
+    "started_at",
+    "error_code",
+    "progress",
+    "awaiting_external",
+)
 
 
 def text(value: str) -> Mapping[str, Any]:
@@ -110,15 +121,21 @@ def digest(*names: str) -> str:
     return hashlib.sha256(joined.encode()).hexdigest()[:40]
 
 
-def holder_key(scope: str, idempotency_key: str) -> Item:
+def holder_key(scope: str, kind: str, idempotency_key: str) -> Item:
     """The key of the item that says which task holds an idempotency key."""
-    return key(f"key#{digest(scope, idempotency_key)}")
+    return key(f"key#{digest(scope, kind, idempotency_key)}")
+
+
+def holder_key_of(task: Task) -> Item | None:
+    """The same for a task, None where it has no idempotency key."""
+    return None if task.idempotency_key is None else holder_key(task.scope, task.key_kind, task.idempotency_key)
 
 
 def holder_of(item: Item) -> Item | None:
     """The key of the item that gives a stored task its idempotency key, or None where it has none."""
-    scope, *_, idempotency_key, _ = json.loads(item["fixed"]["S"])
-    return None if idempotency_key is None else holder_key(scope, idempotency_key)
+    fixed = dict(zip(_FIXED, json.loads(item["fixed"]["S"]), strict=True))
+    named: str | None = fixed["idempotency_key"]
+    return None if named is None else holder_key(fixed["scope"], fixed["key_kind"], named)
 
 
 def room_key(scope: str) -> Item:
@@ -135,7 +152,7 @@ def scope_of(item: Item) -> str:
 def without_key(item: Item) -> Mapping[str, Any]:
     """What a stored task's `fixed` is when its idempotency key has gone over to another task."""
     fixed: list[Any] = json.loads(item["fixed"]["S"])
-    fixed[6] = None
+    fixed[_FIXED.index("idempotency_key")] = None
     return text(_encode(fixed))
 
 

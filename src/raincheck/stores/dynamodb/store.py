@@ -71,7 +71,7 @@ from raincheck.stores.dynamodb.items import (
     agenda_shards,
     count_key,
     expires_at,
-    holder_key,
+    holder_key_of,
     is_due,
     partition,
     place,
@@ -191,8 +191,8 @@ class DynamoDBStore:
         """See `TaskStore.insert`."""
         # Of one name each: a request that waits for a key holds no task that the key's owner may want.
         names = [f"task#{task.task_ref}"]
-        if task.idempotency_key is not None:
-            names.insert(0, holder_key(task.scope, task.idempotency_key)[KEY]["S"])
+        if (holder := holder_key_of(task)) is not None:
+            names.insert(0, holder[KEY]["S"])
 
         async def write() -> Inserted:
             await self._operations.add(task.operation_type, task.priority)

@@ -25,7 +25,7 @@ from raincheck.stores.dynamodb.items import (
     digest,
     expires_at,
     expiry,
-    holder_key,
+    holder_key_of,
     holder_of,
     is_ours,
     new_item,
@@ -96,7 +96,7 @@ class Writes:
         return inserted
 
     async def _insert(self, task: Task, item: Item, written: str, pending_limit: PendingLimit | None) -> Inserted:
-        holder = None if task.idempotency_key is None else holder_key(task.scope, task.idempotency_key)
+        holder = holder_key_of(task)
         held: Item | None = None
         held_by: str | None = None
         for _ in range(_RACES):
@@ -162,8 +162,7 @@ class Writes:
 
     async def _refuse(self, task: Task, pending_limit: PendingLimit, limit: str) -> None:
         # A key that is taken needs no room: its holder is found by the next attempt.
-        if task.idempotency_key is not None:
-            key = holder_key(task.scope, task.idempotency_key)
+        if (key := holder_key_of(task)) is not None:
             holding = (await self._calls.on_table("get_item", Key=key, ConsistentRead=True)).get("Item")
             if holding and await self._kept(await self._reads.item(holding["task_ref"]["S"]), task) is not None:
                 return

@@ -10,7 +10,7 @@ from datetime import datetime
 from heapq import merge
 from itertools import islice
 
-from raincheck.domain.task import Task, TaskStatus
+from raincheck.domain.task import KeyKind, Task, TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.ports.records import Record, check_records
 from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, PendingLimit, TaskSummary
@@ -94,7 +94,7 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._open = False
         self._kept: dict[str, _Kept] = {}
-        self._keys: dict[tuple[str, str], str] = {}
+        self._keys: dict[tuple[str, KeyKind, str], str] = {}
         # By what claims are ordered by; who waits in which scope.
         self._pending: dict[str, TimerHeap[str, tuple[int, datetime]]] = {}
         self._lines = Lines()
@@ -134,7 +134,7 @@ class MemoryStore:
             if holder is not None:
                 self._part_from_key(holder)
             if task.idempotency_key is not None:
-                self._keys[task.scope, task.idempotency_key] = task.task_ref
+                self._keys[task.scope, task.key_kind, task.idempotency_key] = task.task_ref
             for owner in (None, task.scope):
                 self._order.setdefault(owner, _Order()).add((task.created_at, task.task_ref))
             self._write(kept)
@@ -290,13 +290,13 @@ class MemoryStore:
     def _holder(self, task: Task) -> _Kept | None:
         if task.idempotency_key is None:
             return None
-        holder = self._keys.get((task.scope, task.idempotency_key))
+        holder = self._keys.get((task.scope, task.key_kind, task.idempotency_key))
         return None if holder is None else self._kept[holder]
 
     def _part_from_key(self, holder: _Kept) -> None:
         old = holder.task
         if old.inflight:
-            del self._keys[old.scope, old.idempotency_key or ""]
+            del self._keys[old.scope, old.key_kind, old.idempotency_key or ""]
             holder.task = replace(old, idempotency_key=None)
         else:
             self._remove(old)
@@ -344,7 +344,7 @@ class MemoryStore:
         self._counts[task.status] -= 1
         self._expiring.discard(task.task_ref)
         if task.idempotency_key is not None:
-            del self._keys[task.scope, task.idempotency_key]
+            del self._keys[task.scope, task.key_kind, task.idempotency_key]
         for owner in (None, task.scope):
             self._order[owner].remove((task.created_at, task.task_ref))
             if owner is not None and not len(self._order[owner]):

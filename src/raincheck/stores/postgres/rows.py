@@ -27,9 +27,6 @@ _COLUMNS, _SUMMARY = (re.findall(r"\w+", _STATEMENTS[name]) for name in ("column
 row_text = json.JSONEncoder(separators=(",", ":")).encode
 """A row as its statement takes it."""
 
-# A digest that begins so is that of a key which a task gives up when it ends; the statement `insert` knows it too.
-_INFLIGHT = "inflight:"
-
 # What cannot be stored (NUL, lone surrogates), and what stands for it.
 _UNSTORABLE = re.compile("[\x00\x01\ud800-\udfff\ue000]")
 _ESCAPED = re.compile("\x01[\x01\x02]|\ue000(?:[0-9a-f]{4}|g)")
@@ -71,8 +68,9 @@ def key_digest(task: Task) -> str | None:
     first = task.scope.encode(errors="surrogatepass")
     digest.update(b"%d:" % len(first))
     digest.update(first)
+    digest.update(b"%b:" % task.key_kind.encode())
     digest.update(task.idempotency_key.encode(errors="surrogatepass"))
-    return f"{_INFLIGHT if task.inflight else ''}{digest.hexdigest()}"
+    return digest.hexdigest()
 
 
 def insert_row(task: Task, digest: str | None) -> str:

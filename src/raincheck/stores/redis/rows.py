@@ -49,12 +49,14 @@ _FIXED = (
     "max_attempts",
     "retry_when_lost",
     "idempotency_key",
+    "key_kind",
     "fingerprint",
     "priority",
     "callback_url",
+    "own_webhook",
     "caller",
 )
-_CHANGING = ("updated_at", "settled_at", "attempt", "started_at", "worker_id", "error_code")
+_CHANGING = ("updated_at", "settled_at", "attempt", "started_at", "worker_id", "error_code", "awaiting_external")
 
 
 def stored_text(text: str) -> bytes:
@@ -74,13 +76,13 @@ def name_of(text: str) -> bytes:
     return b"~" + hashlib.blake2b(stored_text(text), digest_size=16).hexdigest().encode()
 
 
-def key_digest(scope: str, idempotency_key: str | None, *, inflight: bool) -> bytes:
-    """What stands for the key in that scope, "-" for none; begins with "=" where the key ends with the task's run."""
-    if idempotency_key is None:
+def key_digest(task: Task) -> bytes:
+    """What stands for the task's key, "-" for none; begins with "=" where the key ends with the task's run."""
+    if task.idempotency_key is None:
         return _NONE
-    digest = hashlib.blake2b(stored_text(scope), digest_size=20)
-    digest.update(b"\xff" + stored_text(idempotency_key))
-    return (b"=" if inflight else b"") + digest.hexdigest().encode()
+    digest = hashlib.blake2b(stored_text(task.scope), digest_size=20)
+    digest.update(b"\xff%b\xff%b" % (task.key_kind.encode(), stored_text(task.idempotency_key)))
+    return (b"=" if task.inflight else b"") + digest.hexdigest().encode()
 
 
 def moment(stored: bytes | int) -> datetime:
@@ -152,7 +154,7 @@ def insert_row(task: Task) -> InsertRow:
     scope, operation = name_of(task.scope), name_of(task.operation_type)
     if task.priority:
         operation += b"!%d" % task.priority
-    key = key_digest(task.scope, task.idempotency_key, inflight=task.inflight)
+    key = key_digest(task)
     members = _CODEC.fixed(task)
     created = b"%d" % members["created_at"]
     arguments = members["arguments"]
@@ -303,7 +305,7 @@ def summary_from(task_ref: str, state: bytes, fixed: bytes, changing: bytes) -> 
     _, status, _, _, _, _, deadline, created, _ = state.split(b" ", 8)
     row, progress = changing.decode().split("\n")
     stored: dict[str, Any] = dict(zip(_CHANGING, _decode(row), strict=True))
-    del stored["started_at"]
+    del stored["started_at"], stored["awaiting_external"]
     stored["scope"], stored["operation_type"], *_ = _decode(fixed.decode())
     stored |= {
         "task_ref": task_ref,

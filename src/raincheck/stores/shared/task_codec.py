@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from raincheck.domain.task import Task, TaskStatus
+from raincheck.domain.task import KeyKind, Task, TaskStatus
 from raincheck.ports.task_store import TaskSummary
 from raincheck.stores.shared.payload_codec import (
     decode_arguments,
@@ -48,9 +48,11 @@ def _forms(text: _Form) -> tuple[dict[str, _Form], dict[str, _Form]]:
         "max_attempts": _PLAIN,
         "retry_when_lost": _Form(None, bool),
         "idempotency_key": text,
+        "key_kind": _Form(str, {str(kind): kind for kind in KeyKind}.__getitem__),
         "fingerprint": text,
         "priority": _PLAIN,
         "callback_url": text,
+        "own_webhook": _Form(None, bool),
         # Is decoded with the scope.
         "caller": _Form(encode_caller),
         "arguments": _Form(encode_arguments, decode_arguments),
@@ -72,6 +74,7 @@ def _forms(text: _Form) -> tuple[dict[str, _Form], dict[str, _Form]]:
         "inputs": _Form(encode_inputs, decode_inputs),
         "outcome": _Form(encode_outcome, decode_outcome),
         "checkpoint": _Form(encode_value, decode_value),
+        "awaiting_external": _Form(None, bool),
     }
     return fixed, changing
 

@@ -145,8 +145,8 @@ class Insert:
         return self._task if isinstance(result, Inserted) and result.created else None
 
     def _held(self, transaction: Transaction) -> Task | None:
-        # The row is the insert's: scope is its second column, idempotency_key its ninth.
-        found: list[Row] = transaction.execute(SQL["get_by_key"], (self._row[1], self._row[8])).fetchall()
+        # The row is the insert's: scope is its second column, idempotency_key and key_kind its ninth and tenth.
+        found: list[Row] = transaction.execute(SQL["get_by_key"], (self._row[1], *self._row[8:10])).fetchall()
         if not found:
             return None
         row = found[0]
@@ -186,7 +186,7 @@ class Replace:
         apart |= apart_before & (ARGUMENTS | CALLER)
         if status == before and status not in _TERMINAL:
             # Spares the indexes that hold the status.
-            same = (*columns[1:3], *columns[5:11], columns[12], columns[13], columns[15], apart, task_id)
+            same = (*columns[1:3], *columns[5:11], columns[12], columns[13], columns[15], columns[16], apart, task_id)
             transaction.execute(_REPLACE_SAME_STATUS, same)
         else:
             transaction.execute(_REPLACE, (*columns, apart, task_id))

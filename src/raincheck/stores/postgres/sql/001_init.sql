@@ -11,7 +11,8 @@ CREATE TABLE raincheck.task (
     max_attempts     integer NOT NULL,
     retry_when_lost  boolean NOT NULL,
     idempotency_key  text COLLATE "C",
-    -- Of scope and idempotency_key, of any length: what an index holds is bounded.
+    key_kind         text COLLATE "C" NOT NULL,
+    -- Of scope, key_kind and idempotency_key, of any length: what an index holds is bounded.
     key_digest       text COLLATE "C",
     fingerprint      text COLLATE "C" NOT NULL,
     status           text COLLATE "C" NOT NULL,
@@ -37,8 +38,10 @@ CREATE TABLE raincheck.task (
     -- The negative of the priority: all of task_by_turn is in ascending order.
     turn             smallint NOT NULL,
     callback_url     text,
+    own_webhook      boolean NOT NULL,
     caller           text,
-    checkpoint       text
+    checkpoint       text,
+    awaiting_external boolean NOT NULL
 ) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
 CREATE UNIQUE INDEX task_by_key ON raincheck.task (key_digest) WHERE key_digest IS NOT NULL;

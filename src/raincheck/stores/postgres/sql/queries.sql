@@ -27,17 +27,17 @@ WITH fresh AS MATERIALIZED (
     SELECT sent.* FROM set_config('lock_timeout', %(patience)s, true) CROSS JOIN json_to_recordset(%(rows)s) AS sent (
         task_ref text, scope text, operation_type text, created_at bigint, deadline_at bigint,
         ttl_seconds double precision, max_attempts integer, retry_when_lost boolean, idempotency_key text,
-        key_digest text, fingerprint text, status text, version bigint, change_id bigint, updated_at bigint,
+        key_kind text, key_digest text, fingerprint text, status text, version bigint, change_id bigint, updated_at bigint,
         settled_at bigint, expires_at bigint, attempt integer, fence bigint, worker_id text, lease_until bigint,
         started_at bigint, due_at bigint, error_code text, progress text, arguments text, inputs text, outcome text,
-        turn smallint, callback_url text, caller text, checkpoint text
+        turn smallint, callback_url text, own_webhook boolean, caller text, checkpoint text, awaiting_external boolean
     )
 ), ended AS MATERIALIZED (
     -- Those that lose their keys: to be removed, or to stay without.
-    SELECT held.task_ref, starts_with(held.key_digest, 'inflight:') AS stays
+    SELECT held.task_ref, held.key_kind = 'inflight' AS stays
     FROM fresh JOIN raincheck.task AS held ON held.key_digest = fresh.key_digest
     WHERE CASE
-        WHEN starts_with(held.key_digest, 'inflight:') THEN held.expires_at IS NOT NULL
+        WHEN held.key_kind = 'inflight' THEN held.expires_at IS NOT NULL
         ELSE held.expires_at <= fresh.created_at
     END
     ORDER BY held.key_digest FOR UPDATE OF held
@@ -51,9 +51,9 @@ WITH fresh AS MATERIALIZED (
 ), created AS (
     INSERT INTO raincheck.task (
         task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
-        idempotency_key, key_digest, fingerprint, status, version, change_id, updated_at, settled_at, expires_at,
+        idempotency_key, key_kind, key_digest, fingerprint, status, version, change_id, updated_at, settled_at, expires_at,
         attempt, fence, worker_id, lease_until, started_at, due_at, error_code, progress, arguments, inputs, outcome,
-        turn, callback_url, caller, checkpoint
+        turn, callback_url, own_webhook, caller, checkpoint, awaiting_external
     )
     -- The condition has the keys free before.
     SELECT * FROM fresh WHERE (SELECT count(*) FROM removed) + (SELECT count(*) FROM parted) >= 0
@@ -98,8 +98,8 @@ next AS MATERIALIZED (
     SELECT sent.* FROM set_config('lock_timeout', %(patience)s, true) CROSS JOIN json_to_recordset(%(rows)s) AS sent (
         task_ref text, status text, version bigint, change_id bigint, updated_at bigint, settled_at bigint,
         expires_at bigint, attempt integer, fence bigint, worker_id text, lease_until bigint, started_at bigint,
-        due_at bigint, error_code text, progress text, inputs text, outcome text, checkpoint text, seen_lease bigint,
-        lease_length bigint, records json
+        due_at bigint, error_code text, progress text, inputs text, outcome text, checkpoint text, awaiting_external boolean,
+        seen_lease bigint, lease_length bigint, records json
     )
 ), held AS MATERIALIZED (
     SELECT next.*, task.status AS before, next.lease_length + {now} AS counted_lease
@@ -119,7 +119,7 @@ next AS MATERIALIZED (
         -- What is the same is not stored again.
         inputs = CASE WHEN task.inputs = held.inputs THEN task.inputs ELSE held.inputs END,
         checkpoint = CASE WHEN task.checkpoint = held.checkpoint THEN task.checkpoint ELSE held.checkpoint END,
-        outcome = held.outcome
+        awaiting_external = held.awaiting_external, outcome = held.outcome
     FROM held WHERE task.task_ref = held.task_ref AND task.version = held.version - 1
     RETURNING task.task_ref, task.status, held.before, held.records
 );
@@ -186,9 +186,9 @@ SELECT (SELECT count(*) FROM removed), (SELECT count(*) FROM forgotten);
 
 -- name: columns
 task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
-idempotency_key, fingerprint, status, version, updated_at, settled_at, expires_at, attempt, fence, worker_id,
-lease_until, started_at, progress, arguments, inputs, outcome, turn, callback_url, caller,
-checkpoint;
+idempotency_key, key_kind, fingerprint, status, version, updated_at, settled_at, expires_at, attempt, fence, worker_id,
+lease_until, started_at, progress, arguments, inputs, outcome, turn, callback_url,
+own_webhook, caller, checkpoint, awaiting_external;
 
 -- name: get
 SELECT {columns} FROM raincheck.task WHERE task_ref = ANY(%(refs)s);

@@ -11,6 +11,7 @@ CREATE TABLE task (
     max_attempts     INTEGER NOT NULL,
     retry_when_lost  INTEGER NOT NULL,
     idempotency_key  TEXT,
+    key_kind         TEXT NOT NULL,
     fingerprint      TEXT NOT NULL,
     status           TEXT NOT NULL,
     version          INTEGER NOT NULL,
@@ -34,8 +35,10 @@ CREATE TABLE task (
     apart            INTEGER NOT NULL,
     priority         INTEGER NOT NULL,
     callback_url     TEXT,
+    own_webhook      INTEGER NOT NULL,
     caller           TEXT,
-    checkpoint       TEXT
+    checkpoint       TEXT,
+    awaiting_external INTEGER NOT NULL
 );
 
 CREATE TABLE payload (
@@ -54,7 +57,7 @@ CREATE TABLE task_count (
 INSERT INTO task_count (status, number)
 VALUES ('pending', 0), ('processing', 0), ('input_required', 0), ('completed', 0), ('failed', 0), ('cancelled', 0);
 
-CREATE UNIQUE INDEX task_by_key ON task (scope, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE UNIQUE INDEX task_by_key ON task (scope, idempotency_key, key_kind) WHERE idempotency_key IS NOT NULL;
 
 CREATE INDEX task_by_due ON task (due_at) WHERE due_at IS NOT NULL;
 

@@ -4,11 +4,11 @@
 -- name: insert
 INSERT INTO task (
     task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
-    idempotency_key, fingerprint, priority, callback_url, caller, arguments, status, version, updated_at, settled_at,
-    expires_at, attempt, fence, worker_id, lease_until, started_at, due_at, error_code, progress, inputs, outcome,
-    checkpoint, apart
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (scope, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
+    idempotency_key, key_kind, fingerprint, priority, callback_url, own_webhook, caller, arguments, status, version,
+    updated_at, settled_at, expires_at, attempt, fence, worker_id, lease_until, started_at, due_at, error_code, progress,
+    inputs, outcome, checkpoint, awaiting_external, apart
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (scope, idempotency_key, key_kind) WHERE idempotency_key IS NOT NULL DO NOTHING;
 
 -- A body that is the same as before dirties no page: SQLite compares.
 -- name: insert_payload
@@ -22,13 +22,13 @@ SELECT id, version, status, apart, lease_until FROM task WHERE task_ref = ?;
 UPDATE task SET
     status = ?, version = ?, updated_at = ?, settled_at = ?, expires_at = ?, attempt = ?, fence = ?, worker_id = ?,
     lease_until = ?, started_at = ?, due_at = ?, error_code = ?, progress = ?, inputs = ?, outcome = ?,
-    checkpoint = ?, apart = ?
+    checkpoint = ?, awaiting_external = ?, apart = ?
 WHERE id = ?;
 
 -- name: replace_same_status
 UPDATE task SET
     version = ?, updated_at = ?, attempt = ?, fence = ?, worker_id = ?, lease_until = ?, started_at = ?, due_at = ?,
-    progress = ?, inputs = ?, checkpoint = ?, apart = ?
+    progress = ?, inputs = ?, checkpoint = ?, awaiting_external = ?, apart = ?
 WHERE id = ?;
 
 -- name: delete_payload_part
@@ -59,15 +59,16 @@ DELETE FROM task WHERE id = ?;
 
 -- name: columns
 id, task_ref, scope, operation_type, created_at, deadline_at, ttl_seconds, max_attempts, retry_when_lost,
-idempotency_key, fingerprint, status, version, updated_at, settled_at, expires_at, attempt, fence, worker_id,
-lease_until, started_at, progress, arguments, inputs, outcome, checkpoint, priority, callback_url,
+idempotency_key, key_kind, fingerprint, status, version, updated_at, settled_at, expires_at, attempt, fence, worker_id,
+lease_until, started_at, progress, arguments, inputs, outcome, checkpoint, awaiting_external, priority, callback_url,
+own_webhook,
 caller, apart;
 
 -- name: get
 SELECT {columns} FROM task WHERE task_ref = ?;
 
 -- name: get_by_key
-SELECT {columns} FROM task WHERE scope = ? AND idempotency_key = ?;
+SELECT {columns} FROM task WHERE scope = ? AND idempotency_key = ? AND key_kind = ?;
 
 -- name: get_by_id
 SELECT {columns} FROM task WHERE id = ?;
