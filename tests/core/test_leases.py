@@ -86,7 +86,7 @@ class CutOff(SqliteStore):
     def capabilities(self) -> Capabilities:
         return replace(super().capabilities, remote=True)
 
-    def renew(
+    async def renew(
         self,
         worker_id: str,
         leases: Mapping[str, int],
@@ -95,7 +95,7 @@ class CutOff(SqliteStore):
         lease_seconds: float | None = None,
     ) -> set[str]:
         self._reach()
-        return super().renew(worker_id, leases, lease_until, lease_seconds=lease_seconds)
+        return await super().renew(worker_id, leases, lease_until, lease_seconds=lease_seconds)
 
     async def versions(self, task_refs: Collection[str]) -> Mapping[str, int]:
         self._reach()

@@ -395,7 +395,7 @@ async def test_a_lease_that_was_renewed_meanwhile_is_no_lost_attempt(lab: Lab, s
         seen = await read(store)
         changing = asyncio.create_task(service.registry.wait_for_change(seen, scope="a", seconds=1.5))
         await asyncio.sleep(0.1)
-        assert await asyncio.to_thread(store.renew, "worker", {"ref": 1}, now() + HOUR) == set()
+        assert await store.renew("worker", {"ref": 1}, now() + HOUR) == set()
         for task in await asyncio.gather(holding, waiting, changing):
             assert (task.status, task.progress) == (TaskStatus.PROCESSING, HALF)
 

@@ -21,7 +21,7 @@ async def test_a_lease_that_was_renewed_since_the_task_was_read_is_not_cut_short
     task = claimed(await stored(store))
     assert await store.replace(task)
     # By a heartbeat: the version stays, so the task as it was read still fits.
-    store.renew("worker-1", {task.task_ref: task.fence}, after(100))
+    await store.renew("worker-1", {task.task_ref: task.fence}, after(100))
     writer = TaskWriter(store, lambda: after(80))
     written = await writer.write(task, PROGRESS, lease=timedelta(seconds=30))
     assert written is not None

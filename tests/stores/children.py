@@ -116,7 +116,7 @@ async def open_without_room(path: str, _: str) -> None:
     store = SqliteStore(path, busy_seconds=0.5)
     await store.open()
     # Goes through the writer, so the preparation is over.
-    await asyncio.to_thread(store.renew, "w", {"x": 1}, after(1))
+    await store.renew("w", {"x": 1}, after(1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     await stored(store)
     connection = cast(Any, store)._writer._connection

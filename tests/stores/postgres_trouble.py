@@ -10,6 +10,7 @@ from typing import LiteralString
 
 import psycopg
 from stores.records import after, claimed, new_task
+from stores.renewals import Renew
 
 from raincheck.domain.task import Task
 from raincheck.errors import StoreUnavailable
@@ -58,7 +59,7 @@ async def refused(calls: list[Awaitable[object]]) -> list[str]:
     return [str(answer) for answer in answers]
 
 
-def all_verbs(store: PostgresStore, task: Task) -> list[Awaitable[object]]:
+def all_verbs(store: PostgresStore, task: Task, *renewals: Renew) -> list[Awaitable[object]]:
     return [
         *(store.insert(new_task(idempotency_key="k")) for _ in range(5)),
         store.insert(new_task(), pending_limit=PendingLimit(total=1000, per_scope=1000)),
@@ -75,7 +76,7 @@ def all_verbs(store: PostgresStore, task: Task) -> list[Awaitable[object]]:
         store.put_record(Record(kind="sketch", key="k", value=1)),
         store.remove_record(Record(kind="sketch", key="none", value=1)),
         store.records("sketch"),
-        asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30)),
+        *(renew("w", {task.task_ref: 1}, after(30)) for renew in (*renewals, store.renew)),
     ]
 
 

@@ -44,7 +44,7 @@ async def verbs(store: TaskStore, tasks: list[Task]) -> list[object]:
         *(store.get(task.task_ref) for task in tasks),
         *(store.replace(claimed(task)) for task in tasks),
         store.list(),
-        asyncio.to_thread(store.renew, "w", {task.task_ref: 1 for task in tasks}, tasks[0].deadline_at),
+        store.renew("w", {task.task_ref: 1 for task in tasks}, tasks[0].deadline_at),
         return_exceptions=True,
     )
 

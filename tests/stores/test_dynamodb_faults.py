@@ -15,6 +15,7 @@ from stores.backends import name_of
 from stores.dynamodb_items import counted, items, kinds, miscounted
 from stores.dynamodb_way import Lose, Pass, Refuse, Way
 from stores.records import after, apply, cancelled, claimed, new_task, settled, stored
+from stores.renewals import elsewhere
 
 from raincheck.domain.task import InputRequest, KeyKind, Outcome, Progress, Task
 from raincheck.domain.transitions import AskInput, Claim, ReportProgress, transition
@@ -195,7 +196,7 @@ async def test_a_purge_whose_answer_is_lost_counts_what_it_removed(
 async def test_a_renewal_whose_answer_is_lost_is_a_renewal(far: DynamoDBStore, way: Way) -> None:
     task = await apply(far, await stored(far), Claim(worker_id="w", lease_until=after(30)))
     way.meet("UpdateItem", Lose(), Lose())
-    assert await asyncio.to_thread(far.renew, "w", {task.task_ref: 1}, after(90)) == set()
+    assert await far.renew("w", {task.task_ref: 1}, after(90)) == set()
     found = await far.get(task.task_ref)
     assert found is not None
     assert found.lease_until == after(90)
@@ -348,7 +349,7 @@ async def test_a_missing_right_is_named_and_the_account_is_not(far: DynamoDBStor
         ("GetItem", far.get(task.task_ref)),
         ("Query", far.claimable(["report"], 1)),
         ("TransactWriteItems", far.replace(claimed(task))),
-        ("UpdateItem", asyncio.to_thread(far.renew, "w", {task.task_ref: 1}, after(1))),
+        ("UpdateItem", far.renew("w", {task.task_ref: 1}, after(1))),
     ):
         right = "PutItem" if operation == "TransactWriteItems" else operation
         text = f"User: arn:aws:iam::123456789012:user/eve is not authorized to perform: dynamodb:{right} on resource: x"
@@ -389,7 +390,7 @@ def _all_verbs(store: DynamoDBStore, task: Task) -> list[Awaitable[object]]:
         store.remove_record(_record()),
         store.records("webhook"),
         store.records("webhook", due=after(1)),
-        asyncio.to_thread(store.renew, "w", {f"{task.task_ref}{number}": 1 for number in range(20)}, after(30)),
+        store.renew("w", {f"{task.task_ref}{number}": 1 for number in range(20)}, after(30)),
     ]
 
 
@@ -406,17 +407,21 @@ async def test_a_frozen_server_is_an_error_in_time_and_is_used_again_when_it_mov
     store: DynamoDBStore, server: DynamoDBServer, table: str
 ) -> None:
     task = await stored(store)
-    server.freeze()
-    try:
-        told = await _refused(_all_verbs(store, task))
-        assert told == {f"The DynamoDB table {table} at {server.url} does not answer within 2 s."}
-        opening = DynamoDBStore(table, endpoint=server.url, timeout_seconds=SECONDS)
-        await _refused([opening.open()])
-    finally:
-        server.thaw()
-    again = await stored(store)
-    assert await store.get(again.task_ref) == again
-    assert await asyncio.to_thread(store.renew, "w", {again.task_ref: 1}, after(30)) == {again.task_ref}
+    async with elsewhere(store) as renew:
+        await renew("w", {task.task_ref: 1}, after(30))
+        server.freeze()
+        try:
+            renewal = renew("w", {task.task_ref: 1}, after(30))
+            told = await _refused([*_all_verbs(store, task), renewal])
+            assert told == {f"The DynamoDB table {table} at {server.url} does not answer within 2 s."}
+            opening = DynamoDBStore(table, endpoint=server.url, timeout_seconds=SECONDS)
+            await _refused([opening.open()])
+        finally:
+            server.thaw()
+        again = await stored(store)
+        assert await store.get(again.task_ref) == again
+        for each in (renew, store.renew):
+            assert await each("w", {again.task_ref: 1}, after(30)) == {again.task_ref}
 
 
 async def test_what_a_listener_begins_has_time_of_its_own(server: DynamoDBServer, table: str) -> None:

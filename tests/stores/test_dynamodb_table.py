@@ -247,7 +247,7 @@ async def test_certificates_are_checked_and_tls_is_used_where_they_are_given(
             store = DynamoDBStore(table, endpoint=url, tls=Tls(ca=cert, cert=cert, key=key))
             await store.open()
             task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30)))
-            assert await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(60)) == set()
+            assert await store.renew("w", {task.task_ref: 1}, after(60)) == set()
             await store.close()
         for tls in (None, Tls(ca=cert)):
             # Its certificate is not known; then, it asks for this client's.
@@ -462,7 +462,7 @@ async def test_every_verb_makes_the_requests_that_the_module_says(endpoint: str,
         task = claimed(task)
         assert await made(store.replace(task)) == write
         leases = {task.task_ref: 1}
-        assert await made(asyncio.to_thread(store.renew, "worker-1", leases, after(40))) == {"UpdateItem": 1}
+        assert await made(store.renew("worker-1", leases, after(40))) == {"UpdateItem": 1}
         task = await apply(store, task, ReportProgress(fence=1, progress=Progress(fraction=0.1)))
         changed = made(apply(store, task, ReportProgress(fence=1, progress=Progress(fraction=0.2))))
         assert await changed == {"UpdateItem": 1}

@@ -333,7 +333,7 @@ class StoreMachine(RuleBasedStateMachine):
             for ref, fence in leases.items()
             if not (task := self.tasks[ref]).terminal and (task.worker_id, task.fence) == (worker, fence)
         }
-        lost = self.run(asyncio.to_thread(self.store.renew, worker, {**leases, "gone": 1}, until))
+        lost = self.run(self.store.renew(worker, {**leases, "gone": 1}, until))
         assert lost == leases.keys() - held | {"gone"}
         for ref in held:
             self.tasks[ref] = replace(self.tasks[ref], lease_until=until)

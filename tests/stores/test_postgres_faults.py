@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import AsyncExitStack
 
 import psycopg
 import pytest
 from stores.postgres_trouble import SECONDS, SLACK, all_verbs, locked, refused
 from stores.records import after, claimed, new_task, settled, stored
+from stores.renewals import elsewhere
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
@@ -106,34 +108,38 @@ async def test_a_frozen_server_is_an_error_in_time_and_is_used_again_when_it_mov
     store: PostgresStore, running: PostgresServer
 ) -> None:
     task = await stored(store)
-    await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30))
-    running.freeze()
-    try:
-        told = await refused(all_verbs(store, task))
-        assert set(told) == {f"The task store postgresql://127.0.0.1:{running.port}/postgres did not answer in time."}
-        opening = PostgresStore(running.url, timeout_seconds=SECONDS)
-        await refused([opening.open()])
-    finally:
-        running.thaw()
-    again = await stored(store)
-    assert await store.get(again.task_ref) == again
-    assert await asyncio.to_thread(store.renew, "w", {again.task_ref: 1}, after(30)) == {again.task_ref}
+    async with elsewhere(store) as renew:
+        await renew("w", {task.task_ref: 1}, after(30))
+        running.freeze()
+        try:
+            told = await refused(all_verbs(store, task, renew))
+            place = f"postgresql://127.0.0.1:{running.port}/postgres"
+            assert set(told) == {f"The task store {place} did not answer in time."}
+            opening = PostgresStore(running.url, timeout_seconds=SECONDS)
+            await refused([opening.open()])
+        finally:
+            running.thaw()
+        again = await stored(store)
+        assert await store.get(again.task_ref) == again
+        for each in (renew, store.renew):
+            assert await each("w", {again.task_ref: 1}, after(30)) == {again.task_ref}
 
 
 async def test_a_server_that_is_gone_is_an_error_in_time_and_is_used_again_when_it_is_back(
     store: PostgresStore, running: PostgresServer
 ) -> None:
     task = await stored(store)
-    running.stop_at_once()
-    try:
-        told = await refused(all_verbs(store, task))
-        assert set(told) == {
-            f"The task store postgresql://127.0.0.1:{running.port}/postgres has no server: the connection was refused."
-        }
-    finally:
-        running.start()
-    await stored(store)
-    assert await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30)) == {task.task_ref}
+    async with elsewhere(store) as renew:
+        running.stop_at_once()
+        try:
+            told = await refused(all_verbs(store, task, renew))
+            place = f"postgresql://127.0.0.1:{running.port}/postgres"
+            assert set(told) == {f"The task store {place} has no server: the connection was refused."}
+        finally:
+            running.start()
+        await stored(store)
+        for each in (renew, store.renew):
+            assert await each("w", {task.task_ref: 1}, after(30)) == {task.task_ref}
 
 
 async def test_a_server_that_refuses_a_new_connection_is_an_error_at_once(running: PostgresServer) -> None:
@@ -292,7 +298,8 @@ async def test_closing_writes_what_waits_and_leaves_no_connection(
     end = store.subscribe(lambda _: None)
     writes = [asyncio.ensure_future(store.insert(new_task())) for _ in range(1500)]
     reads = [asyncio.ensure_future(store.count()) for _ in range(30)]
-    await asyncio.to_thread(store.renew, "w", {"x": 1}, after(1))
+    async with elsewhere(store) as renew:
+        await renew("w", {"x": 1}, after(1))
     await store.close()
     assert all(inserted.created for inserted in await asyncio.gather(*writes))
     await asyncio.gather(*reads)
@@ -312,12 +319,15 @@ async def test_a_store_is_closed_in_time_while_its_server_is_frozen(running: Pos
     await store.open()
     task = await stored(store)
     end = store.subscribe(lambda _: None)
-    await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30))
+    renewing = AsyncExitStack()
+    renew = await renewing.enter_async_context(elsewhere(store))
+    await renew("w", {task.task_ref: 1}, after(30))
     running.freeze()
     try:
-        calls = [asyncio.ensure_future(call) for call in all_verbs(store, task)]
+        calls = [asyncio.ensure_future(call) for call in all_verbs(store, task, renew)]
         await asyncio.sleep(0)
         started = time.monotonic()
+        await renewing.aclose()
         await store.close()
         assert time.monotonic() - started < SECONDS + SLACK
         answers = await asyncio.gather(*calls, return_exceptions=True)

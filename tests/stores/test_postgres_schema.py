@@ -370,7 +370,7 @@ async def test_a_server_is_spoken_to_privately_once_it_has_proved_who_it_is(
     store = PostgresStore(url, tls=Tls(ca=str(mine)), timeout_seconds=5)
     await _opened(store)
     await _works(store)
-    assert await asyncio.to_thread(store.renew, "w", {"x": 1}, after(1)) == {"x"}
+    assert await store.renew("w", {"x": 1}, after(1)) == {"x"}
     query = (
         "SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'raincheck'"
     )

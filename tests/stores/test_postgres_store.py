@@ -91,7 +91,7 @@ async def test_strange_refs_are_listed_in_the_order_of_their_code_points(store: 
     assert [task.task_ref for task in await store.list()] == refs[::-1]
     place = Cursor(after(0), "\ud800")
     assert [task.task_ref for task in await store.list(after=place)] == refs[:9][::-1]
-    assert await asyncio.to_thread(store.renew, "w", {"\ud800": 1}, after(9)) == {"\ud800"}
+    assert await store.renew("w", {"\ud800": 1}, after(9)) == {"\ud800"}
 
 
 async def test_listeners_elsewhere_hear_of_strange_and_of_many_refs(store: PostgresStore, url: str) -> None:
@@ -127,7 +127,7 @@ async def test_listeners_elsewhere_hear_of_strange_and_of_many_refs(store: Postg
 
 async def test_rivals_that_go_together_take_nothing_from_each_other(store: PostgresStore) -> None:
     task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(10)))
-    assert await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(40)) == set()
+    assert await store.renew("w", {task.task_ref: 1}, after(40)) == set()
     done = settled(task)
     stale = [store.replace(done, seen_lease=task.lease_until) for _ in range(2)]
     assert await asyncio.gather(*stale, store.replace(done), store.replace(done)) == [False, False, True, False]
@@ -330,7 +330,7 @@ async def test_through_a_pooler_everything_is_answered_right_and_listeners_look(
         assert (await store.insert(task, pending_limit=PendingLimit(100, 100) if number % 3 else None)).created
         assert not await other.replace(settled(claimed(task)))
         assert await other.replace(claimed(task))
-        assert await asyncio.to_thread(store.renew, "worker-1", {task.task_ref: 1}, after(90)) == set()
+        assert await store.renew("worker-1", {task.task_ref: 1}, after(90)) == set()
         record = Record(kind="webhook", key=task.task_ref, value=1)
         assert await store.replace(settled(claimed(task)), records=(record,))
         assert await other.put_record(replace(record, version=2))

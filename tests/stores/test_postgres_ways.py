@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from stores.postgres_trouble import SECONDS, SLACK, Forgetful, all_verbs, by, locked, refused
 from stores.records import after, claimed, new_task, settled, stored
+from stores.renewals import elsewhere
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import QueueFull, StoreUnavailable
@@ -198,7 +199,7 @@ async def test_a_black_hole_is_an_error_in_time_and_is_survived(way: TcpProxy, r
     far = PostgresStore(by(way, running), timeout_seconds=SECONDS)
     await far.open()
     task = await stored(far)
-    await asyncio.to_thread(far.renew, "w", {task.task_ref: 1}, after(30))
+    await far.renew("w", {task.task_ref: 1}, after(30))
     way.black_hole()
     told = await refused(all_verbs(far, task))
     assert set(told) == {f"The task store postgresql://127.0.0.1:{way.port}/postgres did not answer in time."}
@@ -213,13 +214,12 @@ async def test_connections_that_died_in_silence_are_replaced_within_one_call(run
         far = PostgresStore(by(way, running), timeout_seconds=SECONDS)
         await far.open()
         task = await stored(far)
-        await asyncio.to_thread(far.renew, "w", {task.task_ref: 1}, after(30))
         await asyncio.gather(*(far.count() for _ in range(5)))
-        way.forget()
-        async with asyncio.timeout(SECONDS + SLACK):
-            again, lost = await asyncio.gather(
-                stored(far), asyncio.to_thread(far.renew, "w", {task.task_ref: 1}, after(30))
-            )
+        async with elsewhere(far) as renew:
+            await renew("w", {task.task_ref: 1}, after(30))
+            way.forget()
+            async with asyncio.timeout(SECONDS + SLACK):
+                again, lost = await asyncio.gather(stored(far), renew("w", {task.task_ref: 1}, after(30)))
         assert lost == {task.task_ref}
         assert await far.versions([task.task_ref, again.task_ref]) == {task.task_ref: 1, again.task_ref: 1}
         await far.close()

@@ -214,7 +214,7 @@ async def test_renewed_leases_whose_answer_was_lost_are_held(lossy_store: RedisS
     task = await apply(lossy_store, await stored(lossy_store), Claim(worker_id="w", lease_until=after(30)))
     for _ in range(2):
         lossy.lose = 1
-        assert await asyncio.to_thread(lossy_store.renew, "w", {task.task_ref: 1}, after(90)) == set()
+        assert await lossy_store.renew("w", {task.task_ref: 1}, after(90)) == set()
         assert lossy.lose == 0
     found = await lossy_store.get(task.task_ref)
     assert found is not None
@@ -232,6 +232,6 @@ async def test_a_connection_that_leads_nowhere_is_given_up_for_a_new_one(
     for call in (store.insert(new_task()), store.get(task.task_ref)):
         with pytest.raises(StoreUnavailable, match="did not answer within 1 s"):
             await call
-    assert await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(60)) == {task.task_ref}
+    assert await store.renew("w", {task.task_ref: 1}, after(60)) == {task.task_ref}
     assert (await store.insert(new_task())).created
     assert await store.get(task.task_ref) == task

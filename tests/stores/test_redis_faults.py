@@ -11,6 +11,7 @@ import pytest
 from stores.conftest import MakeRedis
 from stores.records import NOW, after, cancelled, claimed, new_task, stored
 from stores.redis_keys import keys
+from stores.renewals import Renew, elsewhere
 
 from raincheck.domain.task import Outcome, Task, TaskStatus
 from raincheck.domain.transitions import Settle, transition
@@ -27,7 +28,7 @@ _RECORD = Record(kind="webhook", key="k", value=1)
 # Servers that do not answer.
 
 
-async def _refused_in_time(store: RedisStore, seconds: float, task: Task) -> None:
+async def _refused_in_time(store: RedisStore, seconds: float, task: Task, *renewals: Renew) -> None:
     started = time.monotonic()
     calls = (
         store.insert(new_task()),
@@ -45,7 +46,7 @@ async def _refused_in_time(store: RedisStore, seconds: float, task: Task) -> Non
         store.put_record(_RECORD),
         store.remove_record(_RECORD),
         store.records("webhook"),
-        asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30)),
+        *(renew("w", {task.task_ref: 1}, after(30)) for renew in (*renewals, store.renew)),
     )
     answers = await asyncio.gather(*calls, return_exceptions=True)
     assert time.monotonic() - started < seconds + 0.5
@@ -57,16 +58,27 @@ async def _refused_in_time(store: RedisStore, seconds: float, task: Task) -> Non
         assert "\n" not in answer.message
 
 
+async def _works(store: RedisStore, task: Task, renew: Renew) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                assert await renew("w", {task.task_ref: 1}, after(30)) == {task.task_ref}
+                return
+
+
 async def test_a_frozen_server_is_an_error_in_time_and_does_later_nothing_that_was_refused(
     redis_server: RedisServer, make_redis: MakeRedis
 ) -> None:
     store = make_redis(redis_server.url, timeout_seconds=0.5)
     await store.open()
     task = await stored(store)
-    redis_server.freeze()
-    await _refused_in_time(store, 0.5, task)
-    await _refused_in_time(store, 0.5, task)
-    redis_server.thaw()
+    async with elsewhere(store) as renew:
+        await renew("w", {task.task_ref: 1}, after(30))
+        redis_server.freeze()
+        await _refused_in_time(store, 0.5, task, renew)
+        await _refused_in_time(store, 0.5, task, renew)
+        redis_server.thaw()
+        await _works(store, task, renew)
     async with asyncio.timeout(PATIENCE):
         while True:
             with contextlib.suppress(StoreUnavailable):
@@ -79,7 +91,7 @@ async def test_a_frozen_server_is_an_error_in_time_and_does_later_nothing_that_w
     assert await store.get_record("webhook", "k") is None
     assert (await store.count())[TaskStatus.PENDING] == 1
     assert await store.replace(claimed(task))
-    assert await asyncio.to_thread(store.renew, "worker-1", {task.task_ref: 1}, after(60)) == set()
+    assert await store.renew("worker-1", {task.task_ref: 1}, after(60)) == set()
 
 
 async def test_a_black_hole_is_an_error_in_time_and_its_end_the_end_of_it(
@@ -107,8 +119,13 @@ async def test_a_server_that_is_gone_is_an_error_in_time_and_its_return_the_end_
     store = make_redis(redis_server.url, timeout_seconds=0.5)
     await store.open()
     task = await stored(store)
+    async with elsewhere(store) as renew:
+        await renew("w", {task.task_ref: 1}, after(30))
+        redis_server.kill()
+        await _refused_in_time(store, 0.5, task, renew)
+        redis_server.start()
+        await _works(store, task, renew)
     redis_server.kill()
-    await _refused_in_time(store, 0.5, task)
     with pytest.raises(StoreUnavailable, match="cannot be reached: connection refused"):
         await store.get(task.task_ref)
     redis_server.start()
@@ -162,7 +179,7 @@ async def test_a_clock_that_was_set_delays_nobody(redis_server: RedisServer, mak
     calls = (
         lambda: store.insert(task),
         lambda: store.replace(claimed(task)),
-        lambda: asyncio.to_thread(store.renew, "worker-1", {task.task_ref: 1}, after(60)),
+        lambda: store.renew("worker-1", {task.task_ref: 1}, after(60)),
         lambda: store.purge(NOW, 5),
     )
     for call, expected in zip(calls, ((task, True), True, set[str](), 0), strict=True):
@@ -217,9 +234,24 @@ async def test_scripts_that_the_server_forgot_are_sent_again(redis_server: Redis
         client.script_flush()
         assert await store.replace(task)
         client.script_flush()
-        assert await asyncio.to_thread(store.renew, "worker-1", {task.task_ref: 1}, after(60)) == set()
+        assert await store.renew("worker-1", {task.task_ref: 1}, after(60)) == set()
         client.script_flush()
         assert len(await store.list()) == 20
+
+
+async def test_so_many_leases_that_one_script_renews_a_part_of_them(
+    redis_server: RedisServer, make_redis: MakeRedis
+) -> None:
+    store = make_redis(redis_server.url)
+    await store.open()
+    held = {(await store.insert(new_task())).task.task_ref for _ in range(3)}
+    for ref in held:
+        task = await store.get(ref)
+        assert task is not None
+        assert await store.replace(claimed(task))
+    gone = [f"gone-{number}" for number in range(900)]
+    leases = dict.fromkeys([*gone[:300], *held, *gone[300:]], 1)
+    assert await store.renew("worker-1", leases, after(60)) == set(gone)
 
 
 async def test_a_full_server_refuses_what_is_new_and_keeps_what_it_has(

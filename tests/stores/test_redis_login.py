@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import subprocess
 from pathlib import Path
@@ -103,7 +102,7 @@ async def test_certificates_are_checked_and_tls_is_used_where_they_are_given(
             await store.open()
             end = store.subscribe(lambda change: None)
             task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30)))
-            assert await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(60)) == set()
+            assert await store.renew("w", {task.task_ref: 1}, after(60)) == set()
             end()
         said = r"cannot be reached over TLS: its certificate is not accepted \(self.signed certificate\)"
         with pytest.raises(StoreUnavailable, match=said):

@@ -19,6 +19,7 @@ from stores.backends import server_of
 from stores.conftest import MakeRedis
 from stores.records import NOW, after, apply, cancelled, new_task, stored
 from stores.redis_keys import keys
+from stores.renewals import elsewhere
 
 from raincheck.domain.task import KeyKind, Outcome, Progress, TaskStatus
 from raincheck.domain.transitions import Cancel, Claim, ReportProgress, Settle, transition
@@ -77,7 +78,7 @@ async def _busy(store: RedisStore) -> None:
             await stored(store, **made, idempotency_key=f"k:{size}")
             task = await apply(store, await stored(store, **made), claim)
             await apply(store, task, ReportProgress(fence=1, progress=Progress(fraction=0.5)))
-            await asyncio.to_thread(store.renew, "w w", {task.task_ref: 1}, after(90))
+            await store.renew("w w", {task.task_ref: 1}, after(90))
             await apply(
                 store,
                 await stored(store, **made),
@@ -341,12 +342,13 @@ async def test_no_more_connections_than_were_allowed_and_none_is_left(make_redis
         await store.open()
         end = store.subscribe(lambda change: None)
         task = await stored(store)
-        await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(1))
-        await asyncio.gather(*(store.get(task.task_ref) for _ in range(2000)), *(stored(store) for _ in range(500)))
-        async with asyncio.timeout(PATIENCE):
-            while sum(each["sub"] != "0" for each in await _connections(server)) != 1:
-                await asyncio.sleep(0.01)
-        assert len(await _connections(server)) == 3 + 2
+        async with elsewhere(store) as renew:
+            await renew("w", {task.task_ref: 1}, after(1))
+            await asyncio.gather(*(store.get(task.task_ref) for _ in range(2000)), *(stored(store) for _ in range(500)))
+            async with asyncio.timeout(PATIENCE):
+                while sum(each["sub"] != "0" for each in await _connections(server)) != 1:
+                    await asyncio.sleep(0.01)
+            assert len(await _connections(server)) == 3 + 2
         end()
         async with asyncio.timeout(PATIENCE):
             while any(each["sub"] != "0" for each in await _connections(server)):

@@ -41,7 +41,7 @@ async def test_a_lock_that_is_held_too_long_is_an_error_and_its_end_the_end_of_i
         assert {type(answer) for answer in answers} == {StoreUnavailable}
         assert {str(answer) for answer in answers} == {f"The task store {path} is locked by another process."}
         with pytest.raises(StoreUnavailable):
-            await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30))
+            await store.renew("w", {task.task_ref: 1}, after(30))
         # Who only reads does not wait.
         assert await store.get(task.task_ref) == task
         holder.go()

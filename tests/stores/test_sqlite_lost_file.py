@@ -49,7 +49,7 @@ def verbs(store: SqliteStore, task: Task) -> list[Awaitable[object]]:
         store.replace(claimed(task)),
         store.purge(after(0), 5),
         store.put_record(Record(kind="sketch", key="k", value=1)),
-        asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30)),
+        store.renew("w", {task.task_ref: 1}, after(30)),
         store.get(task.task_ref),
         store.claimable(["report"], 5),
         store.overdue(after(0), 5),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -306,10 +306,10 @@ async def test_of_many_claims_of_one_task_one_wins(store: TaskStore) -> None:
 # Leases.
 
 
-def _in_a_thread(call: Callable[[], set[str]]) -> set[str]:
-    # Not to_thread: the renewal must not need the event loop.
+def _in_a_thread(call: Callable[[], Coroutine[Any, Any, set[str]]]) -> set[str]:
+    # Not to_thread: the renewal must not need this event loop.
     answer: list[set[str]] = []
-    thread = threading.Thread(target=lambda: answer.append(call()))
+    thread = threading.Thread(target=lambda: answer.append(asyncio.run(call())))
     thread.start()
     thread.join(5)
     return answer[0]
@@ -317,7 +317,12 @@ def _in_a_thread(call: Callable[[], set[str]]) -> set[str]:
 
 async def test_leases_are_renewed_while_the_event_loop_is_blocked(store: TaskStore) -> None:
     tasks = [await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30))) for _ in range(3)]
-    lost = _in_a_thread(lambda: store.renew("w", {task.task_ref: 1 for task in tasks}, after(90)))
+
+    async def renew() -> set[str]:
+        async with store.renewer() as renewer:
+            return await renewer.renew("w", {task.task_ref: 1 for task in tasks}, after(90))
+
+    lost = _in_a_thread(renew)
     assert lost == set()
     for task in tasks:
         found = await store.get(task.task_ref)
@@ -338,7 +343,7 @@ async def test_a_lease_of_a_length_is_counted_by_the_servers_clock_where_there_i
     assert await store.replace(claim, lease_seconds=20)
     for renewed in (False, True):
         if renewed:
-            lost = await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, long_ago, lease_seconds=60)
+            lost = await store.renew("w", {task.task_ref: 1}, long_ago, lease_seconds=60)
             assert lost == set()
         now = await store.time() if remote else None
         found = await store.get(task.task_ref)
@@ -353,7 +358,7 @@ async def test_a_lease_of_a_length_is_counted_by_the_servers_clock_where_there_i
 
 async def test_a_task_is_not_taken_from_a_worker_that_renewed_meanwhile(store: TaskStore) -> None:
     task = await apply(store, await stored(store, retry_when_lost=True), Claim(worker_id="w", lease_until=after(10)))
-    assert await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(40)) == set()
+    assert await store.renew("w", {task.task_ref: 1}, after(40)) == set()
     taken = transition(task, LeaseExpired(), after(11))
     assert not await store.replace(taken, seen_lease=task.lease_until)
     found = await store.get(task.task_ref)
@@ -374,7 +379,7 @@ async def test_only_leases_that_are_held_are_renewed(store: TaskStore) -> None:
     returned = await apply(store, await stored(store, retry_when_lost=True), claim, Release(fence=1))
     everything = (held, suspended, done, of_another, again, returned)
     leases = {task.task_ref: 1 for task in everything} | {"gone": 1}
-    lost = await asyncio.to_thread(store.renew, "w", leases, after(90))
+    lost = await store.renew("w", leases, after(90))
     assert lost == leases.keys() - {held.task_ref, suspended.task_ref}
     for task in (done, of_another, again, returned):
         assert await store.get(task.task_ref) == task
@@ -383,13 +388,13 @@ async def test_only_leases_that_are_held_are_renewed(store: TaskStore) -> None:
 async def test_a_lease_whose_time_is_over_is_renewed_if_nobody_noticed(store: TaskStore) -> None:
     task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(-100)))
     assert [each.task_ref for each in await store.overdue(NOW, 10)] == [task.task_ref]
-    assert await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(30)) == set()
+    assert await store.renew("w", {task.task_ref: 1}, after(30)) == set()
     assert list(await store.overdue(NOW, 10)) == []
 
 
 async def test_a_lease_does_not_reach_beyond_the_deadline(store: TaskStore) -> None:
     task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30)))
-    await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(9000))
+    await store.renew("w", {task.task_ref: 1}, after(9000))
     assert [each.task_ref for each in await store.overdue(after(3600), 10)] == [task.task_ref]
 
 
@@ -404,18 +409,18 @@ async def test_a_task_that_was_renewed_many_times_is_overdue_once(store: TaskSto
     task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30)))
     never = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30)))
     for number in range(200):
-        await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(31 + number % 7))
+        await store.renew("w", {task.task_ref: 1}, after(31 + number % 7))
     overdue = await store.overdue(after(40), 10)
     assert sorted(each.task_ref for each in overdue) == sorted([task.task_ref, never.task_ref])
 
 
 async def test_no_leases_no_losses(store: TaskStore) -> None:
-    assert await asyncio.to_thread(store.renew, "w", {}, after(30)) == set()
+    assert await store.renew("w", {}, after(30)) == set()
 
 
 async def test_a_replace_writes_the_lease_as_the_record_has_it(store: TaskStore) -> None:
     task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30)))
-    await asyncio.to_thread(store.renew, "w", {task.task_ref: 1}, after(90))
+    await store.renew("w", {task.task_ref: 1}, after(90))
     changed = await apply(store, task, ReportProgress(fence=1, progress=Progress(fraction=0.1)))
     assert await store.get(task.task_ref) == changed
     assert len(await store.overdue(after(30), 10)) == 1
@@ -491,7 +496,7 @@ async def test_a_closed_store_says_so(store: TaskStore) -> None:
     with pytest.raises(StoreUnavailable):
         await store.get(task.task_ref)
     with pytest.raises(StoreUnavailable):
-        await asyncio.to_thread(store.renew, "w", {"x": 1}, NOW)
+        await store.renew("w", {"x": 1}, NOW)
 
 
 def test_the_pairs_cover_every_row_of_the_table() -> None:

@@ -8,6 +8,7 @@ one place, and passes the contract suite in tests/stores/.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -95,10 +96,31 @@ Companion = Callable[[Task], tuple[str, Sequence[Any]]]
 workers, where the queue lives in the store's own database. Only for stores that take one."""
 
 
-class TaskStore(RecordStore, Protocol):
+class LeaseRenewer(Protocol):
+    """Renews leases on the event loop on which it was made."""
+
+    async def renew(
+        self,
+        worker_id: str,
+        leases: Mapping[str, int],
+        lease_until: datetime,
+        *,
+        lease_seconds: float | None = None,
+    ) -> set[str]:
+        """Extend this worker's leases (task_ref -> fencing number), and return those it no longer holds.
+
+        `lease_seconds` is as in `TaskStore.replace`.
+
+        Does not change versions. A lease is held as long as the stored task is not terminal and has that worker and
+        that fence, even if its time is over and nobody noticed.
+        """
+        ...
+
+
+class TaskStore(RecordStore, LeaseRenewer, Protocol):
     """The task registry, and the records beside it (`raincheck.ports.records`).
 
-    Every verb but `renew` belongs to the event loop on which `open` was awaited.
+    Every verb but `renewer` belongs to the event loop on which `open` was awaited.
 
     Every verb raises `StoreUnavailable` or `StoreUnusable`, and then nothing was written. A write that returned is
     durable as far as `capabilities` says. No verb's cost grows with the number of stored tasks.
@@ -167,20 +189,10 @@ class TaskStore(RecordStore, Protocol):
         """
         ...
 
-    def renew(
-        self,
-        worker_id: str,
-        leases: Mapping[str, int],
-        lease_until: datetime,
-        *,
-        lease_seconds: float | None = None,
-    ) -> set[str]:
-        """Extend this worker's leases (task_ref -> fencing number), and return those it no longer holds.
+    def renewer(self) -> AbstractAsyncContextManager[LeaseRenewer]:
+        """A renewer for the running event loop, of any thread; a store on the network gives it a connection of its own.
 
-        `lease_seconds` is as in `replace`.
-
-        Blocking, for any thread but the event loop's. Does not change versions. A lease is held as long as the stored
-        task is not terminal and has that worker and that fence, even if its time is over and nobody noticed.
+        It connects when it is first used.
         """
         ...
 

@@ -11,13 +11,14 @@ its own. What is left for here is to find out soon, and to give up what a worker
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from raincheck.errors import StoreError
-from raincheck.ports.task_store import TaskStore
+from raincheck.ports.task_store import LeaseRenewer, TaskStore
 from raincheck.runtime.runner import Runner
 from raincheck.timing.clock import monotonic
 
@@ -54,10 +55,11 @@ class Heartbeat:
         self._clock = clock
         self._hang_seconds = hang_seconds
         self._ended = False
-        self._wake = threading.Event()
+        self._wake = asyncio.Event()
         self._patient_until = float("-inf")
         self._answered_at = monotonic()
         self._thread: threading.Thread | None = None
+        self._beating: asyncio.AbstractEventLoop | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -66,7 +68,10 @@ class Heartbeat:
         """Begin; called on the event loop to be watched."""
         self._loop = asyncio.get_running_loop()
         self._answered_at = monotonic()
-        self._thread = threading.Thread(target=self._beat_loop, name="raincheck-heartbeat", daemon=True)
+        self._beating = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._run, args=(self._beating,), name="raincheck-heartbeat", daemon=True
+        )
         self._thread.start()
         self._set_timer()
 
@@ -75,8 +80,8 @@ class Heartbeat:
         if self._timer is not None:
             self._timer.cancel()
         self._ended = True
-        self._wake.set()
         if self._thread is not None:
+            self._beat_now()
             await asyncio.to_thread(self._thread.join)
             self._thread = None
 
@@ -85,24 +90,31 @@ class Heartbeat:
     def _answer(self) -> None:
         self._answered_at = monotonic()
 
-    def _beat_loop(self) -> None:
-        pause = self._interval
-        while not self._ended:
-            self._wake.wait(pause)
-            self._wake.clear()
-            pause = self._interval
-            try:
-                self._beat()
-            except StoreError as error:
-                logger.warning("cannot renew leases: %s", error.message)
-                pause = min(self._interval, _RETRY_SECONDS)
-            except RuntimeError:
-                # The event loop is closed: the process is ending.
-                return
-            except Exception:  # the thread must outlive a bug: without it every lease is lost
-                logger.exception("a heartbeat failed")
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(self._beat_loop())
 
-    def _beat(self) -> None:
+    async def _beat_loop(self) -> None:
+        pause = self._interval
+        async with self._store.renewer() as renewer:
+            while not self._ended:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), pause)
+                self._wake.clear()
+                pause = self._interval
+                try:
+                    await self._beat(renewer)
+                except StoreError as error:
+                    logger.warning("cannot renew leases: %s", error.message)
+                    pause = min(self._interval, _RETRY_SECONDS)
+                except Exception:  # the thread must outlive a bug: without it every lease is lost
+                    assert self._loop is not None
+                    if self._loop.is_closed():
+                        # The process is ending.
+                        return
+                    logger.exception("a heartbeat failed")
+
+    async def _beat(self, renewer: LeaseRenewer) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._answer)
         silent = monotonic() - self._answered_at
@@ -116,12 +128,16 @@ class Heartbeat:
             return
         asked = monotonic()
         until = self._clock() + timedelta(seconds=self._lease_seconds)
-        lost = self._store.renew(self._worker_id, leases, until, lease_seconds=self._lease_seconds)
+        lost = await renewer.renew(self._worker_id, leases, until, lease_seconds=self._lease_seconds)
         self._runner.renewed({ref: fence for ref, fence in leases.items() if ref not in lost}, asked)
         if lost:
             self._loop.call_soon_threadsafe(self._runner.lost, lost)
 
     # On the event loop.
+
+    def _beat_now(self) -> None:
+        assert self._beating is not None
+        self._beating.call_soon_threadsafe(self._wake.set)
 
     def _set_timer(self) -> None:
         assert self._loop is not None
@@ -146,7 +162,7 @@ class Heartbeat:
             self._answered_at = now
             self._patient_until = now + min(_LONGEST_CONFIRMATION, self._lease_seconds)
             logger.warning("this process stood still: %d leases are to be confirmed", len(lapsed))
-            self._wake.set()
+            self._beat_now()
         elif now > self._patient_until:
             for run in lapsed:
                 if not run.may_start_elsewhere:

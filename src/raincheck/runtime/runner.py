@@ -205,7 +205,7 @@ class Runner:
             leases, until = {claimed.task_ref: claimed.fence}, self._clock() + self._lease
             asked = monotonic()
             try:
-                lost = await asyncio.to_thread(self._store.renew, self._worker_id, leases, until, lease_seconds=seconds)
+                lost = await self._store.renew(self._worker_id, leases, until, lease_seconds=seconds)
             except StoreError:
                 if self._stopping or monotonic() > give_up_at:
                     raise

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-import threading
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
@@ -19,10 +17,8 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import botocore.loaders  # pyright: ignore[reportMissingTypeStubs]
-import botocore.session  # pyright: ignore[reportMissingTypeStubs]
 from aiobotocore.config import AioConfig  # pyright: ignore[reportMissingTypeStubs]
 from aiobotocore.session import AioSession  # pyright: ignore[reportMissingTypeStubs]
-from botocore.config import Config  # pyright: ignore[reportMissingTypeStubs]
 from botocore.exceptions import ClientError  # pyright: ignore[reportMissingTypeStubs]
 
 from raincheck.errors import StoreError, StoreUnavailable
@@ -108,7 +104,7 @@ class Connection:
         return f"The DynamoDB table {self.table}{f' in {self.region}' if self.region else ''}"
 
     def arguments(self) -> dict[str, Any]:
-        """What makes a client of either kind, but its `config`."""
+        """What makes a client, but its `config`."""
         made: dict[str, Any] = {"region_name": self.region or None, "endpoint_url": self.address or None}
         if self.address.startswith("http://"):
             made["verify"] = False
@@ -116,12 +112,12 @@ class Connection:
             made["verify"] = self.tls.ca
         return made
 
-    def options(self, connections: int) -> dict[str, Any]:
-        """The members of the `config` of a client of either kind."""
+    def options(self) -> dict[str, Any]:
+        """The members of a client's `config`."""
         made: dict[str, Any] = {
             "connect_timeout": self.timeout_seconds,
             "read_timeout": self.timeout_seconds,
-            "max_pool_connections": connections,
+            "max_pool_connections": self.pool_size,
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             "parameter_validation": False,
         }
@@ -177,20 +173,20 @@ class _Tries:
 
 
 class Calls:
-    """The client of the event loop.
+    """The client of an event loop.
 
     Attributes:
         clock: What time it is at DynamoDB, as its answers tell.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, clock: AnsweredClock | None = None) -> None:
         self.connection = connection
         self.table = connection.table
         self._context: AbstractAsyncContextManager[Any] | None = None
         self._client: Any = None
         self._slots = asyncio.Semaphore(connection.pool_size)
         self._answered_at = float("-inf")
-        self.clock = AnsweredClock()
+        self.clock = clock or AnsweredClock()
 
     @property
     def is_open(self) -> bool:
@@ -207,7 +203,7 @@ class Calls:
         try:
             session = cast(Any, AioSession())
             session.register_component("data_loader", _loader())
-            config = AioConfig(**connection.options(connection.pool_size))
+            config = AioConfig(**connection.options())
             self._context = cast(
                 "AbstractAsyncContextManager[Any]",
                 session.create_client("dynamodb", config=config, **connection.arguments()),
@@ -302,64 +298,6 @@ class Calls:
     async def on_table(self, operation: str, **request: Any) -> Answer:
         """`call`, of an operation that takes `TableName`."""
         return await self.call(operation, TableName=self.table, **request)
-
-
-class BlockingCalls:
-    """A client for threads without an event loop, made when it is first used.
-
-    Attributes:
-        clock: See `Calls.clock`: of what is asked here, as the event loop may stand still.
-    """
-
-    # The most threads that call at once.
-    connections = 8
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._lock = threading.Lock()
-        self._client: Any = None
-        self._open = True
-        self.clock = AnsweredClock()
-
-    def close(self) -> None:
-        """Close its connections. Idempotent."""
-        with self._lock:
-            client, self._client, self._open = self._client, None, False
-        if client is not None:
-            client.close()
-
-    def call(self, operation: str, **request: Any) -> Answer:
-        """See `Calls.on_table`."""
-        until = time.monotonic() + self._connection.timeout_seconds
-        tries = _Tries(writes=True)
-        while True:
-            asked_at = monotonic()
-            try:
-                answer = getattr(self._connected(), operation)(TableName=self._connection.table, **request)
-            except FOREIGN as error:
-                if (failed := failed_conditions(error)) is not None:
-                    raise failed from None
-                pause = tries.pause(error)
-                if pause is None or time.monotonic() + pause > until:
-                    raise self._connection.error(error, operation) from error
-            else:
-                _hear_the_time(self.clock, answer, asked_at)
-                return answer
-            time.sleep(pause)
-
-    def _connected(self) -> Any:
-        with self._lock:
-            if not self._open:
-                raise self._connection.closed()
-            if self._client is None:
-                session = cast(Any, botocore.session.Session())
-                session.register_component("data_loader", _loader())
-                self._client = session.create_client(
-                    "dynamodb",
-                    config=Config(**self._connection.options(self.connections)),
-                    **self._connection.arguments(),
-                )
-            return self._client
 
 
 def _hear_the_time(clock: AnsweredClock, answer: Answer, asked_at: float) -> None:

@@ -19,12 +19,11 @@ _DISAGREEMENT = 0.25
 
 
 class AnsweredClock:
-    """What time it is there, as far as the answers tell."""
+    """What time it is there, as far as the answers tell; for any thread."""
 
     def __init__(self) -> None:
-        self._lowest = float("-inf")
-        self._highest = float("inf")
-        self._heard_at = 0.0
+        # The lowest and the highest bound, and when they were heard: written and read at once.
+        self._bounds = float("-inf"), float("inf"), 0.0
 
     def heard(self, date: str, asked_at: float, heard_at: float) -> None:
         """An answer with that `Date` came; the times are those of `elapsed` before the call and after it."""
@@ -32,17 +31,18 @@ class AnsweredClock:
             second = parsedate_to_datetime(date).timestamp()
         except (TypeError, ValueError):
             return
-        since = max(0.0, heard_at - self._heard_at)
+        known_lowest, known_highest, known_at = self._bounds
+        since = max(0.0, heard_at - known_at)
         least, most = second - heard_at, second + 1 - asked_at
-        lowest = max(self._lowest - _DRIFT * since, least)
-        highest = min(self._highest + _DRIFT * since, most)
+        lowest = max(known_lowest - _DRIFT * since, least)
+        highest = min(known_highest + _DRIFT * since, most)
         if lowest - highest > _DISAGREEMENT:
             # Their clock was set: what was known before counts no more.
             lowest, highest = least, most
         elif lowest > highest:
             # Another of their machines answered; the last one to speak is right.
             lowest = highest = min(max(lowest, least), most)
-        self._lowest, self._highest, self._heard_at = lowest, highest, heard_at
+        self._bounds = lowest, highest, heard_at
 
     def after(self, seconds: float | None, otherwise: datetime) -> datetime:
         """So many seconds after their now; the other where that is not known, or not asked for."""
@@ -51,6 +51,5 @@ class AnsweredClock:
 
     def now(self) -> datetime | None:
         """Their time; None before the first answer."""
-        if self._lowest == float("-inf"):
-            return None
-        return _EPOCH + timedelta(seconds=monotonic() + (self._lowest + self._highest) / 2)
+        lowest, highest, _ = self._bounds
+        return None if lowest == float("-inf") else _EPOCH + timedelta(seconds=monotonic() + (lowest + highest) / 2)

@@ -52,16 +52,26 @@ What the verbs ask of DynamoDB, without payloads above 900 characters (which cos
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from contextvars import Context
+from copy import copy
 from datetime import datetime
 from typing import Any, TypeVar
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.ports.records import Record, check_records
-from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, PendingLimit, TaskSummary
+from raincheck.ports.task_store import (
+    Capabilities,
+    Cursor,
+    Inserted,
+    LeaseRenewer,
+    Listener,
+    PendingLimit,
+    TaskSummary,
+)
 from raincheck.ports.tls import Tls
-from raincheck.stores.dynamodb.client import BlockingCalls, Calls, Connection, begun, together
+from raincheck.stores.dynamodb.client import Calls, Connection, begun, together
 from raincheck.stores.dynamodb.index_queries import Range
 from raincheck.stores.dynamodb.items import (
     COUNT_SHARDS,
@@ -101,7 +111,7 @@ _AT_ONCE = 8
 class DynamoDBStore:
     """A `raincheck.ports.task_store.TaskStore` in one DynamoDB table.
 
-    Use it on one event loop; `renew` on any other thread. The credentials are those of the AWS environment.
+    Use it on one event loop. The credentials are those of the AWS environment.
 
     Args:
         table: The table's name.
@@ -141,7 +151,7 @@ class DynamoDBStore:
         self._poll: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._calls = Calls(self._connection)
-        self._blocking: BlockingCalls | None = None
+        self._open = False
         self._parts = Parts(self._calls)
         self._seen = SeenTasks()
         self._reads = Reads(self._calls, self._parts, self._seen)
@@ -170,21 +180,19 @@ class DynamoDBStore:
         except BaseException:
             await self._calls.close()
             raise
-        self._blocking = BlockingCalls(self._connection)
+        self._open = True
         self._loop = asyncio.get_running_loop()
         self._watch()
 
     async def close(self) -> None:
         """See `TaskStore.close`."""
-        blocking, self._blocking = self._blocking, None
+        self._open = False
         while self._under_way:
             await asyncio.gather(*self._under_way, return_exceptions=True)
         await self._parts.finish()
         self._listeners.clear()
         self._watch()
         await self._calls.close()
-        if blocking is not None:
-            blocking.close()
         self._seen.clear()
 
     async def insert(self, task: Task, *, pending_limit: PendingLimit | None = None) -> Inserted:
@@ -224,7 +232,7 @@ class DynamoDBStore:
 
         return await self._carried_out(write(), lambda replaced: replaced, task)
 
-    def renew(
+    async def renew(
         self,
         worker_id: str,
         leases: Mapping[str, int],
@@ -233,14 +241,20 @@ class DynamoDBStore:
         lease_seconds: float | None = None,
     ) -> set[str]:
         """See `TaskStore.renew`."""
-        if self._blocking is None:
-            raise self._connection.closed()
-        if not leases:
-            return set()
-        # The thread's own clock, once it has heard the time: the event loop may have stood still for long.
-        until = self._calls.clock.after(lease_seconds, lease_until)
-        until = self._blocking.clock.after(lease_seconds, until)
-        return renew_leases(self._blocking, worker_id, leases, until)
+        self._check_open()
+        if not self._calls.is_open:
+            await self._calls.open()
+        return await renew_leases(self._calls, worker_id, leases, self._calls.clock.after(lease_seconds, lease_until))
+
+    @asynccontextmanager
+    async def renewer(self) -> AsyncGenerator[LeaseRenewer]:
+        """See `TaskStore.renewer`."""
+        other = copy(self)
+        other._calls = Calls(self._connection, self._calls.clock)
+        try:
+            yield other
+        finally:
+            await other._calls.close()
 
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
         """See `TaskStore.claimable`."""
@@ -388,7 +402,7 @@ class DynamoDBStore:
         return self._calls.clock.now()
 
     def _watch(self) -> None:
-        watching = len(self._listeners) > 0 and self._blocking is not None
+        watching = len(self._listeners) > 0 and self._open
         if watching and self._poll is None and self._loop is not None:
             self._poll = self._loop.call_later(self._poll_interval, self._look)
         elif not watching and self._poll is not None:
@@ -402,7 +416,7 @@ class DynamoDBStore:
         self._watch()
 
     def _check_open(self) -> None:
-        if self._blocking is None:
+        if not self._open:
             raise self._connection.closed()
 
     async def _chosen(
@@ -419,7 +433,7 @@ class DynamoDBStore:
     async def _carried_out(
         self, write: Coroutine[Any, Any, _T], changed: Callable[[_T], bool] = lambda _: False, task: Task | None = None
     ) -> _T:
-        if self._blocking is None:
+        if not self._open:
             write.close()
             raise self._connection.closed()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from heapq import merge
@@ -13,7 +14,15 @@ from itertools import islice
 from raincheck.domain.task import KeyKind, Task, TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.ports.records import Record, check_records
-from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, PendingLimit, TaskSummary
+from raincheck.ports.task_store import (
+    Capabilities,
+    Cursor,
+    Inserted,
+    LeaseRenewer,
+    Listener,
+    PendingLimit,
+    TaskSummary,
+)
 from raincheck.stores.memory.records import MemoryRecords
 from raincheck.stores.memory.timer_heap import TimerHeap
 from raincheck.stores.memory.waiting import Lines
@@ -170,7 +179,7 @@ class MemoryStore:
         self._listeners.tell(task)
         return True
 
-    def renew(
+    async def renew(
         self,
         worker_id: str,
         leases: Mapping[str, int],
@@ -189,6 +198,10 @@ class MemoryStore:
                     kept.task = replace(kept.task, lease_until=lease_until)
                     self._due.put(task_ref, min(kept.task.deadline_at, lease_until))
         return lost
+
+    def renewer(self) -> AbstractAsyncContextManager[LeaseRenewer]:
+        """See `TaskStore.renewer`: `renew` is for every thread."""
+        return nullcontext(self)
 
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
         """See `TaskStore.claimable`."""

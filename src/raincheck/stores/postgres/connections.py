@@ -280,7 +280,7 @@ def cut_off_at(connection: Connection, until: float) -> Generator[None]:
         timer.cancel()
 
 
-def cut(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> None:
-    """End the connection on this side, so that a request that waits for its server fails at once. From any thread."""
+def cut(connection: Connection) -> None:
+    """End the connection on this side, so that a request that waits for its server fails at once."""
     with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as same:
         same.shutdown(socket.SHUT_RDWR)

@@ -7,8 +7,10 @@ inserts, replaces or reads many tasks, and commits by itself.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from copy import copy
 from datetime import UTC, datetime
 from typing import Any, LiteralString
 
@@ -17,12 +19,20 @@ import psycopg
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreUnavailable
 from raincheck.ports.records import Record
-from raincheck.ports.task_store import Capabilities, Companion, Cursor, Inserted, Listener, PendingLimit, TaskSummary
+from raincheck.ports.task_store import (
+    Capabilities,
+    Companion,
+    Cursor,
+    Inserted,
+    LeaseRenewer,
+    Listener,
+    PendingLimit,
+    TaskSummary,
+)
 from raincheck.ports.tls import Tls
 from raincheck.stores.postgres.batches import Request, StatementBatcher
 from raincheck.stores.postgres.connections import Address, Connection, Connections, cut_off_at, statements
 from raincheck.stores.postgres.errors import is_starting, store_error
-from raincheck.stores.postgres.lease_renewal import Renewer
 from raincheck.stores.postgres.notifications import Signals
 from raincheck.stores.postgres.pending_limit import LimitedInsert
 from raincheck.stores.postgres.records import GetRecord, GetRecords, WriteRecord, WriteRecords
@@ -62,8 +72,8 @@ class _Ask(Request):
 class PostgresStore:
     """A `raincheck.ports.task_store.TaskStore` in one schema of a PostgreSQL database.
 
-    Use it on one event loop; `renew` on any other thread. Beside the pool it has one connection that listens, while
-    somebody is subscribed, and one that renews leases.
+    Use it on one event loop. Beside the pool it has one connection that listens, while somebody is subscribed, and one
+    for each `renewer`.
 
     Args:
         url: `postgresql://user:password@host:port/database`, or what else libpq takes.
@@ -118,9 +128,8 @@ class PostgresStore:
             await self._prepare(connections)
         except (psycopg.Error, TimeoutError, OSError) as error:
             raise store_error(error, self._address.place) from error
-        await connections.open()
-        self._running = _Running(connections, self._sql, self._listeners, self._companion, self._poll_interval)
-        self._running.signals.listen(len(self._listeners) > 0)
+        await self._start(connections)
+        self._listen()
 
     async def close(self) -> None:
         """See `TaskStore.close`."""
@@ -157,7 +166,7 @@ class PostgresStore:
         running.replaces.put(change)
         return await done
 
-    def renew(
+    async def renew(
         self,
         worker_id: str,
         leases: Mapping[str, int],
@@ -168,8 +177,24 @@ class PostgresStore:
         """See `TaskStore.renew`."""
         if not leases:
             return set()
-        length = length_in_micros(lease_seconds)
-        return self._opened().renewer.renew(worker_id, leases, to_micros(lease_until), length)
+        asked = {
+            "leases": json.dumps([{"task_ref": storable(ref), "fence": fence} for ref, fence in leases.items()]),
+            "worker_id": storable(worker_id),
+            "until": to_micros(lease_until),
+            "length": length_in_micros(lease_seconds),
+        }
+        return leases.keys() - {text_from(row[0]) for row in await self._ask("renew", asked)}
+
+    @asynccontextmanager
+    async def renewer(self) -> AsyncGenerator[LeaseRenewer]:
+        """See `TaskStore.renewer`."""
+        other = copy(self)
+        other._listeners = Listeners()
+        await other._start(Connections(self._address, 1))
+        try:
+            yield other
+        finally:
+            await other.close()
 
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
         """See `TaskStore.claimable`."""
@@ -283,6 +308,10 @@ class PostgresStore:
         moment: datetime = (await self._ask("time", {}))[0][0]
         return moment.astimezone(UTC)
 
+    async def _start(self, connections: Connections) -> None:
+        await connections.open()
+        self._running = _Running(connections, self._sql, self._listeners, self._companion, self._poll_interval)
+
     def _opened(self) -> _Running:
         if self._running is None:
             raise StoreUnavailable(f"The task store {self._address.place} is not open.")
@@ -348,7 +377,6 @@ class _Running:
         self.record_gets = StatementBatcher(connections, GetRecords(sql), at_once=1)
         self.record_writes = StatementBatcher(connections, WriteRecords(sql, address.place), at_once=1)
         self.asks = StatementBatcher(connections, self._ask, at_once=16, alone=True)
-        self.renewer = Renewer(address, sql)
         self.signals = Signals(connections, sql, listeners.tell, poll_interval=poll_interval)
 
     def insert(self, insert: Insert) -> None:
@@ -364,7 +392,6 @@ class _Running:
             await batcher.drain()
         await self.signals.close()
         await self._connections.close()
-        await asyncio.to_thread(self.renewer.close)
 
     def _inserted(self, ref: str) -> None:
         self._inserting.discard(ref)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
-import redis
 import redis.asyncio
 from redis.exceptions import RedisError, ResponseError
 
@@ -120,29 +119,6 @@ class Address:
         except (ValueError, TypeError, RedisError) as error:
             raise self._nonsense() from error
         return redis.asyncio.Redis.from_pool(pool)
-
-    def blocking_client(self) -> redis.Redis:
-        """A client for threads; each of its calls ends within `timeout_seconds`.
-
-        Raises:
-            StoreUnusable: The address makes no sense.
-        """
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
-        # Of a call that has to connect first, each half may take half of the time.
-        half = self.timeout_seconds / 2
-        try:
-            client: Any = redis.Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
-                self._url(),
-                socket_timeout=half,
-                socket_connect_timeout=half,
-                retry=Retry(NoBackoff(), 0),
-                **self._options(),
-            )
-        except (ValueError, TypeError, RedisError) as error:
-            raise self._nonsense() from error
-        return cast("redis.Redis", client)
 
     def _nonsense(self) -> StoreUnusable:
         return StoreUnusable(f"The task store's url {self.place} is not one that Redis clients understand.")

@@ -10,18 +10,27 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from copy import copy
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
 from raincheck.ports.records import Record, check_records
-from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, PendingLimit, TaskSummary
+from raincheck.ports.task_store import (
+    Capabilities,
+    Cursor,
+    Inserted,
+    LeaseRenewer,
+    Listener,
+    PendingLimit,
+    TaskSummary,
+)
 from raincheck.ports.tls import Tls
 from raincheck.stores.redis.commands import Call, ScriptCall, ServerClock, Write
 from raincheck.stores.redis.connections import Address, Evictions, prepare, server_seconds
-from raincheck.stores.redis.lease_renewal import Leases
 from raincheck.stores.redis.notifications import Pushes
 from raincheck.stores.redis.pipeline import Pipeline
 from raincheck.stores.redis.records import (
@@ -36,6 +45,7 @@ from raincheck.stores.redis.rows import (
     FIELDS,
     insert_row,
     is_whole,
+    length_of,
     name_of,
     replace_row,
     stored_text,
@@ -50,8 +60,9 @@ from raincheck.stores.shared.timestamps import to_micros
 
 _T = TypeVar("_T")
 
-# Of a purge, and of a look at many versions: so much is done by one run of a script, others get in between.
+# Of a purge, of renewals, and of a look at many versions: one run of a script does so much, others get in between.
 _PURGE_STEP = 100
+_LEASES_STEP = 2 * 200
 _VERSIONS_STEP = 500
 # From so many calls under way on every connection on, reads get a further one.
 _BUSY = 64
@@ -66,14 +77,14 @@ _Entry = tuple[str, bytes, bytes, bytes]
 class RedisStore:
     """A `raincheck.ports.task_store.TaskStore` in Redis 6.2 or newer, or in Valkey.
 
-    Use it on one event loop; `renew` on any other thread. A write that ends in `StoreUnavailable` was not done, also
+    Use it on one event loop. A write that ends in `StoreUnavailable` was not done, also
     not later, except where the server did it in the last moment and could not say so until the time was over.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`, with user name, password and database where there are such.
         key_prefix: What every key begins with; stores with different ones do not see each other.
         pool_size: How many connections it opens at most. All writes share one, so that listeners hear of changes in
-            their order; beside these there is one to hear of other processes, and one for `renew`.
+            their order; beside these there is one to hear of other processes, and one for each `renewer`.
         timeout_seconds: How long a call may take, connecting included, before `StoreUnavailable`.
         tls: Certificates beyond those of the machine; where given, TLS is required.
         migrate: Whether keys of an older layout are upgraded; else `open` refuses them. There is nothing to
@@ -104,7 +115,6 @@ class RedisStore:
         self._pipelines: list[Pipeline] = []
         self._clock = ServerClock()
         self._pushes = Pushes(self._address, self._listeners, poll_interval=poll_interval)
-        self._leases: Leases | None = None
         self._evictions = Evictions(self._address.place)
         self._looked_at = float("-inf")
 
@@ -123,28 +133,22 @@ class RedisStore:
             StoreUnavailable: The server cannot be reached, refuses the login, or takes no writes.
         """
         pipeline = self._new_pipeline()
-        leases = Leases(self._address, self._clock)
         try:
             await prepare(await pipeline.open(), self._address, migrate=self._migrate)
         except BaseException:
             await pipeline.close()
-            leases.close()
             raise
         pipeline.start()
         self._pipelines = [pipeline]
-        self._leases = leases
         self._pushes.open()
         self._watch()
 
     async def close(self) -> None:
         """See `TaskStore.close`."""
         pipelines, self._pipelines = self._pipelines, []
-        leases, self._leases = self._leases, None
         await self._pushes.close()
         for pipeline in pipelines:
             await pipeline.close()
-        if leases is not None:
-            leases.close()
         self._listeners.clear()
 
     async def insert(self, task: Task, *, pending_limit: PendingLimit | None = None) -> Inserted:
@@ -193,7 +197,7 @@ class RedisStore:
 
         return await self._write("replace", [self._nonce(), *head, *recorded, *fields], replaced, row.task_ref)
 
-    def renew(
+    async def renew(
         self,
         worker_id: str,
         leases: Mapping[str, int],
@@ -202,12 +206,24 @@ class RedisStore:
         lease_seconds: float | None = None,
     ) -> set[str]:
         """See `TaskStore.renew`."""
-        if not leases:
-            return set()
-        renewing = self._leases
-        if renewing is None:
-            raise self._not_open()
-        return renewing.renew(worker_id, leases, lease_until, lease_seconds)
+        head = [name_of(worker_id), b"%d" % to_micros(lease_until), length_of(lease_seconds)]
+        parts = [part for ref, fence in leases.items() for part in (stored_text(ref), b"%d" % fence)]
+        steps = [[*head, *parts[start : start + _LEASES_STEP]] for start in range(0, len(parts), _LEASES_STEP)]
+        lost = await asyncio.gather(*(self._write("renew", step, _refs, None) for step in steps))
+        return {ref for refs in lost for ref in refs}
+
+    @asynccontextmanager
+    async def renewer(self) -> AsyncGenerator[LeaseRenewer]:
+        """See `TaskStore.renewer`."""
+        other = copy(self)
+        other._clock = ServerClock()
+        pipeline = other._new_pipeline()
+        other._pipelines = [pipeline]
+        pipeline.start()
+        try:
+            yield other
+        finally:
+            await pipeline.close()
 
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
         """See `TaskStore.claimable`."""
@@ -405,6 +421,10 @@ class RedisStore:
 
     def _not_open(self) -> StoreUnavailable:
         return StoreUnavailable(f"The task store {self._address.place} is not open.")
+
+
+def _refs(answer: list[bytes]) -> Sequence[str]:
+    return [text_from(ref) for ref in answer[1:]]
 
 
 def _entries(answer: list[bytes]) -> Sequence[_Entry]:

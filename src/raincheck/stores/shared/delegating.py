@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.ports.records import Record
-from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, PendingLimit, TaskStore, TaskSummary
+from raincheck.ports.task_store import (
+    Capabilities,
+    Cursor,
+    Inserted,
+    LeaseRenewer,
+    Listener,
+    PendingLimit,
+    TaskStore,
+    TaskSummary,
+)
 
 
 class StoreWrapper:
@@ -52,7 +62,7 @@ class StoreWrapper:
         """See `TaskStore.replace`."""
         return await self.inner.replace(task, seen_lease=seen_lease, lease_seconds=lease_seconds, records=records)
 
-    def renew(
+    async def renew(
         self,
         worker_id: str,
         leases: Mapping[str, int],
@@ -61,7 +71,11 @@ class StoreWrapper:
         lease_seconds: float | None = None,
     ) -> set[str]:
         """See `TaskStore.renew`."""
-        return self.inner.renew(worker_id, leases, lease_until, lease_seconds=lease_seconds)
+        return await self.inner.renew(worker_id, leases, lease_until, lease_seconds=lease_seconds)
+
+    def renewer(self) -> AbstractAsyncContextManager[LeaseRenewer]:
+        """See `TaskStore.renewer`."""
+        return self.inner.renewer()
 
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
         """See `TaskStore.claimable`."""

@@ -24,7 +24,15 @@ from typing import Any, Literal, TypeVar
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import QueueFull, StoreUnavailable
 from raincheck.ports.records import Record
-from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, PendingLimit, TaskSummary
+from raincheck.ports.task_store import (
+    Capabilities,
+    Cursor,
+    Inserted,
+    LeaseRenewer,
+    Listener,
+    PendingLimit,
+    TaskSummary,
+)
 from raincheck.stores.shared.listeners import Listeners
 from raincheck.stores.shared.timestamps import from_micros, to_micros
 from raincheck.stores.shared.waiting import share
@@ -139,7 +147,7 @@ class SqliteStore:
         self._put(Replace(task, done, None if seen_lease is None else to_micros(seen_lease), records))
         return await done
 
-    def renew(
+    async def renew(
         self,
         worker_id: str,
         leases: Mapping[str, int],
@@ -152,7 +160,11 @@ class SqliteStore:
             return set()
         done: concurrent.futures.Future[set[str]] = concurrent.futures.Future()
         self._put(Renew(storable(worker_id), leases, to_micros(lease_until), done))
-        return done.result()
+        return await asyncio.shield(asyncio.wrap_future(done))
+
+    def renewer(self) -> contextlib.AbstractAsyncContextManager[LeaseRenewer]:
+        """See `TaskStore.renewer`: `renew` is for every thread."""
+        return contextlib.nullcontext(self)
 
     async def claimable(self, operation_types: Collection[str], limit: int) -> Sequence[Task]:
         """See `TaskStore.claimable`."""
