@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raincheck.domain.task import Outcome, Task, TaskStatus, new_task_ref
-from raincheck.ports.task_store import TaskStore
+from raincheck.ports.task_store import TaskQuery, TaskStore
 from raincheck.timing.clock import utc_now
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ async def _measure(store: TaskStore, ref: str) -> list[float]:
         await _micros(lambda: store.claimable(["noop"], 10)),
         await _micros(lambda: store.overdue(now, 100)),
         await _micros(lambda: store.purge(now, 100)),
-        await _micros(lambda: store.list(scope="local", limit=50)),
+        await _micros(lambda: store.list(TaskQuery(scope="local", limit=50))),
         await _micros(store.count),
     ]
     await settle_new()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Collection, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ from raincheck.domain.task import InputRequest, Progress, Task, TaskStatus
 from raincheck.domain.transitions import AskInput, Claim, ReportProgress, transition
 from raincheck.operations.context import TaskContext
 from raincheck.operations.orphan_reaper import OrphanReaper, reaper_running
-from raincheck.ports.task_store import Capabilities, Cursor, TaskSummary
+from raincheck.ports.task_store import Capabilities, TaskQuery, TaskSummary
 from raincheck.runtime import lost_workers
 from raincheck.runtime.lost_workers import LostWorkers, WorkerProcesses
 from raincheck.runtime.process_identity import Kernel, ProcessIdentity, identity_in, own_identity, parse_stat, worker_id
@@ -119,10 +119,8 @@ class Rig:
         self.asked: list[int] = []
         listing = store.list
 
-        async def counted(
-            *, statuses: Collection[TaskStatus], after: Cursor | None, limit: int
-        ) -> Sequence[TaskSummary]:
-            page = await listing(statuses=statuses, after=after, limit=limit)
+        async def counted(query: TaskQuery) -> Sequence[TaskSummary]:
+            page = await listing(query)
             self.pages.append(len(page))
             return page
 

@@ -22,7 +22,8 @@ from raincheck.encryption.cipher import KEY_BYTES, CannotDecrypt, PayloadCipher,
 from raincheck.encryption.task_store import EncryptedTaskStore
 from raincheck.errors import StoreUnusable
 from raincheck.operations.context import TaskContext
-from raincheck.ports.records import Record
+from raincheck.ports.records import Record, RecordQuery
+from raincheck.ports.task_store import TaskQuery
 from raincheck.stores.sqlite.store import SqliteStore
 from support.lab import Lab
 from support.waiting import PATIENCE
@@ -126,8 +127,8 @@ async def test_no_payload_is_on_the_disk(path: Path) -> None:
     found = await again.get(task.task_ref)
     assert found is not None
     assert (found.outcome, found.checkpoint, found.arguments) == (failure, {"job": WORD}, {WORD: [WORD]})
-    assert [each.error_code for each in await again.list() if each.error_code] == ["upstream_error"]
-    assert [each.value for each in await again.records("webhook", due=NOW)] == [{"body": WORD}]
+    assert [each.error_code for each in await again.list(TaskQuery()) if each.error_code] == ["upstream_error"]
+    assert [each.value for each in await again.records(RecordQuery("webhook", due=NOW))] == [{"body": WORD}]
     await again.close()
 
 
@@ -138,7 +139,7 @@ async def test_a_listing_shows_progress_as_it_was(path: Path) -> None:
     await store.insert(task)
     progress = Progress(fraction=0.5, message=WORD)
     assert await store.replace(transition(task, ReportProgress(fence=1, progress=progress), NOW))
-    assert [each.progress for each in await store.list()] == [progress]
+    assert [each.progress for each in await store.list(TaskQuery())] == [progress]
     await store.close()
 
 

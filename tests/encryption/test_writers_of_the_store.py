@@ -19,8 +19,8 @@ from raincheck.encryption.cipher import KEY_BYTES, CannotDecrypt, PayloadCipher,
 from raincheck.encryption.task_store import EncryptedTaskStore
 from raincheck.errors import StoreUnusable
 from raincheck.operations.context import TaskContext
-from raincheck.ports.records import Record
-from raincheck.ports.task_store import TaskStore
+from raincheck.ports.records import Record, RecordQuery
+from raincheck.ports.task_store import TaskQuery, TaskStore
 from raincheck.stores.sqlite.store import SqliteStore
 from support.lab import Lab
 from support.servers.postgres import PostgresServer
@@ -146,7 +146,7 @@ async def test_no_part_of_a_task_moves_to_another_or_is_put_there_in_plain(place
         with pytest.raises(CannotDecrypt, match=told):
             await place.store.get(one.task_ref)
     # One that does not open hides no other, in no listing.
-    assert {each.task_ref for each in await place.store.list(scope="ada")} == {one.task_ref, two.task_ref}
+    assert {each.task_ref for each in await place.store.list(TaskQuery(scope="ada"))} == {one.task_ref, two.task_ref}
     assert await place.store.get(two.task_ref) == two
 
 
@@ -172,7 +172,7 @@ async def test_records_stay_where_they_are_and_none_is_made_up(place: Place) -> 
             place.sql("UPDATE raincheck.record SET value = ? WHERE kind = ? AND key = 'a'", text, kind)
             with pytest.raises(CannotDecrypt):
                 await place.store.get_record(kind, "a")
-        assert [record.key for record in await place.store.records(kind, due=NOW)] == ["b"]
+        assert [record.key for record in await place.store.records(RecordQuery(kind, due=NOW))] == ["b"]
     place.sql("UPDATE raincheck.record SET kind = 'webhook-dead' WHERE kind = 'webhook' AND key = 'b'")
     with pytest.raises(CannotDecrypt):
         await place.store.get_record("webhook-dead", "b")

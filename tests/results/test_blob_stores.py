@@ -19,6 +19,7 @@ from raincheck.blob_stores.files import FileBlobs
 from raincheck.blob_stores.records import RecordBlobStore
 from raincheck.errors import StoreError, StoreUnavailable, StoreUnusable
 from raincheck.ports.blob_store import BlobStore, blob_key, expired_before, expiry_of
+from raincheck.ports.records import RecordQuery
 from raincheck.stores.memory.store import MemoryStore
 from support.servers.redis import RedisServer
 from support.servers.s3 import S3Server
@@ -178,8 +179,8 @@ async def test_records_of_blobs_expire_with_them() -> None:
     await store.open()
     blobs, key = RecordBlobStore(store), blob_key(datetime.now(UTC) - timedelta(hours=5))
     await blobs.put(key, b"x" * 500_000)
-    assert {record.expires_at for record in await store.records("blob")} == {expiry_of(key)}
-    while await store.records("blob"):
+    assert {record.expires_at for record in await store.records(RecordQuery("blob"))} == {expiry_of(key)}
+    while await store.records(RecordQuery("blob")):
         await store.purge(datetime.now(UTC), 100)
     assert await blobs.get(key, 0, 1) is None
     await store.close()

@@ -14,8 +14,8 @@ from stores.renewals import Renew
 
 from raincheck.domain.task import Task
 from raincheck.errors import StoreUnavailable
-from raincheck.ports.records import Record
-from raincheck.ports.task_store import PendingLimit
+from raincheck.ports.records import Record, RecordQuery
+from raincheck.ports.task_store import PendingLimit, TaskQuery
 from raincheck.stores.postgres.store import PostgresStore
 from support.proxy import Listener
 from support.servers.postgres import PostgresServer
@@ -68,14 +68,14 @@ def all_verbs(store: PostgresStore, task: Task, *renewals: Renew) -> list[Awaita
         store.claimable(["report"], 5),
         store.overdue(after(0), 5),
         store.purge(after(0), 5),
-        store.list(),
+        store.list(TaskQuery()),
         store.count(),
         store.versions([task.task_ref]),
         store.time(),
         store.get_record("sketch", "k"),
         store.put_record(Record(kind="sketch", key="k", value=1)),
         store.remove_record(Record(kind="sketch", key="none", value=1)),
-        store.records("sketch"),
+        store.records(RecordQuery("sketch")),
         *(renew("w", {task.task_ref: 1}, after(30)) for renew in (*renewals, store.renew)),
     ]
 

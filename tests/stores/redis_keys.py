@@ -10,6 +10,8 @@ from stores.records import NOW
 
 from raincheck.domain.task import TaskStatus
 from raincheck.domain.transitions import Cancel, transition
+from raincheck.ports.records import RecordQuery
+from raincheck.ports.task_store import TaskQuery
 from raincheck.stores.redis.store import RedisStore
 
 __all__ = ["keys", "leftovers"]
@@ -50,7 +52,7 @@ async def leftovers(url: str, prefix: str) -> list[str]:
     store = RedisStore(url, key_prefix=prefix)
     await store.open()
     try:
-        while summaries := await store.list(statuses=_UNSETTLED, limit=500):
+        while summaries := await store.list(TaskQuery(statuses=_UNSETTLED, limit=500)):
             for summary in summaries:
                 task = await store.get(summary.task_ref)
                 assert task is not None
@@ -60,7 +62,7 @@ async def leftovers(url: str, prefix: str) -> list[str]:
             wrong.append(f"{removed} tasks purged of {len(tasks)}")
         # What is left has no `expires_at`.
         for kind in {record.partition(b":")[0].decode() for record in records}:
-            for record in await store.records(kind, limit=10_000):
+            for record in await store.records(RecordQuery(kind, limit=10_000)):
                 assert record.expires_at is None
                 assert await store.remove_record(record)
     finally:

@@ -15,7 +15,7 @@ from stores.records import claimed, new_task, stored
 
 from raincheck.domain.task import Task
 from raincheck.errors import StoreUnavailable
-from raincheck.ports.task_store import TaskStore
+from raincheck.ports.task_store import TaskQuery, TaskStore
 from raincheck.stores.sqlite.store import SqliteStore
 from support.servers.postgres import PostgresServer
 from support.servers.redis import RedisServer
@@ -43,7 +43,7 @@ async def verbs(store: TaskStore, tasks: list[Task]) -> list[object]:
         *(store.insert(new_task()) for _ in tasks),
         *(store.get(task.task_ref) for task in tasks),
         *(store.replace(claimed(task)) for task in tasks),
-        store.list(),
+        store.list(TaskQuery()),
         store.renew("w", {task.task_ref: 1 for task in tasks}, tasks[0].deadline_at),
         return_exceptions=True,
     )

@@ -20,8 +20,8 @@ from stores.renewals import elsewhere
 from raincheck.domain.task import InputRequest, KeyKind, Outcome, Progress, Task
 from raincheck.domain.transitions import AskInput, Claim, ReportProgress, transition
 from raincheck.errors import QueueFull, StoreUnavailable
-from raincheck.ports.records import Record
-from raincheck.ports.task_store import Inserted, PendingLimit
+from raincheck.ports.records import Record, RecordQuery
+from raincheck.ports.task_store import Inserted, PendingLimit, TaskQuery
 from raincheck.stores.dynamodb.store import DynamoDBStore
 from support.servers.dynamodb import CREDENTIALS, DynamoDBServer
 from support.servers.server import free_port, needed
@@ -381,15 +381,15 @@ def _all_verbs(store: DynamoDBStore, task: Task) -> list[Awaitable[object]]:
         store.claimable(["report"], 5),
         store.overdue(after(0), 5),
         store.purge(after(0), 5),
-        store.list(),
+        store.list(TaskQuery()),
         store.count(),
         store.versions([task.task_ref]),
         store.insert(new_task(), pending_limit=PendingLimit(5, 5)),
         store.get_record("webhook", "k"),
         store.put_record(_record()),
         store.remove_record(_record()),
-        store.records("webhook"),
-        store.records("webhook", due=after(1)),
+        store.records(RecordQuery("webhook")),
+        store.records(RecordQuery("webhook", due=after(1))),
         store.renew("w", {f"{task.task_ref}{number}": 1 for number in range(20)}, after(30)),
     ]
 

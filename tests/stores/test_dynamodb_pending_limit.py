@@ -15,8 +15,8 @@ from stores.records import NOW, after, apply, new_task, settled, stored
 from raincheck.domain.task import Outcome, Progress, Task, TaskStatus
 from raincheck.domain.transitions import Cancel, Claim, Release, ReportProgress, SaveCheckpoint, Settle, transition
 from raincheck.errors import QueueFull
-from raincheck.ports.records import LARGEST_RECORD, Record
-from raincheck.ports.task_store import Inserted, PendingLimit
+from raincheck.ports.records import LARGEST_RECORD, Record, RecordQuery
+from raincheck.ports.task_store import Inserted, PendingLimit, TaskQuery
 from raincheck.stores.dynamodb.items import count_key
 from raincheck.stores.dynamodb.store import DynamoDBStore
 from support.waiting import PATIENCE
@@ -182,9 +182,11 @@ async def test_listings_of_an_operation_have_its_tasks_of_every_priority(stores:
     ]
     newest = [task.task_ref for task in reversed(tasks)]
     for store in stores:
-        assert [each.task_ref for each in await store.list(operation_type="report")] == newest
-        assert [each.task_ref for each in await store.list(statuses=[TaskStatus.PENDING])] == newest
-        assert [each.task_ref for each in await store.list(scope="s1", operation_type="report")] == [newest[4]]
+        assert [each.task_ref for each in await store.list(TaskQuery(operation_type="report"))] == newest
+        assert [each.task_ref for each in await store.list(TaskQuery(statuses=[TaskStatus.PENDING]))] == newest
+        assert [each.task_ref for each in await store.list(TaskQuery(scope="s1", operation_type="report"))] == [
+            newest[4]
+        ]
         claims = [task.priority for task in await store.claimable(["report", "other"], 10)]
         assert claims == [5, 5, 0, 0, -5, -5]
 
@@ -230,7 +232,7 @@ async def test_expired_records_go_when_they_are_looked_at_or_purged(
 ) -> None:
     for key, due, expires in (("due", after(1), after(2)), ("never", None, after(2)), ("kept", after(1), after(50))):
         assert await store.put_record(Record(kind="webhook", key=key, value=1, due_at=due, expires_at=expires))
-    assert [record.key for record in await store.records("webhook", due=after(3))] == ["kept"]
+    assert [record.key for record in await store.records(RecordQuery("webhook", due=after(3)))] == ["kept"]
     assert await store.purge(after(3600), 10) == 0
     found = kinds(await items(endpoint, table), "record")
     assert list(found) == ["record#webhook#kept"]
@@ -244,7 +246,7 @@ async def test_what_the_index_says_of_a_record_is_not_believed(store: DynamoDBSt
     later = str(int(kinds(await items(endpoint, table), "record")["record#webhook#a"]["due_at"]["N"]) + 10_000_000)
     # As where the index lags: the record was put off.
     await _update(endpoint, table, "record#webhook#a", "SET #due_at = :later", later={"N": later})
-    assert [record.key for record in await store.records("webhook", due=after(2), limit=1)] == ["b"]
+    assert [record.key for record in await store.records(RecordQuery("webhook", due=after(2), limit=1))] == ["b"]
 
 
 async def test_progress_with_a_record_changes_no_counter(store: DynamoDBStore) -> None:

@@ -31,8 +31,8 @@ from raincheck.domain.transitions import (
     transition,
 )
 from raincheck.errors import QueueFull, StoreUnavailable, StoreUnusable
-from raincheck.ports.records import Record
-from raincheck.ports.task_store import PendingLimit
+from raincheck.ports.records import Record, RecordQuery
+from raincheck.ports.task_store import PendingLimit, TaskQuery
 from raincheck.ports.tls import Tls
 from raincheck.stores.dynamodb import table as dynamodb_table
 from raincheck.stores.dynamodb.client import Calls
@@ -438,7 +438,7 @@ async def test_what_an_index_says_is_not_believed(store: DynamoDBStore, endpoint
             )
     assert list(await store.claimable(["report"], 1)) == [right[0]]
     assert list(await store.overdue(after(20), 1)) == [right[1]]
-    pending = await store.list(scope="ada", statuses=[TaskStatus.PENDING], limit=1)
+    pending = await store.list(TaskQuery(scope="ada", statuses=[TaskStatus.PENDING], limit=1))
     assert [summary.task_ref for summary in pending] == [right[0].task_ref]
     assert await store.purge(after(60), 1) == 1
     assert await store.get(left_behind[2].task_ref) is not None
@@ -469,24 +469,31 @@ async def test_every_verb_makes_the_requests_that_the_module_says(endpoint: str,
         assert await made(store.claimable(["report"], 10)) == {"GetItem": 1, "Query": 1, "BatchGetItem": 1}
         assert await made(store.overdue(after(-1), 10)) == {"Query": 4}
         assert await made(store.overdue(after(4000), 10)) == {"Query": 4, "BatchGetItem": 1}
-        assert await made(store.list(scope="ada")) == {"Query": 6, "BatchGetItem": 1}
-        assert await made(store.list(scope="ada", statuses=[TaskStatus.PENDING])) == {"Query": 1, "BatchGetItem": 1}
-        assert await made(store.list()) == {"GetItem": 1, "Query": 6, "BatchGetItem": 1}
-        assert await made(store.list(operation_type="report")) == {"GetItem": 1, "Query": 6, "BatchGetItem": 1}
+        assert await made(store.list(TaskQuery(scope="ada"))) == {"Query": 6, "BatchGetItem": 1}
+        assert await made(store.list(TaskQuery(scope="ada", statuses=[TaskStatus.PENDING]))) == {
+            "Query": 1,
+            "BatchGetItem": 1,
+        }
+        assert await made(store.list(TaskQuery())) == {"GetItem": 1, "Query": 6, "BatchGetItem": 1}
+        assert await made(store.list(TaskQuery(operation_type="report"))) == {
+            "GetItem": 1,
+            "Query": 6,
+            "BatchGetItem": 1,
+        }
         assert await made(store.count()) == {"BatchGetItem": 1}
         assert await made(store.versions([task.task_ref])) == {"BatchGetItem": 1}
         await cancelled(store)
         assert await made(store.purge(after(60), 10)) == {"Query": 5, "BatchGetItem": 1, **write}
         await stored(store, priority=9)
         assert await made(store.claimable(["report"], 10)) == {"GetItem": 1, "Query": 2, "BatchGetItem": 1}
-        assert await made(store.list()) == {"GetItem": 1, "Query": 7, "BatchGetItem": 1}
+        assert await made(store.list(TaskQuery())) == {"GetItem": 1, "Query": 7, "BatchGetItem": 1}
         # Records.
         first = Record(kind="webhook", key="k", value={"large": "x" * 100_000}, due_at=NOW, expires_at=after(60))
         assert await made(store.put_record(first)) == write
         assert await made(store.put_record(replace(first, version=2))) == {"UpdateItem": 1}
         assert await made(store.get_record("webhook", "k")) == {"GetItem": 1}
-        assert await made(store.records("webhook")) == {"Query": 1, "BatchGetItem": 1}
-        assert await made(store.records("webhook", due=NOW)) == {"Query": 1, "BatchGetItem": 1}
+        assert await made(store.records(RecordQuery("webhook"))) == {"Query": 1, "BatchGetItem": 1}
+        assert await made(store.records(RecordQuery("webhook", due=NOW))) == {"Query": 1, "BatchGetItem": 1}
         progress = transition(task, ReportProgress(fence=1, progress=Progress(fraction=0.3)), after(1))
         assert await made(store.replace(progress, records=(first,))) == write
         assert await made(store.remove_record(replace(first, version=3))) == write

@@ -16,7 +16,7 @@ from raincheck.blob_stores.files import FileBlobs
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreUnavailable
 from raincheck.operations.context import TaskContext
-from raincheck.ports.task_store import TaskStore
+from raincheck.ports.task_store import TaskQuery, TaskStore
 from raincheck.runtime.service import Service
 from support.lab import Lab
 from support.proxy import TcpProxy
@@ -128,7 +128,7 @@ async def test_a_call_without_a_key_whose_answer_is_lost_is_cancelled_when_the_s
         await service.registry.submit("work", {}, scope="a")
     place.proxy.heal()
     async with asyncio.timeout(PATIENCE):
-        while not (found := await (await place.store(direct=True)).list(statuses=[TaskStatus.CANCELLED])):
+        while not (found := await (await place.store(direct=True)).list(TaskQuery(statuses=[TaskStatus.CANCELLED]))):
             await asyncio.sleep(0.1)
     assert len(found) == 1
 

@@ -42,8 +42,8 @@ from raincheck.domain.transitions import (
     Settle,
     transition,
 )
-from raincheck.ports.records import Record
-from raincheck.ports.task_store import Cursor, TaskStore, TaskSummary
+from raincheck.ports.records import Record, RecordQuery
+from raincheck.ports.task_store import Cursor, TaskQuery, TaskStore, TaskSummary
 from support.waiting import PATIENCE
 
 _T = TypeVar("_T")
@@ -275,9 +275,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 3), after=st.sampled_from(["", *NOTE_KEYS]))
     def look_at_records(self, limit: int, after: str) -> None:
         by_key = [self.records[key] for key in sorted(self.records) if key > after]
-        assert list(self.run(self.store.records("webhook", after=after, limit=limit))) == by_key[:limit]
+        assert list(self.run(self.store.records(RecordQuery("webhook", after=after, limit=limit)))) == by_key[:limit]
         due = {key for key, record in self.records.items() if record.due_at is not None and record.due_at <= self.now}
-        found = self.run(self.store.records("webhook", due=self.now, limit=10))
+        found = self.run(self.store.records(RecordQuery("webhook", due=self.now, limit=10)))
         assert {record.key for record in found} == due
         assert found == sorted(found, key=lambda record: record.due_at or self.now)
 
@@ -369,7 +369,9 @@ class StoreMachine(RuleBasedStateMachine):
             and (cursor is None or (task.created_at, task.task_ref) < cursor)
         ]
         page = self.run(
-            self.store.list(scope=scope, operation_type=operation, statuses=statuses, after=cursor, limit=limit)
+            self.store.list(
+                TaskQuery(scope=scope, operation_type=operation, statuses=statuses, after=cursor, limit=limit)
+            )
         )
         assert list(page) == expected[:limit]
 

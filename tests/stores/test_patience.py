@@ -8,6 +8,7 @@ from stores.records import NOW
 
 from raincheck.polling.known_clients import Client
 from raincheck.polling.patience_store import KIND, PatienceStore
+from raincheck.ports.records import RecordQuery
 from raincheck.ports.task_store import TaskStore
 
 AGENT = Client("agent \x00é\ud800", "1")
@@ -30,4 +31,4 @@ async def test_what_one_process_learned_the_next_one_knows(store: TaskStore) -> 
     assert await later.seconds(AGENT, SCOPE) == 4.9
     await later.stop()
     await store.purge(NOW + timedelta(days=31), 1000)
-    assert not await store.records(KIND)
+    assert not await store.records(RecordQuery(KIND))

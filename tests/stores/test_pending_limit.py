@@ -13,7 +13,7 @@ from stores.records import NOW, after, apply, cancelled, claimed, new_task, sett
 from raincheck.domain.task import KeyKind, Outcome
 from raincheck.domain.transitions import Cancel, Claim, CompleteExternally, LeaseExpired, Release, SaveCheckpoint
 from raincheck.errors import QueueFull
-from raincheck.ports.task_store import Inserted, PendingLimit, TaskStore
+from raincheck.ports.task_store import Inserted, PendingLimit, TaskQuery, TaskStore
 
 KEY: dict[str, Any] = {"idempotency_key": "f" * 64, "key_kind": KeyKind.INFLIGHT}
 
@@ -30,7 +30,7 @@ async def test_a_task_too_many_is_refused(store: TaskStore, pending_limit: Pendi
         await store.insert(refused, pending_limit=pending_limit)
     assert caught.value.details["limit"] == limit
     assert await store.get(refused.task_ref) is None
-    assert len(await store.list()) == 2
+    assert len(await store.list(TaskQuery())) == 2
     await apply(store, first, Claim(worker_id="w", lease_until=after(30)))
     assert (await store.insert(refused, pending_limit=pending_limit)).created
 
@@ -74,7 +74,7 @@ async def test_racing_processes_never_take_more_room_than_there_is(
     answers = await asyncio.gather(*calls, return_exceptions=True)
     assert sum(isinstance(answer, Inserted) for answer in answers) == 5
     assert sum(isinstance(answer, QueueFull) for answer in answers) == 25
-    assert len(await stores[0].list()) == 5
+    assert len(await stores[0].list(TaskQuery())) == 5
 
 
 async def test_the_highest_priority_is_claimed_first(store: TaskStore) -> None:
@@ -127,7 +127,7 @@ async def test_of_equal_calls_that_race_after_the_end_one_makes_the_task(
     answers = await asyncio.gather(*(stores[n % len(stores)].insert(task) for n, task in enumerate(tasks)))
     assert sum(answer.created for answer in answers) == 1
     assert len({answer.task.task_ref for answer in answers}) == 1
-    assert len(await stores[0].list()) == 2
+    assert len(await stores[0].list(TaskQuery())) == 2
 
 
 async def test_a_callers_own_key_holds_after_the_end(store: TaskStore) -> None:

@@ -23,7 +23,7 @@ from stores.records import after, claimed, new_task, settled, stored
 
 from raincheck.domain.task import Task
 from raincheck.errors import ConfigurationError, StoreError, StoreUnavailable, StoreUnusable
-from raincheck.ports.records import Record
+from raincheck.ports.records import Record, RecordQuery
 from raincheck.ports.task_store import PendingLimit, TaskStore
 from raincheck.ports.tls import Tls
 from raincheck.stores.postgres import connections
@@ -94,7 +94,7 @@ async def _works(store: TaskStore) -> Task:
     record = Record(kind="webhook", key=task.task_ref, value=1)
     assert await store.replace(settled(claimed(task)), records=(record,))
     assert await store.put_record(replace(record, version=2, due_at=after(0)))
-    assert await store.records("webhook", due=after(0)) == [replace(record, version=2, due_at=after(0))]
+    assert await store.records(RecordQuery("webhook", due=after(0))) == [replace(record, version=2, due_at=after(0))]
     assert await store.remove_record(replace(record, version=2))
     assert await store.purge(after(60), 5) == 1
     pending_limit = PendingLimit(total=10, per_scope=10)

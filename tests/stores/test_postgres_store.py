@@ -19,8 +19,8 @@ from stores.records import after, apply, claimed, new_task, settled, stored
 from raincheck.domain.task import InputRequest, Progress, Task, TaskStatus
 from raincheck.domain.transitions import AskInput, Claim, ProvideInput, ReportProgress, SaveCheckpoint, transition
 from raincheck.errors import QueueFull, StoreError, StoreUnusable
-from raincheck.ports.records import Record
-from raincheck.ports.task_store import Cursor, PendingLimit
+from raincheck.ports.records import Record, RecordQuery
+from raincheck.ports.task_store import Cursor, PendingLimit, TaskQuery
 from raincheck.stores.postgres.rows import storable, text_from
 from raincheck.stores.postgres.store import PostgresStore
 from support.servers.postgres import PgBouncer, PostgresServer
@@ -88,9 +88,9 @@ async def test_strange_refs_are_listed_in_the_order_of_their_code_points(store: 
     for ref in reversed(refs):
         await stored(store, task_ref=ref)
     assert [task.task_ref for task in await store.claimable(["report"], 50)] == refs
-    assert [task.task_ref for task in await store.list()] == refs[::-1]
+    assert [task.task_ref for task in await store.list(TaskQuery())] == refs[::-1]
     place = Cursor(after(0), "\ud800")
-    assert [task.task_ref for task in await store.list(after=place)] == refs[:9][::-1]
+    assert [task.task_ref for task in await store.list(TaskQuery(after=place))] == refs[:9][::-1]
     assert await store.renew("w", {"\ud800": 1}, after(9)) == {"\ud800"}
 
 
@@ -200,9 +200,9 @@ async def test_a_purge_forgets_no_more_records_than_it_may(store: PostgresStore)
     records = [Record(kind="sketch", key=f"k{number:03}", value=1, expires_at=after(number)) for number in range(450)]
     assert all(await asyncio.gather(*map(store.put_record, records)))
     assert await store.purge(after(1000), 3) == 0
-    assert (await store.records("sketch", limit=1))[0] == records[3]
+    assert (await store.records(RecordQuery("sketch", limit=1)))[0] == records[3]
     await store.purge(after(440), 1000)
-    assert list(await store.records("sketch")) == records[441:]
+    assert list(await store.records(RecordQuery("sketch"))) == records[441:]
 
 
 # What is written.
@@ -339,7 +339,7 @@ async def test_through_a_pooler_everything_is_answered_right_and_listeners_look(
 
     tasks = await asyncio.gather(*(life(number) for number in range(60)))
     assert (await stores[0].count())[TaskStatus.COMPLETED] == 60
-    assert len(await stores[1].list(limit=100)) == 60
+    assert len(await stores[1].list(TaskQuery(limit=100))) == 60
     assert await stores[0].versions([task.task_ref for task in tasks]) == {task.task_ref: 3 for task in tasks}
     changed.clear()
     async with asyncio.timeout(PATIENCE):

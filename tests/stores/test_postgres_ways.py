@@ -14,7 +14,7 @@ from stores.renewals import elsewhere
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import QueueFull, StoreUnavailable
-from raincheck.ports.records import Record
+from raincheck.ports.records import Record, RecordQuery
 from raincheck.ports.task_store import Inserted, PendingLimit
 from raincheck.stores.postgres.store import PostgresStore
 from support.proxy import TcpProxy
@@ -126,7 +126,7 @@ async def test_writes_of_records_whose_answers_are_lost_are_told_as_they_were_or
     # It is gone; who removed it, nobody can tell.
     with pytest.raises(StoreUnavailable, match="the record was changed by others since"):
         await remove
-    assert list(await store.records("sketch")) == [changed, records[1]]
+    assert list(await store.records(RecordQuery("sketch"))) == [changed, records[1]]
 
 
 async def test_a_process_that_is_cut_off_between_count_and_insert_keeps_nobody_out(

@@ -13,7 +13,7 @@ from stores.records import after, apply, cancelled, claimed, new_task, stored
 
 from raincheck.domain.task import Outcome, Progress, Task, TaskError, TaskStatus
 from raincheck.domain.transitions import Claim, Release, ReportProgress, Settle
-from raincheck.ports.task_store import Cursor, TaskStore, TaskSummary
+from raincheck.ports.task_store import Cursor, TaskQuery, TaskStore, TaskSummary
 from support.waiting import PATIENCE
 
 
@@ -86,9 +86,9 @@ async def test_a_returned_task_is_overdue_by_its_deadline_only(store: TaskStore)
 async def test_a_listing_is_newest_first_and_by_ref_within_a_moment(store: TaskStore) -> None:
     for ref, seconds in (("b", 1), ("z", 0), ("c", 1), ("a", 2)):
         await stored(store, task_ref=ref, created_at=after(seconds))
-    assert _refs(await store.list()) == ["a", "c", "b", "z"]
-    assert _refs(await store.list(limit=2)) == ["a", "c"]
-    assert _refs(await store.list(limit=0)) == []
+    assert _refs(await store.list(TaskQuery())) == ["a", "c", "b", "z"]
+    assert _refs(await store.list(TaskQuery(limit=2))) == ["a", "c"]
+    assert _refs(await store.list(TaskQuery(limit=0))) == []
 
 
 async def test_a_listing_shows_what_matters_of_a_task(store: TaskStore) -> None:
@@ -98,12 +98,12 @@ async def test_a_listing_shows_what_matters_of_a_task(store: TaskStore) -> None:
         Claim(worker_id="w", lease_until=after(30)),
         ReportProgress(fence=1, progress=Progress(fraction=0.4, message="page 4")),
     )
-    assert list(await store.list()) == [TaskSummary.of(task)]
+    assert list(await store.list(TaskQuery())) == [TaskSummary.of(task)]
     done = await apply(
         store, task, Settle(fence=1, outcome=Outcome(error=TaskError(code="upstream_error", message="x"))), at=after(3)
     )
-    assert list(await store.list()) == [TaskSummary.of(done)]
-    assert (await store.list())[0].error_code == "upstream_error"
+    assert list(await store.list(TaskQuery())) == [TaskSummary.of(done)]
+    assert (await store.list(TaskQuery()))[0].error_code == "upstream_error"
 
 
 async def test_filters_of_a_listing_hold_together(store: TaskStore) -> None:
@@ -136,7 +136,7 @@ async def test_filters_of_a_listing_hold_together(store: TaskStore) -> None:
                 pages: list[TaskSummary] = []
                 cursor = None
                 while page := await store.list(
-                    scope=scope, operation_type=operation, statuses=statuses, after=cursor, limit=7
+                    TaskQuery(scope=scope, operation_type=operation, statuses=statuses, after=cursor, limit=7)
                 ):
                     assert len(page) <= 7
                     pages.extend(page)
@@ -146,13 +146,16 @@ async def test_filters_of_a_listing_hold_together(store: TaskStore) -> None:
 
 async def test_a_cursor_holds_its_place_while_tasks_come_and_go(store: TaskStore) -> None:
     tasks = [await cancelled(store, created_at=after(number), at=after(number)) for number in range(6)]
-    page = await store.list(limit=3)
+    page = await store.list(TaskQuery(limit=3))
     cursor = Cursor(page[-1].created_at, page[-1].task_ref)
     await stored(store, created_at=after(100))
     assert await store.purge(after(60 + 3), 100) == 4
     # What the cursor points at is gone; its place is not.
-    assert _refs(await store.list(after=cursor, limit=3)) == []
-    assert _refs(await store.list(after=Cursor(after(5), "~"), limit=3)) == [tasks[5].task_ref, tasks[4].task_ref]
+    assert _refs(await store.list(TaskQuery(after=cursor, limit=3))) == []
+    assert _refs(await store.list(TaskQuery(after=Cursor(after(5), "~"), limit=3))) == [
+        tasks[5].task_ref,
+        tasks[4].task_ref,
+    ]
 
 
 async def test_counts_name_every_status(store: TaskStore) -> None:

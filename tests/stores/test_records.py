@@ -12,7 +12,7 @@ from stores.conftest import OpenStore
 from stores.records import NOW, after, apply, claimed, settled, stored
 
 from raincheck.domain.transitions import Cancel
-from raincheck.ports.records import LARGEST_RECORD, MOST_RECORDS, Record
+from raincheck.ports.records import LARGEST_RECORD, MOST_RECORDS, Record, RecordQuery
 from raincheck.ports.task_store import TaskStore
 
 
@@ -87,8 +87,8 @@ async def test_only_the_version_that_was_read_is_removed(store: TaskStore) -> No
     assert await store.remove_record(second)
     assert not await store.remove_record(second)
     assert await store.get_record("sketch", "k") is None
-    assert list(await store.records("sketch", due=after(10))) == []
-    assert list(await store.records("sketch")) == []
+    assert list(await store.records(RecordQuery("sketch", due=after(10)))) == []
+    assert list(await store.records(RecordQuery("sketch"))) == []
     assert await store.put_record(first)
 
 
@@ -97,14 +97,21 @@ async def test_what_is_due_comes_earliest_first(store: TaskStore) -> None:
     written = {second: record(f"k{second}", due_at=after(second)) for second in seconds}
     for each in (*written.values(), record("never"), record("other", kind="webhook", due_at=NOW)):
         assert await store.put_record(each)
-    assert list(await store.records("sketch", due=after(5), limit=10)) == [written[second] for second in (1, 2, 3, 5)]
-    assert list(await store.records("sketch", due=after(5), limit=2)) == [written[1], written[2]]
-    assert list(await store.records("sketch", due=after(0.999999))) == []
+    assert list(await store.records(RecordQuery("sketch", due=after(5), limit=10))) == [
+        written[second] for second in (1, 2, 3, 5)
+    ]
+    assert list(await store.records(RecordQuery("sketch", due=after(5), limit=2))) == [written[1], written[2]]
+    assert list(await store.records(RecordQuery("sketch", due=after(0.999999)))) == []
     later = replace(written[1], version=2, due_at=after(100))
     assert await store.put_record(later)
     suspended = replace(written[2], version=2, due_at=None)
     assert await store.put_record(suspended)
-    assert list(await store.records("sketch", due=after(100))) == [written[3], written[5], written[9], later]
+    assert list(await store.records(RecordQuery("sketch", due=after(100)))) == [
+        written[3],
+        written[5],
+        written[9],
+        later,
+    ]
 
 
 async def test_a_listing_is_by_key_and_goes_on_after_one(store: TaskStore) -> None:
@@ -113,19 +120,21 @@ async def test_a_listing_is_by_key_and_goes_on_after_one(store: TaskStore) -> No
         assert await store.put_record(record(key))
     assert await store.put_record(record("a", kind="webhook"))
     ordered = sorted(keys)
-    assert [each.key for each in await store.records("sketch")] == ordered
-    assert [each.key for each in await store.records("sketch", limit=3)] == ordered[:3]
-    assert [each.key for each in await store.records("sketch", after=ordered[2], limit=3)] == ordered[3:6]
-    assert [each.key for each in await store.records("sketch", after="a!")] == [key for key in ordered if key > "a!"]
-    assert list(await store.records("sketch", after="~")) == []
-    assert list(await store.records("unknown")) == []
+    assert [each.key for each in await store.records(RecordQuery("sketch"))] == ordered
+    assert [each.key for each in await store.records(RecordQuery("sketch", limit=3))] == ordered[:3]
+    assert [each.key for each in await store.records(RecordQuery("sketch", after=ordered[2], limit=3))] == ordered[3:6]
+    assert [each.key for each in await store.records(RecordQuery("sketch", after="a!"))] == [
+        key for key in ordered if key > "a!"
+    ]
+    assert list(await store.records(RecordQuery("sketch", after="~"))) == []
+    assert list(await store.records(RecordQuery("unknown"))) == []
 
 
 @pytest.mark.parametrize("size", [100, 5000, LARGEST_RECORD - 2])
 async def test_a_record_of_any_size_survives(store: TaskStore, size: int) -> None:
     whole = record(value="x" * size, due_at=NOW)
     assert await store.put_record(whole)
-    assert list(await store.records("sketch", due=NOW)) == [whole]
+    assert list(await store.records(RecordQuery("sketch", due=NOW))) == [whole]
     changed = replace(whole, value="y" * size, version=2)
     assert await store.put_record(changed)
     assert await store.get_record("sketch", "k") == changed
@@ -140,7 +149,11 @@ async def test_expired_records_are_purged(store: TaskStore) -> None:
     assert await store.put_record(renewed)
     for _ in range(3):
         assert await store.purge(after(2), 100) == 0
-    found = [each for each in await store.records("sketch") if each.expires_at is None or each.expires_at > after(2)]
+    found = [
+        each
+        for each in await store.records(RecordQuery("sketch"))
+        if each.expires_at is None or each.expires_at > after(2)
+    ]
     assert found == [kept, renewed]
 
 
@@ -153,15 +166,15 @@ async def test_a_record_is_written_with_its_task_or_not_at_all(store: TaskStore)
     assert not await store.replace(replace(done, version=9), records=(outgoing, *beside))
     assert not await store.replace(done, seen_lease=after(99), records=(*beside, outgoing))
     assert await store.get_record("webhook", task.task_ref) is None
-    assert list(await store.records("upstream")) == []
+    assert list(await store.records(RecordQuery("upstream"))) == []
     assert await store.replace(done, records=(outgoing, *beside))
-    assert sorted(await store.records("upstream", due=NOW), key=lambda each: each.key) == sorted(
+    assert sorted(await store.records(RecordQuery("upstream", due=NOW)), key=lambda each: each.key) == sorted(
         beside, key=lambda each: each.key
     )
     assert await store.get_record("webhook", task.task_ref) == outgoing
     assert not await store.replace(done, records=(replace(outgoing, value="other"),))
     assert await store.get_record("webhook", task.task_ref) == outgoing
-    assert list(await store.records("webhook", due=NOW)) == [outgoing]
+    assert list(await store.records(RecordQuery("webhook", due=NOW))) == [outgoing]
 
 
 async def test_records_that_cannot_all_be_written_leave_the_task_as_it_is(store: TaskStore) -> None:
@@ -175,7 +188,7 @@ async def test_records_that_cannot_all_be_written_leave_the_task_as_it_is(store:
         await store.replace(task, records=[record(kind="webhook"), record(value={1, 2})])
     assert await store.get_record("webhook", "k") is None
     assert await store.replace(task, records=many[:-1])
-    assert len(await store.records("sketch")) == MOST_RECORDS
+    assert len(await store.records(RecordQuery("sketch"))) == MOST_RECORDS
 
 
 async def test_a_record_written_with_a_task_goes_over_what_is_there(store: TaskStore) -> None:
@@ -185,7 +198,7 @@ async def test_a_record_written_with_a_task_goes_over_what_is_there(store: TaskS
     task = claimed(await stored(store))
     assert await store.replace(task, records=(new,))
     assert await store.get_record("webhook", "k") == replace(new, version=2)
-    assert list(await store.records("webhook", due=after(50))) == [replace(new, version=2)]
+    assert list(await store.records(RecordQuery("webhook", due=after(50)))) == [replace(new, version=2)]
 
 
 async def test_many_settle_at_once_each_with_its_record(store: TaskStore) -> None:
@@ -203,7 +216,7 @@ async def test_many_settle_at_once_each_with_its_record(store: TaskStore) -> Non
     )
     assert all(written)
     for kind in ("webhook", "upstream"):
-        found = await store.records(kind, due=NOW, limit=50)
+        found = await store.records(RecordQuery(kind, due=NOW, limit=50))
         assert {each.key for each in found} == {task.task_ref for task in tasks}
 
 
@@ -216,4 +229,4 @@ async def test_records_survive_a_reopening(open_store: OpenStore, backend: Backe
     await first.close()
     again = await open_store()
     assert await again.get_record("sketch", "k") == kept
-    assert list(await again.records("sketch", due=after(1))) == [kept]
+    assert list(await again.records(RecordQuery("sketch", due=after(1)))) == [kept]

@@ -16,7 +16,8 @@ from stores.renewals import Renew, elsewhere
 from raincheck.domain.task import Outcome, Task, TaskStatus
 from raincheck.domain.transitions import Settle, transition
 from raincheck.errors import StoreUnavailable, StoreUnusable
-from raincheck.ports.records import Record
+from raincheck.ports.records import Record, RecordQuery
+from raincheck.ports.task_store import TaskQuery
 from raincheck.stores.redis.store import RedisStore
 from support.proxy import TcpProxy
 from support.servers.redis import RedisServer
@@ -37,7 +38,7 @@ async def _refused_in_time(store: RedisStore, seconds: float, task: Task, *renew
         store.claimable(["report"], 5),
         store.overdue(NOW, 5),
         store.purge(NOW, 5),
-        store.list(),
+        store.list(TaskQuery()),
         store.count(),
         store.versions([task.task_ref]),
         store.time(),
@@ -45,7 +46,7 @@ async def _refused_in_time(store: RedisStore, seconds: float, task: Task, *renew
         store.get_record("webhook", "k"),
         store.put_record(_RECORD),
         store.remove_record(_RECORD),
-        store.records("webhook"),
+        store.records(RecordQuery("webhook")),
         *(renew("w", {task.task_ref: 1}, after(30)) for renew in (*renewals, store.renew)),
     )
     answers = await asyncio.gather(*calls, return_exceptions=True)
@@ -236,7 +237,7 @@ async def test_scripts_that_the_server_forgot_are_sent_again(redis_server: Redis
         client.script_flush()
         assert await store.renew("worker-1", {task.task_ref: 1}, after(60)) == set()
         client.script_flush()
-        assert len(await store.list()) == 20
+        assert len(await store.list(TaskQuery())) == 20
 
 
 async def test_so_many_leases_that_one_script_renews_a_part_of_them(

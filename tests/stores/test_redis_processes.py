@@ -17,8 +17,8 @@ from stores.records import NOW, after, apply, claimed, new_task, settled, stored
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.domain.transitions import Claim
 from raincheck.errors import StoreUnavailable
-from raincheck.ports.records import Record
-from raincheck.ports.task_store import Inserted
+from raincheck.ports.records import Record, RecordQuery
+from raincheck.ports.task_store import Inserted, TaskQuery
 from raincheck.stores.redis.store import RedisStore
 from support.servers.redis import RedisServer
 from support.waiting import PATIENCE
@@ -63,17 +63,17 @@ async def test_every_acknowledged_task_survives_kill_9_of_its_writer(
     assert len(refs) >= lines
     assert len(await store.versions(refs)) == len(refs)
     counts = await store.count()
-    listed = await store.list(limit=100_000)
+    listed = await store.list(TaskQuery(limit=100_000))
     assert sum(counts.values()) == len(listed) >= len(refs)
     assert counts[TaskStatus.PENDING] == len(await store.claimable(["report"], 100_000))
 
 
 async def _halves(store: RedisStore) -> tuple[set[str], set[str]]:
     """Which tasks are settled, and which have a record."""
-    ended = {each.task_ref for each in await store.list(statuses=[TaskStatus.COMPLETED], limit=100_000)}
-    recorded = {each.key for each in await store.records("webhook", limit=100_000)}
+    ended = {each.task_ref for each in await store.list(TaskQuery(statuses=[TaskStatus.COMPLETED], limit=100_000))}
+    recorded = {each.key for each in await store.records(RecordQuery("webhook", limit=100_000))}
     for kind in ("webhook", "upstream"):
-        assert recorded == {each.key for each in await store.records(kind, due=NOW, limit=100_000)}
+        assert recorded == {each.key for each in await store.records(RecordQuery(kind, due=NOW, limit=100_000))}
     return ended, recorded
 
 
@@ -191,6 +191,6 @@ async def test_a_flushed_store_knows_nothing_and_goes_on(store: RedisStore, redi
     assert not await store.replace(claimed(task))
     assert await store.renew("w", {task.task_ref: 1}, task.deadline_at) == {task.task_ref}
     assert sum((await store.count()).values()) == 0
-    assert list(await store.list()) == []
+    assert list(await store.list(TaskQuery())) == []
     assert (await store.insert(new_task(idempotency_key="k"))).created
     assert (await store.count())[TaskStatus.PENDING] == 1

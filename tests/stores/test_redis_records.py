@@ -15,8 +15,8 @@ from stores.redis_keys import keys, leftovers
 
 from raincheck.domain.task import KeyKind
 from raincheck.errors import QueueFull, StoreUnavailable, StoreUnusable
-from raincheck.ports.records import Record
-from raincheck.ports.task_store import PendingLimit
+from raincheck.ports.records import Record, RecordQuery
+from raincheck.ports.task_store import PendingLimit, TaskQuery
 from raincheck.stores.redis.store import RedisStore
 from raincheck.timing.clock import utc_now
 from support.servers.redis import RedisServer
@@ -98,11 +98,11 @@ async def test_records_that_expired_by_themselves_leave_the_indexes_when_they_ar
     assert await store.put_record(kept)
     with contextlib.closing(server.client(1)) as client:
         client.delete(*(_key(f"record:sketch:{name}") for name in names[:20]))
-        assert [each.key for each in await store.records("sketch", due=after(99), limit=5)] == names[20:25]
+        assert [each.key for each in await store.records(RecordQuery("sketch", due=after(99), limit=5))] == names[20:25]
         assert client.zcard(_key("records-due:sketch")) == client.zcard(_key("records:sketch")) == 10
         assert client.zcard(_key("records-expiring")) == 10
         client.delete(*(_key(f"record:sketch:{name}") for name in names[20:]))
-        assert list(await store.records("sketch", limit=5)) == []
+        assert list(await store.records(RecordQuery("sketch", limit=5))) == []
         assert client.smembers(_key("kinds")) == {b"webhook"}
         assert await store.put_record(record("gone", due_at=NOW))
         client.delete(_key("record:sketch:gone"))
@@ -117,9 +117,9 @@ async def test_a_purge_of_many_records_takes_as_many_as_it_was_told(store: Redis
     for number in range(3):
         await cancelled(store, idempotency_key=f"k{number}")
     assert await store.purge(after(60), 250) == 3
-    assert len(await store.records("sketch", limit=1000)) == 200
+    assert len(await store.records(RecordQuery("sketch", limit=1000))) == 200
     assert await store.purge(after(60), 1000) == 0
-    assert list(await store.records("sketch")) == []
+    assert list(await store.records(RecordQuery("sketch"))) == []
 
 
 async def test_a_removed_record_is_known_for_two_minutes_and_no_longer(store: RedisStore, url: str) -> None:
@@ -153,12 +153,12 @@ async def test_a_full_server_refuses_new_records_and_permits_what_makes_room(
         ):
             with pytest.raises(StoreUnavailable, match="is full: it has used its maxmemory"):
                 await call
-        assert [each.key for each in await store.records("sketch")] == ["old", "older"]
+        assert [each.key for each in await store.records(RecordQuery("sketch"))] == ["old", "older"]
         assert await store.get_record("webhook", "with it") is None
         assert await store.get(task.task_ref) == task
         assert await store.remove_record(record("old"))
         await store.purge(after(60), 10)
-        assert list(await store.records("sketch")) == []
+        assert list(await store.records(RecordQuery("sketch"))) == []
         client.config_set("maxmemory", 0)
     assert await store.replace(settled(task), records=(record("with it", kind="webhook"),))
 
@@ -218,9 +218,9 @@ async def test_room_and_priorities_cost_no_more_with_many_tasks(store: RedisStor
 async def test_an_operation_of_many_priorities_is_listed_and_counted_as_one(store: RedisStore) -> None:
     tasks = [await stored(store, priority=number * 50 - 100, created_at=after(number)) for number in range(5)]
     done = await cancelled(store, priority=7, operation_type="report!7", created_at=after(9))
-    found = await store.list(operation_type="report")
+    found = await store.list(TaskQuery(operation_type="report"))
     assert [each.task_ref for each in found] == [task.task_ref for task in reversed(tasks)]
-    assert [each.task_ref for each in await store.list(operation_type="report!7")] == [done.task_ref]
+    assert [each.task_ref for each in await store.list(TaskQuery(operation_type="report!7"))] == [done.task_ref]
     assert sum((await store.count()).values()) == 6
     with pytest.raises(QueueFull):
         await store.insert(new_task(), pending_limit=PendingLimit(per_scope=5))

@@ -25,6 +25,7 @@ from raincheck.domain.task import KeyKind, Outcome, Progress, TaskStatus
 from raincheck.domain.transitions import Cancel, Claim, ReportProgress, Settle, transition
 from raincheck.errors import StoreUnusable
 from raincheck.ports.records import Record
+from raincheck.ports.task_store import TaskQuery
 from raincheck.stores.redis import store as redis_store
 from raincheck.stores.redis.scripts import SCRIPTS
 from raincheck.stores.redis.store import RedisStore
@@ -212,7 +213,7 @@ async def test_a_node_of_a_cluster_serves_a_store(make_redis: MakeRedis) -> None
         await store.open()
         await _busy(store)
         assert sum((await store.count()).values()) == 36
-        assert len(await store.list(limit=100)) == 36
+        assert len(await store.list(TaskQuery(limit=100))) == 36
         assert len(await store.claimable(["report", "é:"], 100)) == 8
         assert len(await store.overdue(after(10**6), 100)) == 18
         assert await store.purge(after(10**6), 100) == 18
@@ -281,7 +282,7 @@ async def test_tasks_that_expired_by_themselves_leave_the_indexes_when_they_are_
     with contextlib.closing(server.client(1)) as client:
         client.delete(*(f"{PREFIX}{{rc}}:task:{task.task_ref}" for task in gone))
     assert [task.task_ref for task in await store.claimable(["report"], 5)] == [kept[0].task_ref]
-    assert {task.task_ref for task in await store.list(limit=10)} == {task.task_ref for task in kept}
+    assert {task.task_ref for task in await store.list(TaskQuery(limit=10))} == {task.task_ref for task in kept}
     assert len(await store.overdue(after(10**6), 5)) == 1
     assert (await store.insert(new_task(idempotency_key="k0", deadline_at=after(10**7)))).created
     await store.purge(after(10**6), 100)
@@ -297,12 +298,12 @@ async def test_a_progress_report_does_not_write_large_parts_again(store: RedisSt
     task = await stored(store, arguments={"a": "x" * 1_000_000})
     task = await apply(store, task, Claim(worker_id="w", lease_until=after(30)))
     # The connection for reads is there from now on.
-    assert len(await store.list()) == 1
+    assert len(await store.list(TaskQuery())) == 1
     with contextlib.closing(server.client(1)) as client:
         before = client.info("stats")
         for number in range(20):
             task = await apply(store, task, ReportProgress(fence=1, progress=Progress(fraction=number / 20)))
-            assert len(await store.list()) == 1
+            assert len(await store.list(TaskQuery())) == 1
         later = client.info("stats")
     for name in ("total_net_input_bytes", "total_net_output_bytes"):
         assert later[name] - before[name] < 50_000
@@ -313,7 +314,7 @@ async def test_a_result_of_16_mib_is_stored_and_removed(store: RedisStore, url: 
     task = await apply(store, await stored(store), Claim(worker_id="w", lease_until=after(30)))
     task = await apply(store, task, Settle(fence=1, outcome=Outcome(value="x" * 16 * 1024 * 1024)))
     assert await store.get(task.task_ref) == task
-    assert len(await store.list()) == 1
+    assert len(await store.list(TaskQuery())) == 1
     assert await store.purge(NOW + timedelta(days=1), 10) == 1
     assert await keys(url, PREFIX) == {}
 
@@ -322,7 +323,7 @@ async def test_any_text_may_be_a_ref(store: RedisStore) -> None:
     refs = ["", " ", "a b c", "x\n+", "\x00", "\ud800", "é" * 1000, "* {y}"]
     for ref in refs:
         await cancelled(store, task_ref=ref, idempotency_key=ref)
-    assert [each.task_ref for each in await store.list()] == sorted(refs, reverse=True)
+    assert [each.task_ref for each in await store.list(TaskQuery())] == sorted(refs, reverse=True)
     assert await store.versions(refs) == dict.fromkeys(refs, 2)
     assert await store.purge(after(60), 100) == len(refs)
 

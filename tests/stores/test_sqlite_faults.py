@@ -18,6 +18,7 @@ from stores.records import after, claimed, new_task, stored
 
 from raincheck.domain.task import TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
+from raincheck.ports.task_store import TaskQuery
 from raincheck.stores.sqlite.store import SqliteStore
 from support.waiting import PATIENCE
 
@@ -181,11 +182,11 @@ async def test_a_task_that_changes_its_status_during_a_listing_is_in_it(sqlite: 
             with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
                 other.execute("UPDATE task SET status = 'completed'")
 
-    assert len(await sqlite.list()) == 1
+    assert len(await sqlite.list(TaskQuery())) == 1
     cast(Any, sqlite)._reader.set_trace_callback(move_meanwhile)
-    assert [each.task_ref for each in await sqlite.list()] == [task.task_ref]
+    assert [each.task_ref for each in await sqlite.list(TaskQuery())] == [task.task_ref]
     assert moved
-    assert [str(each.status) for each in await sqlite.list()] == ["completed"]
+    assert [str(each.status) for each in await sqlite.list(TaskQuery())] == ["completed"]
 
 
 # Read-only files and folders. Root may write everything, so the child gives its rights up, in a folder that it can see.

@@ -16,7 +16,8 @@ from stores.records import after, claimed, new_task, stored
 
 from raincheck.domain.task import Task
 from raincheck.errors import StoreUnavailable, StoreUnusable
-from raincheck.ports.records import Record
+from raincheck.ports.records import Record, RecordQuery
+from raincheck.ports.task_store import TaskQuery
 from raincheck.stores.sqlite.store import SqliteStore
 
 
@@ -53,9 +54,9 @@ def verbs(store: SqliteStore, task: Task) -> list[Awaitable[object]]:
         store.get(task.task_ref),
         store.claimable(["report"], 5),
         store.overdue(after(0), 5),
-        store.list(),
+        store.list(TaskQuery()),
         store.count(),
-        store.records("sketch"),
+        store.records(RecordQuery("sketch")),
         store.time(),
     ]
 

@@ -32,7 +32,7 @@ from raincheck.domain.transitions import (
     transition,
 )
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.ports.task_store import TaskStore
+from raincheck.ports.task_store import TaskQuery, TaskStore
 
 QUESTION = InputRequest(key="q1", method="elicitation/create", params={"message": "Which one?"})
 OUTCOMES = (
@@ -202,7 +202,7 @@ async def test_a_settled_task_holds_its_key_until_its_retention_is_over(store: T
     assert await store.get(fresh.task_ref) == fresh
     counts = await store.count()
     assert (counts[TaskStatus.CANCELLED], counts[TaskStatus.PENDING]) == (0, 1)
-    assert [each.task_ref for each in await store.list()] == [fresh.task_ref]
+    assert [each.task_ref for each in await store.list(TaskQuery())] == [fresh.task_ref]
     assert await store.purge(after(1000), 10) == 0
 
 
@@ -453,7 +453,7 @@ async def test_a_large_purge_removes_all(store: TaskStore) -> None:
     await asyncio.gather(*(cancelled(store) for _ in range(450)))
     assert await store.purge(after(60), 10_000) == 450
     assert sum((await store.count()).values()) == 0
-    assert list(await store.list()) == []
+    assert list(await store.list(TaskQuery())) == []
 
 
 async def test_a_removed_ref_may_be_used_again(store: TaskStore) -> None:
@@ -462,7 +462,7 @@ async def test_a_removed_ref_may_be_used_again(store: TaskStore) -> None:
     assert await store.purge(after(60), 10) == 1
     again = await stored(store, task_ref=gone.task_ref)
     expected = sorted([*live, again], key=lambda task: (task.created_at, task.task_ref), reverse=True)
-    assert [each.task_ref for each in await store.list()] == [task.task_ref for task in expected]
+    assert [each.task_ref for each in await store.list(TaskQuery())] == [task.task_ref for task in expected]
     assert await store.get(gone.task_ref) == again
 
 

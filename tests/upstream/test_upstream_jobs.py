@@ -15,6 +15,7 @@ from raincheck.domain.task import Progress, Task, TaskStatus
 from raincheck.operations.http.executor import http_operation
 from raincheck.operations.http.job_api import PollSettings
 from raincheck.operations.operation import Policy
+from raincheck.ports.records import RecordQuery
 from raincheck.runtime.service import Service
 from support.lab import Lab
 from support.waiting import PATIENCE
@@ -319,7 +320,7 @@ async def test_a_job_that_came_to_its_end_is_not_cancelled(lab: Lab, api: JobApi
     declare(lab, api, cancel_url="/jobs/{$.id}", result="$.value")
     async with lab.service() as service:
         await settled(service, await submit(service))
-        assert await service._store.records("upstream") == []  # pyright: ignore[reportPrivateUsage]
+        assert await service._store.records(RecordQuery("upstream")) == []  # pyright: ignore[reportPrivateUsage]
     assert api.cancelled == []
 
 

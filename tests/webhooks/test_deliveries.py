@@ -20,6 +20,7 @@ from raincheck.encryption.task_store import EncryptedTaskStore
 from raincheck.errors import IdempotencyConflict, InvalidParameters, OperationFailed
 from raincheck.operations.context import TaskContext
 from raincheck.operations.webhook import Webhook
+from raincheck.ports.records import RecordQuery
 from raincheck.runtime.service import Service
 from raincheck.stores.memory.store import MemoryStore
 from raincheck.webhooks.admin import DeliveryAdmin
@@ -56,7 +57,7 @@ async def until_pending(
     """The pending deliveries, once there are so many, each with that error."""
     async with asyncio.timeout(seconds):
         while True:
-            pending = [Delivery.of(record) for record in await store.records(PENDING)]
+            pending = [Delivery.of(record) for record in await store.records(RecordQuery(PENDING))]
             if len(pending) == number and all(error in (each.error or "") for each in pending):
                 return pending
             await asyncio.sleep(0.01)
@@ -240,9 +241,9 @@ async def test_an_operation_without_a_webhook_tells_nobody_and_its_server_looks_
     asked: list[str] = []
 
     class Asked(MemoryStore):
-        async def records(self, kind: str, **named: Any) -> Any:
-            asked.append(kind)
-            return await super().records(kind, **named)
+        async def records(self, query: RecordQuery) -> Any:
+            asked.append(query.kind)
+            return await super().records(query)
 
     async with lab.service(store=Asked()) as service:
         await service.registry.wait(await submit(service), scope="ada", seconds=PATIENCE)
@@ -319,7 +320,7 @@ async def test_on_a_store_that_seals_payloads_a_delivery_is_sealed_and_arrives_i
     ):
         done = await service.registry.submit("echo", {"value": "v" * 10}, scope="ada", callback_url=receiver.url)
         await receiver.got(1)
-        (record,) = await kept.records(PENDING)
+        (record,) = await kept.records(RecordQuery(PENDING))
         task = await kept.get(done.task.task_ref)
         assert task is not None
         for shown in (str(record.value), str(task.callback_url)):

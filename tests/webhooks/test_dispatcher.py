@@ -20,7 +20,7 @@ from raincheck.domain.transitions import Cancel, transition
 from raincheck.egress.policy import HostRule
 from raincheck.operations.operation import Operation, Policy
 from raincheck.operations.webhook import Webhook
-from raincheck.ports.records import LARGEST_RECORD, Record
+from raincheck.ports.records import LARGEST_RECORD, Record, RecordQuery
 from raincheck.stores.memory.store import MemoryStore
 from raincheck.tasks.writer import TaskEnded, TaskWriter
 from raincheck.webhooks.admin import DeliveryAdmin
@@ -83,7 +83,7 @@ class Post:
         assert await self.writer.write(task, Cancel())
 
     async def only(self, kind: str) -> Record:
-        (record,) = await self.store.records(kind)
+        (record,) = await self.store.records(RecordQuery(kind))
         return record
 
 
@@ -102,7 +102,7 @@ async def test_a_receiver_that_never_takes_it_is_given_up_after_the_time_and_tri
         await office.end(f"{office.url}/hook")
         pauses: list[float] = []
         deliverer = office.deliverer()
-        while records := await office.store.records(PENDING):
+        while records := await office.store.records(RecordQuery(PENDING)):
             assert records[0].due_at is not None
             pauses.append((records[0].due_at - office.now).total_seconds())
             office.now = records[0].due_at
@@ -116,7 +116,7 @@ async def test_a_receiver_that_never_takes_it_is_given_up_after_the_time_and_tri
         assert (dead.attempts, dead.error, dead.died_at) == (len(pauses), "status 500", office.now)
         assert record.expires_at == office.now + timedelta(days=30)
         assert await DeliveryAdmin(office.store).retry("ref") == 1
-        assert await office.store.records(DEAD) == []
+        assert await office.store.records(RecordQuery(DEAD)) == []
         again = Delivery.of(await office.only(PENDING))
         assert (again.attempts, again.died_at) == (0, None)
 
@@ -127,7 +127,7 @@ async def test_what_nobody_wants_any_more_is_given_up_at_once() -> None:
         await office.deliver()
         assert len(server.received) == 1
         assert Delivery.of(await office.only(DEAD)).error == "status 410"
-        assert await office.store.records(PENDING) == []
+        assert await office.store.records(RecordQuery(PENDING)) == []
 
 
 @pytest.mark.parametrize(("asked", "least", "most"), [("100", 100, 100), ("999999", 3600, 3600), ("soon", 0.5, 5)])
@@ -155,7 +155,7 @@ async def test_two_processes_make_one_delivery_once_and_the_lease_of_a_dead_one_
         office.now = lease
         await office.deliver()
         assert len(server.received) == 2
-        assert await office.store.records(PENDING) == []
+        assert await office.store.records(RecordQuery(PENDING)) == []
 
 
 async def test_both_targets_are_told_whenever_the_process_that_parts_them_dies() -> None:
@@ -175,7 +175,7 @@ async def test_both_targets_are_told_whenever_the_process_that_parts_them_dies()
         await office.deliver(office.deliverer(own))
         assert sorted(each.target for each in server.received) == ["/own", "/theirs"]
         assert len({each.headers["webhook-id"] for each in server.received}) == 1
-        assert await office.store.records(PENDING) == []
+        assert await office.store.records(RecordQuery(PENDING)) == []
 
 
 async def test_an_operation_that_this_process_does_not_know_is_left_to_the_others() -> None:

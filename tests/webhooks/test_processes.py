@@ -12,6 +12,7 @@ from stores.backends import BACKENDS, Backend, end_servers, server_of
 from webhooks.receiver import FINE, SECRET, hang, receiving
 from webhooks.test_deliveries import echo, rules, submit
 
+from raincheck.ports.records import RecordQuery
 from raincheck.ports.task_store import TaskStore
 from raincheck.webhooks.delivery import PENDING
 from support.lab import Lab
@@ -89,7 +90,7 @@ async def test_processes_on_one_store_deliver_each_end_once(backend: Backend, tm
         await receiver.got(30)
         store = await stack.enter_async_context(opened(backend.make(tmp_path)))
         async with asyncio.timeout(PATIENCE):
-            while await store.records(PENDING):
+            while await store.records(RecordQuery(PENDING)):
                 await asyncio.sleep(0.02)
         assert sorted(receiver.ids) == sorted(f"msg_{ref}" for ref in refs)
 

@@ -10,6 +10,7 @@ import pytest
 
 from raincheck.cli.main import main
 from raincheck.domain.task import Task
+from raincheck.ports.records import RecordQuery
 from raincheck.ports.task_store import TaskStore
 from raincheck.timing.clock import utc_now
 from raincheck.webhooks.delivery import DEAD, PENDING, Delivery
@@ -65,7 +66,7 @@ def keep(tasks: Tasks, ref: str, *, dead: bool, attempts: int = 3) -> None:
 
 def kinds(tasks: Tasks) -> dict[str, list[str]]:
     async def look(store: TaskStore) -> dict[str, list[str]]:
-        return {kind: [record.key for record in await store.records(kind)] for kind in (PENDING, DEAD)}
+        return {kind: [record.key for record in await store.records(RecordQuery(kind))] for kind in (PENDING, DEAD)}
 
     return tasks.at_store(look)
 
@@ -148,7 +149,7 @@ def test_removing_an_ended_task_tells_nobody_again(raincheck: CommandLine, tasks
     raincheck("cancel", task.task_ref)
 
     async def deliver(store: TaskStore) -> None:
-        for record in await store.records(PENDING):
+        for record in await store.records(RecordQuery(PENDING)):
             await store.remove_record(record)
 
     tasks.at_store(deliver)

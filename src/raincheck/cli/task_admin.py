@@ -11,7 +11,7 @@ from raincheck.domain.result_body import plain_value, to_text
 from raincheck.domain.task import TERMINAL, Outcome, Task, TaskStatus, new_task_ref
 from raincheck.domain.unicode_text import well_formed
 from raincheck.errors import CallError, InvalidParameters, TaskNotFound
-from raincheck.ports.task_store import Cursor, TaskStore, TaskSummary
+from raincheck.ports.task_store import Cursor, TaskQuery, TaskStore, TaskSummary
 from raincheck.tasks.registry import Registry
 from raincheck.tasks.results import Results
 from raincheck.tasks.views import OPERATOR
@@ -170,7 +170,7 @@ class TaskAdmin:
         after: Cursor | None = None
         while True:
             page = await self._store.list(
-                scope=scope, statuses=statuses, operation_type=operation_type, after=after, limit=size
+                TaskQuery(scope=scope, statuses=statuses, operation_type=operation_type, after=after, limit=size)
             )
             for summary in page:
                 yield summary

@@ -17,7 +17,7 @@ import os
 from collections.abc import Collection, Sequence
 
 from raincheck.errors import StoreUnusable
-from raincheck.ports.records import Record, RecordStore
+from raincheck.ports.records import Record, RecordQuery, RecordStore
 
 KEY_RECORDS = "seal-key"
 """The kind of the records that name the keys which payloads in a store may be sealed with."""
@@ -149,7 +149,7 @@ class PayloadCipher:
 
 async def keys_in_use(store: RecordStore) -> list[str]:
     """The ids of the keys that payloads in the store may be sealed with."""
-    return [record.key for record in await store.records(KEY_RECORDS, limit=_MOST_KEYS)]
+    return [record.key for record in await store.records(RecordQuery(KEY_RECORDS, limit=_MOST_KEYS))]
 
 
 async def check_keys(store: RecordStore, ids: Collection[str] = ()) -> None:

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from raincheck.encryption.cipher import CannotDecrypt, close_to_plain
 from raincheck.encryption.task_store import EncryptedTaskStore
-from raincheck.ports.task_store import Cursor, TaskStore
+from raincheck.ports.records import RecordQuery
+from raincheck.ports.task_store import Cursor, TaskQuery, TaskStore
 
 RECORD_KINDS = (
     *("blob", "breaker", "callback", "patience", "permits", "scope-permits"),
@@ -43,7 +44,7 @@ async def closed(store: EncryptedTaskStore) -> PlainTasks:
 
 async def _encrypt_records(store: TaskStore, kind: str) -> None:
     after = ""
-    while page := await store.records(kind, after=after, limit=_PAGE):
+    while page := await store.records(RecordQuery(kind, after=after, limit=_PAGE)):
         for record in page:
             # Another process that wrote it meanwhile encrypted it.
             await store.put_record(replace(record, version=record.version + 1))
@@ -52,7 +53,7 @@ async def _encrypt_records(store: TaskStore, kind: str) -> None:
 
 async def _plain_tasks(strict: TaskStore) -> PlainTasks:
     number, until, after = 0, None, None
-    while page := await strict.list(after=after, limit=_PAGE):
+    while page := await strict.list(TaskQuery(after=after, limit=_PAGE)):
         for summary in page:
             try:
                 await strict.get(summary.task_ref)

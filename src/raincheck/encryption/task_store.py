@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from raincheck.domain.caller import Caller
-from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskError, TaskStatus
+from raincheck.domain.task import InputRequest, Outcome, Progress, Task, TaskError
 from raincheck.encryption.cipher import (
     KEY_RECORDS,
     PLAIN_RECORDS,
@@ -27,8 +27,16 @@ from raincheck.encryption.cipher import (
     place_of,
 )
 from raincheck.errors import StoreUnusable
-from raincheck.ports.records import CLEAR_KINDS, Record
-from raincheck.ports.task_store import Capabilities, Cursor, Inserted, Listener, PendingLimit, TaskStore, TaskSummary
+from raincheck.ports.records import CLEAR_KINDS, Record, RecordQuery
+from raincheck.ports.task_store import (
+    Capabilities,
+    Inserted,
+    Listener,
+    PendingLimit,
+    TaskQuery,
+    TaskStore,
+    TaskSummary,
+)
 from raincheck.stores.shared.delegating import StoreWrapper
 from raincheck.stores.shared.payload_codec import (
     decode_caller,
@@ -141,19 +149,9 @@ class EncryptedTaskStore(StoreWrapper):
         """See `TaskStore.overdue`. What cannot be decrypted here is left to a process with its key."""
         return self._those_that_open(await self.inner.overdue(now, limit))
 
-    async def list(
-        self,
-        *,
-        scope: str | None = None,
-        statuses: Collection[TaskStatus] = (),
-        operation_type: str | None = None,
-        after: Cursor | None = None,
-        limit: int = 50,
-    ) -> Sequence[TaskSummary]:
+    async def list(self, query: TaskQuery) -> Sequence[TaskSummary]:
         """See `TaskStore.list`."""
-        found = await self.inner.list(
-            scope=scope, statuses=statuses, operation_type=operation_type, after=after, limit=limit
-        )
+        found = await self.inner.list(query)
         return [replace(each, progress=self._shown_progress(each)) for each in found]
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
@@ -171,22 +169,20 @@ class EncryptedTaskStore(StoreWrapper):
         """See `RecordStore.put_record`."""
         return await self.inner.put_record(self._encrypted_record(record))
 
-    async def records(
-        self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
-    ) -> Sequence[Record]:
+    async def records(self, query: RecordQuery) -> Sequence[Record]:
         """See `RecordStore.records`. Which keys are in use is this store's own business, and no record of anybody
         else's.
 
         What cannot be opened here is passed over.
         """
-        if kind in (KEY_RECORDS, PLAIN_RECORDS):
+        if query.kind in (KEY_RECORDS, PLAIN_RECORDS):
             return []
         opened: list[Record] = []
-        for record in await self.inner.records(kind, due=due, after=after, limit=limit):
+        for record in await self.inner.records(query):
             try:
                 opened.append(self._decrypted_record(record))
             except CannotDecrypt as error:
-                self._pass_over(f"{kind} {record.key}", "a record is passed over: %s", error, {})
+                self._pass_over(f"{record.kind} {record.key}", "a record is passed over: %s", error, {})
         return opened
 
     # Tasks.

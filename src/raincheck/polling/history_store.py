@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from raincheck.domain.task import Task, scope_key
 from raincheck.errors import StoreError
 from raincheck.polling.history import End, History
-from raincheck.ports.records import RecordStore
+from raincheck.ports.records import RecordQuery, RecordStore
 from raincheck.ports.shared_state import SharedState, StateKind
 from raincheck.timing.background import BackgroundLoop
 from raincheck.timing.clock import monotonic
@@ -165,7 +165,7 @@ async def stored_histories(store: RecordStore) -> AsyncGenerator[History]:
     """Every history in the store, in the order of their keys; what is not readable is passed over."""
     after = ""
     while True:
-        page = await store.records(KIND, after=after, limit=_PAGE)
+        page = await store.records(RecordQuery(KIND, after=after, limit=_PAGE))
         for record in page:
             try:
                 yield History.from_json(record.value)

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 LARGEST_RECORD = 256 * 1024
 """The largest value of a record, in bytes of JSON (ASCII): what the smallest store holds."""
@@ -53,6 +53,23 @@ class Record:
     expires_at: datetime | None = None
 
 
+class RecordQuery(NamedTuple):
+    """Which records a page has.
+
+    Attributes:
+        kind: Of this kind.
+        due: Those whose `due_at` has come by then, earliest first; None: all, in the order of their keys (by code
+            point).
+        after: Without `due`: those whose key comes after this one.
+        limit: How many at most.
+    """
+
+    kind: str
+    due: datetime | None = None
+    after: str = ""
+    limit: int = 50
+
+
 def check_records(records: Sequence[Record]) -> Sequence[Record]:
     """The records of one step (`TaskStore.replace`).
 
@@ -86,12 +103,6 @@ class RecordStore(Protocol):
         """Remove it, only if the stored version is `record.version`; whether it was."""
         ...
 
-    async def records(
-        self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
-    ) -> Sequence[Record]:
-        """A page of the records of a kind.
-
-        With `due` those whose `due_at` has come by then, earliest first. Without, all of the kind whose key comes after
-        `after`, in the order of their keys (by code point).
-        """
+    async def records(self, query: RecordQuery) -> Sequence[Record]:
+        """A page of the records of a kind."""
         ...

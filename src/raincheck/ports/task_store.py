@@ -62,6 +62,24 @@ class Cursor(NamedTuple):
     task_ref: str
 
 
+class TaskQuery(NamedTuple):
+    """Which tasks a page lists; None and an empty collection mean any.
+
+    Attributes:
+        scope: Whose.
+        statuses: In which of these.
+        operation_type: Of which operation.
+        after: Those behind this position.
+        limit: How many at most.
+    """
+
+    scope: str | None = None
+    statuses: Collection[TaskStatus] = ()
+    operation_type: str | None = None
+    after: Cursor | None = None
+    limit: int = 50
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskSummary:
     """A task in a listing: no arguments, no result, so that a page stays small whatever the tasks hold."""
@@ -226,16 +244,8 @@ class TaskStore(RecordStore, LeaseRenewer, Protocol):
         """
         ...
 
-    async def list(
-        self,
-        *,
-        scope: str | None = None,
-        statuses: Collection[TaskStatus] = (),
-        operation_type: str | None = None,
-        after: Cursor | None = None,
-        limit: int = 50,
-    ) -> Sequence[TaskSummary]:
-        """A page of tasks, newest first by `(created_at, task_ref)`. None and an empty collection mean any."""
+    async def list(self, query: TaskQuery) -> Sequence[TaskSummary]:
+        """A page of tasks, newest first by `(created_at, task_ref)`."""
         ...
 
     async def count(self) -> Mapping[TaskStatus, int]:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreError
-from raincheck.ports.task_store import Cursor, TaskStore
+from raincheck.ports.task_store import Cursor, TaskQuery, TaskStore
 from raincheck.runtime.process_identity import Kernel, ProcessIdentity, identity_in, is_gone
 from raincheck.timing.clock import monotonic
 
@@ -95,7 +95,7 @@ class LostWorkers:
 
     async def _next_page(self) -> dict[str, str]:
         """The next leased tasks, and the worker of each."""
-        page = await self._store.list(statuses=_LEASED, after=self._after, limit=_PAGE)
+        page = await self._store.list(TaskQuery(statuses=_LEASED, after=self._after, limit=_PAGE))
         self._after = Cursor(page[-1].created_at, page[-1].task_ref) if len(page) == _PAGE else None
         return {each.task_ref: each.worker_id for each in page if each.worker_id is not None}
 

@@ -31,7 +31,7 @@ from raincheck.polling.history_store import HistoryStore
 from raincheck.polling.patience_store import PatienceStore
 from raincheck.ports.blob_store import BlobStore
 from raincheck.ports.engine import Engine, EngineFactory
-from raincheck.ports.records import Record
+from raincheck.ports.records import Record, RecordQuery
 from raincheck.ports.task_store import PendingLimit, TaskStore
 from raincheck.runtime.execution import WorkerParts
 from raincheck.runtime.failure_alerts import FailureRate
@@ -239,7 +239,7 @@ class Service:
             return True
         soon = self.clock() + _SOON
         for kind in (PENDING, upstream_records.KIND):
-            if await self._store.records(kind, due=soon, limit=1):
+            if await self._store.records(RecordQuery(kind, due=soon, limit=1)):
                 return True
         return False
 

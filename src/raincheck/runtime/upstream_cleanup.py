@@ -17,7 +17,7 @@ from raincheck.domain.task import TaskStatus
 from raincheck.errors import TaskFailure
 from raincheck.operations.catalog import OperationCatalog
 from raincheck.operations.operation import CancelsUpstream
-from raincheck.ports.records import Record
+from raincheck.ports.records import Record, RecordQuery
 from raincheck.ports.task_store import TaskStore
 from raincheck.tasks.upstream_records import AFTER_DEADLINE, KIND
 from raincheck.timing.background import BackgroundLoop
@@ -64,7 +64,7 @@ class UpstreamCleanup:
 
     async def look(self) -> None:
         """See to everything that is due."""
-        found = await self._store.records(KIND, due=self._clock(), limit=_BATCH)
+        found = await self._store.records(RecordQuery(KIND, due=self._clock(), limit=_BATCH))
         await asyncio.gather(*(self._see_to(record) for record in found))
 
     async def _look_if_needed(self) -> None:

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.domain.transitions import shown_when_lost
 from raincheck.errors import StoreError, StoreUnavailable, TaskNotFound
-from raincheck.ports.task_store import Cursor, TaskStore, TaskSummary
+from raincheck.ports.task_store import Cursor, TaskQuery, TaskStore, TaskSummary
 from raincheck.tasks.watch import ChangeNotifier
 
 
@@ -172,11 +172,13 @@ class TaskViews:
     ) -> Sequence[TaskSummary]:
         """A page of the scope's tasks, newest first."""
         page = await self._store.list(
-            scope=None if scope is OPERATOR else scope,
-            statuses=statuses,
-            operation_type=operation_type,
-            after=after,
-            limit=limit,
+            TaskQuery(
+                scope=None if scope is OPERATOR else scope,
+                statuses=statuses,
+                operation_type=operation_type,
+                after=after,
+                limit=limit,
+            )
         )
         if scope is OPERATOR:
             return page

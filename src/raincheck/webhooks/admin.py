@@ -9,7 +9,7 @@ from datetime import datetime
 from raincheck.egress.errors import RequestRefused
 from raincheck.egress.policy import Target
 from raincheck.errors import CallError
-from raincheck.ports.records import Record
+from raincheck.ports.records import Record, RecordQuery
 from raincheck.ports.task_store import TaskStore
 from raincheck.timing.clock import utc_now
 from raincheck.webhooks.delivery import DEAD, PENDING, Delivery
@@ -96,7 +96,7 @@ class DeliveryAdmin:
     async def _records(self, kind: str) -> AsyncGenerator[Record]:
         after = ""
         while True:
-            page = await self._store.records(kind, after=after, limit=_PAGE)
+            page = await self._store.records(RecordQuery(kind, after=after, limit=_PAGE))
             for record in page:
                 yield record
             if len(page) < _PAGE:

@@ -19,7 +19,7 @@ from raincheck.egress.policy import EgressPolicy, Target
 from raincheck.egress.retry_after import retry_after
 from raincheck.errors import StoreError
 from raincheck.operations.catalog import OperationCatalog
-from raincheck.ports.records import Record, RecordStore
+from raincheck.ports.records import Record, RecordQuery, RecordStore
 from raincheck.timing.background import BackgroundLoop
 from raincheck.webhooks.delivery import PENDING, Delivery
 from raincheck.webhooks.payload import body_of, message_id
@@ -134,7 +134,7 @@ class WebhookDispatcher:
     async def deliver_due(self) -> None:
         """Begin every delivery that is due and has a place; the others of the listing wait for one."""
         while True:
-            due = await self._store.records(PENDING, due=self._clock(), limit=_BATCH)
+            due = await self._store.records(RecordQuery(PENDING, due=self._clock(), limit=_BATCH))
             self._more = len(due) == _BATCH
             self._waiting.clear()
             deferred = 0

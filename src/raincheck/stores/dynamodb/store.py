@@ -60,14 +60,14 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from raincheck.domain.task import Task, TaskStatus
-from raincheck.ports.records import Record, check_records
+from raincheck.ports.records import Record, RecordQuery, check_records
 from raincheck.ports.task_store import (
     Capabilities,
-    Cursor,
     Inserted,
     LeaseRenewer,
     Listener,
     PendingLimit,
+    TaskQuery,
     TaskSummary,
 )
 from raincheck.ports.tls import Tls
@@ -302,10 +302,9 @@ class DynamoDBStore:
         """See `RecordStore.remove_record`."""
         return await self._carried_out(self._records.remove(record))
 
-    async def records(
-        self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
-    ) -> Sequence[Record]:
+    async def records(self, query: RecordQuery) -> Sequence[Record]:
         """See `RecordStore.records`."""
+        kind, due, after, limit = query
         self._check_open()
         if due is not None:
             return await self._records.due(kind, due, limit)
@@ -338,16 +337,9 @@ class DynamoDBStore:
         await self._rooms.tidy(scope_of(item) for item in items)
         return removed
 
-    async def list(
-        self,
-        *,
-        scope: str | None = None,
-        statuses: Collection[TaskStatus] = (),
-        operation_type: str | None = None,
-        after: Cursor | None = None,
-        limit: int = 50,
-    ) -> Sequence[TaskSummary]:
+    async def list(self, query: TaskQuery) -> Sequence[TaskSummary]:
         """See `TaskStore.list`."""
+        scope, statuses, operation_type, after, limit = query
         self._check_open()
         wanted = set(statuses or TaskStatus)
         before = None if after is None else place(after)

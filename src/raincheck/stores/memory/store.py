@@ -13,7 +13,7 @@ from itertools import islice
 
 from raincheck.domain.task import KeyKind, Task, TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.ports.records import Record, check_records
+from raincheck.ports.records import Record, RecordQuery, check_records
 from raincheck.ports.task_store import (
     Capabilities,
     Cursor,
@@ -21,6 +21,7 @@ from raincheck.ports.task_store import (
     LeaseRenewer,
     Listener,
     PendingLimit,
+    TaskQuery,
     TaskSummary,
 )
 from raincheck.stores.memory.records import MemoryRecords
@@ -233,10 +234,9 @@ class MemoryStore:
         with self._usable():
             return self._records.remove(record)
 
-    async def records(
-        self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
-    ) -> Sequence[Record]:
+    async def records(self, query: RecordQuery) -> Sequence[Record]:
         """See `RecordStore.records`."""
+        kind, due, after, limit = query
         with self._usable():
             return self._records.due(kind, due, limit) if due is not None else self._records.page(kind, after, limit)
 
@@ -254,16 +254,9 @@ class MemoryStore:
                 self._remove(self._kept[task_ref].task)
             return len(expired)
 
-    async def list(
-        self,
-        *,
-        scope: str | None = None,
-        statuses: Collection[TaskStatus] = (),
-        operation_type: str | None = None,
-        after: Cursor | None = None,
-        limit: int = 50,
-    ) -> Sequence[TaskSummary]:
+    async def list(self, query: TaskQuery) -> Sequence[TaskSummary]:
         """See `TaskStore.list`."""
+        scope, statuses, operation_type, after, limit = query
         with self._usable():
             order = self._order.get(scope)
             if order is None:

@@ -18,15 +18,15 @@ import psycopg
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreUnavailable
-from raincheck.ports.records import Record
+from raincheck.ports.records import Record, RecordQuery
 from raincheck.ports.task_store import (
     Capabilities,
     Companion,
-    Cursor,
     Inserted,
     LeaseRenewer,
     Listener,
     PendingLimit,
+    TaskQuery,
     TaskSummary,
 )
 from raincheck.ports.tls import Tls
@@ -245,10 +245,9 @@ class PostgresStore:
         """See `RecordStore.remove_record`."""
         return await self._write_record(record, removes=True)
 
-    async def records(
-        self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
-    ) -> Sequence[Record]:
+    async def records(self, query: RecordQuery) -> Sequence[Record]:
         """See `RecordStore.records`."""
+        kind, due, after, limit = query
         parameters: dict[str, Any] = {"kind": storable(kind), "limit": limit}
         if due is not None:
             rows = await self._ask("records_due", {**parameters, "due": to_micros(due)})
@@ -256,16 +255,9 @@ class PostgresStore:
             rows = await self._ask("records_by_key", {**parameters, "after": storable(after)})
         return [record_from(row) for row in rows]
 
-    async def list(
-        self,
-        *,
-        scope: str | None = None,
-        statuses: Collection[TaskStatus] = (),
-        operation_type: str | None = None,
-        after: Cursor | None = None,
-        limit: int = 50,
-    ) -> Sequence[TaskSummary]:
+    async def list(self, query: TaskQuery) -> Sequence[TaskSummary]:
         """See `TaskStore.list`."""
+        scope, statuses, operation_type, after, limit = query
         name = f"list_{'all' if scope is None else 'scope'}{'' if operation_type is None else '_operation'}"
         created_at, task_ref = _LATER_THAN_ALL
         if after is not None:

@@ -18,14 +18,14 @@ from typing import Any, TypeVar
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import StoreError, StoreUnavailable
-from raincheck.ports.records import Record, check_records
+from raincheck.ports.records import Record, RecordQuery, check_records
 from raincheck.ports.task_store import (
     Capabilities,
-    Cursor,
     Inserted,
     LeaseRenewer,
     Listener,
     PendingLimit,
+    TaskQuery,
     TaskSummary,
 )
 from raincheck.ports.tls import Tls
@@ -271,24 +271,16 @@ class RedisStore:
         """See `RecordStore.remove_record`."""
         return await self._write("remove_record", [self._nonce(), *remove_row(record)], bool, None)
 
-    async def records(
-        self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
-    ) -> Sequence[Record]:
+    async def records(self, query: RecordQuery) -> Sequence[Record]:
         """See `RecordStore.records`."""
+        kind, due, after, limit = query
         until = b"" if due is None else b"%d" % to_micros(due)
         arguments = [kind.encode(), until, stored_text(after), b"%d" % limit]
         return await self._read("records", arguments, lambda answer: records_from(kind, answer))
 
-    async def list(
-        self,
-        *,
-        scope: str | None = None,
-        statuses: Collection[TaskStatus] = (),
-        operation_type: str | None = None,
-        after: Cursor | None = None,
-        limit: int = 50,
-    ) -> Sequence[TaskSummary]:
+    async def list(self, query: TaskQuery) -> Sequence[TaskSummary]:
         """See `TaskStore.list`."""
+        scope, statuses, operation_type, after, limit = query
         arguments = [
             b"*" if scope is None else name_of(scope),
             b"" if operation_type is None else name_of(operation_type),

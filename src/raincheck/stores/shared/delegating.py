@@ -7,14 +7,14 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 
 from raincheck.domain.task import Task, TaskStatus
-from raincheck.ports.records import Record
+from raincheck.ports.records import Record, RecordQuery
 from raincheck.ports.task_store import (
     Capabilities,
-    Cursor,
     Inserted,
     LeaseRenewer,
     Listener,
     PendingLimit,
+    TaskQuery,
     TaskStore,
     TaskSummary,
 )
@@ -95,19 +95,9 @@ class StoreWrapper:
         """See `TaskStore.purge`."""
         return await self.inner.purge(now, limit)
 
-    async def list(
-        self,
-        *,
-        scope: str | None = None,
-        statuses: Collection[TaskStatus] = (),
-        operation_type: str | None = None,
-        after: Cursor | None = None,
-        limit: int = 50,
-    ) -> Sequence[TaskSummary]:
+    async def list(self, query: TaskQuery) -> Sequence[TaskSummary]:
         """See `TaskStore.list`."""
-        return await self.inner.list(
-            scope=scope, statuses=statuses, operation_type=operation_type, after=after, limit=limit
-        )
+        return await self.inner.list(query)
 
     async def count(self) -> Mapping[TaskStatus, int]:
         """See `TaskStore.count`."""
@@ -137,8 +127,6 @@ class StoreWrapper:
         """See `RecordStore.remove_record`."""
         return await self.inner.remove_record(record)
 
-    async def records(
-        self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
-    ) -> Sequence[Record]:
+    async def records(self, query: RecordQuery) -> Sequence[Record]:
         """See `RecordStore.records`."""
-        return await self.inner.records(kind, due=due, after=after, limit=limit)
+        return await self.inner.records(query)

@@ -23,14 +23,14 @@ from typing import Any, Literal, TypeVar
 
 from raincheck.domain.task import Task, TaskStatus
 from raincheck.errors import QueueFull, StoreUnavailable
-from raincheck.ports.records import Record
+from raincheck.ports.records import Record, RecordQuery
 from raincheck.ports.task_store import (
     Capabilities,
-    Cursor,
     Inserted,
     LeaseRenewer,
     Listener,
     PendingLimit,
+    TaskQuery,
     TaskSummary,
 )
 from raincheck.stores.shared.listeners import Listeners
@@ -197,16 +197,9 @@ class SqliteStore:
                 break
         return removed
 
-    async def list(
-        self,
-        *,
-        scope: str | None = None,
-        statuses: Collection[TaskStatus] = (),
-        operation_type: str | None = None,
-        after: Cursor | None = None,
-        limit: int = 50,
-    ) -> Sequence[TaskSummary]:
+    async def list(self, query: TaskQuery) -> Sequence[TaskSummary]:
         """See `TaskStore.list`."""
+        scope, statuses, operation_type, after, limit = query
         within = () if scope is None else (storable(scope),)
         before = () if after is None else (to_micros(after.created_at), storable(after.task_ref))
         named = None if operation_type is None else storable(operation_type)
@@ -251,10 +244,9 @@ class SqliteStore:
         self._put(RemoveRecord(record, done))
         return await done
 
-    async def records(
-        self, kind: str, *, due: datetime | None = None, after: str = "", limit: int = 50
-    ) -> Sequence[Record]:
+    async def records(self, query: RecordQuery) -> Sequence[Record]:
         """See `RecordStore.records`."""
+        kind, due, after, limit = query
         statement, place = ("records_after", after) if due is None else ("records_due", to_micros(due))
         rows = await self._read(lambda connection: connection.execute(SQL[statement], (kind, place, limit)).fetchall())
         return [record_from(row) for row in rows]
