@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from client.office import ACCEPT, Office
 
 from raincheck import OperationFailed
-from raincheck.client import ConnectionLost, PollingPolicy, TaskHandle, TaskView, WaitTimedOut
+from raincheck.client import ConnectionLost, PollingPolicy, TaskHandle, TaskPoller, TaskView, WaitTimedOut
 from raincheck.client.sync import SyncClient, connect
 from raincheck.domain.task import InputRequest, TaskStatus
 
@@ -82,6 +83,15 @@ async def test_it_works_inside_a_running_loop(office: Office) -> None:
     assert asyncio.get_running_loop().is_running()
     with connect(office.command, env=office.place.environment(), cwd=office.place.folder) as rc:
         assert rc.run("quick", {"word": "notebook"}).value == {"word": "notebook"}
+
+
+def test_a_method_has_the_parameters_and_the_words_of_the_pollers_without_its_session() -> None:
+    for name in ("run", "submit", "resume", "status", "cancel", "answer"):
+        blocking, awaited = getattr(SyncClient, name), getattr(TaskPoller, name)
+        expected = [each for each in inspect.signature(awaited).parameters if each != "session"]
+        assert list(inspect.signature(blocking).parameters) == expected
+        assert blocking.__doc__ == awaited.__doc__
+        assert "session:" not in awaited.__doc__
 
 
 def test_nothing_is_left_when_the_block_ends(office: Office) -> None:

@@ -10,7 +10,7 @@ from mcp.server.mcpserver import MCPServer
 
 import raincheck
 from raincheck import OperationFailed, Policy, Raincheck, TaskCancelled, TaskContext, load_settings
-from raincheck.client import PollingPolicy, TaskPoller, TaskResult, connect
+from raincheck.client import PollingPolicy, TaskHandle, TaskPoller, TaskResult, TaskView, connect, sync
 from raincheck.operations.limit_policy import BreakerPolicy
 from raincheck.operations.webhook import Webhook
 from raincheck.stores.memory.store import MemoryStore
@@ -122,6 +122,18 @@ async def used(context: TaskContext) -> None:
         poller = TaskPoller(PollingPolicy(max_attempts=3))
         result = await poller.run(session, "plain", {"topic": "rain"})
         assert_type(result, TaskResult)
+
+
+def used_without_asyncio() -> None:
+    with sync.connect("https://example.com/mcp", headers={}) as client:
+        assert_type(client.run("plain", {"topic": "rain"}, max_wait_seconds=3, on_progress=print), TaskResult)
+        handle = client.submit("plain", idempotency_key="one")
+        assert_type(handle, TaskHandle)
+        assert_type(client.resume(handle, on_input=lambda request: None), TaskResult)
+        assert_type(client.call_tool("plain", {"topic": "rain"}, on_submitted=print), TaskResult)
+        assert_type(client.status(handle.task_ref, wait_seconds=1), TaskView)
+        assert_type(client.answer(handle, {"sure": {"action": "accept"}}), TaskView)
+        assert_type(client.cancel(handle), TaskView)
 
 
 def errors() -> tuple[type[Exception], ...]:

@@ -24,6 +24,7 @@ PROGRAMS = Path(sys.executable).parent
 
 REFUSED = """\
 from raincheck import Policy, Raincheck
+from raincheck.client.sync import SyncClient
 
 rc = Raincheck(tool="slow_*")  # wrong
 Policy(mode="background")  # wrong
@@ -45,6 +46,11 @@ def right(topic: str) -> str:
 
 
 right(1)  # wrong
+
+
+def without_asyncio(client: SyncClient) -> None:
+    client.run(1)  # wrong
+    client.status("ref", wait="1")  # wrong
 """
 WRONG = {number for number, line in enumerate(REFUSED.splitlines(), 1) if line.endswith("# wrong")}
 

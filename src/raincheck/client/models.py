@@ -9,7 +9,15 @@ from typing import Any, TypeAlias, cast
 
 from raincheck.domain.task import TERMINAL, InputRequest, Progress, TaskError, TaskStatus
 
-__all__ = ["InputCallback", "ProgressCallback", "SubmittedCallback", "TaskHandle", "TaskResult", "TaskView"]
+__all__ = [
+    "InputCallback",
+    "ProgressCallback",
+    "SubmittedCallback",
+    "TaskHandle",
+    "TaskResult",
+    "TaskView",
+    "handle_of",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +54,11 @@ class TaskHandle:
         if not all(value is None or isinstance(value, str) for value in others.values()):
             raise ValueError("operation_type and idempotency_key of a stored handle are texts")
         return cls(task_ref=task_ref, **others)
+
+
+def handle_of(task: TaskHandle | str) -> TaskHandle:
+    """The handle of a task that is named by its handle or its `task_ref`."""
+    return TaskHandle(task_ref=task) if isinstance(task, str) else task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,6 +14,7 @@ from raincheck.client.models import (
     TaskHandle,
     TaskResult,
     TaskView,
+    handle_of,
 )
 from raincheck.client.parsing import Answer, Session, inline_result, is_ticket, read_answer, read_ticket
 from raincheck.client.policy import PollingPolicy
@@ -32,8 +33,9 @@ def new_idempotency_key() -> str:
 class TaskPoller:
     """Runs operations through the handle tools and does the polling, so that neither model nor program has to.
 
-    One poller serves any number of sessions and tasks at once; it keeps no connection. A wait that ends early, by its
-    bounds, by cancellation or with its process, leaves the task running: `cancel` alone ends it.
+    One poller serves any number of sessions and tasks at once; it keeps no connection: each `session` calls a server's
+    tools. A wait that ends early, by its bounds, by cancellation or with its process, leaves the task running: `cancel`
+    alone ends it.
 
     Args:
         policy: How often to ask, and the bounds.
@@ -72,7 +74,6 @@ class TaskPoller:
         """Submit an operation and wait for its result.
 
         Args:
-            session: Calls the server's tools.
             operation_type: Which operation.
             parameters: Its own parameters.
             idempotency_key: One made for this run where there is none, so that its own retries do the work once.
@@ -129,7 +130,7 @@ class TaskPoller:
             TaskNotFound: Unknown, expired, or somebody else's.
             RaincheckError: As `run` does.
         """
-        return await self._follow(session, _handle(task), None, on_progress, on_input)
+        return await self._follow(session, handle_of(task), None, on_progress, on_input)
 
     async def result(self, session: Session, task: TaskHandle | str) -> TaskResult:
         """`resume` without callbacks of its own: the task's result, waited for where it is not there yet."""
@@ -138,19 +139,19 @@ class TaskPoller:
     async def status(self, session: Session, task: TaskHandle | str, *, wait_seconds: float = 0.0) -> TaskView:
         """The task as it is, or as it is when it ends or asks something within `wait_seconds` (at most 25)."""
         try:
-            return await self._calls(session).status(_handle(task), hold=wait_seconds)
+            return await self._calls(session).status(handle_of(task), hold=wait_seconds)
         except NotHeld:
-            return await self._calls(session).status(_handle(task))
+            return await self._calls(session).status(handle_of(task))
 
     async def cancel(self, session: Session, task: TaskHandle | str) -> TaskView:
         """End the task; a settled one stays as it is. The task as it is then."""
-        return await self._calls(session).cancel(_handle(task))
+        return await self._calls(session).cancel(handle_of(task))
 
     async def answer(
         self, session: Session, task: TaskHandle | str, responses: Mapping[str, Mapping[str, Any]]
     ) -> TaskView:
         """Answer what the task asks, by the keys of its requests. The task as it is then."""
-        return await self._calls(session).provide(_handle(task), responses)
+        return await self._calls(session).provide(handle_of(task), responses)
 
     async def resolve_if_ticket(
         self,
@@ -214,7 +215,3 @@ class TaskPoller:
 
     def _calls(self, session: Session) -> HandleCalls:
         return HandleCalls(session, self._policy)
-
-
-def _handle(task: TaskHandle | str) -> TaskHandle:
-    return TaskHandle(task_ref=task) if isinstance(task, str) else task

@@ -1,19 +1,21 @@
 """The driver for scripts without asyncio: `with connect("raincheck serve") as rc: rc.run("report", {...})`.
 
 Connections live on an event loop in a thread of their own, so this works inside a running loop too (notebooks).
-Callbacks are called in the thread that waits: they may block and ask a person.
+Callbacks are called in the thread that waits: they may block and ask a person. The methods are those of `TaskPoller`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
+import inspect
 import os
 import queue
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from raincheck.client.models import (
     InputCallback,
@@ -21,7 +23,7 @@ from raincheck.client.models import (
     SubmittedCallback,
     TaskHandle,
     TaskResult,
-    TaskView,
+    handle_of,
 )
 from raincheck.client.policy import PollingPolicy
 from raincheck.client.poller import TaskPoller
@@ -31,6 +33,7 @@ from raincheck.client.wait import settled
 
 __all__ = ["SyncClient", "connect"]
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 # On Windows a wait without a limit does not notice Ctrl-C.
@@ -56,6 +59,38 @@ def connect(
     return SyncClient(lambda: ReconnectingSession(opener, outage_seconds=outage_seconds), poller)
 
 
+def _blocking(
+    method: Callable[Concatenate[TaskPoller, ReconnectingSession, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate[SyncClient, _P], _T]:
+    """The method for a thread that waits, over the client's own session; callbacks are called in that thread."""
+    signature = inspect.signature(method)
+    poller, _, *others = signature.parameters.values()
+
+    @functools.wraps(method)
+    def call(client: SyncClient, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return client._call(method, *args, **kwargs)  # pyright: ignore[reportPrivateUsage]
+
+    call.__signature__ = signature.replace(parameters=[poller, *others])  # pyright: ignore[reportAttributeAccessIssue]
+    return call
+
+
+async def _call_tool(
+    poller: TaskPoller,
+    session: ReconnectingSession,
+    name: str,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    on_progress: ProgressCallback | None = None,
+    on_input: InputCallback | None = None,
+    on_submitted: SubmittedCallback | None = None,
+) -> TaskResult:
+    """Call a typed tool; its result, waited for where the call becomes a task. A call is never repeated."""
+    result = await session.call_tool(name, dict(arguments or {}))
+    return await poller.resolve_if_ticket(
+        session, result, on_progress=on_progress, on_input=on_input, on_submitted=on_submitted
+    )
+
+
 class SyncClient:
     """Runs operations of one server; made by `connect`. Usable from several threads at once.
 
@@ -67,14 +102,15 @@ class SyncClient:
         self._poller = poller
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._opened: ReconnectingSession | None = None
+        self._session: ReconnectingSession | None = None
 
     def __enter__(self) -> Self:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="raincheck-client", daemon=True)
+        runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._loop = runner.get_loop()
+        self._thread = threading.Thread(target=_run, args=(runner,), name="raincheck-client", daemon=True)
         self._thread.start()
         try:
-            self._opened = self._wait(_Relay(self._loop), self._open())
+            self._session = self._wait(self._open())
         except BaseException:
             self._stop()
             raise
@@ -84,128 +120,39 @@ class SyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if self._opened is not None:
-                self._wait(_Relay(self._running), self._opened.__aexit__(None, None, None))
+            if self._session is not None:
+                self._wait(self._session.__aexit__(None, None, None))
         finally:
-            self._opened = None
             self._stop()
 
-    def run(
+    run = _blocking(TaskPoller.run)
+    submit = _blocking(TaskPoller.submit)
+    resume = _blocking(TaskPoller.resume)
+    call_tool = _blocking(_call_tool)
+    status = _blocking(TaskPoller.status)
+    cancel = _blocking(TaskPoller.cancel)
+    answer = _blocking(TaskPoller.answer)
+
+    def _call(
         self,
-        operation_type: str,
-        parameters: Mapping[str, Any] | None = None,
-        *,
-        idempotency_key: str | None = None,
-        max_wait_seconds: float | None = None,
-        on_progress: ProgressCallback | None = None,
-        on_input: InputCallback | None = None,
-        on_submitted: SubmittedCallback | None = None,
-    ) -> TaskResult:
-        """Submit an operation and wait for its result. See `TaskPoller.run`."""
-        relay = _Relay(self._running)
-        return self._wait(
-            relay,
-            self._poller.run(
-                self._session,
-                operation_type,
-                parameters,
-                idempotency_key=idempotency_key,
-                max_wait_seconds=max_wait_seconds,
-                on_progress=relay.here(on_progress),
-                on_input=relay.here(on_input),
-                on_submitted=relay.noting(on_submitted),
-            ),
-        )
-
-    def submit(
-        self,
-        operation_type: str,
-        parameters: Mapping[str, Any] | None = None,
-        *,
-        idempotency_key: str | None = None,
-        max_wait_seconds: float | None = None,
-    ) -> TaskHandle:
-        """Submit an operation; its handle. See `TaskPoller.submit`."""
-        return self._wait(
-            _Relay(self._running),
-            self._poller.submit(
-                self._session,
-                operation_type,
-                parameters,
-                idempotency_key=idempotency_key,
-                max_wait_seconds=max_wait_seconds,
-            ),
-        )
-
-    def resume(
-        self,
-        task: TaskHandle | str,
-        *,
-        on_progress: ProgressCallback | None = None,
-        on_input: InputCallback | None = None,
-    ) -> TaskResult:
-        """Wait for a task that was submitted before. See `TaskPoller.resume`."""
-        relay = _Relay(self._running)
-        relay.noted = task if isinstance(task, str) else task.task_ref
-        return self._wait(
-            relay,
-            self._poller.resume(
-                self._session, task, on_progress=relay.here(on_progress), on_input=relay.here(on_input)
-            ),
-        )
-
-    def call_tool(
-        self,
-        name: str,
-        arguments: Mapping[str, Any] | None = None,
-        *,
-        on_progress: ProgressCallback | None = None,
-        on_input: InputCallback | None = None,
-        on_submitted: SubmittedCallback | None = None,
-    ) -> TaskResult:
-        """Call a typed tool; its result, waited for where the call becomes a task. A call is never repeated."""
-        relay = _Relay(self._running)
-
-        async def called() -> TaskResult:
-            return await self._poller.resolve_if_ticket(
-                self._session,
-                await self._session.call_tool(name, dict(arguments or {})),
-                on_progress=relay.here(on_progress),
-                on_input=relay.here(on_input),
-                on_submitted=relay.noting(on_submitted),
-            )
-
-        return self._wait(relay, called())
-
-    def status(self, task: TaskHandle | str, *, wait_seconds: float = 0.0) -> TaskView:
-        """The task as it is. See `TaskPoller.status`."""
-        return self._wait(_Relay(self._running), self._poller.status(self._session, task, wait_seconds=wait_seconds))
-
-    def cancel(self, task: TaskHandle | str) -> TaskView:
-        """End the task. See `TaskPoller.cancel`."""
-        return self._wait(_Relay(self._running), self._poller.cancel(self._session, task))
-
-    def answer(self, task: TaskHandle | str, responses: Mapping[str, Mapping[str, Any]]) -> TaskView:
-        """Answer what the task asks. See `TaskPoller.answer`."""
-        return self._wait(_Relay(self._running), self._poller.answer(self._session, task, responses))
-
-    @property
-    def _running(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
+        method: Callable[Concatenate[TaskPoller, ReconnectingSession, _P], Coroutine[Any, Any, _T]],
+        *args: _P.args,
+        **kwargs: _P.kwargs,
+    ) -> _T:
+        if self._session is None:
             raise RuntimeError("use the client in a with block")
-        return self._loop
-
-    @property
-    def _session(self) -> ReconnectingSession:
-        if self._opened is None:
-            raise RuntimeError("use the client in a with block")
-        return self._opened
+        relay = _Relay()
+        call = inspect.signature(method).bind(self._poller, self._session, *args, **kwargs)
+        relay.take_over(call)
+        return self._wait(method(*call.args, **call.kwargs), relay)
 
     async def _open(self) -> ReconnectingSession:
         return await self._open_session().__aenter__()
 
-    def _wait(self, relay: _Relay, work: Coroutine[Any, Any, _T]) -> _T:
-        future = asyncio.run_coroutine_threadsafe(work, self._running)
+    def _wait(self, work: Coroutine[Any, Any, _T], relay: _Relay | None = None) -> _T:
+        assert self._loop is not None
+        relay = relay or _Relay()
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             relay.serve_until(future)
             return future.result()
@@ -217,22 +164,34 @@ class SyncClient:
             raise
 
     def _stop(self) -> None:
-        loop, self._loop = self._loop, None
-        if loop is None or self._thread is None:
-            return
-        asyncio.run_coroutine_threadsafe(_end_tasks(), loop).result(timeout=10)
-        loop.call_soon_threadsafe(loop.stop)
-        self._thread.join(timeout=10)
-        loop.close()
+        loop, self._loop, self._session = self._loop, None, None
+        if loop is not None and self._thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            self._thread.join(timeout=10)
+
+
+def _run(runner: asyncio.Runner) -> None:
+    """The loop until it is stopped; the tasks that are left then are cancelled."""
+    with runner:
+        runner.get_loop().run_forever()
 
 
 class _Relay:
     """Brings callbacks from the loop's thread to the one that waits."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.noted: str | None = None
+
+    def take_over(self, call: inspect.BoundArguments) -> None:
+        """Relay the callbacks among a call's arguments, and keep which task the call waits for."""
+        given, known = call.arguments, call.signature.parameters
+        for name in given.keys() & {"on_progress", "on_input"}:
+            given[name] = self.here(given[name])
+        if "on_submitted" in known:
+            given["on_submitted"] = self.noting(given.get("on_submitted"))
+        elif "on_progress" in known:
+            self.noted = handle_of(given["task"]).task_ref
 
     def here(self, callback: Callable[[Any], Awaitable[Any] | Any] | None) -> Callable[[Any], Awaitable[Any]] | None:
         """The callback as the driver may call it: it runs where the waiting thread serves it."""
@@ -275,11 +234,3 @@ class _Relay:
             if call is None:
                 return
             call()
-
-
-async def _end_tasks() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    await asyncio.get_running_loop().shutdown_asyncgens()

@@ -16,7 +16,7 @@ from mcp_types import INVALID_PARAMS, CallToolResult, ErrorData, Request, Result
 from pydantic import ValidationError
 
 from raincheck.client.errors import BadAnswer, ConnectionLost, TaskWasCancelled, WaitTimedOut
-from raincheck.client.models import InputCallback, ProgressCallback, SubmittedCallback, TaskHandle, TaskView
+from raincheck.client.models import InputCallback, ProgressCallback, SubmittedCallback, TaskHandle, TaskView, handle_of
 from raincheck.client.policy import Pace, PollingPolicy
 from raincheck.client.reconnecting import backoff, lost_connection
 from raincheck.client.result_download import large_answer
@@ -92,18 +92,18 @@ class TasksExtension(ClientExtension):
             MCPError: The task ended in the JSON-RPC error that the call would have been answered with.
             TaskWasCancelled, WaitTimedOut, ConnectionLost, BadAnswer: See `raincheck.client.errors`.
         """
-        handle = TaskHandle(task_ref=task) if isinstance(task, str) else task
+        handle = handle_of(task)
         session = _session(client)
         return await self._fetched(session, handle, await self._wait(session, handle, None).result(None))
 
     async def status(self, client: Client | ClientSession, task: TaskHandle | str) -> TaskView:
         """The task as it is. Its outcome is `resume`'s to give."""
-        handle = TaskHandle(task_ref=task) if isinstance(task, str) else task
+        handle = handle_of(task)
         return view_of(await _Methods(_session(client), handle, self._policy, None).get(), handle)
 
     async def cancel(self, client: Client | ClientSession, task: TaskHandle | str) -> None:
         """Ask for the end of a task; one that is settled stays as it is."""
-        handle = TaskHandle(task_ref=task) if isinstance(task, str) else task
+        handle = handle_of(task)
         await _Methods(_session(client), handle, self._policy, None).cancel()
 
     async def whole(self, client: Client | ClientSession, result: CallToolResult) -> CallToolResult:

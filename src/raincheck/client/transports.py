@@ -49,7 +49,7 @@ def connect(
         MissingDependency: mcp 2.x is not installed, and `server` is no function.
         ValueError: The command line is empty, or its quotes are not closed.
     """
-    return _reconnecting(connector(server, headers=headers, env=env, cwd=cwd), outage_seconds)
+    return ReconnectingSession(connector(server, headers=headers, env=env, cwd=cwd), outage_seconds=outage_seconds)
 
 
 def connector(
@@ -70,12 +70,6 @@ def connector(
     if not words:
         raise ValueError("the server's command is empty")
     return _over_stdio(words, env, cwd)
-
-
-@asynccontextmanager
-async def _reconnecting(connect_once: Connect, outage_seconds: float) -> AsyncGenerator[ReconnectingSession]:
-    async with ReconnectingSession(connect_once, outage_seconds=outage_seconds) as session:
-        yield session
 
 
 def _over_http(url: str, headers: Mapping[str, str]) -> Callable[[], AbstractAsyncContextManager[Session]]:
