@@ -114,7 +114,7 @@ def address(name: str, url: str) -> Generator[str]:
         server.close()
 
 
-def _task(*, settled: bool) -> Task:
+def new_task(*, settled: bool) -> Task:
     now = utc_now()
     return Task(
         task_ref=new_task_ref(),
@@ -136,7 +136,7 @@ async def _fill(store: TaskStore, wanted: int, stored: int) -> str:
     """Add settled tasks until there are `wanted`; a task_ref from among them."""
     ref = ""
     while stored < wanted:
-        batch = [_task(settled=True) for _ in range(min(BATCH, wanted - stored))]
+        batch = [new_task(settled=True) for _ in range(min(BATCH, wanted - stored))]
         await asyncio.gather(*(store.insert(task) for task in batch))
         stored += len(batch)
         ref = batch[0].task_ref
@@ -165,7 +165,7 @@ async def _measure(store: TaskStore, ref: str) -> list[float]:
     new: list[Task] = []
 
     async def insert() -> None:
-        new.append(_task(settled=False))
+        new.append(new_task(settled=False))
         await store.insert(new[-1])
 
     async def settle_new() -> None:
