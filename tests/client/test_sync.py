@@ -117,10 +117,11 @@ def test_an_empty_command_is_refused() -> None:
 
 
 INTERRUPTED = """
+import os
 import sys
 from raincheck.client.sync import connect
 
-with connect(sys.argv[1:]) as rc:
+with connect(sys.argv[1:], env=dict(os.environ)) as rc:
     try:
         rc.run("gated", {"name": "never"}, on_submitted=lambda handle: print(handle.task_ref, flush=True))
     except KeyboardInterrupt as interrupt:

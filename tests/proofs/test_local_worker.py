@@ -215,6 +215,15 @@ async def test_the_worker_ends_when_there_has_been_no_work(place: Place) -> None
         assert (await server.run("work", {"seconds": 0.1}))["status"] == "completed"
 
 
+async def test_a_worker_whose_files_are_removed_ends(place: Place) -> None:
+    async with serving(place) as server:
+        assert (await server.run("work", {"seconds": 0.1}))["status"] == "completed"
+        pid = await place.ready()
+    for file in place.database.parent.iterdir():
+        file.unlink()
+    await until(ended(pid))
+
+
 def ended(pid: int) -> Callable[[], Awaitable[bool]]:
     async def yes() -> bool:
         try:

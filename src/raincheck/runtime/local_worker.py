@@ -234,6 +234,11 @@ class Hold:
         assert fcntl is not None
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
+    @property
+    def lost(self) -> bool:
+        """Whether the locked file was removed: what stands in its place, if anything, can be locked by others."""
+        return os.fstat(self._descriptor).st_nlink == 0
+
     def take(self) -> bool:
         """Take the lock once more, where no other worker has it."""
         return _locked(self._descriptor, shared=False)

@@ -96,14 +96,18 @@ async def _until_the_end(work: Work, service: Service, told: asyncio.Event, reti
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for each in waiting:
         each.cancel()
-    return not told.is_set()
+    return not (told.is_set() or (work.hold is not None and work.hold.lost))
 
 
 async def _idle(hold: Hold, service: Service, seconds: float) -> None:
-    """Wait until there has been no work for that time, and let the lock go."""
+    """Wait until there has been no work for that time, and let the lock go; or until the files are gone."""
     last = monotonic()
     while True:
         await asyncio.sleep(min(1.0, seconds / 4))
+        if hold.lost:
+            # No server can find this worker any more, and the next one starts another.
+            logger.warning("the lock file of this worker is gone")
+            return
         try:
             if await service.has_work():
                 last = monotonic()
@@ -116,6 +120,8 @@ async def _idle(hold: Hold, service: Service, seconds: float) -> None:
                 last = monotonic()
         except StoreError as error:
             logger.warning("cannot look for work: %s", error.message)
+            if not service.running and monotonic() - last >= seconds:
+                return
 
 
 async def _listen(stack: AsyncExitStack, health: Health, work: Work) -> None:
