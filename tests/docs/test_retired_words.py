@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,31 @@ def test_a_retired_word_is_seen() -> None:
         WORDS.search(text) for text in ("class Desk:", "the guardian ends", "store.put_away(x)", "_look_for_ever()")
     )
     assert not WORDS.search("desktop, a leftover_count, SlotPool, tools/Pool")
+
+
+PERSONS = re.compile(r"\b(?:nobody|somebody|whoever)\b", re.IGNORECASE)
+"""A component is named by what it is. Messages and pages speak of people, and may."""
+
+
+def _remarks(code: str) -> list[str]:
+    """The comments and docstrings of a module."""
+    tokens = list(tokenize.generate_tokens(io.StringIO(code).readline))
+    begins = (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.NL, tokenize.ENCODING, tokenize.COMMENT)
+    return [
+        token.string
+        for before, token in zip([None, *tokens], tokens, strict=False)
+        if token.type == tokenize.COMMENT
+        or (token.type == tokenize.STRING and token.string[:3] == '"""' and (before is None or before.type in begins))
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "src").rglob("*.py")), ids=lambda path: path.relative_to(ROOT).as_posix()
+)
+def test_comments_and_docstrings_name_components_and_no_persons(path: Path) -> None:
+    assert [each for each in _remarks(path.read_text(encoding="utf-8")) if PERSONS.search(each)] == []
+
+
+def test_a_person_in_a_remark_is_seen() -> None:
+    code = 'def f():\n    """Nobody asks."""\n    # whoever comes\n    raise ValueError("nobody could call")\n'
+    assert [bool(PERSONS.search(each)) for each in _remarks(code)] == [True, True]

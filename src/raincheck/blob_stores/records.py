@@ -30,7 +30,7 @@ class RecordBlobStore:
         self._store = store
 
     async def open(self) -> None:
-        """See `BlobStore.open`; the store is opened by whoever uses it."""
+        """See `BlobStore.open`; its user opens the store."""
 
     async def close(self) -> None:
         """See `BlobStore.close`."""
@@ -48,7 +48,7 @@ class RecordBlobStore:
             for number, start in enumerate(range(0, max(len(body), 1), _PART))
         ]
         for first in range(0, len(records), _AT_ONCE):
-            # A part that is there already is the same: nobody else has this key.
+            # A part that is there already is the same: no other blob has this key.
             await asyncio.gather(*(self._store.put_record(record) for record in records[first : first + _AT_ONCE]))
 
     async def get(self, key: str, offset: int, length: int) -> bytes | None:

@@ -133,7 +133,7 @@ class S3Blobs:
                 for name in names:
                     key = name.removeprefix(self._prefix)
                     if not is_key(key):
-                        continue  # somebody else's object
+                        continue  # another program's object
                     more = key < before and removed < limit
                     if not more:
                         break

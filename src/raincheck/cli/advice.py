@@ -1,7 +1,8 @@
 """Advice on an operation's policy from its history: the row of the decision matrix, timeout, inline wait, and reasons.
 
 The matrix goes by the patience of callers: a call that is over before any of them gives up needs no ticket; a ticket is
-worth its second call where it may not be; nobody should poll for minutes; and what fails often is to be refused early.
+worth its second call where it may not be; no client should poll for minutes; and what fails often is to be refused
+early.
 """
 
 from __future__ import annotations

@@ -132,6 +132,6 @@ def _usage(error: click.ClickException) -> int:
 def _say(message: str, code: int) -> int:
     from raincheck.domain.logs import printable
 
-    with contextlib.suppress(OSError):  # Where nobody can be told, the exit code tells.
+    with contextlib.suppress(OSError):  # Where stderr is closed, the exit code tells.
         print(f"raincheck: {printable(' '.join(message.split()))}", file=sys.stderr, flush=True)
     return code

@@ -55,10 +55,10 @@ def _put_back(kept: int | None) -> None:
 
 
 def check_reader() -> None:
-    """See that somebody still reads stdout, where that can be seen without writing.
+    """See that stdout is still read, where that can be seen without writing.
 
     Raises:
-        BrokenPipeError: Nobody does.
+        BrokenPipeError: It is not.
     """
     if not hasattr(select, "poll"):  # Windows.
         return
@@ -77,7 +77,7 @@ def leave_stdout() -> None:
 
 
 def give_up_stdout() -> None:
-    """Nobody takes what is written: let what is still to be written go nowhere, so that the end is quiet."""
+    """The reader has gone: let what is still to be written go nowhere, so that the end is quiet."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -41,7 +41,7 @@ def migrate(config: str | None, state_url: str | None, as_json: bool) -> None:
     """Make or upgrade the schema of the store, and of the queue where it has one, whatever `migrate` in [state] says.
 
     For deployments whose servers and workers may not change a schema: run it once before the new release, as a user who
-    may. It waits for nobody and may run twice.
+    may. It does not wait and may run twice.
 
     \b
     Example:

@@ -143,7 +143,7 @@ async def _opened(target: Target, settings: Settings | None = None, *, migrate: 
 
 
 async def _rights(store: TaskStore) -> Finding:
-    """Write a task that nobody runs, change it and remove it."""
+    """Write a task that no worker runs, change it and remove it."""
     now = await store.time() or utc_now()
     task = Task(
         task_ref=new_task_ref(),

@@ -6,7 +6,7 @@ The tree::
     └── ClientError           `handle` is the task, where it is known
         ├── WaitTimedOut      the driver's bounds are reached; the task goes on
         ├── TaskWasCancelled  the task ended as `cancelled`
-        ├── InputNeeded       the task asks something and nobody is here to answer; it waits
+        ├── InputNeeded       the task asks something and there is no one here to answer; it waits
         ├── ConnectionLost    the server does not answer; the task goes on, if it was accepted
         └── BadAnswer         the server's answer makes no sense
 
@@ -115,7 +115,7 @@ class InputNeeded(ClientError):
 
 
 class ConnectionLost(ClientError):
-    """The server did not answer, several times, or lets nobody in with these headers (not `retryable`). A task that it
+    """The server did not answer, several times, or refuses these headers (not `retryable`). A task that it
     accepted goes on; `handle` resumes it."""
 
     code = "connection_lost"

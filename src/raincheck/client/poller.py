@@ -26,7 +26,7 @@ __all__ = ["TaskPoller", "new_idempotency_key"]
 
 
 def new_idempotency_key() -> str:
-    """A key that nobody else has."""
+    """A key that no other call has."""
     return f"rc-{secrets.token_urlsafe(18)}"
 
 
@@ -127,7 +127,7 @@ class TaskPoller:
         """Wait for a task that was submitted before, by this process or another one; a `task_ref` is enough.
 
         Raises:
-            TaskNotFound: Unknown, expired, or somebody else's.
+            TaskNotFound: Unknown, expired, or another caller's.
             RaincheckError: As `run` does.
         """
         return await self._follow(session, handle_of(task), None, on_progress, on_input)

@@ -88,7 +88,7 @@ class TasksExtension(ClientExtension):
         """Wait for a task that a call became before, in this process or another one; its id is enough.
 
         Raises:
-            TaskNotFound: Unknown, expired, or somebody else's.
+            TaskNotFound: Unknown, expired, or another caller's.
             MCPError: The task ended in the JSON-RPC error that the call would have been answered with.
             TaskWasCancelled, WaitTimedOut, ConnectionLost, BadAnswer: See `raincheck.client.errors`.
         """

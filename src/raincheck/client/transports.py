@@ -44,8 +44,8 @@ def connect(
         outage_seconds: How long a call waits for a server that does not come back.
 
     Raises:
-        ConnectionLost: On entering: nothing answers at the address, the command does not start, or the server lets
-            nobody in with these headers.
+        ConnectionLost: On entering: nothing answers at the address, the command does not start, or the server
+            refuses these headers.
         MissingDependency: mcp 2.x is not installed, and `server` is no function.
         ValueError: The command line is empty, or its quotes are not closed.
     """

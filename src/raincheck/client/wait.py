@@ -64,7 +64,7 @@ class Questions:
         """The answers to hand in. A question that is shown again although it was answered gets the same answer again.
 
         Raises:
-            InputNeeded: There is a question that nobody answers.
+            InputNeeded: There is a question without an answer.
         """
         for request in view.requests:
             if request.key not in self._given:

@@ -1,4 +1,4 @@
-"""Which program this is: tasks whose place nobody named are kept in a file of their program's own."""
+"""Which program this is: tasks without a named place are kept in a file of their program's own."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Child:
                 await self.kill()
         if self._process.stdin is not None:
             self._process.stdin.close()
-        # Something that it started may hold its streams open; nobody reads on.
+        # Something that it started may hold its streams open; they are not read on.
         await asyncio.wait(self._readers, timeout=1.0)
         for reader in self._readers:
             reader.cancel()

@@ -289,7 +289,7 @@ class _Scenario:
 
     def _draw(self, job: _Job) -> None:
         marks: dict[str, Mark] = {"pending": ".", "processing": "="}
-        # The record of a dead worker's task still says processing; nobody works on it.
+        # The record of a dead worker's task still says processing; no worker has it.
         updated_at = None if job.view is None else job.view.updated_at
         orphaned = updated_at is not None and updated_at == job.updated_before_the_kill
         self._show.mark(job.row, "." if orphaned else marks.get(job.status, " "))
@@ -377,5 +377,5 @@ def _furnish(folder: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without settings of raincheck that would lead the demo to somebody's real tasks."""
+    """Ours, without settings of raincheck that would lead the demo to real tasks."""
     return {name: value for name, value in os.environ.items() if not name.startswith("RAINCHECK_")}

@@ -40,7 +40,7 @@ class _Api(ThreadingHTTPServer):
         self._built: Counter[str] = Counter()
 
     def report(self, topic: str, key: str) -> _Report:
-        """The report of that key, begun now if nobody asked for it before."""
+        """The report of that key, begun now if it was not asked for before."""
         with self._lock:
             self._requests[topic] += 1
             report = self._reports.get(key)

@@ -68,7 +68,7 @@ def on_one_line(text: str, longest: int = LONGEST_LINE) -> str:
 
 def traceback_lines(error: BaseException, indent: str = _INDENT) -> str:
     """The traceback as it may stand below a line of the log; where something is secret, without the exceptions' texts:
-    they may show it in a form that nobody foresaw."""
+    they may show it in an unforeseen form."""
     lines = stack_of(error, texts=not redacted_texts()).split("\n")
     told = [indent + on_one_line(line) for line in lines]
     # What led to it stands at the beginning, what it was at the end.

@@ -125,7 +125,7 @@ def without(text: str, secrets: Collection[str], mark: str = REDACTED) -> str:
 
 def redact(told: _Told) -> _Told:
     """The text, or JSON value, without what nothing in this context may repeat: what is cut is cut after that, as a
-    part of a secret is found by nobody."""
+    part of a secret is not found."""
     secrets = redacted_texts()
     return _scrub(told, secrets) if secrets else told
 

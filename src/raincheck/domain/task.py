@@ -284,5 +284,5 @@ def new_task_ref() -> str:
 
 
 def scope_key(scope: str) -> str:
-    """A scope as it stands within a record: a short digest, that tells its name to nobody."""
+    """A scope as it stands within a record: a short digest, which does not tell its name."""
     return hashlib.blake2b(scope.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()

@@ -64,7 +64,7 @@ def raised_by(error: BaseException) -> Raised:
 
 
 def by_us_alone(error: BaseException) -> bool:
-    """Whether raincheck raised it with nobody else's code between: its traceback tells an operator nothing."""
+    """Whether raincheck raised it with no other code between: its traceback tells an operator nothing."""
     inner = alone(error)
     if isinstance(inner.__cause__, RaisedElsewhere) or raised_by(inner).at is not None:
         return False

@@ -179,7 +179,7 @@ def _settled(task: Task, now: datetime, status: TaskStatus, outcome: Outcome) ->
         expires_at=at + timedelta(seconds=task.ttl_seconds),
         worker_id=None,
         lease_until=None,
-        # Questions that nobody will hear the answer to are withdrawn.
+        # Questions whose answer would not be heard are withdrawn.
         inputs=tuple(request for request in task.inputs if request.response is not None),
     )
 

@@ -143,7 +143,7 @@ class PayloadCipher:
             ) from None
 
     def marks(self, fingerprint: str) -> tuple[str, ...]:
-        """The fingerprint under each key, the sealing one first: nobody without a key can try texts on these."""
+        """The fingerprint under each key, the sealing one first: without a key no text can be tried on these."""
         return tuple(hmac.digest(key, _MARK + fingerprint.encode(), "sha256").hex() for key in self._keys.values())
 
 
@@ -156,7 +156,7 @@ async def check_keys(store: RecordStore, ids: Collection[str] = ()) -> None:
     """Check that a process with these keys, or none, can read every payload of an open store.
 
     Raises:
-        StoreUnusable: Some may be sealed with another key: operations would be run with what nobody can read.
+        StoreUnusable: Some may be sealed with another key: operations would be run with what cannot be read.
     """
     missing = sorted(set(await keys_in_use(store)) - set(ids))
     if missing:
@@ -168,7 +168,7 @@ async def check_keys(store: RecordStore, ids: Collection[str] = ()) -> None:
 
 
 async def closed_to_plain(store: RecordStore, cipher: PayloadCipher) -> bool:
-    """Whether an open store was closed to plain payloads (`close_to_plain`) by somebody who has one of the keys."""
+    """Whether an open store was closed to plain payloads (`close_to_plain`) by a process with one of the keys."""
     record = await store.get_record(PLAIN_RECORDS, _PLAIN_REFUSED)
     if record is None or not isinstance(record.value, str):
         return False

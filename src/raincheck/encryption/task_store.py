@@ -248,7 +248,7 @@ class EncryptedTaskStore(StoreWrapper):
         return Caller(scope=caller.scope, claims={_SEALED: self.cipher.encrypt(encode_caller(caller) or "", place)})
 
     def _decrypted_caller(self, task: Task, place: str) -> Caller | None:
-        # Sealed where nothing is known too: nobody is to make a task somebody's, or nobody's.
+        # Sealed where nothing is known too: no writer of the store can give a task a caller, or take its caller away.
         sealed = _encrypted_text(task.called_by.claims)
         if sealed is None:
             return self._accepted(task.caller)

@@ -25,7 +25,7 @@ class LocalEngine:
         store: Where pending tasks are found.
         operation_types: Which operations this process can run, asked anew for every scan.
         max_concurrency: How many tasks run at once; 0 runs none.
-        scan_seconds: How often to look for tasks that nobody delivered.
+        scan_seconds: How often to look for tasks that were not delivered.
         listen: Whether a store that does not push is asked for others' changes all the time, so that what another
             process accepted starts within milliseconds.
     """

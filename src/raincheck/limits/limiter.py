@@ -70,7 +70,7 @@ class Permit:
                 allocator.give(self._task_ref, started=started)
 
     async def verified_until(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Return when it is certain that nobody else was given this permit: the claim may have taken its time.
+        """Return when it is certain that no other holder has this permit: the claim may have taken its time.
 
         Args:
             sleep: Waits between tries; may raise.
@@ -270,7 +270,7 @@ class Limiter:
         )
 
     def _allocators_for(self, operation: Operation, scope: str) -> Sequence[PermitAllocator]:
-        """Where a start needs a permit: of its scope first, so that one that may not start takes nobody's."""
+        """Where a start needs a permit: of its scope first, so that one that may not start takes no other's."""
         allocators = [self._allocator_of_scope(scope)] if self._max_running_per_scope else []
         if operation.policy.limited:
             allocators.append(self._allocator(operation))

@@ -54,7 +54,7 @@ def limit_of(policy: Policy) -> Limit:
 
 @dataclass(kw_only=True, slots=True)
 class _Taking:
-    """Somebody in the line who wants a permit; `answer` is None for a permit, and the refusal else."""
+    """A request for a permit in the queue; `answer` is None for a permit, and the refusal else."""
 
     ref: str
     scope: str
@@ -66,7 +66,7 @@ class _Taking:
 
 @dataclass(kw_only=True, slots=True)
 class _Giving:
-    """Somebody in the line who gives one back."""
+    """A return of a permit in the queue."""
 
     ref: str
     started: bool
@@ -144,7 +144,7 @@ class PermitAllocator:
         try:
             return await answer
         except asyncio.CancelledError:
-            # It may have been taken for nobody.
+            # It may have been taken for a request that has ended.
             self.give(ref, started=not start)
             raise
 
@@ -258,12 +258,12 @@ class PermitAllocator:
                 self._freed()
 
     async def _turned_away(self, line: Sequence[_Taking | _Giving], error: StoreError) -> None:
-        """Nobody gets a permit; what was to be given back is tried again."""
+        """Refuse every request; returns are tried again."""
         self._known = False
         for one in line:
             if isinstance(one, _Taking) and not one.answer.done():
                 one.answer.set_exception(error)
-        # What was started may stand in the ledger though nobody was told so.
+        # The ledger may have a start whose answer was lost.
         givings = [
             one if isinstance(one, _Giving) else _Giving(ref=one.ref, started=False)
             for one in line

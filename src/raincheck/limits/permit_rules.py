@@ -95,7 +95,7 @@ def taken(
         return ledger, Refusal("max_running", _RETRY_SECONDS)
     due = ledger.next_start
     if start and limit.interval:
-        # After a jump of the clock nobody waits for longer than the longest wait there is.
+        # After a jump of the clock no wait is longer than the longest there is.
         due = min(due, now + limit.interval * limit.burst)
         wait = due - limit.interval * (limit.burst - 1) - now
         if wait > 0:

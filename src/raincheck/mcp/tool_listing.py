@@ -22,7 +22,7 @@ MAY_BE_SLOW = "(May answer with a ticket: resolve_task_status then waits for the
 
 
 def constructing_server() -> MCPServer[Any] | None:
-    """The `MCPServer` whose constructor is asking for our tools, or None when somebody else asks.
+    """The `MCPServer` whose constructor is asking for our tools, or None when other code asks.
 
     The SDK hands an extension no server, yet operations declared after `MCPServer(extensions=[rc])` must be listed too,
     and what was pending must be taken up at the first message. Where a later SDK asks differently, this finds nothing

@@ -23,7 +23,7 @@ _LONGEST_MESSAGE = 500
 
 
 class CallbackAddress(NamedTuple):
-    """How somebody outside settles the task: the one-time token, and the whole address where one is configured."""
+    """How the task is settled from outside: the one-time token, and the whole address where one is configured."""
 
     token: str
     url: str | None
@@ -64,7 +64,7 @@ class ContextBackend(Protocol):
         ...
 
     async def hand_over(self) -> None:
-        """Make durable that somebody outside settles the task: its code is not started again."""
+        """Make durable that the task is settled from outside: its code is not started again."""
         ...
 
     async def await_external(self) -> NoReturn:

@@ -107,7 +107,7 @@ def guard_loop() -> None:
 
 
 def leave_loop() -> None:
-    """The loop is as before, unless somebody else still needs it."""
+    """The loop is as before, unless another service still needs it."""
     attributes = asyncio.get_running_loop().__dict__
     guard = attributes.get("_run_once")
     if isinstance(guard, _Guard):

@@ -62,7 +62,7 @@ def watched(function: Callable[..., Any], given_up: Callable[[], bool]) -> Calla
 
     Args:
         function: The tool's.
-        given_up: Asked in the thread at its end: whether the host knows that nobody waits for it any more.
+        given_up: Asked in the thread at its end: whether the host knows that its call has gone.
     """
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
         return function

@@ -53,8 +53,8 @@ class Lease:
     Attributes:
         until: Until when it is surely held, on the clock of `raincheck.timing.clock`.
         revoked: Whether it is known to be lost.
-        tolerated: Whether code that nobody else will run may go on although the lease was not renewed: the process did
-            not stand still, it is only cut off from its store.
+        tolerated: Whether code that no other worker will run may go on although the lease was not renewed: the process
+            did not stand still, it is only cut off from its store.
         stopping: Whether the code was told to stop, by a cancellation: that reaches it under a lost lease, too.
         grace_seconds: How long a process has from SIGTERM to SIGKILL that is ended at `until`.
         lost: See above.
@@ -160,7 +160,7 @@ class Lease:
         return has_returned
 
     def call_soon(self, callback: Callable[[], None]) -> None:
-        """Call it on the lease's event loop; from any thread. A loop that is closed has nobody to be told."""
+        """Call it on the lease's event loop; from any thread. A loop that is closed hears nothing."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback)
 
@@ -171,7 +171,7 @@ class Lease:
         return waiter
 
     def waited(self, waiter: asyncio.Future[None]) -> None:
-        """Nobody waits for it any more."""
+        """It is not waited for any more."""
         self._waiting.discard(waiter)
 
     def _wake(self) -> None:
@@ -317,7 +317,7 @@ def hold_child_tasks() -> None:
 
 
 def let_child_tasks_go() -> None:
-    """The loop's tasks are made as before, unless somebody else still needs it or put a factory of its own there."""
+    """The loop's tasks are made as before, unless another service still needs it or put a factory of its own there."""
     loop = asyncio.get_running_loop()
     factory = loop.get_task_factory()
     if isinstance(factory, _TaskFactory):

@@ -54,7 +54,7 @@ class Policy:
         breaker: When calls are refused because too many failed; None: never.
         secrets: Names of parameters, and of members of the result, that are secret: shown to the caller alone. Besides,
             what the schemas mark with `"writeOnly": true` (pydantic's `SecretStr`) is.
-        webhook: Who is told of every end of its tasks, beside a caller's `callback_url`; None: nobody.
+        webhook: Where every end of its tasks is reported, beside a caller's `callback_url`; None: nowhere.
         callers: The scopes that may call it, `*` for any text in one; empty: every one.
         required_scopes: The OAuth scopes that a caller's token must have, all of them; the local user needs none.
         caller_claims: Claims of the caller's token that are kept with the task (`Caller.claims`).

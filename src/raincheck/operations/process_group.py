@@ -65,7 +65,7 @@ class ProcessGroup:
         self._exited = asyncio.Event()
         try:
             self._watch_exit(asyncio.get_running_loop())
-        except BaseException:  # no thread is left, say: what nobody can wait for must not run
+        except BaseException:  # no thread is left, say: what cannot be waited for must not run
             self._signal(signal.SIGKILL)
             with process:  # waits for it, and closes its pipes
                 self._close()
@@ -187,7 +187,7 @@ class ProcessGroup:
         return True
 
     def _living(self) -> bool:
-        # A dead process that nobody waited for still counts as a member of its group.
+        # A dead process that was not waited for still counts as a member of its group.
         self._process.wait()
         try:
             # Orphans of the group are ours where we are process 1, as in a container without an init.

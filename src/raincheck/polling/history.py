@@ -115,7 +115,7 @@ class History:
         waited, ran: The long memory: time in the queue, and runs that ended by themselves.
         ran_cut, ran_cancelled: Runs that were cut off, and cancelled.
         recent, recent_cancelled: The recent memory of runs, with those that were cut off; and cancelled ones.
-        lasted, lasted_cancelled: The recent memory of the time from acceptance to the end, likewise; where nobody
+        lasted, lasted_cancelled: The recent memory of the time from acceptance to the end, likewise; where no caller
             said whose the tasks were.
         of_scopes: The same two by scope (`raincheck.domain.task.scope_key`), of those with most ends lately.
         at: When it was last written.
@@ -139,7 +139,7 @@ class History:
 
     @property
     def known_ends(self) -> float:
-        """What the ends weigh that nobody brought about by cancelling."""
+        """The weight of the ends that are no cancellations."""
         return sum(weight for code, weight in self.codes.items() if code != TaskStatus.CANCELLED)
 
     def seen_by(self, scope: str) -> History:

@@ -2,7 +2,7 @@
 
 An end costs an addition in memory. Seconds later what is new is merged into the operation's record by compare-and-set,
 so that nothing is lost however many processes write; a killed process takes its last few seconds with it. Nothing is
-read or written while nothing ends and nobody asks.
+read or written while nothing ends and no call asks.
 """
 
 from __future__ import annotations

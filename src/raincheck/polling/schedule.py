@@ -128,7 +128,7 @@ def _weighed(durations: Durations, shortest: float, horizon: float) -> _Weighed:
     if durations.open > 1e-6:
         lengths.append(last * _MUCH_LONGER)
         shares.append(durations.open)
-    # Nobody asks before the shortest interval is over, nor needs to be exact beyond the horizon.
+    # No call comes before the shortest interval is over, and beyond the horizon nothing needs to be exact.
     lengths = [min(max(length, shortest), horizon) for length in lengths]
     summed, products = [0.0], [0.0]
     for length, share in zip(lengths, shares, strict=True):

@@ -1,6 +1,6 @@
 """The port of blobs: the bodies of large results, beside the task store.
 
-A blob is put before the task that refers to it is settled, and nobody knows its key before: what can be read is
+A blob is put before the task that refers to it is settled, and its key is unknown before: what can be read is
 durable. Its key says when it may go, some time after its task's retention, so that every adapter removes what has
 expired, the orphans of crashes among it, by the order of keys alone.
 """

@@ -27,7 +27,7 @@ class Slot(Protocol):
 
 
 RunTask = Callable[[Task, Slot], Awaitable[None]]
-"""Runs one pending task to its end: claims it, or returns at once where somebody else did, or where its operation may
+"""Runs one pending task to its end: claims it, or returns at once where another worker did, or where its operation may
 start nothing now. Raises nothing."""
 
 

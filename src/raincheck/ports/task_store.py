@@ -130,7 +130,7 @@ class LeaseRenewer(Protocol):
         `lease_seconds` is as in `TaskStore.replace`.
 
         Does not change versions. A lease is held as long as the stored task is not terminal and has that worker and
-        that fence, even if its time is over and nobody noticed.
+        that fence, even if its time is over and no sweep came.
         """
         ...
 

@@ -29,7 +29,7 @@ from raincheck.tasks.writer import TaskWriter
 logger = logging.getLogger(__name__)
 
 StopReason = Literal["settled", "lost", "timeout", "deadline", "shutdown"]
-"""Why a run was told to stop: the task was settled by somebody else (cancelled), its lease went to another worker, the
+"""Why a run was told to stop: the task was settled elsewhere (cancelled), its lease went to another worker, the
 attempt's timeout passed, the task's deadline passed, or the worker shuts down."""
 
 _PROGRESS_SECONDS = 0.25
@@ -212,7 +212,7 @@ class Execution:
             raise Interrupted(self._stop)
 
     def notify(self, task: Task) -> None:
-        """The stored task changed: by this worker, or by somebody else (a cancel, a lost lease, an answer)."""
+        """The stored task changed: by this worker, or elsewhere (a cancel, a lost lease, an answer)."""
         self.version = task.version
         self.task = task
         self.lease.exclusive = self.may_start_elsewhere

@@ -153,8 +153,8 @@ class Heartbeat:
 
         Their operations' steps wait by themselves. A process that stood still asks the store at once which tasks are
         still its own, and is patient for a while. One that is cut off from a store on the network ends what another
-        worker may start meanwhile; what starts only once goes on, since nobody else will run it. A file that cannot be
-        written is waited for: nobody else can write it either.
+        worker may start meanwhile; what starts only once goes on, since no other worker will run it. A file that cannot
+        be written is waited for: no other process can write it either.
         """
         now = monotonic()
         lapsed = self._runner.lapsed()

@@ -196,7 +196,7 @@ class LocalWorker:
             logger.info("started a local worker, which outlives this server; its log: %s", self.files.log)
         finally:
             os.close(descriptor)
-        # It goes on as a process that is nobody's child: this one ends at once.
+        # The worker goes on as a process without a parent: this one ends at once.
         child.wait()
 
 

@@ -94,7 +94,7 @@ class Runner:
     def lost(self, task_refs: Collection[str]) -> None:
         """These leases are gone: stop what runs under them."""
         for task_ref in task_refs:
-            # A task that was settled in the very moment is in nobody's hands any more either.
+            # A task that was settled at that moment has no lease either.
             if (run := self._runs.get(task_ref)) is not None and run.stop_reason in (None, "timeout"):
                 logger.warning(
                     "lease lost, stopping", extra={"task_ref": task_ref, "operation": run.task.operation_type}
@@ -311,7 +311,7 @@ class Runner:
             return failure(timed_out(operation, run.task_ref)) if overran and outcome.error is None else outcome
         assert reason is not None
         if reason in ("settled", "deadline") or (reason == "timeout" and last):
-            # What it was is settled now; its end may take a little longer and nobody needs to wait for it.
+            # What it was is settled now; its end may take a little longer and is not waited for.
             await self._settle_then_end(run, body, reason)
         ended = await self._end(run, body)
         if reason in ("timeout", "shutdown"):
@@ -320,7 +320,7 @@ class Runner:
         if reason == "timeout" and not last and ended:
             return failure(timed_out(operation, run.task_ref))
         if reason == "shutdown" and not ended:
-            # It still runs: the lease must run out before somebody else may start it.
+            # It still runs: the lease must run out before another worker may start it.
             raise Interrupted("lost")
         raise Interrupted(reason)
 

@@ -81,7 +81,7 @@ class ServiceSettings:
             The latter where it is None: `DEFAULT_PENDING_OF_PRINCIPAL` for callers who authenticate.
         max_running_per_scope: How many tasks of one scope run at once, in all processes on the store; 0: any number.
         alert_on_failure_rate: The share of failed tasks of an operation from which on a warning is logged.
-        public_url: Where the server is reached from outside, for callbacks; None: nobody is given an address.
+        public_url: Where the server is reached from outside, for callbacks; None: no address is given out.
         callback_secret: See `raincheck.callbacks.tokens.CompletionTokens`.
         webhooks: How the ends of tasks are delivered.
         program: The program whose mark the store is to carry; None: its place was named.

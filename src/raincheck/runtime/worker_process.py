@@ -63,7 +63,7 @@ async def run_worker(work: Work) -> int:
         work.hold.say(began, ready=False)
     health = Health()
     async with AsyncExitStack() as stack:
-        # Before any task is taken up: a worker that nobody can watch is to run none.
+        # Before any task is taken up: a worker that cannot be watched runs none.
         if work.health_port:
             await _listen(stack, health, work)
         service = await stack.enter_async_context(work.service)

@@ -37,7 +37,7 @@ def fingerprint_of(
     """
     # A caller that sends "5" and then 5 asks for the same.
     alike = as_declared(operation.executor.parameters_schema, arguments)
-    # Who asks to be told elsewhere asks for something else: it must not be answered with a task that tells nobody.
+    # Who asks to be told elsewhere asks for something else: it must not be answered with a task that sends no message.
     asked: list[Any] = [operation.operation_type, alike, *([callback] if callback else [])]
     # Two callers may have one scope and see different things all the same: they never share a task.
     if caller is not None and (who := replace(caller, client_name="").whole()):

@@ -1,7 +1,7 @@
 """Lost answers of inserts: looked for before the caller gets an error, or cancelled once the store is back.
 
 A store that did not answer may have committed the task all the same. Who is told that the call failed calls again, and
-without a key of its own gets a second task: then the first one must not run for nobody.
+without a key of its own gets a second task: then the first one must not run unseen.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class LostAnswers:
             keyed: Whether the caller gave an idempotency key, by which the same call finds the task.
 
         Raises:
-            StoreUnavailable: It was not accepted, or nobody knows; then what no later call can find is cancelled.
+            StoreUnavailable: It was not accepted, or that is unknown; then what no later call can find is cancelled.
         """
         if not error.maybe_done:
             raise error

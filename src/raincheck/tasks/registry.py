@@ -87,8 +87,8 @@ class Registry(TaskViews):
         writer: Writes cancels and answers, by whose clock tasks are accepted.
         rules: Which calls are accepted.
         engine: Told of each new task; None where this process only looks after tasks.
-        changes: Where waits hear of changes; None where nobody waits.
-        limiter: The breakers and permits of operations; None where nobody submits.
+        changes: Where waits hear of changes; None where no call waits.
+        limiter: The breakers and permits of operations; None where no call is submitted.
         worker_gone: Whether the process of the worker of that name is known to be dead.
     """
 

@@ -130,7 +130,7 @@ class Results:
         return await self._put(outcome, body, task.task_ref, key, give_up)
 
     async def drop(self, outcome: Outcome | None, *, stored: Outcome | None = None) -> None:
-        """Nobody will ask for the result: remove its blob now, unless it is that of the `stored` outcome. What fails
+        """The result is of no use: remove its blob now, unless it is that of the `stored` outcome. What fails
         here expires later."""
         key = _blob_of(outcome)
         if key is None or self._blobs is None or key == _blob_of(stored):

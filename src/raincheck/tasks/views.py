@@ -31,7 +31,7 @@ _LONGEST_REF = 128
 
 
 class ProgressListener(Protocol):
-    """Hears of a task's progress while somebody waits for its end."""
+    """Hears of a task's progress while a call waits for its end."""
 
     async def progressed(self, task: Task) -> float:
         """Take the task as it is now.

@@ -170,7 +170,7 @@ class ChangeFeed:
 class ChangeNotifier:
     """The process's one listener to the store, and its distributor.
 
-    It listens while there is somebody to tell, and a little longer: a store that is polled costs nothing when idle.
+    It listens while there is a watch, and a little longer: a store that is polled costs nothing when idle.
     """
 
     def __init__(self, store: TaskStore) -> None:

@@ -35,7 +35,7 @@ class TaskWriter:
     Args:
         store: The open store.
         clock: The wall clock.
-        delivery_of: The record by which the end of a task is sent to others; None where nobody asked for it.
+        delivery_of: The record by which the end of a task is sent to others; None where none was asked for.
         ended: Called with each task that ends here, once that is durable.
     """
 

@@ -18,7 +18,7 @@ DEAD = "webhook-dead"
 """The kind of the records of deliveries that were given up."""
 
 KEPT = timedelta(days=30)
-"""How long a delivery is kept that nobody makes, and one that was given up."""
+"""How long a delivery is kept that is not made, and one that was given up."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +92,7 @@ class Delivery:
 
 
 def first_record(task: Task) -> Record | None:
-    """The record of a task that has just ended; None where nobody is to be told."""
+    """The record of a task that has just ended; None where its end is not reported."""
     targets = (*((None,) if task.own_webhook else ()), *((task.callback_url,) if task.callback_url else ()))
     if not targets or not task.terminal:
         return None

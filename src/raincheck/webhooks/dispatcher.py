@@ -256,7 +256,7 @@ class WebhookDispatcher:
         return parted
 
     def _order(self, delivery: Delivery) -> _Order | _Failure | None:
-        """What to send where; None where nobody wants it any more."""
+        """What to send where; None where it is not wanted any more."""
         target = delivery.targets[0]
         if target is not None:
             if not self._rules.secrets:

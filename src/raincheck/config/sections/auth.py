@@ -15,7 +15,7 @@ from raincheck.config.section import Section
 from raincheck.errors import ConfigurationError
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-"""Asymmetric signatures only: whoever can check a token must not be able to make one."""
+"""Asymmetric signatures only: a server that can check a token must not be able to make one."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 _HASH = re.compile(r"sha256:[0-9A-Fa-f]{64}")

@@ -97,7 +97,7 @@ class WebhooksSettings(Section):
 
 
 class WebhookSettings(Section):
-    """`[operations.NAME.webhook]`: whom every end of the operation's tasks is told, whoever called."""
+    """`[operations.NAME.webhook]`: where every end of the operation's tasks is reported, for any caller."""
 
     url: str = Field(
         pattern=r"^(https?://|\$\{)\S+$",

@@ -130,7 +130,7 @@ class _DocketQueue:
             if self._jobs is not None:
                 await self._jobs.run(task_ref)
 
-        # docket's own demonstration tasks are nobody's to call here.
+        # docket's own demonstration tasks cannot be called here.
         docket.tasks.clear()
         docket.register(run_task, names=[_FUNCTION])
         await docket.__aenter__()

@@ -87,11 +87,11 @@ async def ping(redis: Redis) -> None:
 
 
 async def remove_idle_consumers(redis: Redis, stream: str, *, idle_ms: int) -> None:
-    """Every worker that ever was is a consumer of the stream's group until somebody removes it; `mapped` it."""
+    """Every worker that ever was is a consumer of the stream's group until it is removed; `mapped` it."""
     try:
         consumers: list[dict[str, Any]] = await _bounded(redis.xinfo_consumers(stream, _GROUP))
     except ResponseError:
-        # Nobody has worked on this docket yet, or it was flushed.
+        # No worker has used this docket yet, or it was flushed.
         return
     for consumer in consumers:
         if consumer["pending"] == 0 and consumer["idle"] >= idle_ms:

@@ -220,7 +220,7 @@ class _ProcrastinateQueue:
             name=self._queue,
             concurrency=self._concurrency,
             fetch_job_polling_interval=_POLL_SECONDS,
-            # Nobody aborts jobs: a cancelled task is heard of through the store.
+            # Jobs are not aborted: a cancelled task is heard of through the store.
             abort_job_polling_interval=3600.0,
             # Jobs end at once; tasks that run go on.
             shutdown_graceful_timeout=0.0,

@@ -43,13 +43,13 @@ class Outage:
         return self._failed_at is not None
 
     def failed(self, error: Exception) -> None:
-        """The queue failed somebody."""
+        """A call of the queue failed."""
         if self._failed_at is None:
             logger.warning("%s is away: %s. Workers take pending tasks from the store meanwhile.", self._what, error)
         self._failed_at = time.monotonic()
 
     def answered(self) -> None:
-        """The queue answers; the outage is over once it has failed nobody for a while."""
+        """The queue answers; the outage is over once no call has failed for a while."""
         if self._failed_at is not None and time.monotonic() - self._failed_at > _CALM_SECONDS:
             self._failed_at = None
             logger.warning("%s is back", self._what)

@@ -46,7 +46,7 @@ class Lease:
         scope: Whose request it is.
         place: Where it has a place.
         bytes_under_way: Counts its bytes.
-        turns: Whose turn it is to make a large answer; None where there is nobody beside this caller.
+        turns: Whose turn it is to make a large answer; None where there is no other caller.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Lease:
             self._reserved += size
 
     async def turn(self) -> None:
-        """Wait until nobody else of the scope makes a large answer, where this one is large and is read by now."""
+        """Wait until no other call of the scope makes a large answer, where this one is large and is read by now."""
         if self._turns is not None and self._reserved and not self._has_turn:
             await self._turns.take(self._scope)
             self._has_turn = True
@@ -98,7 +98,7 @@ class Lease:
         self._reserved = size
 
     def hold(self) -> None:
-        """Somebody else holds it too, and will release it."""
+        """Another holder has it too, and will release it."""
         self._holders += 1
 
     def release(self) -> None:

@@ -1,7 +1,7 @@
 """Turns: of one scope's large answers one is made at a time, with pauses in which the event loop is for others.
 
-To make a megabyte into JSON takes the loop some milliseconds, in which nobody else is served. Readers of large results
-would otherwise have the calls of others wait for theirs, again and again.
+To make a megabyte into JSON takes the loop some milliseconds, in which no other call is served. Readers of large
+results would otherwise have the calls of others wait for theirs, again and again.
 """
 
 from __future__ import annotations

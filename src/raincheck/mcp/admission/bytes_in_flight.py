@@ -51,7 +51,7 @@ class BytesUnderWay:
             _check(self._total, 1, self._in_all, _ALL)
 
     def give_back(self, scope: str, size: int) -> None:
-        """They are with their caller, or with nobody."""
+        """They are with their caller, or gone."""
         if size:
             self._total -= size
             left = self._of_scopes[scope] - size

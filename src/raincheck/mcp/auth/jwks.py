@@ -173,7 +173,7 @@ def _usable(document: Any) -> list[Mapping[str, Any]]:
     if not isinstance(keys, list):
         raise ValueError('the answer is no key set: there is no list "keys"')
     listed = [cast("Mapping[str, Any]", key) for key in cast("list[Any]", keys)[:_MOST_KEYS] if isinstance(key, dict)]
-    # A key that can also sign is nobody's public key.
+    # A key that can also sign is no public key.
     public = [key for key in listed if key.get("kty") != "oct" and "d" not in key and key.get("use", "sig") == "sig"]
     if not public:
         raise ValueError("there is no public signing key in it")

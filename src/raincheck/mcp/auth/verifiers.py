@@ -99,7 +99,7 @@ def sdk_settings(auth: AuthSettings, address: str) -> SdkAuthSettings:
     # As texts: a URL made before would get a slash at its end, and clients compare letter by letter.
     return SdkAuthSettings.model_validate(
         {
-            # Without an issuer there is no metadata, and this is told to nobody.
+            # Without an issuer there is no metadata, and this is not announced.
             "issuer_url": auth.issuer or resource,
             "resource_server_url": resource if auth.issuer else None,
             "required_scopes": list(auth.required_scopes),

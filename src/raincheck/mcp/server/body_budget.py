@@ -127,7 +127,7 @@ class _Share:
             except TimeoutError:
                 self.refused = True
         if self.refused:
-            # The application ends, and what it says to nobody is dropped.
+            # The application ends, and what it still says is dropped.
             return {"type": "http.disconnect"}
         message = await self._receive()
         if message["type"] == "http.request":

@@ -1,4 +1,4 @@
-"""`POST /callbacks/{token}`: somebody outside settles a task, once (docs/upstream-jobs.md).
+"""`POST /callbacks/{token}`: a task is settled from outside, once (docs/upstream-jobs.md).
 
 The caller has no account here and no known host name: the token is all. It is looked up before anything of
 the body is read. It is never part of an answer, and an unknown one gets the same answer whatever is wrong with it.
@@ -155,7 +155,7 @@ class _Endpoint:
 
 
 class _Strangers:
-    """How often each address came with a token that nobody knows: each time is a question to the store."""
+    """How often each address came with an unknown token: each time is a question to the store."""
 
     def __init__(self) -> None:
         # Level and time of each address's bucket.

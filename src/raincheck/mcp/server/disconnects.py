@@ -28,7 +28,7 @@ class _Caller:
 def hung_up(request: Any) -> bool:
     """Whether the caller of a request that is being cancelled has left: not so where the server ends it.
 
-    In an application of somebody else, which records nothing, every such request counts as left.
+    In another application, which records nothing, every such request counts as left.
     """
     scope: dict[str, Any] = getattr(request, "scope", {})
     caller: _Caller | None = scope.get(_NOTED)

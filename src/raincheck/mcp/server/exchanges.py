@@ -76,7 +76,7 @@ class Exchange:
             each.made()
 
     def end(self) -> None:
-        """The answer was taken, or nobody is there to take it."""
+        """The answer was taken, or its caller has gone."""
         self._ended = True
         self.made()
         for each in self._held:

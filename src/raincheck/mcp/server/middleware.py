@@ -143,7 +143,7 @@ def _is_stream(message: Message) -> bool:
 
 
 def _end_of_the_token(scope: Scope) -> float | None:
-    """When the caller's token runs out, by the event loop's clock; None: never, or nobody asked for one."""
+    """When the caller's token runs out, by the event loop's clock; None: never, or none was asked for."""
     user: Any = scope.get("user")
     expires_at = user.access_token.expires_at if isinstance(user, AuthenticatedUser) else None
     if expires_at is None:

@@ -118,7 +118,7 @@ def serve(settings: Settings) -> int:
     raise_descriptor_limit()
     verifier = make_verifier(settings, os.environ)
     try:
-        # Before any task is taken up: a server that nobody can reach is to run none.
+        # Before any task is taken up: a server that cannot be reached runs none.
         door = (
             take_wire() if settings.server.transport == "stdio" else listen(settings.server.host, settings.server.port)
         )

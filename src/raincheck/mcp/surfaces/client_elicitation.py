@@ -101,7 +101,7 @@ async def _ask(
 
 
 def is_dismissal(response: Mapping[str, Any]) -> bool:
-    """Whether nobody chose anything: the dialog was closed, or the host has no user to show one to."""
+    """Whether nothing was chosen: the dialog was closed, or the host has no user to show one to."""
     return response.get("action") == "cancel"
 
 

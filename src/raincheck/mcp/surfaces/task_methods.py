@@ -137,7 +137,7 @@ class TaskMethods:
         return task_messages.related(tool_results.outcome_result(task.outcome), task.task_ref)
 
     async def list(self, ctx: ServerRequestContext[Any, Any], params: ListParams) -> Answer:
-        """`tasks/list` of 2025-11-25: the caller's own tasks, in pages; none where nobody can be told apart."""
+        """`tasks/list` of 2025-11-25: the caller's own tasks, in pages; none where callers cannot be told apart."""
         if ctx.protocol_version != CORE_TASKS_VERSION:
             raise _unknown_method(ctx)
         scope = scope_of(ctx)
@@ -180,7 +180,7 @@ def _checked_era(ctx: ServerRequestContext[Any, Any], params: TaskParams) -> boo
     if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
         raise _unknown_method(ctx)
     headers: Mapping[str, str] = getattr(ctx.request, "headers", None) or {}
-    # A header that is not there misleads nobody: FastMCP's client (4.1) sends none with the tasks methods.
+    # A header that is not there misleads no proxy: FastMCP's client (4.1) sends none with the tasks methods.
     named = headers.get(MCP_NAME_HEADER)
     if named is not None and decode_header_value(named) != params.task_id:
         raise MCPError(HEADER_MISMATCH, "mcp-name header does not match the request body's 'taskId' parameter")

@@ -212,7 +212,7 @@ async def _run_within(operation: Operation, arguments: Mapping[str, Any], contex
         async with asyncio.timeout(operation.policy.attempt_seconds):
             return await guarded(operation, arguments, context, stop_requested=lambda: request.cancelling() > 0)
     except asyncio.CancelledError:
-        # Its client gave the call up: what a thread of it returns from now on, nobody gets.
+        # Its client gave the call up: what a thread of it returns from now on is dropped.
         context.mark_cancelled()
         raise
     except TimeoutError:

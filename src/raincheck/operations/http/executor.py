@@ -259,7 +259,7 @@ class HttpExecutor:
         try:
             return await asyncio.shield(beginning)
         except asyncio.CancelledError:
-            # Broken off now, it may have begun all the same and nobody would know its id.
+            # Broken off now, it may have begun all the same and its id would be unknown.
             await asyncio.wait({beginning}, timeout=_LAST_SECONDS)
             beginning.cancel()
             await asyncio.gather(beginning, return_exceptions=True)

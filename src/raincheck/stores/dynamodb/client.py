@@ -134,7 +134,7 @@ class Connection:
         return StoreUnavailable(f"{self.place} is not open.")
 
     def unknown(self) -> StoreUnavailable:
-        """The error where nobody can tell any more whether a write was carried out."""
+        """The error where it cannot be known whether a write was carried out."""
         told = f"{self.place} did not answer in time: it is not known whether it took the write."
         return StoreUnavailable(told, maybe_done=True)
 
@@ -227,7 +227,7 @@ class Calls:
         server's last answer to this process, whichever is later: many callers wait for each other, not for the server.
 
         Raises:
-            StoreUnavailable: The server has answered nobody for that long.
+            StoreUnavailable: The server has given no answer for that long.
         """
         loop = asyncio.get_running_loop()
         began = _began.get(None) or loop.time()

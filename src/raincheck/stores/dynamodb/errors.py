@@ -116,7 +116,7 @@ def is_cut(error: BaseException) -> bool:
 
 
 def is_unanswered(error: BaseException) -> bool:
-    """Whether the call was sent, and nobody said what became of it."""
+    """Whether the call was sent, and its outcome is unknown."""
     if isinstance(error, ClientError):
         return code_of(error) in _BROKEN
     return not isinstance(error, (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError, SSLError))

@@ -130,7 +130,7 @@ def delete_task(table: str, task_ref: str, version: int) -> dict[str, Any]:
 
 
 def hold(table: str, holder: Item, task_ref: str, remove_at: int, *, instead_of: str | None) -> dict[str, Any]:
-    """Give an idempotency key to a task, where nobody has it (or `instead_of` has it)."""
+    """Give an idempotency key to a task, where no task has it (or `instead_of` has it)."""
     expression = _Expression()
     condition = expression.absent(KEY)
     if instead_of is not None:
@@ -140,7 +140,7 @@ def hold(table: str, holder: Item, task_ref: str, remove_at: int, *, instead_of:
 
 
 def let_go(table: str, holder: Item, task_ref: str) -> dict[str, Any]:
-    """Free an idempotency key, where this task has it or nobody."""
+    """Free an idempotency key, where this task has it or none."""
     expression = _Expression()
     condition = f"{expression.absent(KEY)} OR {expression.equal('task_ref', text(task_ref))}"
     return {"Delete": expression.finish(table, Key=holder, condition=condition)}

@@ -49,7 +49,7 @@ MARKS = 8
 
 _STATUS = {str(status): status for status in TaskStatus}
 _LONGEST_REF = 900
-# DynamoDB's own expiry is the net under `purge`: it comes into play where nobody served the table for a month.
+# DynamoDB's own expiry is the net under `purge`: it comes into play where no process served the table for a month.
 MARGIN = timedelta(days=30)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -257,7 +257,7 @@ def replacement(
 
 
 def expiry(task: Task) -> int:
-    """When DynamoDB is to remove what belongs to the task, if nobody has: seconds since 1970."""
+    """When DynamoDB removes what belongs to the task, if no process has: seconds since 1970."""
     ends = to_micros(task.expires_at or task.deadline_at) / 1_000_000
     retention = 0.0 if task.expires_at is not None else task.ttl_seconds
     return math.ceil(ends + retention + MARGIN.total_seconds())

@@ -10,7 +10,7 @@ from raincheck.stores.dynamodb.client import Calls
 
 
 class LocalLocks:
-    """Locks by name, which are there while somebody has or wants them."""
+    """Locks by name, which exist while they are held or waited for."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls

@@ -86,7 +86,7 @@ class Parts:
 
         Args:
             body: The payload's JSON.
-            remove_at: When DynamoDB is to remove it if nobody has, in seconds since 1970.
+            remove_at: When DynamoDB removes it if no process has, in seconds since 1970.
         """
         packed = await asyncio.to_thread(_compressed, body) if len(body) > _LARGE else _compressed(body)
         name = secrets.token_hex(12)

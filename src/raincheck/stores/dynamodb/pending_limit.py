@@ -5,15 +5,15 @@ counters (the attribute `roomed` stands there from then on). Every transaction i
 changes one of the counters in any case, and has as a condition what the process believes: so none overlooks it. From
 then on such a transaction has two items more, and one in which a task ceases to be pending has one more:
 
-- `count#entered` counts how often a task became pending, and never goes down. Whoever read it, and then that S tasks
-  are pending, knows that there is room for one more as long as it is less than what was read, plus the limit, minus S:
-  each task more would be counted in it. That is one condition of the insert, and needs no further reading until it
-  fails; workers that take tasks do not touch it, so inserts alone take turns at it: some hundred a second.
+- `count#entered` counts how often a task became pending, and never goes down. A process that read it, and then that S
+  tasks are pending, knows that there is room for one more as long as it is less than what was read, plus the limit,
+  minus S: each task more would be counted in it. That is one condition of the insert, and needs no further reading
+  until it fails; workers that take tasks do not touch it, so inserts alone take turns at it: some hundred a second.
 - `room#…` counts a scope's pending tasks; its limit is a condition on that.
 
-A pending task whose scope counts it says so in its own item, so that exactly these are taken off again, whoever does
-it. What was pending before room was asked for is entered then; where the counters differ from the tasks entered, some
-are missing.
+A pending task whose scope counts it says so in its own item, so that exactly these are taken off again, whichever
+process does it. What was pending before room was asked for is entered then; where the counters differ from the tasks
+entered, some are missing.
 """
 
 from __future__ import annotations

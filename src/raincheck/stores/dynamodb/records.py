@@ -3,7 +3,7 @@
 Two of the tables' indexes serve them: `of_operation` has a partition for each kind, in the order of their keys, and
 `agenda` one for each kind, of what is due. What is never due but expires stands in a partition of that one, by the
 hour, so that a record that is written again and again changes no index; `purge` removes it. What is due and has expired
-goes where somebody looks for what is due. DynamoDB's own expiry comes a month after either.
+goes where a process looks for what is due. DynamoDB's own expiry comes a month after either.
 
 The first version and a removal are transactions, whose repetition DynamoDB knows; a further version carries a mark.
 """

@@ -4,10 +4,10 @@ One table holds everything, an item each: a task; a taken idempotency key; a chu
 its task's item; a record; counters; the layout's number. A task is written by conditional writes, together with the
 counters where its status changes (a transaction), and is always read consistently. Every item but the counters, the
 layout, the list of operations and records that are kept for ever has an expiry of DynamoDB's own, a month after `purge`
-should have removed it. (Tasks that DynamoDB had to remove, because nobody served the table for that long, stay counted,
-and take room if they were pending.)
+should have removed it. (Tasks that DynamoDB had to remove, because no process served the table for that long, stay
+counted, and take room if they were pending.)
 
-Room for pending tasks costs nothing as long as nobody asks for it (`raincheck.stores.dynamodb.pending_limit` says how);
+Room for pending tasks costs nothing as long as no limit is set (`raincheck.stores.dynamodb.pending_limit` says how);
 from the first insert with `room` on, each transaction in which a task becomes pending or ceases to be has one or two
 items more, and inserts of all processes take turns at one of them: some hundred a second.
 
@@ -121,7 +121,7 @@ class DynamoDBStore:
         timeout_seconds: How long one request may take, its repetitions included, before `StoreUnavailable`.
         tls: TLS beyond what the address says.
         migrate: Whether `open` makes the table, and upgrades it.
-        poll_interval: Within how many seconds listeners hear of other processes' changes. While somebody waits for a
+        poll_interval: Within how many seconds listeners hear of other processes' changes. While a caller waits for a
             task, each look costs a read of that task.
     """
 

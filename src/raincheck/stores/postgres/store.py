@@ -72,8 +72,8 @@ class _Ask(Request):
 class PostgresStore:
     """A `raincheck.ports.task_store.TaskStore` in one schema of a PostgreSQL database.
 
-    Use it on one event loop. Beside the pool it has one connection that listens, while somebody is subscribed, and one
-    for each `renewer`.
+    Use it on one event loop. Beside the pool it has one connection that listens, while a listener is subscribed, and
+    one for each `renewer`.
 
     Args:
         url: `postgresql://user:password@host:port/database`, or what else libpq takes.

@@ -104,7 +104,7 @@ class Write(ScriptCall):
     """A script that writes: its first argument is when it is too late, its second (with `task_ref`) what is told.
 
     Attributes:
-        task_ref: Which task others are told of; None for what nobody needs to hear.
+        task_ref: Which task is announced to other processes; None: none.
     """
 
     __slots__ = ("task_ref",)

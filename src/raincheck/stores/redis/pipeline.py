@@ -36,7 +36,7 @@ _TIME = encode_command((b"TIME",))
 
 
 class Pipeline:
-    """A connection that comes back by itself while somebody needs it.
+    """A connection that comes back by itself while it is needed.
 
     Args:
         address: The server.
@@ -260,7 +260,7 @@ class Pipeline:
     def _settle_write(self, call: Write, answer: list[Any]) -> None:
         kind = answer[0] if answer else None
         if kind == b"late":
-            # Either it was late indeed and nobody waits any more, or one of the clocks was set.
+            # Either it was late indeed and its caller has gone, or one of the clocks was set.
             self._clock.set(server_seconds(answer), self._loop.time())
             if self._loop.time() < call.late_at:
                 self._again(call)

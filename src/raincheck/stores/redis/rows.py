@@ -238,7 +238,8 @@ def _changing(task: Task) -> _Changing:
 
 
 def _ttl(task: Task) -> bytes:
-    """The milliseconds until Redis may forget the task by itself, which it does only where nobody settles or purges.
+    """The milliseconds until Redis may forget the task by itself, which it does only where no process settles or
+    purges.
 
     A span between the task's own times, since the server's clock may be another one.
     """

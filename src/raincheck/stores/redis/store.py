@@ -334,7 +334,7 @@ class RedisStore:
         return await self._ask(lambda done: Call(_TIME, read, done), pipeline)
 
     def _look_for_evictions(self, pipeline: Pipeline) -> None:
-        """Nobody waits for the answer, which comes before that to what is asked next."""
+        """Does not wait for the answer, which comes before that to what is asked next."""
         loop = asyncio.get_running_loop()
         if loop.time() - self._looked_at < _LOOK_SECONDS:
             return

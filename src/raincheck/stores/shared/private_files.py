@@ -1,4 +1,4 @@
-"""Files that hold what callers sent: their user's alone, and not put there by somebody else.
+"""Files that hold what callers sent: their user's alone, and not put there by another user.
 
 Where others can write to the folder they may have planted a file of theirs, or a link to one of ours: then nothing but
 a plain file of our own is taken. In a folder that is ours (or the administrator's) alone a link is its owner's wish.
@@ -27,7 +27,7 @@ def check_file(path: str | os.PathLike[str]) -> None:
     The file is not opened: closing it would drop the locks that this process has on it (POSIX).
 
     Raises:
-        StoreUnusable: It is somebody else's, a link or no plain file, in a folder that others can write to.
+        StoreUnusable: It is another user's, a link or no plain file, in a folder that others can write to.
     """
     path = Path(os.path.abspath(path))
     if (found := _found(path)) is None:
@@ -49,7 +49,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     """As `check_file`, for a folder that holds nothing but such files; others may do nothing with it from now on.
 
     Raises:
-        StoreUnusable: It is somebody else's or a link, in a folder that others can write to; or no folder at all.
+        StoreUnusable: It is another user's or a link, in a folder that others can write to; or no folder at all.
     """
     path = Path(os.path.abspath(path))
     if (found := _found(path)) is None:

@@ -1,6 +1,6 @@
 """The file of a SQLite store: how it is made, and whether its path still leads to the one that is open.
 
-A file that was deleted or replaced under an open connection takes writes as before, and nobody finds them again.
+A file that was deleted or replaced under an open connection takes writes as before, and they are not found again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def create_file(path: str) -> None:
 
     Raises:
         StoreUnavailable: The file or its folder cannot be made.
-        StoreUnusable: It is gone or empty, and its journal is there: somebody took it away from a running server. Or
+        StoreUnusable: It is gone or empty, and its journal is there: it was taken away from a running server. Or
             others may have put it there (`raincheck.stores.shared.private_files`).
     """
     # Only a file that has a first page gets a journal, and both go on together until the last process closes it.

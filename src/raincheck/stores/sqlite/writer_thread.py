@@ -301,7 +301,7 @@ class SqliteWriter:
         closed.wait(_LET_GO_SECONDS)
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
-        # A loop that was closed without closing the store has nobody to be told.
+        # A loop that was closed without closing the store hears nothing.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function, *arguments)
 
