@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from raincheck import errors as domain
 from raincheck.domain.task import InputRequest
 from raincheck.errors import CallError, InternalError, RaincheckError, TaskFailure
 
@@ -33,31 +32,15 @@ __all__ = [
     "TaskWasCancelled",
     "WaitTimedOut",
     "error_from",
-    "passing",
-    "retry_after",
 ]
 
 _BY_CODE: dict[str, type[RaincheckError]] = {
     cls.code: cls
-    for cls in (
-        domain.InvalidParameters,
-        domain.UnknownOperation,
-        domain.TaskNotFound,
-        domain.IdempotencyConflict,
-        domain.PayloadTooLarge,
-        domain.QueueFull,
-        domain.RateLimited,
-        domain.CircuitOpen,
-        domain.OperationFailed,
-        domain.TaskTimeout,
-        domain.WorkerLost,
-        domain.UpstreamError,
-        domain.ResultTooLarge,
-        domain.InternalError,
-    )
+    for base in (CallError, TaskFailure)
+    # Of two with one code the first counts.
+    for cls in reversed(base.__subclasses__())
+    if cls.__module__ == base.__module__
 }
-
-_LONGEST_RETRY_AFTER = 30.0
 
 
 class ClientError(RaincheckError):
@@ -144,15 +127,3 @@ def error_from(error: Mapping[str, Any], *, failed_task: TaskHandle | None = Non
         details.setdefault("code", code)
     message = str(error.get("message") or code)
     return cls(message, retryable=error.get("retryable") is True, details=details)
-
-
-def passing(error: RaincheckError) -> bool:
-    """Whether the same call is worth another try shortly: the store was busy, or there were too many calls."""
-    return error.retryable and isinstance(error, CallError | InternalError) and retry_after(error) is not None
-
-
-def retry_after(error: RaincheckError) -> float | None:
-    """How long the server asks to wait, 0 where it does not say; None where that is too long to sit through."""
-    wished = error.details.get("retry_after_seconds", 0.0)
-    seconds = float(wished) if isinstance(wished, int | float) else 0.0
-    return seconds if 0 <= seconds <= _LONGEST_RETRY_AFTER else None

@@ -1,31 +1,35 @@
-"""Calls of the handle tools, each tried again where its connection is lost or the server is busy.
+"""The protocol of the handle tools: their calls, and one task over them.
 
-That is safe for every one of them: a submission has its idempotency key, the others may be repeated by their nature.
+Every call may be sent twice: a submission has its idempotency key, the others may be repeated by their nature.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from raincheck.client.errors import BadAnswer, ConnectionLost, passing, retry_after
-from raincheck.client.models import TaskHandle, TaskView
+from raincheck.client.errors import BadAnswer, error_from
+from raincheck.client.models import TaskHandle, TaskResult, TaskView
 from raincheck.client.parsing import Session, call_tool, read_ticket, read_view, refusal
-from raincheck.client.policy import LONGEST_HOLD, PollingPolicy
-from raincheck.client.reconnecting import backoff, lost_connection, timed_out
-from raincheck.errors import CallError, InternalError, InvalidParameters, TaskNotFound
-
-__all__ = ["HandleCalls", "NotHeld"]
+from raincheck.client.policy import LONGEST_HOLD, Pace, PollingPolicy
+from raincheck.client.retries import INVALID_PARAMS, rpc_error, timed_out, with_retry
+from raincheck.domain.task import TaskStatus
+from raincheck.errors import CallError, InvalidParameters, TaskNotFound
 
 logger = logging.getLogger(__name__)
 
+# A server that knows its client as impatient holds for less than it was asked to: what lasted this long was held.
+_HELD_SECONDS = 0.8
+_HELD_SHARE = 0.8
+# Progress does not end a held answer. Where it is watched it is looked for so often.
+_WATCHED_SECONDS = 2.0
+
 _T = TypeVar("_T")
-
-
-_INVALID_PARAMS = -32602
 
 
 class NotHeld(Exception):
@@ -49,15 +53,16 @@ class HandleCalls:
     async def submit(
         self,
         operation_type: str,
-        parameters: Mapping[str, Any],
+        parameters: Mapping[str, Any] | None,
         *,
-        idempotency_key: str,
+        idempotency_key: str | None,
         max_wait_seconds: float | None,
     ) -> tuple[TaskHandle, float | None]:
-        """The handle of the accepted task, and when the server wants to be asked."""
+        """The handle of the accepted task, and when the server wants to be asked; a call without a key gets one."""
+        idempotency_key = idempotency_key or f"rc-{secrets.token_urlsafe(18)}"
         arguments: dict[str, Any] = {
             "operation_type": operation_type,
-            "parameters": dict(parameters),
+            "parameters": dict(parameters or {}),
             "idempotency_key": idempotency_key,
         }
         if max_wait_seconds is not None:
@@ -72,17 +77,15 @@ class HandleCalls:
             NotHeld: It was to be held, and cannot be. Without `hold` it may well be answered.
         """
         arguments: dict[str, Any] = {"task_ref": handle.task_ref}
+        if hold is not None:
+            arguments["wait_seconds"] = round(min(hold, LONGEST_HOLD), 3)
         read = partial(read_view, handle=handle)
-        if hold is None:
-            return await self._call_in_full("resolve_task_status", arguments, read, handle)
-        arguments["wait_seconds"] = round(min(hold, LONGEST_HOLD), 3)
         try:
-            return await self._call_in_full("resolve_task_status", arguments, read, handle, hold=hold)
-        except TaskNotFound:
-            raise
+            return await self._call_in_full("resolve_task_status", arguments, read, handle, hold=hold or 0.0)
         except Exception as error:
             # Another server's handle tools may know no wait_seconds.
-            if not isinstance(error, CallError) and not _refuses_parameters(error):
+            refused = isinstance(error, CallError) or _refuses_parameters(error)
+            if hold is None or isinstance(error, TaskNotFound) or not refused:
                 raise
             if not hold:
                 return await self.status(handle)
@@ -130,24 +133,16 @@ class HandleCalls:
         *,
         hold: float = 0.0,
     ) -> _T:
-        attempt = 0
-        while True:
-            attempt += 1
+        async def send() -> _T:
             try:
                 async with asyncio.timeout(self._policy.answer_seconds + hold):
                     return read(await self._payload(name, arguments, handle))
             except Exception as error:
-                last = attempt > self._policy.call_retries
-                pause = self._pause(error, attempt, last=last)
-                if pause is None:
-                    raise
                 if hold and timed_out(error):
                     raise NotHeld from error
-                if last:
-                    message = f"{name} got no answer in {attempt} tries; the last one: {_named(error)}."
-                    raise ConnectionLost(message, handle=handle) from error
-                logger.info("%s is tried again in %.1f s: %s", name, pause, type(error).__name__)
-            await asyncio.sleep(pause)
+                raise
+
+        return await with_retry(send, name, retries=self._policy.call_retries, handle=handle)
 
     async def _payload(self, name: str, arguments: dict[str, Any], handle: TaskHandle | None) -> Mapping[str, Any]:
         answer = await call_tool(self._session, name, arguments)
@@ -159,23 +154,62 @@ class HandleCalls:
             raise BadAnswer(f"{name} answered without a JSON object", handle=handle)
         return payload
 
-    def _pause(self, error: Exception, attempt: int, *, last: bool) -> float | None:
-        """How long to wait before the next try; None where the error is the answer."""
-        if isinstance(error, ConnectionLost):
-            return None  # the session has tried long enough itself
-        if isinstance(error, CallError | InternalError):
-            return max(backoff(attempt), retry_after(error) or 0.0) if passing(error) and not last else None
-        if isinstance(error, BadAnswer):
-            return None if last else backoff(attempt)
-        return backoff(attempt) if lost_connection(error) else None
+
+class HandleTask:
+    """One task over the handle tools; the server is asked to hold its answers.
+
+    Args:
+        calls: The server's handle tools.
+        handle: The task.
+        hold_seconds: How long an answer is to be held; 0: not at all.
+        watched: Whether progress is watched.
+        hint: When the server wants to be asked first.
+    """
+
+    def __init__(
+        self, calls: HandleCalls, handle: TaskHandle, hold_seconds: float, *, watched: bool, hint: float | None
+    ) -> None:
+        self.handle = handle
+        self._calls = calls
+        self._hold: float | None = min(hold_seconds, LONGEST_HOLD)
+        self._watched = watched
+        self._hint = hint
+
+    async def look(self, pace: Pace) -> tuple[TaskView, bool]:
+        """The task, and whether the server held the answer."""
+        hold = self._hold
+        if hold and self._watched:
+            hold = min(hold, _WATCHED_SECONDS, pace.interval(self._hint))
+        if hold is not None:
+            hold = min(hold, pace.remaining)
+        pace.attempts += 1
+        started = time.monotonic()
+        try:
+            view = await self._calls.status(self.handle, hold=hold)
+        except NotHeld:
+            logger.info("the server does not hold its answers: asking from time to time")
+            self._hold = hold = None
+            view = await self._calls.status(self.handle)
+        self._hint = view.poll_after_seconds
+        took = time.monotonic() - started
+        return view, bool(hold) and took >= min(_HELD_SECONDS, hold * _HELD_SHARE)
+
+    async def provide(self, responses: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Answer its questions; whether it asks nothing more."""
+        return (await self._calls.provide(self.handle, responses)).status is not TaskStatus.INPUT_REQUIRED
+
+    def outcome(self, view: TaskView) -> TaskResult:
+        """Its result.
+
+        Raises:
+            TaskFailure: It failed: the class that belongs to its code.
+        """
+        if view.error is not None:
+            raise error_from(view.error.public(), failed_task=view.handle)
+        return TaskResult.of_value(view.result, view.handle)
 
 
 def _refuses_parameters(error: Exception) -> bool:
     """Whether the call's parameters were refused, by a tool's error, with a code or without, or by the protocol's."""
-    told = getattr(getattr(error, "error", None), "code", None)
-    return isinstance(error, InvalidParameters) or type(error) is CallError or told == _INVALID_PARAMS
-
-
-def _named(error: Exception) -> str:
-    text = str(error)
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+    refused = isinstance(error, InvalidParameters) or type(error) is CallError
+    return refused or rpc_error(error, "code") == INVALID_PARAMS

@@ -18,7 +18,7 @@ import httpx2
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CONNECTION_CLOSED
 
-from raincheck.client.reconnecting import backoff
+from raincheck.client.retries import backoff
 
 __all__ = ["SteadyClient", "steady_http"]
 

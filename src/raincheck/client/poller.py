@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from raincheck.client.handle_calls import HandleCalls, NotHeld
+from raincheck.client.driver import Driver
+from raincheck.client.handle_calls import HandleCalls, HandleTask, NotHeld
 from raincheck.client.models import (
     InputCallback,
     ProgressCallback,
@@ -17,20 +17,14 @@ from raincheck.client.models import (
     handle_of,
 )
 from raincheck.client.parsing import Answer, Session, inline_result, is_ticket, read_answer, read_ticket
-from raincheck.client.policy import PollingPolicy
 from raincheck.client.result_download import large_answer
-from raincheck.client.wait import Wait, settled
+from raincheck.client.wait import Wait
 from raincheck.errors import TaskNotFound
 
-__all__ = ["TaskPoller", "new_idempotency_key"]
+__all__ = ["TaskPoller"]
 
 
-def new_idempotency_key() -> str:
-    """A key that no other call has."""
-    return f"rc-{secrets.token_urlsafe(18)}"
-
-
-class TaskPoller:
+class TaskPoller(Driver):
     """Runs operations through the handle tools and does the polling, so that neither model nor program has to.
 
     One poller serves any number of sessions and tasks at once; it keeps no connection: each `session` calls a server's
@@ -43,21 +37,6 @@ class TaskPoller:
         whole_results: Whether a large result is fetched whole, by `resources/read`, in place of its preview; where the
             session cannot read resources it stays the preview.
     """
-
-    def __init__(
-        self,
-        policy: PollingPolicy | None = None,
-        *,
-        on_progress: ProgressCallback | None = None,
-        on_input: InputCallback | None = None,
-        on_submitted: SubmittedCallback | None = None,
-        whole_results: bool = True,
-    ) -> None:
-        self._policy = policy or PollingPolicy()
-        self._on_progress = on_progress
-        self._on_input = on_input
-        self._on_submitted = on_submitted
-        self._whole_results = whole_results
 
     async def run(
         self,
@@ -88,14 +67,9 @@ class TaskPoller:
             TaskWasCancelled, WaitTimedOut, InputNeeded, ConnectionLost, BadAnswer: See `raincheck.client.errors`.
         """
         handle, hint = await self._calls(session).submit(
-            operation_type,
-            parameters or {},
-            idempotency_key=idempotency_key or new_idempotency_key(),
-            max_wait_seconds=max_wait_seconds,
+            operation_type, parameters, idempotency_key=idempotency_key, max_wait_seconds=max_wait_seconds
         )
-        submitted = on_submitted or self._on_submitted
-        if submitted is not None:
-            await settled(submitted(handle))
+        await self._accepted(handle, on_submitted)
         return await self._follow(session, handle, hint, on_progress, on_input)
 
     async def submit(
@@ -109,10 +83,7 @@ class TaskPoller:
     ) -> TaskHandle:
         """Submit an operation; its handle, once the task is durable. Raises as `run` does."""
         handle, _ = await self._calls(session).submit(
-            operation_type,
-            parameters or {},
-            idempotency_key=idempotency_key or new_idempotency_key(),
-            max_wait_seconds=max_wait_seconds,
+            operation_type, parameters, idempotency_key=idempotency_key, max_wait_seconds=max_wait_seconds
         )
         return handle
 
@@ -177,9 +148,7 @@ class TaskPoller:
         if payload is None or not is_ticket(answer):
             return await self._whole_answer(session, answer)
         handle, hint = read_ticket(payload)
-        submitted = on_submitted or self._on_submitted
-        if submitted is not None:
-            await settled(submitted(handle))
+        await self._accepted(handle, on_submitted)
         return await self._follow(session, handle, hint, on_progress, on_input)
 
     async def _follow(
@@ -190,14 +159,10 @@ class TaskPoller:
         on_progress: ProgressCallback | None,
         on_input: InputCallback | None,
     ) -> TaskResult:
-        wait = Wait(
-            self._calls(session),
-            handle,
-            self._policy,
-            on_progress=on_progress or self._on_progress,
-            on_input=on_input or self._on_input,
-        )
-        result = await wait.result(hint)
+        progress, hold = on_progress or self._on_progress, self._policy.hold_seconds
+        task = HandleTask(self._calls(session), handle, hold, watched=progress is not None, hint=hint)
+        wait = Wait(task, self._policy, on_progress=progress, on_input=on_input or self._on_input)
+        result = await wait.outcome(pause=None if hold else hint)
         large = large_answer(result.value, session, handle) if self._whole_results else None
         if large is None:
             return result

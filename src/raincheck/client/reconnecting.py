@@ -1,4 +1,4 @@
-"""A session that reconnects, and the recognition of lost connections in any SDK's errors."""
+"""A session that connects anew after each loss."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import Any, Self, cast
 
 from raincheck.client.errors import ConnectionLost
 from raincheck.client.parsing import Session
+from raincheck.client.retries import backoff, lost_connection
 from raincheck.domain.logs import guard_logs
 
-__all__ = ["Connect", "ReconnectingSession", "backoff", "lost_connection", "timed_out"]
+__all__ = ["Connect", "ReconnectingSession"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,43 +34,6 @@ _HANDLE_TOOLS = frozenset(
         "list_background_tasks",
     }
 )
-
-# By name, since neither anyio nor an HTTP library nor an SDK is imported here.
-_LOST = frozenset(
-    {"BrokenResourceError", "ClosedResourceError", "EndOfStream", "TransportError", "IncompleteReadError"}
-)
-_PROTOCOL_ERRORS = frozenset({"MCPError", "McpError"})
-# JSON-RPC codes that the SDKs make themselves: connection closed, request timed out (2.x, 1.x), no JSON in the answer.
-_LOST_CODES = frozenset({-32000, -32001, 408, -32700})
-_TIMED_OUT_CODES = frozenset({-32001, 408})
-# And texts, where the code alone says too little: an HTTP status of 5xx, a restarted server that forgot the session.
-_LOST_TEXTS = frozenset({"Server returned an error response", "Session terminated"})
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 2.0
-
-
-def lost_connection(error: BaseException) -> bool:
-    """Whether the error says that no answer came, so that the call may or may not have reached the server."""
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return all(lost_connection(each) for each in group.exceptions)
-    if isinstance(error, OSError | EOFError | ConnectionLost):
-        return True
-    names = {cls.__name__ for cls in type(error).__mro__}
-    if names & _PROTOCOL_ERRORS:
-        told = getattr(error, "error", None)
-        return getattr(told, "code", None) in _LOST_CODES or getattr(told, "message", None) in _LOST_TEXTS
-    return bool(names & _LOST)
-
-
-def timed_out(error: BaseException) -> bool:
-    """Whether the answer was not waited for any longer, by us or by the session's own limit."""
-    return isinstance(error, TimeoutError) or getattr(getattr(error, "error", None), "code", None) in _TIMED_OUT_CODES
-
-
-def backoff(attempt: int) -> float:
-    """The pause before try number `attempt` (from 1) of a call whose connection was lost, in seconds."""
-    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(attempt - 1, 16))
 
 
 class ReconnectingSession:

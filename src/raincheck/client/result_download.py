@@ -6,24 +6,20 @@ import asyncio
 import base64
 import binascii
 import hashlib
-import logging
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
-from raincheck.client.errors import BadAnswer, ConnectionLost, error_from, passing, retry_after
+from raincheck.client.errors import BadAnswer
 from raincheck.client.models import TaskHandle
 from raincheck.client.policy import PollingPolicy
-from raincheck.client.reconnecting import backoff, lost_connection
+from raincheck.client.retries import INVALID_PARAMS, rpc_error, with_retry
 from raincheck.domain.result_body import call_result, plain_value, result_uri
 from raincheck.domain.unicode_text import well_formed
-from raincheck.errors import RaincheckError, TaskNotFound
+from raincheck.errors import TaskNotFound
 
-__all__ = ["LargeAnswer", "large_answer"]
-
-logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 _PAGE = 1024 * 1024
-_INVALID_PARAMS = -32602
 
 
 class LargeAnswer:
@@ -43,11 +39,7 @@ class LargeAnswer:
 
     async def value(self, session: Any, policy: PollingPolicy, handle: TaskHandle | None) -> Any:
         """The operation's value. Raises as `call_result` does."""
-        data = await self._read(session, policy, handle)
-        try:
-            return plain_value(self._form, self._shape, self._media_type, data)
-        except ValueError as error:
-            raise BadAnswer(f"the result cannot be read: {error}", handle=handle) from error
+        return await self._read(plain_value, session, policy, handle)
 
     async def call_result(self, session: Any, policy: PollingPolicy, handle: TaskHandle | None) -> dict[str, Any]:
         """What the call would have returned, were it small.
@@ -57,13 +49,15 @@ class LargeAnswer:
             ConnectionLost: The server does not answer.
             BadAnswer: What it answers is not the result.
         """
-        data = await self._read(session, policy, handle)
-        try:
-            return call_result(self._form, self._shape, self._media_type, data)
-        except ValueError as error:
-            raise BadAnswer(f"the result cannot be read: {error}", handle=handle) from error
+        return await self._read(call_result, session, policy, handle)
 
-    async def _read(self, session: Any, policy: PollingPolicy, handle: TaskHandle | None) -> bytes:
+    async def _read(
+        self,
+        read: Callable[[str, str | None, str, bytes], _T],
+        session: Any,
+        policy: PollingPolicy,
+        handle: TaskHandle | None,
+    ) -> _T:
         # Pages of one length are the whole, wherever their borders fall.
         pages = [
             await self._page(session, policy, handle, f"{self.resource}?offset={offset}&length={_PAGE}")
@@ -72,39 +66,22 @@ class LargeAnswer:
         data = b"".join(pages)
         if len(data) != self._size or hashlib.sha256(data).hexdigest() != self._sha256:
             raise BadAnswer("the pages of the result are not the whole", handle=handle)
-        return data
+        try:
+            return read(self._form, self._shape, self._media_type, data)
+        except ValueError as error:
+            raise BadAnswer(f"the result cannot be read: {error}", handle=handle) from error
 
     async def _page(self, session: Any, policy: PollingPolicy, handle: TaskHandle | None, uri: str) -> bytes:
-        attempt = 0
-        while True:
-            attempt += 1
-            pause = backoff(attempt)
+        async def send() -> object:
             try:
                 async with asyncio.timeout(policy.answer_seconds):
-                    answer = await session.read_resource(uri)
-                return _body(answer, handle)
+                    return await session.read_resource(uri)
             except Exception as error:
-                told = getattr(error, "error", None)
-                if getattr(told, "code", None) == _INVALID_PARAMS:
-                    raise TaskNotFound(str(getattr(told, "message", error))) from error
-                if (refusal := _passing_refusal(told)) is not None and attempt <= policy.call_retries:
-                    pause = max(pause, retry_after(refusal) or 0.0)
-                elif not lost_connection(error) or isinstance(error, ConnectionLost):
-                    raise
-                elif attempt > policy.call_retries:
-                    message = f"resources/read got no answer in {attempt} tries; the last one: {type(error).__name__}."
-                    raise ConnectionLost(message, handle=handle) from error
-                logger.info("resources/read is tried again: %s", type(error).__name__)
-            await asyncio.sleep(pause)
+                if rpc_error(error, "code") == INVALID_PARAMS:
+                    raise TaskNotFound(str(rpc_error(error, "message"))) from error
+                raise
 
-
-def _passing_refusal(told: Any) -> RaincheckError | None:
-    """The refusal that a JSON-RPC error tells, where the same request is worth another try shortly."""
-    data = getattr(told, "data", None)
-    if not isinstance(data, Mapping) or "code" not in data:
-        return None
-    refusal = error_from(cast("Mapping[str, Any]", data))
-    return refusal if passing(refusal) else None
+        return _body(await with_retry(send, "resources/read", retries=policy.call_retries, handle=handle), handle)
 
 
 def large_answer(value: Any, session: Any, handle: TaskHandle | None) -> LargeAnswer | None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import anyio
 from mcp import Client
 from mcp.client import ClientRequestContext, ClientSession
 from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
@@ -15,11 +12,12 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolResult, ErrorData, Request, Result
 from pydantic import ValidationError
 
-from raincheck.client.errors import BadAnswer, ConnectionLost, TaskWasCancelled, WaitTimedOut
-from raincheck.client.models import InputCallback, ProgressCallback, SubmittedCallback, TaskHandle, TaskView, handle_of
+from raincheck.client.driver import Driver
+from raincheck.client.errors import BadAnswer
+from raincheck.client.models import TaskHandle, TaskView, handle_of
 from raincheck.client.policy import Pace, PollingPolicy
-from raincheck.client.reconnecting import backoff, lost_connection
 from raincheck.client.result_download import large_answer
+from raincheck.client.retries import with_retry
 from raincheck.client.tasks_wire import (
     TASKS_EXTENSION,
     Acknowledged,
@@ -35,18 +33,16 @@ from raincheck.client.tasks_wire import (
     request_of,
     view_of,
 )
-from raincheck.client.wait import Changes, Questions, left_running, settled
+from raincheck.client.wait import Wait
 from raincheck.domain.task import InputRequest, TaskStatus
 from raincheck.errors import TaskNotFound
 
 __all__ = ["TasksExtension"]
 
-logger = logging.getLogger(__name__)
-
 _R = TypeVar("_R", bound=Result)
 
 
-class TasksExtension(ClientExtension):
+class TasksExtension(Driver, ClientExtension):
     """`io.modelcontextprotocol/tasks` (SEP-2663) for the SDK's `Client`: `call_tool` is called as ever.
 
     Declares the extension on every request. Where the server makes a task of a call, the extension polls until it is
@@ -65,21 +61,6 @@ class TasksExtension(ClientExtension):
 
     identifier = TASKS_EXTENSION
 
-    def __init__(
-        self,
-        policy: PollingPolicy | None = None,
-        *,
-        on_progress: ProgressCallback | None = None,
-        on_input: InputCallback | None = None,
-        on_submitted: SubmittedCallback | None = None,
-        whole_results: bool = True,
-    ) -> None:
-        self._policy = policy or PollingPolicy()
-        self._on_progress = on_progress
-        self._on_input = on_input
-        self._on_submitted = on_submitted
-        self._whole_results = whole_results
-
     def claims(self) -> Sequence[ResultClaim[Any]]:
         """`CreateTaskResult` on `tools/call`."""
         return (ResultClaim(result_type="task", model=CreatedTask, resolve=self._resolve),)
@@ -92,19 +73,16 @@ class TasksExtension(ClientExtension):
             MCPError: The task ended in the JSON-RPC error that the call would have been answered with.
             TaskWasCancelled, WaitTimedOut, ConnectionLost, BadAnswer: See `raincheck.client.errors`.
         """
-        handle = handle_of(task)
-        session = _session(client)
-        return await self._fetched(session, handle, await self._wait(session, handle, None).result(None))
+        return await self._follow(_Task(_session(client), handle_of(task), self._policy))
 
     async def status(self, client: Client | ClientSession, task: TaskHandle | str) -> TaskView:
         """The task as it is. Its outcome is `resume`'s to give."""
-        handle = handle_of(task)
-        return view_of(await _Methods(_session(client), handle, self._policy, None).get(), handle)
+        view, _ = await _Task(_session(client), handle_of(task), self._policy).look()
+        return view
 
     async def cancel(self, client: Client | ClientSession, task: TaskHandle | str) -> None:
         """Ask for the end of a task; one that is settled stays as it is."""
-        handle = handle_of(task)
-        await _Methods(_session(client), handle, self._policy, None).cancel()
+        await _Task(_session(client), handle_of(task), self._policy).cancel()
 
     async def whole(self, client: Client | ClientSession, result: CallToolResult) -> CallToolResult:
         """The result, or the large one whose preview it is: for a call that was answered at once, where `call_tool`
@@ -125,145 +103,84 @@ class TasksExtension(ClientExtension):
 
     async def _resolve(self, created: CreatedTask, context: ClaimContext) -> CallToolResult:
         handle = TaskHandle(task_ref=created.task_id, operation_type=context.tool_name)
-        if self._on_submitted is not None:
-            await settled(self._on_submitted(handle))
-        result = await self._wait(context.session, handle, context.read_timeout_seconds).result(created)
-        return await self._fetched(context.session, handle, result)
+        await self._accepted(handle)
+        task = _Task(context.session, handle, self._policy, context.read_timeout_seconds)
+        return await self._follow(task, view_of(created, handle))
 
-    async def _fetched(self, session: ClientSession, handle: TaskHandle, result: CallToolResult) -> CallToolResult:
-        large = large_answer(result.structured_content, session, handle) if self._whole_results else None
+    async def _follow(self, task: _Task, created: TaskView | None = None) -> CallToolResult:
+        ask = self._on_input or _Dispatch(task.session, task.handle)
+        wait = Wait(task, self._policy, on_progress=self._on_progress, on_input=ask)
+        result = await wait.outcome(created)
+        large = large_answer(result.structured_content, task.session, task.handle) if self._whole_results else None
         if large is None:
             return result
-        return CallToolResult.model_validate(await large.call_result(session, self._policy, handle), by_name=False)
-
-    def _wait(self, session: ClientSession, handle: TaskHandle, answer_seconds: float | None) -> _TaskWait:
-        methods = _Methods(session, handle, self._policy, answer_seconds)
-        ask = self._on_input or _Dispatch(session, handle)
-        return _TaskWait(methods, handle, Pace(self._policy), Changes(self._on_progress), Questions(ask))
+        whole = await large.call_result(task.session, self._policy, task.handle)
+        return CallToolResult.model_validate(whole, by_name=False)
 
 
-class _TaskWait:
-    """The wait for one task."""
+class _Task:
+    """One task over the methods of the extension; all of them may be sent twice.
 
-    def __init__(
-        self, methods: _Methods, handle: TaskHandle, pace: Pace, changes: Changes, questions: Questions
-    ) -> None:
-        self._methods = methods
-        self._handle = handle
-        self._pace = pace
-        self._changes = changes
-        self._questions = questions
-        self._view: TaskView | None = None
-
-    async def result(self, created: CreatedTask | None) -> CallToolResult:
-        try:
-            if created is not None:
-                await self._look_at(view_of(created, self._handle))
-                if not self._seen.terminal:
-                    await self._pause()
-            while True:
-                self._pace.count()
-                task = await self._get()
-                await self._look_at(view_of(task, self._handle))
-                if self._seen.terminal:
-                    return self._ended(task)
-                await self._answer()
-                await self._pause()
-        except BaseException as error:
-            left_running(error, self._handle, self._view)
-            raise
-
-    @property
-    def _seen(self) -> TaskView:
-        assert self._view is not None
-        return self._view
-
-    async def _look_at(self, view: TaskView) -> None:
-        self._view = view
-        await self._changes.tell(view)
-
-    async def _get(self) -> DetailedTask:
-        remaining = self._pace.remaining
-        if remaining == math.inf:
-            return await self._methods.get()
-        with anyio.move_on_after(remaining + 5.0):
-            return await self._methods.get()
-        self._check_bounds()
-        raise ConnectionLost("tasks/get got no answer", handle=self._handle)
-
-    async def _answer(self) -> None:
-        if self._seen.status is TaskStatus.INPUT_REQUIRED:
-            responses = await self._questions.answer(self._seen)
-            if responses:
-                await self._methods.update(responses)
-                self._pace.restart()
-
-    async def _pause(self) -> None:
-        self._check_bounds()
-        await anyio.sleep(self._pace.pause(self._seen.poll_after_seconds))
-        self._check_bounds()
-
-    def _check_bounds(self) -> None:
-        bound = self._pace.used_up
-        if bound is not None:
-            message = f"Task {self._handle.task_ref} is not settled after {bound}; it goes on and can be resumed."
-            raise WaitTimedOut(message, handle=self._handle, view=self._view)
-
-    def _ended(self, task: DetailedTask) -> CallToolResult:
-        if self._seen.status is TaskStatus.COMPLETED:
-            return call_result(task, self._handle)
-        if self._seen.status is TaskStatus.FAILED:
-            raise MCPError.from_error_data(call_error(task, self._handle))
-        raise TaskWasCancelled(f"Task {self._handle.task_ref} was cancelled.", handle=self._handle)
-
-
-class _Methods:
-    """The task methods for one task, each tried again where its connection is lost: all of them may be repeated."""
+    Args:
+        session: Sends them.
+        handle: The task.
+        policy: How long an answer may take, and how often a method is sent again.
+        answer_seconds: How long an answer may take for this caller.
+    """
 
     def __init__(
-        self, session: ClientSession, handle: TaskHandle, policy: PollingPolicy, answer_seconds: float | None
+        self, session: ClientSession, handle: TaskHandle, policy: PollingPolicy, answer_seconds: float | None = None
     ) -> None:
-        self._session = session
-        self._handle = handle
-        self._policy = policy
+        self.session = session
+        self.handle = handle
+        self._retries = policy.call_retries
         self._answer_seconds = answer_seconds or policy.answer_seconds
+        self._seen: DetailedTask | None = None
 
-    async def get(self) -> DetailedTask:
-        return await self._send(GetTask(params=TaskParams(taskId=self._handle.task_ref)), DetailedTask)
+    async def look(self, pace: Pace | None = None) -> tuple[TaskView, bool]:
+        """The task; the server holds no answer."""
+        if pace is not None:
+            pace.count()
+        self._seen = await self._send(GetTask(params=TaskParams(taskId=self.handle.task_ref)), DetailedTask)
+        return view_of(self._seen, self.handle), False
 
-    async def update(self, responses: Mapping[str, Mapping[str, Any]]) -> None:
+    async def provide(self, responses: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Answer its questions."""
         given = {key: dict(response) for key, response in responses.items()}
-        params = UpdateParams(taskId=self._handle.task_ref, inputResponses=given)
+        params = UpdateParams(taskId=self.handle.task_ref, inputResponses=given)
         await self._send(UpdateTask(params=params), Acknowledged)
+        return False
 
     async def cancel(self) -> None:
-        await self._send(CancelTask(params=TaskParams(taskId=self._handle.task_ref)), Acknowledged)
+        """Ask for its end."""
+        await self._send(CancelTask(params=TaskParams(taskId=self.handle.task_ref)), Acknowledged)
+
+    def outcome(self, view: TaskView) -> CallToolResult:
+        """What the call would have returned.
+
+        Raises:
+            MCPError: It failed.
+            BadAnswer: The server does not say what became of it.
+        """
+        assert self._seen is not None
+        if view.status is TaskStatus.COMPLETED:
+            return call_result(self._seen, self.handle)
+        raise MCPError.from_error_data(call_error(self._seen, self.handle))
 
     async def _send(self, request: Request[Any, Any], answer: type[_R]) -> _R:
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return await self._session.send_request(request, answer, self._answer_seconds)
-            except Exception as error:  # noqa: BLE001  raised again there, unless the connection was lost
-                self._give_up(error, str(request.method), attempt)
-            await anyio.sleep(backoff(attempt))
+        method = str(request.method)
 
-    def _give_up(self, error: Exception, method: str, attempt: int) -> None:
-        """Raise what ends the wait; return where another try may help."""
-        last = attempt > self._policy.call_retries
-        if isinstance(error, ValidationError):
-            if last:
-                raise BadAnswer(f"the answer of {method} is no task", handle=self._handle) from error
-        elif isinstance(error, MCPError) and error.code == INVALID_PARAMS:
-            raise TaskNotFound(error.message, details={"task_ref": self._handle.task_ref}) from error
-        elif not lost_connection(error) and not _busy(error):
-            raise error
-        elif last:
-            raise ConnectionLost(
-                f"{method} got no answer in {attempt} tries; the last one: {error}", handle=self._handle
-            ) from error
-        logger.info("%s is tried again: %s", method, type(error).__name__, extra={"task_ref": self._handle.task_ref})
+        async def send() -> _R:
+            try:
+                return await self.session.send_request(request, answer, self._answer_seconds)
+            except ValidationError as error:
+                raise BadAnswer(f"the answer of {method} is no task", handle=self.handle) from error
+            except MCPError as error:
+                if error.code != INVALID_PARAMS:
+                    raise
+                raise TaskNotFound(error.message, details={"task_ref": self.handle.task_ref}) from error
+
+        return await with_retry(send, method, retries=self._retries, handle=self.handle)
 
 
 class _Dispatch:
@@ -285,9 +202,3 @@ class _Dispatch:
 
 def _session(client: Client | ClientSession) -> ClientSession:
     return client.session if isinstance(client, Client) else client
-
-
-def _busy(error: Exception) -> bool:
-    """Whether the server says that its store does not answer at the moment."""
-    data: Any = error.data if isinstance(error, MCPError) else None
-    return isinstance(data, Mapping) and data.get("retryable") is True  # pyright: ignore[reportUnknownMemberType]

@@ -14,7 +14,8 @@ from typing import Any, Final, cast
 from raincheck._version import __version__
 from raincheck.client.errors import ConnectionLost
 from raincheck.client.parsing import Session
-from raincheck.client.reconnecting import Connect, ReconnectingSession, lost_connection
+from raincheck.client.reconnecting import Connect, ReconnectingSession
+from raincheck.client.retries import lost_connection
 from raincheck.extras import missing_extra
 
 __all__ = ["Server", "connect", "connector"]

@@ -1,4 +1,4 @@
-"""One wait for one task by the handle tools: asks, reports progress, has questions answered, until it is settled."""
+"""The wait for one task, over either protocol: asks, reports progress, has questions answered, until it is settled."""
 
 from __future__ import annotations
 
@@ -6,29 +6,22 @@ import asyncio
 import inspect
 import logging
 import math
-import time
 from collections.abc import Awaitable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from raincheck.client.errors import InputNeeded, TaskWasCancelled, WaitTimedOut, error_from
-from raincheck.client.handle_calls import HandleCalls, NotHeld
-from raincheck.client.models import InputCallback, ProgressCallback, TaskHandle, TaskResult, TaskView
-from raincheck.client.policy import LONGEST_HOLD, Pace, PollingPolicy
+from raincheck.client.errors import InputNeeded, TaskWasCancelled, WaitTimedOut
+from raincheck.client.models import InputCallback, ProgressCallback, TaskHandle, TaskView
+from raincheck.client.policy import Pace, PollingPolicy
 from raincheck.domain.task import InputRequest, TaskStatus
 from raincheck.errors import TaskNotFound
 
-__all__ = ["Changes", "Questions", "Wait", "left_running", "settled"]
-
 logger = logging.getLogger(__name__)
 
-# A server that knows its client as impatient holds for less than it was asked to: what lasted this long was held.
-_HELD_SECONDS = 0.8
-_HELD_SHARE = 0.8
-# Progress does not end a held answer. Where it is watched it is looked for so often.
-_WATCHED_SECONDS = 2.0
 _GRACE = 5.0
 
 _T = TypeVar("_T")
+_Outcome = TypeVar("_Outcome")
+_Outcome_co = TypeVar("_Outcome_co", covariant=True)
 
 
 async def settled(given: Awaitable[_T] | _T) -> _T:
@@ -36,6 +29,28 @@ async def settled(given: Awaitable[_T] | _T) -> _T:
     if inspect.isawaitable(given):
         return await given
     return given
+
+
+class TaskProtocol(Protocol[_Outcome_co]):
+    """One task over the calls of one protocol.
+
+    Attributes:
+        handle: The task.
+    """
+
+    handle: TaskHandle
+
+    async def look(self, pace: Pace) -> tuple[TaskView, bool]:
+        """The task, and whether the server held the answer, so that the next question may follow at once."""
+        ...
+
+    async def provide(self, responses: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Answer questions by their keys; whether the task is known to have gone on."""
+        ...
+
+    def outcome(self, view: TaskView) -> _Outcome_co:
+        """The result of a task that is completed or failed, last seen as `view`; a failure is raised."""
+        ...
 
 
 class Changes:
@@ -79,104 +94,99 @@ class Questions:
         return response
 
 
-class Wait:
+class Wait(Generic[_Outcome]):
     """The wait for one task.
 
     Args:
-        calls: Reaches the server.
-        handle: The task.
+        task: Reaches it.
         policy: The pace and the bounds.
         on_progress, on_input: See `TaskPoller.run`.
     """
 
     def __init__(
         self,
-        calls: HandleCalls,
-        handle: TaskHandle,
+        task: TaskProtocol[_Outcome],
         policy: PollingPolicy,
         *,
         on_progress: ProgressCallback | None,
         on_input: InputCallback | None,
     ) -> None:
-        self._calls = calls
-        self._handle = handle
+        self._task = task
         self._pace = Pace(policy)
-        self._hold = min(policy.hold_seconds, LONGEST_HOLD)
-        self._can_be_held = True
         self._changes = Changes(on_progress)
         self._questions = Questions(on_input)
-        self._watched = on_progress is not None
         self._view: TaskView | None = None
 
-    async def result(self, hint: float | None) -> TaskResult:
-        """The result once it is there; `hint`: when the server wants to be asked first.
+    async def outcome(self, created: TaskView | None = None, *, pause: float | None = None) -> _Outcome:
+        """The outcome once it is there.
+
+        Args:
+            created: The task as the server accepted it, where that is a view of it.
+            pause: When the server wants to be asked first, where it is not to be asked at once.
 
         Raises:
             RaincheckError: See `TaskPoller.run`.
         """
         try:
-            if not self._hold and hint is not None:
-                await asyncio.sleep(self._pace.pause(hint))
+            if pause is not None:
+                await asyncio.sleep(self._pace.pause(pause))
+            if created is not None:
+                await self._see(created)
+                await self._rest(created)
             while True:
-                view, held = await self._look(hint)
-                self._view = view
-                hint = view.poll_after_seconds
-                await self._changes.tell(view)
+                view, held = await self._look()
+                await self._see(view)
                 if view.terminal:
-                    return _ended(view)
+                    return self._ended(view)
                 answered = await self._answer(view)
                 self._check_bounds()
                 if not held and not answered:
-                    await asyncio.sleep(self._pace.pause(hint))
-                    self._check_bounds()
+                    await self._rest(view)
         except BaseException as error:
-            left_running(error, self._handle, self._view)
+            left_running(error, self._task.handle, self._view)
             raise
 
-    async def _look(self, hint: float | None) -> tuple[TaskView, bool]:
-        """The task, and whether the server held the answer."""
-        hold = self._hold
-        if hold and self._watched:
-            hold = min(hold, _WATCHED_SECONDS, self._pace.interval(hint))
-        hold = min(hold, self._pace.remaining)
-        self._pace.attempts += 1
-        started = time.monotonic()
-        try:
-            view = await self._bounded(hold if self._can_be_held else None)
-        except NotHeld:
-            logger.info("the server does not hold its answers: asking from time to time")
-            self._hold, self._can_be_held = 0.0, False
-            return await self._bounded(None), False
-        took = time.monotonic() - started
-        return view, hold > 0 and took >= min(_HELD_SECONDS, hold * _HELD_SHARE)
+    async def _see(self, view: TaskView) -> None:
+        self._view = view
+        await self._changes.tell(view)
 
-    async def _bounded(self, hold: float | None) -> TaskView:
+    async def _rest(self, view: TaskView) -> None:
+        if not view.terminal:
+            self._check_bounds()
+            await asyncio.sleep(self._pace.pause(view.poll_after_seconds))
+            self._check_bounds()
+
+    async def _look(self) -> tuple[TaskView, bool]:
         # Without a bound `remaining` is infinite, which asyncio.timeout does not take; a little grace for the way.
         remaining = self._pace.remaining
         limit = asyncio.timeout(None if remaining == math.inf else remaining + _GRACE)
         try:
             async with limit:
-                return await self._calls.status(self._handle, hold=hold)
+                return await self._task.look(self._pace)
         except TimeoutError:
             if limit.expired():
                 self._check_bounds()
             raise
 
     async def _answer(self, view: TaskView) -> bool:
-        if view.status is not TaskStatus.INPUT_REQUIRED:
-            return False
-        responses = await self._questions.answer(view)
+        responses = await self._questions.answer(view) if view.status is TaskStatus.INPUT_REQUIRED else {}
         if not responses:
             return False
-        after = await self._calls.provide(self._handle, responses)
+        went_on = await self._task.provide(responses)
         self._pace.restart()
-        return after.status is not TaskStatus.INPUT_REQUIRED
+        return went_on
 
     def _check_bounds(self) -> None:
         bound = self._pace.used_up
         if bound is not None:
-            message = f"Task {self._handle.task_ref} is not settled after {bound}; it goes on and can be resumed."
-            raise WaitTimedOut(message, handle=self._handle, view=self._view)
+            task = self._task.handle
+            message = f"Task {task.task_ref} is not settled after {bound}; it goes on and can be resumed."
+            raise WaitTimedOut(message, handle=task, view=self._view)
+
+    def _ended(self, view: TaskView) -> _Outcome:
+        if view.status is TaskStatus.CANCELLED and view.error is None:
+            raise TaskWasCancelled(f"Task {view.handle.task_ref} was cancelled.", handle=view.handle)
+        return self._task.outcome(view)
 
 
 def left_running(error: BaseException, handle: TaskHandle, view: TaskView | None) -> None:
@@ -187,14 +197,6 @@ def left_running(error: BaseException, handle: TaskHandle, view: TaskView | None
     error.add_note(note)
     if isinstance(error, asyncio.CancelledError):
         logger.info("a wait was cancelled; its task goes on", extra={"task_ref": handle.task_ref})
-
-
-def _ended(view: TaskView) -> TaskResult:
-    if view.status is TaskStatus.COMPLETED:
-        return TaskResult.of_value(view.result, view.handle)
-    if view.error is not None:
-        raise error_from(view.error.public(), failed_task=view.handle)
-    raise TaskWasCancelled(f"Task {view.handle.task_ref} was cancelled.", handle=view.handle)
 
 
 def _question(request: InputRequest) -> str:
