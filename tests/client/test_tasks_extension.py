@@ -189,6 +189,7 @@ async def test_every_request_declares_the_extension_and_every_task_request_names
         if name.startswith("tasks/"):
             assert headers["mcp-method"] == name
             assert headers["mcp-name"] == message["params"]["taskId"] == handles[0].task_ref
+            assert ("inputResponses" in message["params"]) == (name == "tasks/update")
     assert {"tasks/get", "tasks/update", "tasks/cancel"} <= set(proxy.names())
 
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -68,7 +68,7 @@ class HandleCalls:
         if max_wait_seconds is not None:
             arguments["max_wait_seconds"] = max_wait_seconds
         read = partial(read_ticket, idempotency_key=idempotency_key)
-        return await self._call_in_full("initiate_background_task", arguments, read)
+        return await self._in_full(partial(self._call, "initiate_background_task", read), arguments)
 
     async def status(self, handle: TaskHandle, *, hold: float | None = None) -> TaskView:
         """The task as it is, or as it is when it ends or asks within `hold` seconds; None leaves that to the server.
@@ -80,8 +80,9 @@ class HandleCalls:
         if hold is not None:
             arguments["wait_seconds"] = round(min(hold, LONGEST_HOLD), 3)
         read = partial(read_view, handle=handle)
+        call = partial(self._call, "resolve_task_status", read, handle=handle, hold=hold or 0.0)
         try:
-            return await self._call_in_full("resolve_task_status", arguments, read, handle, hold=hold or 0.0)
+            return await self._in_full(call, arguments)
         except Exception as error:
             # Another server's handle tools may know no wait_seconds.
             refused = isinstance(error, CallError) or _refuses_parameters(error)
@@ -102,35 +103,27 @@ class HandleCalls:
         return await self._call_for("provide_task_input", arguments, handle)
 
     async def _call_for(self, name: str, arguments: dict[str, Any], handle: TaskHandle) -> TaskView:
-        return await self._call(name, arguments, partial(read_view, handle=handle), handle)
+        return await self._call(name, partial(read_view, handle=handle), arguments, handle=handle)
 
-    async def _call_in_full(
-        self,
-        name: str,
-        arguments: dict[str, Any],
-        read: Callable[[Mapping[str, Any]], _T],
-        handle: TaskHandle | None = None,
-        *,
-        hold: float = 0.0,
-    ) -> _T:
+    async def _in_full(self, call: Callable[[dict[str, Any]], Awaitable[_T]], arguments: dict[str, Any]) -> _T:
         """The answer in its full form, or as it comes from a server that does not take `detail`."""
         try:
-            return await self._call(name, {**arguments, **self._detail}, read, handle, hold=hold)
+            return await call({**arguments, **self._detail})
         except Exception as error:
             if not self._detail or not _refuses_parameters(error):
                 raise
         # The parameters may be wrong for another reason: then this call is refused as well.
-        answer = await self._call(name, arguments, read, handle, hold=hold)
+        answer = await call(arguments)
         self._detail = {}
         return answer
 
     async def _call(
         self,
         name: str,
-        arguments: dict[str, Any],
         read: Callable[[Mapping[str, Any]], _T],
-        handle: TaskHandle | None = None,
+        arguments: dict[str, Any],
         *,
+        handle: TaskHandle | None = None,
         hold: float = 0.0,
     ) -> _T:
         async def send() -> _T:

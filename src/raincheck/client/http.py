@@ -20,8 +20,6 @@ from mcp_types import CONNECTION_CLOSED
 
 from raincheck.client.retries import backoff
 
-__all__ = ["SteadyClient", "steady_http"]
-
 logger = logging.getLogger(__name__)
 
 _METHOD_HEADER = "mcp-method"

@@ -9,16 +9,6 @@ from typing import Any, TypeAlias, cast
 
 from raincheck.domain.task import TERMINAL, InputRequest, Progress, TaskError, TaskStatus
 
-__all__ = [
-    "InputCallback",
-    "ProgressCallback",
-    "SubmittedCallback",
-    "TaskHandle",
-    "TaskResult",
-    "TaskView",
-    "handle_of",
-]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskHandle:

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["LONGEST_HOLD", "Pace", "PollingPolicy"]
-
 LONGEST_HOLD = 25.0
 """The longest `wait_seconds` that is asked for: a server's own bound, where it does not set another."""
 

@@ -21,8 +21,6 @@ from raincheck.client.result_download import large_answer
 from raincheck.client.wait import Wait
 from raincheck.errors import TaskNotFound
 
-__all__ = ["TaskPoller"]
-
 
 class TaskPoller(Driver):
     """Runs operations through the handle tools and does the polling, so that neither model nor program has to.

@@ -16,8 +16,6 @@ from raincheck.client.parsing import Session
 from raincheck.client.retries import backoff, lost_connection
 from raincheck.domain.logs import guard_logs
 
-__all__ = ["Connect", "ReconnectingSession"]
-
 logger = logging.getLogger(__name__)
 
 Connect = Callable[[], AbstractAsyncContextManager[Session]]

@@ -9,7 +9,7 @@ from mcp import Client
 from mcp.client import ClientRequestContext, ClientSession
 from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
 from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_PARAMS, CallToolResult, ErrorData, Request, Result
+from mcp_types import INVALID_PARAMS, CallToolResult, ErrorData, Result
 from pydantic import ValidationError
 
 from raincheck.client.driver import Driver
@@ -21,13 +21,11 @@ from raincheck.client.retries import with_retry
 from raincheck.client.tasks_wire import (
     TASKS_EXTENSION,
     Acknowledged,
-    CancelTask,
     CreatedTask,
     DetailedTask,
-    GetTask,
+    TaskMethod,
     TaskParams,
-    UpdateParams,
-    UpdateTask,
+    TaskRequest,
     call_error,
     call_result,
     request_of,
@@ -36,8 +34,6 @@ from raincheck.client.tasks_wire import (
 from raincheck.client.wait import Wait
 from raincheck.domain.task import InputRequest, TaskStatus
 from raincheck.errors import TaskNotFound
-
-__all__ = ["TasksExtension"]
 
 _R = TypeVar("_R", bound=Result)
 
@@ -141,19 +137,18 @@ class _Task:
         """The task; the server holds no answer."""
         if pace is not None:
             pace.count()
-        self._seen = await self._send(GetTask(params=TaskParams(taskId=self.handle.task_ref)), DetailedTask)
+        self._seen = await self._send("tasks/get", DetailedTask)
         return view_of(self._seen, self.handle), False
 
     async def provide(self, responses: Mapping[str, Mapping[str, Any]]) -> bool:
         """Answer its questions."""
         given = {key: dict(response) for key, response in responses.items()}
-        params = UpdateParams(taskId=self.handle.task_ref, inputResponses=given)
-        await self._send(UpdateTask(params=params), Acknowledged)
+        await self._send("tasks/update", Acknowledged, given)
         return False
 
     async def cancel(self) -> None:
         """Ask for its end."""
-        await self._send(CancelTask(params=TaskParams(taskId=self.handle.task_ref)), Acknowledged)
+        await self._send("tasks/cancel", Acknowledged)
 
     def outcome(self, view: TaskView) -> CallToolResult:
         """What the call would have returned.
@@ -167,8 +162,11 @@ class _Task:
             return call_result(self._seen, self.handle)
         raise MCPError.from_error_data(call_error(self._seen, self.handle))
 
-    async def _send(self, request: Request[Any, Any], answer: type[_R]) -> _R:
-        method = str(request.method)
+    async def _send(
+        self, method: TaskMethod, answer: type[_R], responses: dict[str, dict[str, Any]] | None = None
+    ) -> _R:
+        params = TaskParams(taskId=self.handle.task_ref, inputResponses=responses)
+        request = TaskRequest(method=method, params=params)
 
         async def send() -> _R:
             try:

@@ -14,20 +14,6 @@ from raincheck.client.models import TaskHandle, TaskView
 from raincheck.domain.task import InputRequest as Question
 from raincheck.domain.task import Progress, TaskStatus
 
-__all__ = [
-    "TASKS_EXTENSION",
-    "Acknowledged",
-    "CancelTask",
-    "CreatedTask",
-    "DetailedTask",
-    "GetTask",
-    "UpdateTask",
-    "call_error",
-    "call_result",
-    "request_of",
-    "view_of",
-]
-
 TASKS_EXTENSION = "io.modelcontextprotocol/tasks"
 ETA = "raincheck/eta-seconds"
 
@@ -43,39 +29,19 @@ _REQUESTS: TypeAdapter[InputRequest] = TypeAdapter(InputRequest)
 
 
 class TaskParams(RequestParams):
-    """Names the task."""
+    """Names the task and, in `tasks/update`, answers its questions."""
 
     task_id: str = Field(alias="taskId")
+    input_responses: dict[str, dict[str, Any]] | None = Field(default=None, alias="inputResponses")
 
 
-class UpdateParams(TaskParams):
-    """Names the task, and answers its questions."""
-
-    input_responses: dict[str, dict[str, Any]] = Field(alias="inputResponses")
+TaskMethod = Literal["tasks/get", "tasks/update", "tasks/cancel"]
 
 
-class GetTask(Request[TaskParams, Literal["tasks/get"]]):
-    """`tasks/get`."""
+class TaskRequest(Request[TaskParams, TaskMethod]):
+    """A call of one of the methods."""
 
     name_param = "taskId"
-    method: Literal["tasks/get"] = "tasks/get"
-    params: TaskParams
-
-
-class UpdateTask(Request[UpdateParams, Literal["tasks/update"]]):
-    """`tasks/update`."""
-
-    name_param = "taskId"
-    method: Literal["tasks/update"] = "tasks/update"
-    params: UpdateParams
-
-
-class CancelTask(Request[TaskParams, Literal["tasks/cancel"]]):
-    """`tasks/cancel`."""
-
-    name_param = "taskId"
-    method: Literal["tasks/cancel"] = "tasks/cancel"
-    params: TaskParams
 
 
 class Acknowledged(Result):

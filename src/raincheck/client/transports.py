@@ -18,8 +18,6 @@ from raincheck.client.reconnecting import Connect, ReconnectingSession
 from raincheck.client.retries import lost_connection
 from raincheck.extras import missing_extra
 
-__all__ = ["Server", "connect", "connector"]
-
 _REFUSALS: Final = {401: "the token is not accepted", 403: "access is refused"}
 
 Server = str | Sequence[str] | Connect

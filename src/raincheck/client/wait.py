@@ -53,47 +53,6 @@ class TaskProtocol(Protocol[_Outcome_co]):
         ...
 
 
-class Changes:
-    """Tells a progress callback what it has not been told yet."""
-
-    def __init__(self, callback: ProgressCallback | None) -> None:
-        self._callback = callback
-        self._told: tuple[Any, ...] | None = None
-
-    async def tell(self, view: TaskView) -> None:
-        """Call back if status or progress has changed."""
-        now = (view.status, view.progress)
-        if self._callback is not None and now != self._told:
-            self._told = now
-            await settled(self._callback(view))
-
-
-class Questions:
-    """Has each question answered once, however often the server shows it."""
-
-    def __init__(self, callback: InputCallback | None) -> None:
-        self._callback = callback
-        self._given: dict[str, Mapping[str, Any]] = {}
-
-    async def answer(self, view: TaskView) -> dict[str, Mapping[str, Any]]:
-        """The answers to hand in. A question that is shown again although it was answered gets the same answer again.
-
-        Raises:
-            InputNeeded: There is a question without an answer.
-        """
-        for request in view.requests:
-            if request.key not in self._given:
-                self._given[request.key] = await self._ask(request, view)
-        return {request.key: self._given[request.key] for request in view.requests}
-
-    async def _ask(self, request: InputRequest, view: TaskView) -> Mapping[str, Any]:
-        response = None if self._callback is None else await settled(self._callback(request))
-        if response is None:
-            message = f"Task {view.handle.task_ref} asks something and waits for the answer: {_question(request)}"
-            raise InputNeeded(message, handle=view.handle, requests=view.requests)
-        return response
-
-
 class Wait(Generic[_Outcome]):
     """The wait for one task.
 
@@ -113,8 +72,10 @@ class Wait(Generic[_Outcome]):
     ) -> None:
         self._task = task
         self._pace = Pace(policy)
-        self._changes = Changes(on_progress)
-        self._questions = Questions(on_input)
+        self._on_progress = on_progress
+        self._on_input = on_input
+        self._reported: tuple[Any, ...] | None = None
+        self._given: dict[str, Mapping[str, Any]] = {}
         self._view: TaskView | None = None
 
     async def outcome(self, created: TaskView | None = None, *, pause: float | None = None) -> _Outcome:
@@ -148,7 +109,10 @@ class Wait(Generic[_Outcome]):
 
     async def _see(self, view: TaskView) -> None:
         self._view = view
-        await self._changes.tell(view)
+        now = (view.status, view.progress)
+        if self._on_progress is not None and now != self._reported:
+            self._reported = now
+            await settled(self._on_progress(view))
 
     async def _rest(self, view: TaskView) -> None:
         if not view.terminal:
@@ -169,12 +133,22 @@ class Wait(Generic[_Outcome]):
             raise
 
     async def _answer(self, view: TaskView) -> bool:
-        responses = await self._questions.answer(view) if view.status is TaskStatus.INPUT_REQUIRED else {}
-        if not responses:
+        """Have each question answered once; one that is shown again gets the same answer again."""
+        if view.status is not TaskStatus.INPUT_REQUIRED or not view.requests:
             return False
-        went_on = await self._task.provide(responses)
+        for request in view.requests:
+            if request.key not in self._given:
+                self._given[request.key] = await self._ask(request, view)
+        went_on = await self._task.provide({request.key: self._given[request.key] for request in view.requests})
         self._pace.restart()
         return went_on
+
+    async def _ask(self, request: InputRequest, view: TaskView) -> Mapping[str, Any]:
+        response = None if self._on_input is None else await settled(self._on_input(request))
+        if response is None:
+            message = f"Task {view.handle.task_ref} asks something and waits for the answer: {_question(request)}"
+            raise InputNeeded(message, handle=view.handle, requests=view.requests)
+        return response
 
     def _check_bounds(self) -> None:
         bound = self._pace.used_up
