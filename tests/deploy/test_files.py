@@ -55,8 +55,12 @@ def given(arguments: Sequence[str]) -> tuple[str, dict[str, Any]]:
     found, rest = cli.get_command(click.Context(cli), arguments[0]), list(arguments[1:])
     name = arguments[0]
     while isinstance(found, click.Group):
-        name = f"{name} {rest[0]}"
-        found, rest = found.get_command(click.Context(found), rest[0]), rest[1:]
+        named = found.get_command(click.Context(found), rest[0]) if rest else None
+        if named is None:
+            # Without one, the group's own.
+            found = found.get_command(click.Context(found), getattr(found, "default", ""))
+        else:
+            name, found, rest = f"{name} {rest[0]}", named, rest[1:]
     assert found is not None, f"there is no command {arguments[0]}"
     return name, found.make_context(found.name, rest).params
 

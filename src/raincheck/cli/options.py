@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from raincheck.config.program import NAMED_OBJECT
+from raincheck.config.program import names_object
 from raincheck.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class TargetGroup(click.Group):
 
 def is_object(text: str) -> bool:
     """Whether it reads as `MODULE:RAINCHECK`, and is no file."""
-    return NAMED_OBJECT.fullmatch(text) is not None and not os.path.exists(text)
+    return names_object(text) and not os.path.exists(text)
 
 
 def or_the_groups(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -15,11 +15,15 @@ from raincheck.ports.records import Record
 if TYPE_CHECKING:
     from raincheck.ports.task_store import TaskStore
 
-NAMED_OBJECT: Final = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
-"""What `MODULE:RAINCHECK` looks like."""
+_NAMED_OBJECT = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 OF_PROGRAM: Final = "program"
 PROGRAM_KEY: Final = "mark"
 """The record of a store that says whose it is."""
+
+
+def names_object(text: str) -> bool:
+    """Whether it reads as `MODULE:RAINCHECK`."""
+    return _NAMED_OBJECT.fullmatch(text) is not None
 
 
 def calling_file() -> Path:

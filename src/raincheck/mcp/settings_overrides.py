@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raincheck.config.loading import settings_of
-from raincheck.config.program import NAMED_OBJECT
+from raincheck.config.program import names_object
 from raincheck.config.settings import Settings
 from raincheck.errors import ConfigurationError
 from raincheck.operations.operation import Policy
@@ -44,7 +44,7 @@ def check_given(unknown: Iterable[str], **given: Any) -> None:
         "policy": isinstance(given["policy"], Policy),
         "settings": isinstance(given["settings"], Settings),
         "webhooks": isinstance(given["webhooks"], Mapping),
-        "outlive_client": isinstance(given["outlive_client"], str) and NAMED_OBJECT.fullmatch(given["outlive_client"]),
+        "outlive_client": isinstance(given["outlive_client"], str) and names_object(given["outlive_client"]),
     }
     for name, wanted in _WANTED.items():
         value = given[name]
